@@ -1,0 +1,12 @@
+"""Contrastive self-supervised learning for PyTorch Lightning: every method a choice of five aspects."""
+
+from pathlib import Path
+
+from ssl_modules.version import __version__
+
+# In a bare checkout the data modules and callbacks stand beside this folder; installed, they are inside it.
+_root = Path(__file__).resolve().parent.parent
+if (_root / "datamodules" / "__init__.py").is_file() and (_root / "callbacks" / "__init__.py").is_file():
+    __path__.append(str(_root))
+
+__all__ = ["__version__"]

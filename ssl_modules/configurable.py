@@ -1,0 +1,127 @@
+"""Objects that remember their constructor arguments, so that a checkpoint can hold them as plain data.
+
+A live object in a checkpoint can't be read back safely. What is stored instead is what a YAML config would say of it:
+``{"class_path": ..., "init_args": {...}}``.
+"""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+Plain = bool | int | float | str | None
+
+
+class Configurable:
+    """Mixin whose instances keep the arguments of their own constructor, defaults included, in ``arguments``.
+
+    Example:
+        >>> class Scale(Configurable):
+        ...     def __init__(self, factor: float = 2.0) -> None: ...
+        >>> Scale().arguments
+        {'factor': 2.0}
+    """
+
+    arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
+
+
+def _recorded(init: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def recorded(self: Configurable, *args: Any, **kwargs: Any) -> None:
+        if "arguments" not in self.__dict__:  # the outermost constructor runs first, and is the class's own
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            _, *own = bound.arguments.items()
+            self.__dict__["arguments"] = dict(own)
+        init(self, *args, **kwargs)
+
+    recorded.__signature__ = signature  # type: ignore[attr-defined]  # Lightning reads it without unwrapping
+    return recorded
+
+
+class NotStored(Exception):
+    """An object that has no form as plain data."""
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def to_config(value: Any) -> Any:
+    """The plain form of a value: itself, or class path and arguments of a configurable object or optimiser.
+
+    Raises:
+        NotStored: for anything else, such as a module built by hand or a lambda.
+    """
+    if isinstance(value, Plain):
+        return value
+    if isinstance(value, list | tuple):
+        return [to_config(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: to_config(item) for key, item in value.items()}
+    if isinstance(value, Configurable):
+        return {"class_path": _path(type(value)), "init_args": to_config(value.arguments)}
+    if isinstance(value, functools.partial) and not value.args and _is_optimizer(value.func):
+        return {"class_path": _path(value.func), "init_args": to_config(value.keywords)}
+    if _is_optimizer(value):
+        return {"class_path": _path(value), "init_args": {}}
+    raise NotStored(value)
+
+
+def storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments as plain data; one that has no plain form is marked as such, for :func:`build` to name."""
+    config = {}
+    for name, value in arguments.items():
+        try:
+            config[name] = to_config(value)
+        except NotStored:
+            config[name] = {"not_stored": _path(type(value))}
+    return config
+
+
+def build(name: str, value: Any) -> Any:
+    """What :func:`storable` made of an argument, as a live object again; live objects pass through.
+
+    Raises:
+        ValueError: if the checkpoint could not hold the argument, or names a class that is not configurable.
+    """
+    if isinstance(value, list):
+        return [build(name, item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if "not_stored" in value:
+        raise ValueError(
+            f"{name}: a checkpoint can't hold this {value['not_stored']}; "
+            f"pass it again: load_from_checkpoint(path, {name}=...)"
+        )
+    if "class_path" not in value:
+        return {key: build(name, item) for key, item in value.items()}
+    cls = _load_class(name, value["class_path"])
+    arguments = {key: build(name, item) for key, item in value.get("init_args", {}).items()}
+    return functools.partial(cls, **arguments) if _is_optimizer(cls) else cls(**arguments)
+
+
+def _is_optimizer(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
+
+
+def _load_class(name: str, class_path: str) -> type:
+    module, _, qualname = class_path.rpartition(".")
+    try:
+        cls: Any = getattr(importlib.import_module(module), qualname)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name}: class {class_path!r} can't be imported; define it first, or pass {name}=...") from error
+    # A checkpoint is data from elsewhere: it may name our kind of classes, never any callable there is.
+    if not (_is_optimizer(cls) or (isinstance(cls, type) and issubclass(cls, Configurable))):
+        raise ValueError(f"{name}: {class_path!r} is neither a Configurable nor an optimiser; pass {name}=... instead")
+    return cls

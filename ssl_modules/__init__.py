@@ -9,4 +9,8 @@ _root = Path(__file__).resolve().parent.parent
 if (_root / "datamodules" / "__init__.py").is_file() and (_root / "callbacks" / "__init__.py").is_file():
     __path__.append(str(_root))
 
-__all__ = ["__version__"]
+from ssl_modules.contrast import Contrast, Relation
+from ssl_modules.methods import SimCLR
+from ssl_modules.module import ContrastiveModule
+
+__all__ = ["Contrast", "ContrastiveModule", "Relation", "SimCLR", "__version__"]

@@ -5,8 +5,8 @@ A live object in a checkpoint can't be read back safely. What is stored instead 
 """
 
 import functools
-import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -117,11 +117,10 @@ def _is_optimizer(value: Any) -> bool:
 
 def _load_class(name: str, class_path: str) -> type:
     module, _, qualname = class_path.rpartition(".")
-    try:
-        cls: Any = getattr(importlib.import_module(module), qualname)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{name}: class {class_path!r} can't be imported; define it first, or pass {name}=...") from error
-    # A checkpoint is data from elsewhere: it may name our kind of classes, never any callable there is.
+    # A checkpoint is data from elsewhere: it may name classes of our kind, not have anything imported or called.
+    cls = getattr(sys.modules.get(module), qualname, None)
+    if cls is None:
+        raise ValueError(f"{name}: class {class_path!r} is not there; define or import it first, or pass {name}=...")
     if not (_is_optimizer(cls) or (isinstance(cls, type) and issubclass(cls, Configurable))):
         raise ValueError(f"{name}: {class_path!r} is neither a Configurable nor an optimiser; pass {name}=... instead")
     return cls

@@ -23,3 +23,19 @@ def derive_seed(*parts: Part) -> int:
 def derive_generator(*parts: Part, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on ``device``, seeded by :func:`derive_seed` of the parts."""
     return torch.Generator(device).manual_seed(derive_seed(*parts))
+
+
+def global_random_state(device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    """The state of torch's global generators, of the CPU and of a CUDA device."""
+    device = torch.device(device)
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_global_random_state(state: dict[str, torch.Tensor]) -> None:
+    """Set what :func:`global_random_state` returned."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -1,0 +1,5 @@
+"""Aspect 2, encoder: images [B, ch, ...] -> tuple of maps [B, C_j, ...], shallow to deep."""
+
+from ssl_modules.encoders.encoder import Encoder
+
+__all__ = ["Encoder"]

@@ -1,0 +1,82 @@
+"""What a loader may hand over: images or ready-made views, with or without targets and more."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_IMAGE_NDIM = 4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch in one form, whatever the loader made.
+
+    Args:
+        images: ``[N, ch, ...]``, or None where there are views.
+        views: ready-made views, each ``[N, ...]``, or None.
+        targets: ``[N]``, ``[N, levels]`` or ``[N, classes]``, or None.
+        index: whatever came third, a sample's index or name, or None.
+    """
+
+    images: Tensor | None
+    views: list[Tensor] | None
+    targets: Tensor | None
+    index: Any
+
+    def __len__(self) -> int:
+        return len(self.images if self.views is None else self.views[0])
+
+    @property
+    def device(self) -> torch.device:
+        return (self.images if self.views is None else self.views[0]).device  # type: ignore[union-attr]
+
+
+def read_batch(batch: Any) -> Batch:
+    """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
+
+    A plain list of several image tensors is read as views as well.
+
+    Raises:
+        TypeError: for anything else; it says what came.
+
+    Example:
+        >>> x, y = torch.zeros(4, 1, 8, 8), torch.arange(4)
+        >>> read_batch([x, y]).targets.tolist()
+        [0, 1, 2, 3]
+        >>> len(read_batch(([x, x], y)).views)
+        2
+    """
+    if isinstance(batch, Tensor):
+        return Batch(_images(batch), None, None, None)
+    if not isinstance(batch, list | tuple) or not batch:
+        raise TypeError(f"batch: expected images, or (images, targets, ...), got {_describe(batch)}")
+    if len(batch) > 1 and all(_is_image(x) for x in batch):
+        return Batch(None, list(batch), None, None)
+    first, targets, index, *_ = (*batch, None, None)
+    if isinstance(first, list | tuple) and first and all(_is_image(x) for x in first):
+        images, views = None, list(first)
+    elif isinstance(first, Tensor):
+        images, views = _images(first), None
+    else:
+        raise TypeError(f"batch: expected images or a list of views first, got {_describe(first)}")
+    return Batch(images, views, targets if isinstance(targets, Tensor) else None, index)
+
+
+def _is_image(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.ndim >= _IMAGE_NDIM
+
+
+def _images(x: Tensor) -> Tensor:
+    if not _is_image(x):
+        raise TypeError(f"batch: expected images [N, ch, height, width], got {_describe(x)}")
+    return x
+
+
+def _describe(x: Any) -> str:
+    if isinstance(x, Tensor):
+        return f"a tensor {list(x.shape)} of {x.dtype}"
+    if isinstance(x, dict):
+        return f"a dict with keys {list(x)}; give a tuple instead (a collate function makes it)"
+    return f"a {type(x).__name__}"

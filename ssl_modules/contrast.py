@@ -1,0 +1,101 @@
+"""All that passes between extraction, similarity and loss: who is compared with whom, and how they are related."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Rows = slice | Tensor
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How every anchor relates to every candidate, held as ids and computed a few rows at a time.
+
+    Two entries are related at rank ``l + 1`` if ``l`` is the first level at which their ids match; an id of -1
+    matches nothing. Indexing gives rows as a dense matrix: ``relation[rows]`` is int8 ``[R, C]`` with r >= 1 for a
+    positive of rank r (1 = closest), 0 for a negative and -1 for a pair to be ignored.
+
+    Args:
+        anchor_ids: ``[A, levels]`` integers, finest level first.
+        candidate_ids: ``[C, levels]`` integers.
+        excluded: ``[A, E]`` columns that the anchor ignores, its own for one; None = none.
+
+    Raises:
+        ValueError: if the shapes don't fit each other.
+
+    Example:
+        >>> ids = torch.tensor([[0], [1], [0]])
+        >>> Relation(ids, ids, excluded=torch.arange(3)[:, None])[:]
+        tensor([[-1,  0,  1],
+                [ 0, -1,  0],
+                [ 1,  0, -1]], dtype=torch.int8)
+    """
+
+    anchor_ids: Tensor
+    candidate_ids: Tensor
+    excluded: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        a, c, e = self.anchor_ids, self.candidate_ids, self.excluded
+        if a.ndim != 2 or c.ndim != 2 or a.shape[1] != c.shape[1]:
+            raise ValueError(
+                f"anchor_ids and candidate_ids: expected [A, levels] and [C, levels], got {list(a.shape)} and "
+                f"{list(c.shape)}"
+            )
+        if e is not None and (e.ndim != 2 or e.shape[0] != a.shape[0]):
+            raise ValueError(f"excluded: expected [A, E] with A = {a.shape[0]}, got {list(e.shape)}")
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(A, C)``."""
+        return torch.Size((self.anchor_ids.shape[0], self.candidate_ids.shape[0]))
+
+    def __getitem__(self, rows: Rows) -> Tensor:
+        anchors = self.anchor_ids[rows]  # [R, levels]
+        ranks = torch.zeros(anchors.shape[0], self.shape[1], dtype=torch.int8, device=anchors.device)
+        for level in reversed(range(anchors.shape[1])):  # the finest level last: it has the last word
+            anchor, candidate = anchors[:, level, None], self.candidate_ids[None, :, level]
+            ranks.masked_fill_((anchor == candidate) & (anchor >= 0), level + 1)
+        if self.excluded is not None:
+            ranks.scatter_(1, self.excluded[rows], -1)
+        return ranks
+
+
+@dataclass
+class Contrast:
+    """One comparison of anchors with candidates; an objective is a list of them.
+
+    Args:
+        anchors: ``[A, D]``, the side that receives gradient.
+        candidates: ``[C, D]``; may be detached, queued, local vectors, or other processes' vectors.
+        relation: int8 ``[A, C]``, or a :class:`Relation` that gives its rows.
+        reference: ``[A, D]``, a teacher's anchors, where a loss compares two score matrices.
+        weight: factor of this comparison in the sum of all.
+
+    Raises:
+        ValueError: if the shapes don't fit each other.
+
+    Example:
+        >>> z = torch.eye(2)
+        >>> Contrast(anchors=z, candidates=z, relation=torch.eye(2, dtype=torch.int8)).weight
+        1.0
+    """
+
+    anchors: Tensor
+    candidates: Tensor
+    relation: Tensor | Relation
+    reference: Tensor | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        a, c = self.anchors, self.candidates
+        if a.ndim != 2 or c.ndim != 2 or a.shape[1] != c.shape[1]:
+            raise ValueError(
+                f"anchors and candidates: expected [A, D] and [C, D] with equal D, got {list(a.shape)} and "
+                f"{list(c.shape)}"
+            )
+        if tuple(self.relation.shape) != (len(a), len(c)):
+            raise ValueError(f"relation: expected {[len(a), len(c)]}, got {list(self.relation.shape)}")
+        if self.reference is not None and len(self.reference) != len(a):
+            raise ValueError(f"reference: expected {len(a)} rows as anchors has, got {len(self.reference)}")

@@ -1,0 +1,50 @@
+"""Processes: the little that extraction and objective must know of them. At one process everything is the identity."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all processes, in order of rank, with gradient: every process's use of a row adds to its gradient.
+
+    Args:
+        x: ``[N, ...]``, of equal shape in all processes.
+
+    Returns:
+        ``[world_size * N, ...]``.
+
+    Example:
+        >>> gather(torch.ones(2, 3)).shape
+        torch.Size([2, 3])
+    """
+    return torch.cat(all_gather(x)) if world_size() > 1 else x
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all processes, without gradient."""
+    if world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
+def gather_objects(x: Any) -> list[Any]:
+    """The objects of all processes, in order of rank."""
+    objects = [x] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(objects, x)
+    return objects

@@ -1,0 +1,149 @@
+"""Any backbone as a tuple of maps, shallow to deep, whose own parameters keep their names."""
+
+import difflib
+from collections.abc import Sequence
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+SMALL_IMAGE = 64
+
+
+class TimmBackbone(nn.Module):
+    """A timm model as its stages' maps.
+
+    Where the model's own pooled features are more than the mean of its deepest map (a class token, a norm or a
+    convolution after it), they follow as one more map of one location. So the mean of the last map is always what the
+    plain timm model returns.
+
+    Args:
+        model: any timm model that has ``forward_intermediates``; its classifier is removed.
+
+    Shape:
+        ``[B, ch, H, W]`` to a tuple of ``[B, C_j, h_j, w_j]``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        model.reset_classifier(0)
+        self.model = model
+        self.own_pooling = False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        last, maps = self.model.forward_intermediates(images)
+        if self.own_pooling:
+            maps = [*maps, self.pooled(last)[:, :, None, None]]
+        return tuple(maps)
+
+    def pooled(self, last: Tensor) -> Tensor:
+        """The model's own pooled features ``[B, D]`` of its last, normalised layer."""
+        return self.model.forward_head(last, pre_logits=True)
+
+    @torch.no_grad()
+    def find_own_pooling(self, images: Tensor) -> None:
+        """Compare the model's own pooled features with the mean of its deepest map, on any images."""
+        last, maps = self.model.forward_intermediates(images)
+        own, mean = self.pooled(last), maps[-1].mean((2, 3))
+        self.own_pooling = own.shape != mean.shape or not torch.allclose(own, mean, rtol=1e-3, atol=1e-5)
+
+
+class TorchvisionResNet(nn.Module):
+    """A torchvision ResNet as the maps of its four stages.
+
+    Args:
+        model: any of torchvision's ResNets, ResNeXts and wide ResNets; its classifier is removed.
+
+    Shape:
+        ``[B, ch, H, W]`` to four maps ``[B, C_j, h_j, w_j]``.
+    """
+
+    def __init__(self, model: torchvision.models.ResNet) -> None:
+        super().__init__()
+        model.fc = nn.Identity()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        m = self.model
+        x = m.maxpool(m.relu(m.bn1(m.conv1(images))))
+        maps = []
+        for stage in (m.layer1, m.layer2, m.layer3, m.layer4):
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
+
+
+class PlainBackbone(nn.Module):
+    """Any module that returns a vector, a map or several maps.
+
+    Args:
+        model: returns ``[B, D]``, ``[B, C, ...]`` or a sequence of such maps, shallow to deep. What it returns is the
+            representation: give a classifier without its last layer.
+
+    Shape:
+        ``[B, ch, ...]`` to a tuple of ``[B, C_j, ...]``; a vector becomes a map of one location.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        out = self.model(images)
+        maps = (out,) if isinstance(out, Tensor) else tuple(out)
+        return tuple(m[:, :, None, None] if m.ndim == 2 else m for m in maps)
+
+
+def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained: bool) -> nn.Module:
+    """A timm model by name, without classifier, built for the image size where its architecture asks for one.
+
+    Raises:
+        ValueError: for a name that timm doesn't know; it lists the nearest ones.
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
+        raise ValueError(
+            f"encoder: timm knows no model {name!r}"
+            + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them all")
+        )
+    fixed_size = timm.get_pretrained_cfg(name).fixed_input_size
+    size = {"img_size": image_size} if fixed_size else {}
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **size)
+
+
+def shrink_stem(model: nn.Module) -> bool:
+    """Give a ResNet the stem for small images: a 3x3 convolution of stride 1 and no max-pool.
+
+    A stem of several convolutions keeps them and loses only its stride.
+
+    Returns:
+        Whether the model has such a stem; if not, it is left as it was.
+    """
+    conv, pool = getattr(model, "conv1", None), getattr(model, "maxpool", None)
+    first = conv[0] if isinstance(conv, nn.Sequential) else conv
+    if pool is None or not isinstance(first, nn.Conv2d):
+        return False
+    if conv is first:
+        model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        first.stride = (1, 1)
+    model.maxpool = nn.Identity()
+    return True
+
+
+def as_maps(model: nn.Module) -> nn.Module:
+    """The model as a module that returns a tuple of maps."""
+    if hasattr(model, "out_channels") and hasattr(model, "spatial_dims"):
+        return model
+    if hasattr(model, "forward_intermediates"):
+        return TimmBackbone(model)
+    if isinstance(model, torchvision.models.ResNet):
+        return TorchvisionResNet(model)
+    return PlainBackbone(model)
+
+
+def channels(maps: Sequence[Tensor]) -> tuple[int, ...]:
+    """The number of channels of each map."""
+    return tuple(m.shape[1] for m in maps)

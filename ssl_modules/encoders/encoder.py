@@ -1,0 +1,145 @@
+"""Aspect 2, encoder: raw pixels to a tuple of maps; it normalises, so that nobody else has to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_modules.encoders.backbone import (
+    SMALL_IMAGE,
+    TimmBackbone,
+    as_maps,
+    channels,
+    create_backbone,
+    shrink_stem,
+)
+
+
+class Encoder(nn.Module):
+    """A backbone with its normalisation: raw pixels to maps, shallow to deep.
+
+    Args:
+        encoder: a timm name; a timm or torchvision model; any module that returns a vector, a map or a tuple of maps;
+            or one that follows this class's contract itself (``out_channels`` and ``spatial_dims``).
+        image_size: side of the images, pixels.
+        in_channels: number of their channels.
+        mean: per channel, of pixels in [0, 1]. None = the pretrained weights' own, else 0.
+        std: per channel. None = the pretrained weights' own, else 1.
+        small_stem: whether a ResNet gets a 3x3 convolution of stride 1 and no max-pool instead of its stem. None =
+            for images of 64 pixels and below, where no pretrained weights would be lost and nobody built the model.
+        pretrained: whether timm loads its pretrained weights; for a name only.
+
+    Attributes:
+        out_channels: channels of each map, shallow to deep.
+        spatial_dims: number of spatial axes of an image.
+
+    Shape:
+        ``[B, ch, ...]``, uint8 or float in [0, 1], to a tuple of ``[B, C_j, ...]``.
+
+    Raises:
+        ValueError: for an unknown name, an impossible stem, a mean or std of the wrong length, ``pretrained`` with a
+            module, images of another number of channels.
+
+    Example:
+        >>> encoder = Encoder("resnet18", image_size=32, in_channels=1)
+        >>> [tuple(m.shape) for m in encoder(torch.zeros(2, 1, 32, 32))][-2:]
+        [(2, 256, 8, 8), (2, 512, 4, 4)]
+        >>> encoder.out_channels
+        (64, 64, 128, 256, 512)
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: str | nn.Module,
+        *,
+        image_size: int,
+        in_channels: int,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        small_stem: bool | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if isinstance(encoder, str):
+            name = encoder
+            model = create_backbone(name, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
+            if small_stem is None:
+                small_stem = image_size <= SMALL_IMAGE and not pretrained and hasattr(model, "maxpool")
+        else:
+            name, model = type(encoder).__name__, encoder
+            if pretrained:
+                raise ValueError(f"pretrained: goes with a timm name, but encoder is a {name}; load its weights first")
+        if small_stem and not shrink_stem(model):
+            raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
+        if pretrained:
+            mean = model.pretrained_cfg["mean"] if mean is None else mean
+            std = model.pretrained_cfg["std"] if std is None else std
+        self.name = name
+        self.image_size = image_size
+        self.in_channels = in_channels
+        self.backbone = as_maps(model)
+        if hasattr(self.backbone, "spatial_dims"):
+            self.spatial_dims: int = self.backbone.spatial_dims
+            self.out_channels: tuple[int, ...] = tuple(self.backbone.out_channels)
+        else:
+            self.spatial_dims = 2
+            self.out_channels = self._probe(model)
+        self.register_buffer("mean", self._per_channel("mean", mean, 0.0))
+        self.register_buffer("std", self._per_channel("std", std, 1.0))
+
+    def _per_channel(self, name: str, values: Sequence[float] | None, default: float) -> Tensor:
+        values = [default] * self.in_channels if values is None else list(values)
+        if len(values) != self.in_channels:
+            raise ValueError(f"{name}: expected {self.in_channels} numbers, one per channel, got {values}")
+        return torch.tensor(values).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
+
+    @torch.no_grad()
+    def _probe(self, model: nn.Module) -> tuple[int, ...]:
+        """The channels of the maps, seen by one forward pass that leaves no trace."""
+        modes = {m: m.training for m in model.modules()}
+        model.eval()
+        images = torch.rand(2, self.in_channels, self.image_size, self.image_size, generator=torch.Generator())
+        images = images.to(next(model.parameters(), images).device)
+        try:
+            if isinstance(self.backbone, TimmBackbone):
+                self.backbone.find_own_pooling(images)
+            return channels(self.backbone(images))
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"encoder: {self.name} can't take images of {self.in_channels} channels (in_channels) and "
+                f"{self.image_size} pixels (image_size): {error}"
+            ) from error
+        finally:
+            for m, mode in modes.items():
+                m.training = mode
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        if images.ndim != 2 + self.spatial_dims:
+            raise ValueError(f"images: expected [B, ch] and {self.spatial_dims} spatial axes, got {list(images.shape)}")
+        if images.shape[1] != self.in_channels:
+            raise ValueError(
+                f"images: have {images.shape[1]} channels, but the encoder was built with in_channels="
+                f"{self.in_channels}; build it with in_channels={images.shape[1]}"
+            )
+        if images.dtype == torch.uint8:
+            images = images / 255
+        elif not images.is_floating_point():
+            raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}")
+        return self.backbone((images - self.mean) / self.std)
+
+    def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The backbone's own state dict, and what one must know to use it."""
+        model = getattr(self.backbone, "model", self.backbone)
+        metadata = {
+            "architecture": self.name,
+            "image_size": self.image_size,
+            "in_channels": self.in_channels,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+            "small_stem": isinstance(getattr(model, "maxpool", None), nn.Identity),
+        }
+        return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}, metadata

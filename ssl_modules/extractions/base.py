@@ -1,0 +1,58 @@
+"""Aspect 3, extraction: what all extractions share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ssl_modules.configurable import Configurable
+from ssl_modules.contrast import Contrast
+
+Maps = tuple[Tensor, ...]
+
+
+class Extraction(Configurable, nn.Module, ABC):
+    """Maps of all views to contrasts: which vectors are anchors, which are candidates, and how they are related.
+
+    ``heads`` turns an encoder's maps into embeddings. Student and teacher each have their own. What only the student
+    has (a predictor, a context network) is used in ``forward``.
+    """
+
+    heads: nn.Module
+
+    @abstractmethod
+    def build(self, out_channels: Sequence[int]) -> None:
+        """Create ``heads`` for an encoder's maps; the module calls it once.
+
+        Args:
+            out_channels: channels of each map, shallow to deep.
+        """
+
+    def student_views(self, views: int) -> Sequence[int]:
+        """Which of the views go through the student: all."""
+        return range(views)
+
+    def teacher_views(self, views: int) -> Sequence[int]:
+        """Which of the views go through a teacher: none."""
+        return ()
+
+    @abstractmethod
+    def forward(
+        self,
+        student: Sequence[Tensor],
+        teacher: Sequence[Tensor] | None,
+        ids: Tensor,
+        generator: torch.Generator | None,
+    ) -> list[Contrast]:
+        """Contrasts of one batch.
+
+        Args:
+            student: embeddings of the student's views, each already through the heads.
+            teacher: embeddings of the teacher's views, without gradient, or None.
+            ids: ``[N, levels]``, the identity of each image, finest level first.
+            generator: for extractions that choose at random.
+        """
+
+    def after_step(self) -> None:
+        """Called once per batch after the backward pass; a queue takes in its keys here."""

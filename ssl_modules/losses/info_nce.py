@@ -1,0 +1,86 @@
+"""InfoNCE, one loss for SimCLR, MoCo, AMDIM, YADIM and CPC, and the part that RINCE has one of per rank.
+
+[1] van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748, eq. 4.
+[2] Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning, arXiv 2002.05709, eq. 1.
+[3] Bachman, Hjelm, Buchwalter: Learning Representations by Maximizing Mutual Information Across Views,
+    arXiv 1906.00910 (the soft clipping and the penalty on large scores).
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_modules.losses.base import Loss, masked_logsumexp, mean
+
+
+class InfoNCE(Loss):
+    """Cross-entropy of picking an anchor's positive among its negatives, any number of positives per anchor.
+
+    With s = scores / temperature, softly clipped, and N(a) the negatives of anchor a:
+
+        out: mean over pairs (a, p) of -log( e^s_ap / (e^s_ap + sum_{n in N(a)} e^s_an) )
+        in:  mean over anchors a of -log( sum_p e^s_ap / (sum_p e^s_ap + sum_{n in N(a)} e^s_an) )
+
+    In "out" the denominator of a pair holds no other positive of its anchor. The two are equal where every anchor has
+    one positive. Anchors without a positive count in neither.
+
+    Args:
+        temperature: divisor of the scores, > 0.
+        clip: if given, c in s = c tanh(s / c), which keeps scores in [-c, c] (AMDIM [3]).
+        l2: weight of the mean squared score before clipping, over all pairs that are not ignored (AMDIM [3]).
+        mode: "out" or "in".
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        Two anchors, each with one positive and one negative, all scores alike: the loss is log 2.
+
+        >>> relation = torch.tensor([[1, 0], [0, 1]], dtype=torch.int8)
+        >>> InfoNCE(temperature=0.1)(torch.zeros(2, 2), relation)
+        tensor(0.6931)
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        clip: float | None = None,
+        l2: float = 0.0,
+        mode: Literal["out", "in"] = "out",
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        if clip is not None and clip <= 0:
+            raise ValueError(f"clip: expected a positive number or None, got {clip}")
+        if l2 < 0:
+            raise ValueError(f"l2: expected a number >= 0, got {l2}")
+        if mode not in ("out", "in"):
+            raise ValueError(f'mode: expected "out" or "in", got {mode!r}')
+        self.temperature = temperature
+        self.clip = clip
+        self.l2 = l2
+        self.mode = mode
+
+    def counts(self, relation: Tensor) -> Tensor:
+        """Pairs of an anchor and a positive, anchors with a positive, and pairs that are not ignored: int64 ``[3]``."""
+        positive = relation > 0
+        return torch.stack((positive.sum(), positive.any(dim=1).sum(), (relation >= 0).sum()))
+
+    def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
+        pairs, anchors, entries = counts
+        s = scores / self.temperature
+        penalty = self.l2 * mean(s.square().masked_fill(relation < 0, 0).sum(), entries) if self.l2 else 0
+        if self.clip is not None:
+            s = self.clip * torch.tanh(s / self.clip)
+        positive = relation > 0
+        negatives = masked_logsumexp(s, relation == 0)  # [A]
+        # -log(e^s / (e^s + e^n)) = softplus(n - s), which neither overflows nor cancels
+        if self.mode == "out":
+            anchor, candidate = positive.nonzero(as_tuple=True)
+            return mean(F.softplus(negatives[anchor] - s[anchor, candidate]).sum(), pairs) + penalty
+        with_positive = positive.any(dim=1)
+        positives = masked_logsumexp(s[with_positive], positive[with_positive])
+        return mean(F.softplus(negatives[with_positive] - positives).sum(), anchors) + penalty

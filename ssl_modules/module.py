@@ -1,0 +1,340 @@
+"""The one training step of all methods: a method is a choice for each of its five aspects.
+
+    views   = augmentation(images)                     aspect 1
+    maps    = encoder(views)                           aspect 2
+    loss    = objective(extraction(heads(maps)),       aspect 3
+                        similarity, loss)              aspects 4 and 5
+
+After Falcon and Cho: A Framework For Contrastive Self-Supervised Learning And Designing A New Approach,
+arXiv 2009.00104.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.core.mixins import hparams_mixin
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ssl_modules.augmentations import policy
+from ssl_modules.batch import Batch, read_batch
+from ssl_modules.configurable import Configurable, build, storable
+from ssl_modules.contrast import Contrast
+from ssl_modules.distributed import gather_objects, rank, world_size
+from ssl_modules.encoders import Encoder
+from ssl_modules.encoders.export import save_weights
+from ssl_modules.extractions import Extraction
+from ssl_modules.extractions.heads import pool
+from ssl_modules.losses import Loss
+from ssl_modules.objective import chance_level, objective, top1
+from ssl_modules.optim import param_groups, warmup_cosine
+from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
+
+_Kind = TypeVar("_Kind")
+OptimizerFactory = Callable[[Iterable], Optimizer]
+
+_STATE = "ssl_modules"
+_ROWS = 2**20  # ids leave room for this many images per batch and process
+
+
+class ContrastiveModule(Configurable, pl.LightningModule):
+    """Contrastive self-supervised learning as a choice for each of five aspects.
+
+    ``module(images)`` is the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
+    encoder's deepest map. Training takes ``images``, ``(images, ...)`` or ``(views, ...)`` from any loader and makes
+    the views itself, on the device; it logs ``train/loss`` beside ``train/chance``, its value if all candidates
+    scored alike. Validation and test log the loss and ``contrast_top1``, the share of anchors whose best candidate is
+    a positive.
+
+    Args:
+        augmentation: aspect 1, ``(images [N, ch, H, W], generator) -> list of views``, or the name of a policy.
+        encoder: aspect 2, a timm name or a module; see :class:`~ssl_modules.encoders.Encoder`.
+        extraction: aspect 3, maps of all views to contrasts.
+        similarity: aspect 4, ``(x [A, D], y [C, D]) -> [A, C]``.
+        loss: aspect 5, ``(scores [A, C], relation [A, C], reference scores | None) -> scalar``.
+        image_size: side of a view, pixels.
+        in_channels: number of image channels.
+        mean: per channel, of pixels in [0, 1]; None = the pretrained weights' own, else 0.
+        std: per channel; None = the pretrained weights' own, else 1.
+        small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
+        pretrained: whether timm loads its pretrained weights.
+        optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``.
+        reference_batch_size: images per optimiser step, over all processes, that the learning rate is given for; it
+            is scaled in proportion to the actual number. None = the learning rate is taken as it is.
+        warmup: share of all optimiser steps spent in linear warm-up, before the cosine to 0; in [0, 1].
+        anchor_block: anchors per block of the loss; None = chosen from the size, 0 = never in blocks.
+
+    Raises:
+        ValueError: if an aspect doesn't fit the others, or an argument is outside its range.
+
+    Example:
+        A method of one's own is one call:
+
+        >>> from functools import partial
+        >>> from ssl_modules.extractions import AllViews
+        >>> from ssl_modules.losses import InfoNCE
+        >>> from ssl_modules.similarities import ScaledDot
+        >>> module = ContrastiveModule(
+        ...     "simclr-32", "resnet18", AllViews(out_dim=64), ScaledDot(), InfoNCE(mode="in"),
+        ...     optimizer=partial(torch.optim.AdamW, lr=1e-3),
+        ... )
+        >>> module(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 512])
+    """
+
+    accepts_uint8 = True
+
+    def __init__(
+        self,
+        augmentation: str | nn.Module,
+        encoder: str | nn.Module,
+        extraction: Extraction,
+        similarity: nn.Module,
+        loss: Loss,
+        *,
+        image_size: int = 32,
+        in_channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        small_stem: bool | None = None,
+        pretrained: bool = False,
+        optimizer: OptimizerFactory,
+        reference_batch_size: int | None = None,
+        warmup: float = 0.1,
+        anchor_block: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._save_arguments()
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup: expected a share of the steps in [0, 1], got {warmup}")
+        if reference_batch_size is not None and reference_batch_size < 1:
+            raise ValueError(f"reference_batch_size: expected a positive number or None, got {reference_batch_size}")
+        self.augmentation = _augmentation(augmentation, image_size)
+        self.encoder = Encoder(
+            build("encoder", encoder),
+            image_size=image_size,
+            in_channels=in_channels,
+            mean=mean,
+            std=std,
+            small_stem=small_stem,
+            pretrained=pretrained,
+        )
+        self.extraction = _aspect("extraction", extraction, Extraction)
+        self.extraction.build(self.encoder.out_channels)
+        self.similarity = _aspect("similarity", similarity, nn.Module)
+        self.loss = _aspect("loss", loss, Loss)
+        self.optimizer: OptimizerFactory = build("optimizer", optimizer)
+        self.reference_batch_size = reference_batch_size
+        self.warmup = warmup
+        self.anchor_block = anchor_block
+        self.seed = 0
+        self._resumed = False
+        self._random_state: dict[str, Tensor] | None = None
+
+    def _save_arguments(self) -> None:
+        """Keep the constructor's arguments as plain data; under the CLI, Lightning has them as the YAML has."""
+        if hparams_mixin._given_hyperparameters.get() is None:
+            self.save_hyperparameters(storable(self.arguments))
+        else:
+            self.save_hyperparameters()
+
+    # ---- the five aspects ------------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The representation ``[N, D]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1]."""
+        return pool(self.encoder(images))
+
+    def encode(self, views: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+        """The encoder's maps of each view; views of one size go through together.
+
+        Axes between the batch and the channels, a grid of patches, go into the batch and come back as the axes of a
+        map: a view ``[N, rows, cols, ch, h, w]`` gives maps ``[N, C, rows, cols]``.
+        """
+        maps: list[tuple[Tensor, ...]] = [()] * len(views)
+        by_size: dict[torch.Size, list[int]] = {}
+        for i, view in enumerate(views):
+            by_size.setdefault(view.shape[1:], []).append(i)
+        for same in by_size.values():
+            images = torch.cat([views[i] for i in same])  # [B, grid..., ch, h, w]
+            grid = images.shape[1 : images.ndim - self.encoder.spatial_dims - 1]
+            outputs = self.encoder(images.flatten(0, len(grid)))
+            if grid:
+                outputs = tuple(_grid_map(m, (len(images), *grid)) for m in outputs)
+            per_view = zip(*(m.split([len(views[i]) for i in same]) for m in outputs), strict=True)
+            for i, view_maps in zip(same, per_view, strict=True):
+                maps[i] = view_maps
+        return maps
+
+    def contrasts(self, batch: Batch, generator: torch.Generator) -> tuple[list[Contrast], Tensor]:
+        """The contrasts of a batch, and the representation ``[N, D]`` of its first view, detached."""
+        views = batch.views
+        if views is None:
+            with torch.autocast(batch.device.type, enabled=False):
+                views = self.augmentation(batch.images, generator)
+        wanted = self.extraction.student_views(len(views))
+        maps = self.encode([views[i] for i in wanted])
+        student = [self.extraction.heads(m) for m in maps]
+        return self.extraction(student, None, self._ids(batch), generator), pool(maps[0]).detach()
+
+    def _ids(self, batch: Batch) -> Tensor:
+        """Ids ``[N, 1]`` that no other image of any step or process has."""
+        attached = self._trainer is not None and self._trainer.training
+        step = self.trainer.fit_loop.total_batch_idx if attached else 0
+        first = (step * world_size() + rank()) * _ROWS
+        return first + torch.arange(len(batch), device=batch.device)[:, None]
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and detached features of a batch; what a batch may be is said in :func:`~ssl_modules.batch.read_batch`."""
+        self._restore_random_state()
+        images = read_batch(batch)
+        generator = self._generator(images, "train", self.current_epoch, batch_idx)
+        contrasts, features = self.contrasts(images, generator)
+        loss = objective(contrasts, self.similarity, self.loss, self.anchor_block)
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
+        self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
+        return {"loss": loss, "features": features}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate("test", batch, batch_idx)
+
+    def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
+        images = read_batch(batch)
+        # The same views at every epoch, so that epochs compare.
+        contrasts, _ = self.contrasts(images, self._generator(images, stage, 0, batch_idx))
+        values = {
+            f"{stage}/loss": objective(contrasts, self.similarity, self.loss, self.anchor_block),
+            f"{stage}/contrast_top1": top1(contrasts, self.similarity),
+        }
+        self.log_dict(values, batch_size=len(images), sync_dist=True)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Any]:
+        """The representation of the images of a batch, and their index where the loader gives one."""
+        images = read_batch(batch)
+        if images.images is None:
+            raise TypeError("batch: prediction takes images, but the loader gives views")
+        return self(images.images), images.index
+
+    def on_after_backward(self) -> None:
+        self.extraction.after_step()
+
+    # ---- randomness ------------------------------------------------------------------------------------------------
+
+    def _generator(self, batch: Batch, stage: str, epoch: int, batch_idx: int) -> torch.Generator:
+        seed = self.seed if stage == "train" else 0
+        return derive_generator(seed, stage, epoch, batch_idx, rank(), device=batch.device)
+
+    def on_fit_start(self) -> None:
+        if not self._resumed:
+            self.seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Dropout draws from the global state, which differs between processes.
+        checkpoint[_STATE] = {"seed": self.seed, "random_state": gather_objects(global_random_state(self.device))}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        resuming = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if resuming and _STATE in checkpoint:
+            self._resumed = True
+            self.seed = checkpoint[_STATE]["seed"]
+            states = checkpoint[_STATE]["random_state"]
+            self._random_state = states[rank()] if rank() < len(states) else None
+
+    def _restore_random_state(self) -> None:
+        """At the first step after a checkpoint; what Lightning does between loading and this step draws as well."""
+        if self._random_state is not None:
+            set_global_random_state(self._random_state)
+            self._random_state = None
+
+    # ---- optimisation ----------------------------------------------------------------------------------------------
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters, those of biases and norms apart and without weight decay."""
+        return param_groups([self])
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer(self.param_groups())
+        if type(optimizer).__name__ == "Lars" and not any(g["weight_decay"] for g in optimizer.param_groups):
+            rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
+        if self.reference_batch_size is not None:
+            factor = self._global_batch_size() / self.reference_batch_size
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
+            rank_zero_info(f"learning rate {optimizer.param_groups[0]['lr']:g} at {self._global_batch_size()} images a step")
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("max_epochs: a schedule needs an end; set Trainer(max_epochs=...) or max_steps")
+        schedule = warmup_cosine(int(steps), round(self.warmup * steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
+        }
+
+    def _global_batch_size(self) -> int:
+        """Images per optimiser step, over all processes."""
+        self.trainer.fit_loop.setup_data()
+        batch_size = getattr(self.trainer.train_dataloader, "batch_size", None)
+        if batch_size is None:
+            raise ValueError(
+                "reference_batch_size: the training loader tells no batch_size to scale the learning rate by; "
+                "give the final learning rate and reference_batch_size=None"
+            )
+        return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    # ---- export ----------------------------------------------------------------------------------------------------
+
+    def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
+        """The backbone's own state dict, which the plain timm or torchvision model without classifier loads.
+
+        Args:
+            path: where to write it as well, with architecture, image size, mean and std as metadata: a file ending
+                in ``.safetensors``, or in ``.pt`` as ``{"state_dict": ..., "metadata": ...}``. None = nowhere.
+
+        Returns:
+            Names to tensors, copied to the CPU.
+
+        Raises:
+            ValueError: for another file ending.
+        """
+        weights, metadata = self.encoder.export()
+        if path is not None:
+            save_weights(Path(path), weights, metadata)
+        return weights
+
+
+def _aspect(name: str, value: Any, kind: type[_Kind]) -> _Kind:
+    value = build(name, value)
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__module__}.{kind.__name__}, got {value!r}")
+    return value
+
+
+def _augmentation(augmentation: str | nn.Module, image_size: int) -> nn.Module:
+    augmentation = policy(augmentation) if isinstance(augmentation, str) else augmentation
+    augmentation = _aspect("augmentation", augmentation, nn.Module)
+    sizes = {size for size in getattr(augmentation, "sizes", ()) if size is not None}
+    if sizes and image_size not in sizes:
+        raise ValueError(
+            f"augmentation: makes views of {sorted(sizes)} pixels, but image_size={image_size}; give both the same size"
+        )
+    return augmentation
+
+
+def _grid_map(m: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Vectors of patches ``[N rows cols, C, 1, 1]`` as a map ``[N, C, rows, cols]``."""
+    if m.flatten(2).shape[2] != 1:
+        raise ValueError(
+            f"encoder: gives a map of {list(m.shape[2:])} per patch where one vector is needed; pool it, or cut "
+            "smaller patches"
+        )
+    return m.flatten(1).unflatten(0, grid).movedim(-1, 1)

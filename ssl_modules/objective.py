@@ -1,0 +1,160 @@
+"""Contrasts to one scalar: similarity and loss, in blocks of anchors where the matrix is large, over all processes.
+
+    objective = sum over contrasts of  weight * loss(similarity(anchors, candidates), relation)
+
+Means are taken over the pairs or anchors of all processes: counts are added up over processes and divided by their
+number, because data-parallel training averages gradients. With unevenly spread positives, means of each process alone
+would give another gradient than one process with all the data.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ssl_modules.contrast import Contrast
+from ssl_modules.distributed import total, world_size
+from ssl_modules.losses.base import Loss, full_precision
+
+Similarity = Callable[[Tensor, Tensor], Tensor]
+
+# Below this many scores the matrix is cheaper whole; a block of this many stays in a processor's cache.
+_WHOLE = 2**22
+_BLOCK = 2**20
+
+
+def objective(
+    contrasts: Iterable[Contrast], similarity: Similarity, loss: Loss, anchor_block: int | None = None
+) -> Tensor:
+    """The weighted sum of the contrasts' losses, in float32 or better whatever the autocast.
+
+    Args:
+        contrasts: consumed one at a time.
+        similarity: ``(x [A, D], y [C, D]) -> [A, C]``.
+        loss: see :class:`~ssl_modules.losses.Loss`.
+        anchor_block: anchors per block. A block's gradient is taken at once, in the forward pass, so that no more
+            scores than one block's ever exist. None = chosen from the size; 0 = never in blocks.
+
+    Returns:
+        Scalar; under several processes this process's share, whose mean over processes is the objective.
+
+    Raises:
+        ValueError: if ``anchor_block`` is negative or there are no contrasts.
+
+    Example:
+        >>> from ssl_modules.losses import InfoNCE
+        >>> from ssl_modules.similarities import Dot
+        >>> z = torch.eye(2)
+        >>> objective([Contrast(z, z, torch.eye(2, dtype=torch.int8))], Dot(), InfoNCE())
+        tensor(0.3133)
+    """
+    terms = [c.weight * _contrast_loss(c, similarity, loss, anchor_block) for c in contrasts]
+    if not terms:
+        raise ValueError("contrasts: the extraction gave none; it needs views to compare")
+    return torch.stack(terms).sum()
+
+
+def chance_level(contrasts: Iterable[Contrast], loss: Loss) -> Tensor:
+    """The objective's value where all candidates score alike, log(C) for one positive among C: what learning must beat.
+
+    Taken from the first anchor of each contrast; without gradient.
+
+    Args:
+        contrasts: as for :func:`objective`.
+        loss: see :class:`~ssl_modules.losses.Loss`.
+
+    Returns:
+        Scalar.
+    """
+    terms = []
+    for c in contrasts:
+        relation = c.relation[:1]
+        alike = torch.zeros(relation.shape, device=relation.device)
+        terms.append(c.weight * loss(alike, relation, None if c.reference is None else alike))
+    return torch.stack(terms).sum()
+
+
+@torch.no_grad()
+def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
+    """The share of anchors whose best candidate is a positive, in [0, 1].
+
+    Args:
+        contrasts: as for :func:`objective`.
+        similarity: as for :func:`objective`.
+
+    Returns:
+        Scalar; the mean over all anchors of all contrasts.
+    """
+    hits = []
+    for c in contrasts:
+        for rows in _blocks(c.relation.shape, None):
+            relation = c.relation[rows]
+            scores = similarity(full_precision(c.anchors[rows]), full_precision(c.candidates))
+            best = scores.masked_fill(relation < 0, -torch.inf).argmax(dim=1, keepdim=True)
+            hits.append(relation.gather(1, best) > 0)
+    return torch.cat(hits).float().mean()
+
+
+def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block: int | None) -> Tensor:
+    with torch.autocast(c.anchors.device.type, enabled=False):
+        anchors, candidates = full_precision(c.anchors), full_precision(c.candidates)
+        reference = None if c.reference is None else full_precision(c.reference)
+        blocks = list(_blocks(c.relation.shape, anchor_block))
+        whole = c.relation[blocks[0]] if len(blocks) == 1 else None
+
+        def relation(rows: slice) -> Tensor:
+            return c.relation[rows] if whole is None else whole
+
+        counts = torch.stack([loss.counts(relation(rows)) for rows in blocks]).sum(dim=0)
+        counts = total(counts).to(anchors.dtype) / world_size()
+
+        def share(a: Tensor, c_: Tensor, rows: slice) -> Tensor:
+            reference_scores = None if reference is None else similarity(reference[rows], c_)
+            return loss.partial(similarity(a, c_), relation(rows), reference_scores, counts)
+
+        if len(blocks) == 1:
+            return share(anchors, candidates, blocks[0])
+        return _InBlocks.apply(anchors, candidates, share, blocks)
+
+
+def _blocks(shape: torch.Size, anchor_block: int | None) -> Iterator[slice]:
+    anchors, candidates = shape
+    if anchor_block is None:
+        anchor_block = 0 if anchors * candidates <= _WHOLE else max(1, _BLOCK // candidates)
+    if anchor_block < 0:
+        raise ValueError(f"anchor_block: expected a number of anchors, 0 or None, got {anchor_block}")
+    step = anchor_block or max(anchors, 1)
+    return (slice(start, start + step) for start in range(0, max(anchors, 1), step))
+
+
+class _InBlocks(torch.autograd.Function):
+    """Takes each block's gradient in the forward pass and adds it up, so that no block outlives its turn."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchors: Tensor, candidates: Tensor, share: Callable[..., Tensor], blocks: list[slice]
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad[:2]
+        value = anchors.new_zeros(())
+        gradients = [torch.zeros_like(x) if w else None for x, w in zip((anchors, candidates), wanted, strict=True)]
+        c = candidates.detach().requires_grad_(wanted[1])
+        for rows in blocks:
+            a = anchors[rows].detach().requires_grad_(wanted[0])
+            with torch.set_grad_enabled(any(wanted)):
+                part = share(a, c, rows)
+            value += part.detach()
+            inputs = [x for x, w in zip((a, c), wanted, strict=True) if w]
+            parts = iter(torch.autograd.grad(part, inputs) if inputs else ())
+            if gradients[0] is not None:
+                gradients[0][rows] = next(parts)
+            if gradients[1] is not None:
+                gradients[1] += next(parts)
+        ctx.save_for_backward(*gradients)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if g is None else grad * g for g in ctx.saved_tensors), None, None

@@ -1,0 +1,63 @@
+"""Aspect 4, similarity: scores [A, C] of anchors [A, D] and candidates [C, D]; larger is closer.
+
+A similarity is geometry alone. Temperature and clipping belong to the loss.
+"""
+
+from math import sqrt
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_modules.configurable import Configurable
+
+
+class Dot(Configurable, nn.Module):
+    """Inner product <x, y>.
+
+    Example:
+        >>> import torch
+        >>> Dot()(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[11.]])
+    """
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x @ y.T
+
+
+class ScaledDot(Configurable, nn.Module):
+    """Inner product over the root of the dimension, <x, y> / sqrt(D): of order 1 for unit-variance channels.
+
+    Example:
+        >>> import torch
+        >>> ScaledDot()(torch.ones(1, 4), torch.ones(1, 4))
+        tensor([[2.]])
+    """
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x / sqrt(x.shape[1])) @ y.T
+
+
+class Cosine(Configurable, nn.Module):
+    """Cosine of the angle, <x, y> / (|x| |y|), in [-1, 1].
+
+    Args:
+        eps: length below which a vector is divided by ``eps`` instead, so that a zero vector scores 0 with a bounded
+            gradient.
+
+    Raises:
+        ValueError: if ``eps`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> Cosine()(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+        tensor([[1., 0.]])
+    """
+
+    def __init__(self, eps: float = 1e-6) -> None:
+        super().__init__()
+        if eps <= 0:
+            raise ValueError(f"eps: expected a positive number, got {eps}")
+        self.eps = eps
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.normalize(x, dim=1, eps=self.eps) @ F.normalize(y, dim=1, eps=self.eps).T

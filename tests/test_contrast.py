@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from ssl_modules import Contrast, Relation
+
+
+def slow_relation(anchor_ids, candidate_ids, excluded):
+    rows = []
+    for a, ids in enumerate(anchor_ids.tolist()):
+        row = []
+        for other in candidate_ids.tolist():
+            matches = [level + 1 for level, (x, y) in enumerate(zip(ids, other, strict=True)) if x == y != -1]
+            row.append(matches[0] if matches else 0)
+        for column in excluded[a].tolist():
+            row[column] = -1
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.int8)
+
+
+def test_relation_equals_loops_over_pairs():
+    g = torch.Generator().manual_seed(0)
+    anchors = torch.randint(-1, 3, (17, 3), generator=g)
+    candidates = torch.randint(-1, 3, (23, 3), generator=g)
+    excluded = torch.stack([torch.randperm(23, generator=g)[:2] for _ in range(17)])
+    relation = Relation(anchors, candidates, excluded)
+    expected = slow_relation(anchors, candidates, excluded)
+    assert set(expected.unique().tolist()) == {-1, 0, 1, 2, 3}
+    assert relation[:].dtype == torch.int8
+    assert relation.shape == expected.shape
+    assert torch.equal(relation[:], expected)
+    assert torch.equal(relation[5:9], expected[5:9])
+    rows = torch.tensor([16, 0, 3])
+    assert torch.equal(relation[rows], expected[rows])
+
+
+def test_finer_level_wins_and_minus_one_matches_nothing():
+    ids = torch.tensor([[1, 7], [2, 7], [-1, -1]])
+    assert Relation(ids, ids)[:].tolist() == [[1, 2, 0], [2, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(3), torch.zeros(3, 1)), "anchor_ids and candidate_ids"),
+        ((torch.zeros(3, 2), torch.zeros(3, 1)), "anchor_ids and candidate_ids"),
+        ((torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(2, 1)), "excluded: expected .* A = 3"),
+    ],
+)
+def test_relation_refuses_shapes_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Relation(*arguments)
+
+
+def test_contrast_refuses_shapes_that_do_not_fit():
+    x = torch.zeros(3, 4)
+    with pytest.raises(ValueError, match="anchors and candidates"):
+        Contrast(x, torch.zeros(5, 3), torch.zeros(3, 5))
+    with pytest.raises(ValueError, match=r"relation: expected \[3, 3\], got \[3, 5\]"):
+        Contrast(x, x, torch.zeros(3, 5))
+    with pytest.raises(ValueError, match="reference: expected 3 rows"):
+        Contrast(x, x, torch.zeros(3, 3), reference=torch.zeros(2, 4))

@@ -1,0 +1,195 @@
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from processes import run_in_processes
+from torch.nn.functional import cosine_similarity
+
+from ssl_modules import Contrast, Relation
+from ssl_modules.losses import InfoNCE
+from ssl_modules.objective import chance_level, objective, top1
+from ssl_modules.similarities import Cosine, Dot
+
+REFERENCE = Path(__file__).parent / "reference"
+BLOCKS = [0, 1, 3, None]
+
+
+def all_views(z, images, excluded=True):
+    """The contrast of SimCLR: rows of z are views of ``images`` images, view by view."""
+    ids = torch.arange(images).repeat(len(z) // images)[:, None]
+    own = torch.arange(len(z))[:, None] if excluded else None
+    return Contrast(z, z, Relation(ids, ids, own))
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("official", ["lightly", "bolts_fn", "solo"])
+def test_simclr_loss_and_gradient_are_the_official_ones(official, block):
+    v = np.load(REFERENCE / "simclr_1.npz")
+    x = torch.tensor(np.concatenate([v["x0"], v["x1"]]), requires_grad=True)
+    loss = objective([all_views(x, 4)], Cosine(), InfoNCE(0.5), block)
+    loss.backward()
+    assert loss.item() == pytest.approx(v[f"{official}_loss"].item(), abs=1e-10)
+    expected = np.concatenate([v[f"{official}_dx0"], v[f"{official}_dx1"]])
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_positives_inside_the_logarithm_are_solo_learns_multi_view_loss(block):
+    v = np.load(REFERENCE / "simclr_3_multiview.npz")
+    x = torch.tensor(v["x"], requires_grad=True)
+    loss = objective([all_views(x.flatten(0, 1), 4)], Cosine(), InfoNCE(0.1, mode="in"), block)
+    loss.backward()
+    assert loss.item() == pytest.approx(v["solo_loss"].item(), abs=1e-10)
+    np.testing.assert_allclose(x.grad.numpy(), v["solo_dx"], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["out", "in"])
+def test_pairs_of_views_are_lightlys_loss_whatever_the_mode(mode):
+    v = np.load(REFERENCE / "simclr_3_multiview.npz")
+    x = torch.tensor(v["x"], requires_grad=True)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    losses = [
+        objective([all_views(torch.cat([x[i], x[j]]), 4)], Cosine(), InfoNCE(0.1, mode=mode), 3) for i, j in pairs
+    ]
+    torch.stack(losses).mean().backward()
+    np.testing.assert_allclose([loss.item() for loss in losses], v["pairwise_losses"], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(x.grad.numpy(), v["pairwise_mean_dx"], rtol=0, atol=1e-10)
+
+
+def ragged_contrast(a=11, c=19):
+    g = torch.Generator().manual_seed(3)
+    anchors = torch.randn(a, 6, generator=g, dtype=torch.float64, requires_grad=True)
+    candidates = torch.randn(c, 6, generator=g, dtype=torch.float64, requires_grad=True)
+    relation = torch.randint(-1, 2, (a, c), generator=g).to(torch.int8)
+    relation[4] = 0
+    return anchors, candidates, relation
+
+
+@pytest.mark.parametrize("block", [1, 4, 11, 100])
+@pytest.mark.parametrize("mode", ["out", "in"])
+def test_blocks_equal_the_whole(block, mode):
+    anchors, candidates, relation = ragged_contrast()
+    loss = InfoNCE(0.3, clip=4.0, l2=0.05, mode=mode)
+    results = []
+    for b in (0, block):
+        anchors.grad = candidates.grad = None
+        value = objective([Contrast(anchors, candidates, relation, weight=0.7)], Cosine(), loss, b)
+        (2 * value).backward()
+        results.append((value.detach(), anchors.grad, candidates.grad))
+    for whole, blocked in zip(*results, strict=True):
+        torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("detached", ["anchors", "candidates", "both"])
+def test_blocks_leave_a_detached_side_alone(detached):
+    anchors, candidates, relation = ragged_contrast()
+    a = anchors if detached == "candidates" else anchors.detach()
+    c = candidates if detached == "anchors" else candidates.detach()
+    blocked = objective([Contrast(a, c, relation)], Dot(), InfoNCE(), 3)
+    whole = objective([Contrast(a, c, relation)], Dot(), InfoNCE(), 0)
+    torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-14)
+    assert blocked.requires_grad == (detached != "both")
+
+
+def test_large_matrices_go_in_blocks_by_themselves(monkeypatch):
+    monkeypatch.setattr("ssl_modules.objective._WHOLE", 50)
+    monkeypatch.setattr("ssl_modules.objective._BLOCK", 40)
+    anchors, candidates, relation = ragged_contrast()
+    seen = []
+
+    class Watching(Cosine):
+        def forward(self, x, y):
+            seen.append(len(x))
+            return super().forward(x, y)
+
+    value = objective([Contrast(anchors, candidates, relation)], Watching(), InfoNCE())
+    assert seen == [2, 2, 2, 2, 2, 1]
+    torch.testing.assert_close(value, objective([Contrast(anchors, candidates, relation)], Cosine(), InfoNCE(), 0))
+
+
+def test_weights_and_terms_add_up():
+    anchors, candidates, relation = ragged_contrast()
+    loss = InfoNCE(0.5)
+    alone = objective([Contrast(anchors, candidates, relation)], Dot(), loss)
+    both = objective((Contrast(anchors, candidates, relation, weight=w) for w in (0.5, 2.0)), Dot(), loss)
+    assert both.item() == pytest.approx(2.5 * alone.item(), abs=1e-12)
+
+
+def test_half_precision_under_autocast_is_computed_in_float32():
+    z = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = objective([all_views(z, 8)], Cosine(), InfoNCE(0.05))
+    expected = objective([all_views(z.double(), 8)], Cosine(), InfoNCE(0.05))
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_chance_level_is_the_log_of_the_number_of_candidates():
+    z = torch.randn(12, 4)
+    assert chance_level([all_views(z, 6)], InfoNCE(0.1)).item() == pytest.approx(log(11), rel=1e-6)
+    assert chance_level([all_views(z, 4)], InfoNCE(0.1, mode="in")).item() == pytest.approx(log(11 / 2), rel=1e-6)
+
+
+def test_top1_counts_anchors_whose_best_candidate_is_a_positive():
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(8, 3, generator=g).repeat(3, 1) + 0.7 * torch.randn(24, 3, generator=g)
+    hits = 0
+    for a in range(24):
+        scores = [cosine_similarity(z[a], z[b], dim=0).item() if a != b else -2 for b in range(24)]
+        hits += scores.index(max(scores)) % 8 == a % 8
+    assert 0 < hits < 24
+    assert top1([all_views(z, 8)], Cosine()).item() == pytest.approx(hits / 24)
+
+
+def test_no_contrasts_and_a_negative_block_are_refused():
+    with pytest.raises(ValueError, match="contrasts: the extraction gave none"):
+        objective([], Cosine(), InfoNCE())
+    anchors, candidates, relation = ragged_contrast()
+    with pytest.raises(ValueError, match="anchor_block: .* got -2"):
+        objective([Contrast(anchors, candidates, relation)], Cosine(), InfoNCE(), -2)
+
+
+def uneven_problem():
+    """Labels such that one process has most of the positives."""
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(12, 5, generator=g, dtype=torch.float64)
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 1])[:, None]
+    return x, torch.randn(5, 5, generator=g, dtype=torch.float64), labels
+
+
+def labelled_contrast(x, weight, labels, candidates, candidate_labels, first):
+    own = first + torch.arange(len(x))[:, None]
+    return Contrast(x @ weight, candidates, Relation(labels, candidate_labels, own))
+
+
+def process_gradients(rank, cases):
+    from ssl_modules.distributed import gather  # noqa: PLC0415  (inside the process group)
+
+    x, weight, labels = uneven_problem()
+    x, labels = x[6 * rank : 6 * rank + 6], labels[6 * rank : 6 * rank + 6]
+    results = []
+    for mode, block in cases:
+        w = weight.clone().requires_grad_()
+        contrast = labelled_contrast(x, w, labels, gather(x @ w), gather(labels), 6 * rank)
+        loss = objective([contrast], Cosine(), InfoNCE(0.3, l2=0.01, mode=mode), block)
+        loss.backward()
+        results.append((loss.detach(), w.grad))
+    return results
+
+
+def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
+    cases = [(mode, block) for mode in ("out", "in") for block in (0, 2)]
+    results = run_in_processes(process_gradients, cases)
+    x, weight, labels = uneven_problem()
+    for (mode, _), first, second in zip(cases, *results, strict=True):
+        w = weight.clone().requires_grad_()
+        loss = objective(
+            [labelled_contrast(x, w, labels, x @ w, labels, 0)], Cosine(), InfoNCE(0.3, l2=0.01, mode=mode), 0
+        )
+        loss.backward()
+        # data-parallel training averages over processes
+        torch.testing.assert_close((first[0] + second[0]) / 2, loss.detach(), rtol=0, atol=1e-12)
+        torch.testing.assert_close((first[1] + second[1]) / 2, w.grad, rtol=0, atol=1e-12)
+        assert (first[0] - second[0]).abs() > 0.01  # the shares do differ

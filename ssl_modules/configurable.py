@@ -8,7 +8,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -111,7 +111,7 @@ def build(name: str, value: Any) -> Any:
     return functools.partial(cls, **arguments) if _is_optimizer(cls) else cls(**arguments)
 
 
-def _is_optimizer(value: Any) -> bool:
+def _is_optimizer(value: Any) -> TypeGuard[type[torch.optim.Optimizer]]:
     return isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssl_modules.augmentations import policy
+from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.batch import Batch, read_batch
 from ssl_modules.configurable import Configurable, build, storable
 from ssl_modules.contrast import Contrast
@@ -34,6 +34,7 @@ from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
 from ssl_modules.objective import chance_level, objective, top1
 from ssl_modules.optim import param_groups, warmup_cosine
+from ssl_modules.similarities import Similarity
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
 
 _Kind = TypeVar("_Kind")
@@ -92,10 +93,10 @@ class ContrastiveModule(Configurable, pl.LightningModule):
 
     def __init__(
         self,
-        augmentation: str | nn.Module,
+        augmentation: str | Augmentation,
         encoder: str | nn.Module,
         extraction: Extraction,
-        similarity: nn.Module,
+        similarity: Similarity,
         loss: Loss,
         *,
         image_size: int = 32,
@@ -127,7 +128,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         )
         self.extraction = _aspect("extraction", extraction, Extraction)
         self.extraction.build(self.encoder.out_channels)
-        self.similarity = _aspect("similarity", similarity, nn.Module)
+        self.similarity = _aspect("similarity", similarity, Similarity)
         self.loss = _aspect("loss", loss, Loss)
         self.optimizer: OptimizerFactory = build("optimizer", optimizer)
         self.reference_batch_size = reference_batch_size
@@ -319,10 +320,10 @@ def _aspect(name: str, value: Any, kind: type[_Kind]) -> _Kind:
     return value
 
 
-def _augmentation(augmentation: str | nn.Module, image_size: int) -> nn.Module:
+def _augmentation(augmentation: str | Augmentation, image_size: int) -> Augmentation:
     augmentation = policy(augmentation) if isinstance(augmentation, str) else augmentation
-    augmentation = _aspect("augmentation", augmentation, nn.Module)
-    sizes = {size for size in getattr(augmentation, "sizes", ()) if size is not None}
+    augmentation = _aspect("augmentation", augmentation, Augmentation)
+    sizes = {size for size in augmentation.sizes if size is not None}
     if sizes and image_size not in sizes:
         raise ValueError(
             f"augmentation: makes views of {sorted(sizes)} pixels, but image_size={image_size}; give both the same size"

@@ -3,6 +3,7 @@
 A similarity is geometry alone. Temperature and clipping belong to the loss.
 """
 
+from abc import ABC, abstractmethod
 from math import sqrt
 
 import torch.nn.functional as F
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 from ssl_modules.configurable import Configurable
 
 
-class Dot(Configurable, nn.Module):
+class Similarity(Configurable, nn.Module, ABC):
+    """Base of all similarities; holds no learned state."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Scores ``[A, C]`` of anchors ``[A, D]`` and candidates ``[C, D]``."""
+
+
+class Dot(Similarity):
     """Inner product <x, y>.
 
     Example:
@@ -24,7 +33,7 @@ class Dot(Configurable, nn.Module):
         return x @ y.T
 
 
-class ScaledDot(Configurable, nn.Module):
+class ScaledDot(Similarity):
     """Inner product over the root of the dimension, <x, y> / sqrt(D): of order 1 for unit-variance channels.
 
     Example:
@@ -37,7 +46,7 @@ class ScaledDot(Configurable, nn.Module):
         return (x / sqrt(x.shape[1])) @ y.T
 
 
-class Cosine(Configurable, nn.Module):
+class Cosine(Similarity):
     """Cosine of the angle, <x, y> / (|x| |y|), in [-1, 1].
 
     Args:

@@ -13,10 +13,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from timm.optim import Lars
 from torch import nn
 
+from ssl_modules.augmentations import Augmentation
 from ssl_modules.extractions import AllViews, Extraction
 from ssl_modules.losses import InfoNCE, Loss
 from ssl_modules.module import ContrastiveModule
-from ssl_modules.similarities import Cosine
+from ssl_modules.similarities import Cosine, Similarity
 
 
 class SimCLR(ContrastiveModule):
@@ -65,10 +66,10 @@ class SimCLR(ContrastiveModule):
 
     def __init__(
         self,
-        augmentation: str | nn.Module | None = None,
+        augmentation: str | Augmentation | None = None,
         encoder: str | nn.Module = "resnet18",
         extraction: Extraction | None = None,
-        similarity: nn.Module | None = None,
+        similarity: Similarity | None = None,
         loss: Loss | None = None,
         *,
         image_size: int = 32,

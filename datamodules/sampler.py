@@ -1,0 +1,67 @@
+"""The order of the images: a function of (seed, epoch), shared out over the processes."""
+
+from collections.abc import Iterator, Sized
+
+import torch
+from torch import distributed
+from torch.utils.data import DistributedSampler
+
+from ssl_modules.seeds import derive_generator
+
+
+class EpochSampler(DistributedSampler[int]):
+    """Order of a data set that follows from ``(seed, epoch)`` alone, used with one process and with many.
+
+    Process ``rank`` takes every ``num_replicas``-th index, so that the images of one step, over all processes, depend
+    on the global batch size and not on the number of processes. The global random state is neither read nor moved.
+
+    Args:
+        dataset: the data set, of which only the length counts.
+        shuffle: a new permutation each epoch, or the data set's own order.
+        drop_last: what makes the processes' parts equally long: leave out the tail of the order, or (False) begin
+            again from its head.
+        seed: any integer; equal seeds give equal orders.
+        num_replicas: number of processes; None for that of the process group, or 1 where there is none.
+        rank: this process, in ``[0, num_replicas)``; None for that of the process group, or 0.
+
+    Attributes:
+        skip: number of this process's indices to leave out at the head of the next iteration, and of that one only.
+
+    Example:
+        >>> sampler = EpochSampler(range(6), seed=1)
+        >>> first = list(sampler)
+        >>> sampler.set_epoch(1)
+        >>> sorted(first), list(sampler) == first
+        ([0, 1, 2, 3, 4, 5], False)
+        >>> list(EpochSampler(range(5), shuffle=False, num_replicas=2, rank=1))
+        [1, 3, 0]
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        *,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        grouped = distributed.is_available() and distributed.is_initialized()
+        if num_replicas is None:
+            num_replicas = distributed.get_world_size() if grouped else 1
+        if rank is None:
+            rank = distributed.get_rank() if grouped else 0
+        super().__init__(dataset, num_replicas, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
+        self.skip = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """The indices of this process in the current epoch, less the first ``skip``."""
+        size = len(self.dataset)  # type: ignore[arg-type]
+        if self.shuffle:
+            order = torch.randperm(size, generator=derive_generator(self.seed, "order", self.epoch))
+        else:
+            order = torch.arange(size)
+        order = order[torch.arange(self.total_size) % max(size, 1)]  # cut, or filled from the head
+        skip, self.skip = self.skip, 0
+        return iter(order[self.rank :: self.num_replicas][skip:].tolist())

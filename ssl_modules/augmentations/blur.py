@@ -1,0 +1,80 @@
+"""Gaussian blur with a width of its own for each image."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_modules.augmentations.operation import Operation, chance, check_probability, check_range, per_image, uniform
+
+
+class BlurParameters(NamedTuple):
+    """Which images are blurred (bool), and the standard deviation of the Gaussian in pixels (float32); [N] each."""
+
+    applied: Tensor
+    sigma: Tensor
+
+
+class GaussianBlur(Operation):
+    """Blurs an image with a Gaussian, reflecting it at the border (SimCLR: Chen et al. 2020, arXiv 2002.05709).
+
+    Args:
+        kernel_size: Side of the kernel in pixels, odd; None is about a tenth of the images' shorter side, at least 3.
+        sigma: Smallest and largest standard deviation, in pixels.
+        p: Probability for each image.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the images are too small for the kernel.
+
+    Example:
+        >>> images = torch.zeros(1, 1, 5, 5)
+        >>> images[0, 0, 2, 2] = 1
+        >>> blur = GaussianBlur(kernel_size=3)
+        >>> blurred = blur.transform(images, BlurParameters(torch.tensor([True]), sigma=torch.tensor([1.0])))
+        >>> blurred[0, 0, 2]
+        tensor([0.0000, 0.1238, 0.2042, 0.1238, 0.0000])
+    """
+
+    def __init__(self, kernel_size: int | None = None, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5) -> None:
+        super().__init__()
+        if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
+            raise ValueError(f"kernel_size: expected a positive odd number of pixels, but got {kernel_size}")
+        self.kernel_size = kernel_size
+        self.sigma = check_range("sigma", sigma)
+        self.p = check_probability(p)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> BlurParameters:
+        """Chooses the images to blur, and for each its width."""
+        return BlurParameters(chance(self.p, images, generator), uniform(*self.sigma, images, generator))
+
+    def transform(self, images: Tensor, parameters: BlurParameters) -> Tensor:
+        """Two one-dimensional convolutions in which every image has its own kernel."""
+        n, channels, height, width = images.shape
+        size = self.kernel_size or default_kernel_size(min(height, width))
+        radius = size // 2
+        if radius >= min(height, width):
+            raise ValueError(
+                f"kernel_size: images of {height} x {width} can't be reflected by {radius} pixels; lower it"
+            )
+        offset = torch.arange(size, device=images.device) - radius
+        kernel = torch.exp(-0.5 * (offset / parameters.sigma[:, None]) ** 2)  # [N, size]
+        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)  # [N ch, size]
+
+        blurred = F.pad(images, (radius, radius, radius, radius), mode="reflect").flatten(0, 1)[
+            None
+        ]  # [1, N ch, H', W']
+        blurred = F.conv2d(blurred, kernel[:, None, :, None], groups=n * channels)  # [1, N ch, H, W']
+        blurred = F.conv2d(blurred, kernel[:, None, None, :], groups=n * channels)  # [1, N ch, H, W]
+        return torch.where(per_image(parameters.applied), blurred.view_as(images).clamp(0, 1), images)
+
+
+def default_kernel_size(side: int) -> int:
+    """A tenth of the side, made odd, at least 3.
+
+    Example:
+        >>> [default_kernel_size(side) for side in (8, 32, 96, 224)]
+        [3, 3, 9, 23]
+    """
+    size = max(3, side // 10)
+    return size + 1 - size % 2

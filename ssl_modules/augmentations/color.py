@@ -1,0 +1,124 @@
+"""Operations on colours: grayscale, solarise, colour drop. One channel works as three do."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssl_modules.augmentations.operation import (
+    ChoiceParameters,
+    Operation,
+    chance,
+    check_probability,
+    per_image,
+    uniform,
+)
+
+
+class DropParameters(NamedTuple):
+    """Which images change (bool), and the channel that each keeps (int64); [N] each."""
+
+    applied: Tensor
+    channel: Tensor
+
+
+class RandomGrayscale(Operation):
+    """Turns an image gray, keeping its number of channels; an image of one channel stays as it is.
+
+    Args:
+        p: Probability for each image.
+
+    Example:
+        >>> RandomGrayscale(p=1.0)(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).flatten()
+        tensor([0.5924, 0.5924, 0.5924])
+    """
+
+    def __init__(self, p: float = 0.2) -> None:
+        super().__init__()
+        self.p = check_probability(p)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ChoiceParameters:
+        """Chooses the images to turn gray."""
+        return ChoiceParameters(chance(self.p, images, generator))
+
+    def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
+        """Turns the chosen images gray."""
+        return torch.where(per_image(parameters.applied), gray(images), images)
+
+
+class RandomSolarize(Operation):
+    """Inverts the pixels at or above a threshold (BYOL: Grill et al. 2020, arXiv 2006.07733).
+
+    Args:
+        threshold: In [0, 1].
+        p: Probability for each image.
+
+    Example:
+        >>> RandomSolarize(p=1.0)(torch.tensor([[[[0.25, 0.5, 1.0]]]]))
+        tensor([[[[0.2500, 0.5000, 0.0000]]]])
+    """
+
+    def __init__(self, threshold: float = 0.5, p: float = 0.2) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold: expected a pixel value in [0, 1], but got {threshold}")
+        self.threshold = threshold
+        self.p = check_probability(p)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ChoiceParameters:
+        """Chooses the images to solarise."""
+        return ChoiceParameters(chance(self.p, images, generator))
+
+    def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
+        """Inverts the bright pixels of the chosen images."""
+        inverted = per_image(parameters.applied) & (images >= self.threshold)
+        return torch.where(inverted, 1 - images, images)
+
+
+class ColorDrop(Operation):
+    """Keeps one of the three channels in its place and sets the two others to zero.
+
+    So no shift between channels, such as lenses make, can give a patch's position away (CPC v2: Hénaff et al. 2020,
+    arXiv 1905.09272). An image of one channel stays as it is.
+
+    Args:
+        p: Probability for each image.
+
+    Example:
+        >>> keep = DropParameters(torch.tensor([True]), channel=torch.tensor([1]))
+        >>> ColorDrop().transform(torch.tensor([1.0, 0.5, 0.2]).view(1, 3, 1, 1), keep).flatten()
+        tensor([0.0000, 0.5000, 0.0000])
+    """
+
+    def __init__(self, p: float = 0.2) -> None:
+        super().__init__()
+        self.p = check_probability(p)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> DropParameters:
+        """Chooses the images to change, and for each the channel to keep."""
+        return DropParameters(chance(self.p, images, generator), uniform(0, 3, images, generator).long())
+
+    def transform(self, images: Tensor, parameters: DropParameters) -> Tensor:
+        """Sets all channels but the kept one to zero."""
+        if not is_rgb(images):
+            return images
+        kept = torch.arange(3, device=images.device) == parameters.channel[:, None]  # [N, 3]
+        return images * (kept | ~parameters.applied[:, None])[:, :, None, None]
+
+
+def is_rgb(images: Tensor) -> bool:
+    """Whether images [N, ch, H, W] have three channels (True) or one (False)."""
+    if images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images: colour operations need 1 or 3 channels, but got {images.shape[1]}; "
+            "use an augmentation without them for such images"
+        )
+    return images.shape[1] == 3
+
+
+def gray(images: Tensor) -> Tensor:
+    """The luma of images [N, 1 or 3, H, W], as [N, 1, H, W] (ITU-R BT.601)."""
+    if not is_rgb(images):
+        return images
+    red, green, blue = images.split(1, 1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue

@@ -1,0 +1,210 @@
+"""Operations that move pixels: random resized crop, horizontal flip, shift with reflection."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ssl_modules.augmentations.operation import (
+    ChoiceParameters,
+    Operation,
+    chance,
+    check_probability,
+    check_range,
+    per_image,
+    uniform,
+)
+
+CANDIDATES = 10  # boxes tried per image before the central one is taken, as in torchvision
+
+
+class CropParameters(NamedTuple):
+    """The box of each image, in pixels; int64, [N] each."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+class ShiftParameters(NamedTuple):
+    """Which images move (bool), and by how many pixels down and to the right (int64); [N] each."""
+
+    applied: Tensor
+    down: Tensor
+    right: Tensor
+
+
+class RandomResizedCrop(Operation):
+    """Cuts a random box out of each image and resizes it to a square, as in Inception (Szegedy et al. 2015).
+
+    Boxes are distributed, and pixels interpolated (with antialiasing), as by torchvision's operation of this name.
+
+    Args:
+        size: Side of the result, in pixels.
+        scale: Smallest and largest area of a box, as a share of the image's.
+        ratio: Smallest and largest width / height of a box.
+        interpolation: "bilinear" or "bicubic"; bicubic results are clamped to [0, 1].
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> images = torch.rand(4, 3, 40, 48)
+        >>> crop = RandomResizedCrop(32, scale=(0.2, 1.0))
+        >>> crop(images, torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size: expected at least one pixel, but got {size}")
+        if interpolation not in KERNELS:
+            raise ValueError(f"interpolation: expected one of {', '.join(KERNELS)}, but got {interpolation!r}")
+        self.image_size = self.size = size
+        self.scale = check_range("scale", scale)
+        self.ratio = check_range("ratio", ratio)
+        self.interpolation = interpolation
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> CropParameters:
+        """One box per image: the first of ten candidates that fits, else the largest central one of allowed ratio."""
+        n, _, rows, columns = images.shape
+        random = torch.rand(4, n, CANDIDATES, generator=generator, device=images.device, dtype=torch.float32)
+        area = rows * columns * (self.scale[0] + (self.scale[1] - self.scale[0]) * random[0])
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = torch.exp(low + (high - low) * random[1])
+        width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()  # [N, candidates]
+        fits = (width >= 1) & (width <= columns) & (height >= 1) & (height <= rows)
+        top = (random[2] * (rows - height + 1)).floor()
+        left = (random[3] * (columns - width + 1)).floor()
+
+        first = fits.int().argmax(1, keepdim=True)
+        fitting = fits.any(1)
+        boxes = zip((top, left, height, width), self._central(rows, columns), strict=True)
+        return CropParameters(*(drawn.gather(1, first)[:, 0].long().where(fitting, rest) for drawn, rest in boxes))
+
+    def _central(self, rows: int, columns: int) -> tuple[int, int, int, int]:
+        height, width = rows, columns
+        if columns / rows < self.ratio[0]:
+            height = max(1, round(columns / self.ratio[0]))
+        elif columns / rows > self.ratio[1]:
+            width = max(1, round(rows * self.ratio[1]))
+        return (rows - height) // 2, (columns - width) // 2, height, width
+
+    def transform(self, images: Tensor, parameters: CropParameters) -> Tensor:
+        """Crop and resize in one: a weighted sum over rows and one over columns."""
+        top, left, height, width = parameters
+        rows = _resize_weights(top, height, images.shape[2], self.size, self.interpolation)  # [N, size, H]
+        columns = _resize_weights(left, width, images.shape[3], self.size, self.interpolation)  # [N, size, W]
+        resized = rows[:, None] @ images @ columns[:, None].mT  # [N, ch, size, size]
+        return resized.clamp(0, 1)
+
+
+class RandomHorizontalFlip(Operation):
+    """Mirrors an image left to right.
+
+    Args:
+        p: Probability for each image.
+
+    Example:
+        >>> RandomHorizontalFlip(p=1.0)(torch.tensor([[[[0.0, 0.5, 1.0]]]]))
+        tensor([[[[1.0000, 0.5000, 0.0000]]]])
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = check_probability(p)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ChoiceParameters:
+        """Chooses the images to mirror."""
+        return ChoiceParameters(chance(self.p, images, generator))
+
+    def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
+        """Mirrors the chosen images."""
+        return torch.where(per_image(parameters.applied), images.flip(3), images)
+
+
+class RandomShift(Operation):
+    """Moves an image by whole pixels, filling the gap by reflection: the geometry of AMDIM at 32 px.
+
+    The border pixel itself is not repeated. Bachman et al. 2019, arXiv 1906.00910.
+
+    Args:
+        pixels: Largest move; each axis moves by an integer of U{-pixels, ..., pixels}.
+        p: Probability for each image.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the images are not larger than the move.
+
+    Example:
+        >>> shift = RandomShift(pixels=2, p=1.0)
+        >>> move = ShiftParameters(torch.tensor([True]), down=torch.tensor([0]), right=torch.tensor([2]))
+        >>> shift.transform(torch.tensor([[[[0.1, 0.2, 0.3, 0.4]]]]), move)
+        tensor([[[[0.3000, 0.2000, 0.1000, 0.2000]]]])
+    """
+
+    def __init__(self, pixels: int = 4, p: float = 0.8) -> None:
+        super().__init__()
+        if pixels < 0:
+            raise ValueError(f"pixels: expected 0 or more, but got {pixels}")
+        self.pixels = pixels
+        self.p = check_probability(p)
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ShiftParameters:
+        """Chooses the images that move, and their two moves."""
+        if self.pixels >= min(images.shape[2:]):
+            raise ValueError(
+                f"pixels: images of {images.shape[2]} x {images.shape[3]} can't be reflected by {self.pixels} pixels; "
+                "use fewer pixels or larger images"
+            )
+        moves = [uniform(-self.pixels, self.pixels + 1, images, generator).floor().long() for _ in range(2)]
+        return ShiftParameters(chance(self.p, images, generator), *moves)
+
+    def transform(self, images: Tensor, parameters: ShiftParameters) -> Tensor:
+        """Takes each pixel from where it comes from."""
+        applied, down, right = parameters
+        n, channels, height, width = images.shape
+        rows = _reflect(torch.arange(height, device=images.device) - (down * applied)[:, None], height)  # [N, H]
+        columns = _reflect(torch.arange(width, device=images.device) - (right * applied)[:, None], width)  # [N, W]
+        image = torch.arange(n, device=images.device).view(n, 1, 1, 1)
+        channel = torch.arange(channels, device=images.device).view(1, channels, 1, 1)
+        return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def _resize_weights(start: Tensor, length: Tensor, full: int, size: int, interpolation: str) -> Tensor:
+    """Weights [N, size, full] that resize the pixels start ... start + length - 1 of an axis to ``size`` pixels."""
+    scale = length.float()[:, None] / size  # [N, 1]
+    centre = (torch.arange(size, dtype=torch.float32, device=start.device) + 0.5) * scale  # [N, size]
+    # The pixels [N, full], counted from where the crop starts.
+    pixel = torch.arange(full, dtype=torch.float32, device=start.device) - start[:, None]
+    # A kernel widened by the scale averages all pixels that shrink into one: antialiasing.
+    distance = (pixel[:, None, :] + 0.5 - centre[:, :, None]) / scale.clamp(min=1)[:, :, None]
+    inside = (pixel >= 0) & (pixel < length[:, None])
+    weights = KERNELS[interpolation](distance.abs()) * inside[:, None, :]
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _linear(x: Tensor) -> Tensor:
+    return (1 - x).clamp(min=0)
+
+
+def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
+    """The cubic convolution kernel (Keys 1981)."""
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+KERNELS = {"bilinear": _linear, "bicubic": _cubic}

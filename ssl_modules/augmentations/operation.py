@@ -1,0 +1,142 @@
+"""What all operations share: parameters drawn once per image, then one deterministic change of the whole batch."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ssl_modules.configurable import Configurable
+
+
+class Operation(Configurable, nn.Module):
+    """Base of the random operations: ``forward`` is :meth:`transform` with the parameters of :meth:`draw`.
+
+    A subclass writes those two. All randomness is in ``draw``, so equal parameters give equal images.
+
+    Attributes:
+        image_size: Side in pixels of the images it makes, or None where the size stays as it is.
+
+    Example:
+        >>> class Invert(Operation):
+        ...     def __init__(self, p: float = 0.5) -> None:
+        ...         super().__init__()
+        ...         self.p = p
+        ...     def draw(self, images, generator=None):
+        ...         return chance(self.p, images, generator)
+        ...     def transform(self, images, parameters):
+        ...         return torch.where(per_image(parameters), 1 - images, images)
+        >>> Invert(p=1.0)(torch.zeros(1, 1, 1, 2))
+        tensor([[[[1., 1.]]]])
+    """
+
+    image_size: int | None = None
+
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> Any:
+        """Draws the parameters of every image.
+
+        Args:
+            images: [N, ch, H, W]; only their shape and device are read.
+            generator: Source of all randomness, on the images' device; None is PyTorch's global one.
+
+        Returns:
+            Tensors whose first axis is the N images.
+        """
+        raise NotImplementedError
+
+    def transform(self, images: Tensor, parameters: Any) -> Tensor:
+        """Changes the images as the parameters say.
+
+        Args:
+            images: [N, ch, H, W], float32 in [0, 1].
+            parameters: What :meth:`draw` returns.
+
+        Returns:
+            The changed images, float32 in [0, 1].
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draws and applies.
+
+        Args:
+            images: [N, ch, H, W], uint8, or float in [0, 1].
+            generator: Source of all randomness, on the images' device; None is PyTorch's global one.
+
+        Returns:
+            The changed images, float32 in [0, 1].
+        """
+        images = to_float(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.transform(images, self.draw(images, generator))
+
+
+class ChoiceParameters(NamedTuple):
+    """The parameters of an operation that does nothing but happen or not: which images change (bool, [N])."""
+
+    applied: Tensor
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Images as float32, uint8 ones divided by 255.
+
+    Args:
+        images: [N, ch, H, W], uint8 or float.
+
+    Raises:
+        TypeError: if they are no tensor, or one of another type.
+        ValueError: if they have another rank or hold no pixel.
+
+    Example:
+        >>> to_float(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
+        tensor([[[[0.0000, 0.2000, 1.0000]]]])
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images: expected a tensor, but got {type(images).__name__}; collate or stack the images first"
+        )
+    if images.ndim != 4:
+        raise ValueError(
+            f"images: expected the four axes [N, channels, height, width], but got shape {tuple(images.shape)}; "
+            "add what is missing, such as images.unsqueeze(1) for [N, height, width]"
+        )
+    if images.numel() == 0:
+        raise ValueError(
+            f"images: expected at least one image, but got shape {tuple(images.shape)}; drop empty batches"
+        )
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if not images.is_floating_point():
+        raise TypeError(
+            f"images: expected uint8, or float in [0, 1], but got {images.dtype}; use images.to(torch.uint8)"
+        )
+    return images.float()
+
+
+def uniform(low: float, high: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One number of U[low, high) per image, [N]."""
+    return low + (high - low) * torch.rand(len(images), generator=generator, device=images.device, dtype=torch.float32)
+
+
+def chance(p: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One yes or no per image, [N], yes with probability ``p``."""
+    return uniform(0.0, 1.0, images, generator) < p
+
+
+def per_image(values: Tensor) -> Tensor:
+    """[N] values as [N, 1, 1, 1], to meet images."""
+    return values.view(-1, 1, 1, 1)
+
+
+def check_probability(p: float) -> float:
+    """The probability ``p``, or a ValueError."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"p: expected a probability in [0, 1], but got {p}")
+    return p
+
+
+def check_range(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
+    """The positive, increasing ``(low, high)`` of argument ``name``, or a ValueError."""
+    low, high = bounds
+    if not 0 < low <= high:
+        raise ValueError(f"{name}: expected (low, high) with 0 < low <= high, but got {tuple(bounds)}")
+    return low, high

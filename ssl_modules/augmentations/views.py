@@ -1,0 +1,139 @@
+"""Aspect 1: augmentations, which turn a batch of images into V batches of views."""
+
+import torch
+from torch import Tensor, nn
+
+from ssl_modules.augmentations.operation import Operation, to_float
+from ssl_modules.configurable import Configurable
+
+ROUNDING = 1e-3  # float images that were resized may leave [0, 1] by this much
+
+
+class Augmentation(Configurable, nn.Module):
+    """Base of all augmentations: checks the images, then calls :meth:`make_views`, which a subclass writes.
+
+    Attributes:
+        sizes: For each view, the side in pixels of the image it is made from; None where that is the input's own size.
+            A view cut into patches counts with the side of the image that is cut.
+    """
+
+    sizes: tuple[int | None, ...]
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
+        """Makes the views of images [N, ch, H, W], float32 in [0, 1]."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Makes the views.
+
+        Args:
+            images: [N, ch, H, W], uint8, or float in [0, 1].
+            generator: Source of all randomness, on the images' device; None is PyTorch's global one.
+
+        Returns:
+            V views, float32 in [0, 1], each [N, ch, size, size], or [N, rows, cols, ch, h, w] where cut into patches.
+
+        Raises:
+            TypeError: if the images are no tensor, or neither uint8 nor float.
+            ValueError: if the images have another rank, hold no pixel or leave [0, 1], or the generator is elsewhere.
+        """
+        pixels = to_float(images)
+        if images.is_floating_point():
+            pixels = _in_range(pixels)
+        if generator is not None and generator.device.type != images.device.type:
+            raise ValueError(
+                f"generator: it is on {generator.device}, but the images are on {images.device}; "
+                f"use torch.Generator({images.device.type!r})"
+            )
+        return self.make_views(pixels, generator)
+
+
+class Views(Augmentation):
+    """Independent draws of one list of operations: views of one distribution.
+
+    Args:
+        transforms: Operations, applied in this order.
+        views: How many views to make, at least 1.
+
+    Raises:
+        ValueError: if there are no operations or no views.
+
+    Example:
+        >>> from ssl_modules.augmentations import RandomHorizontalFlip, RandomResizedCrop
+        >>> augmentation = Views([RandomResizedCrop(32), RandomHorizontalFlip()], views=2)
+        >>> images = torch.randint(256, (4, 3, 40, 40), dtype=torch.uint8)
+        >>> [view.shape for view in augmentation(images, torch.Generator().manual_seed(0))]
+        [torch.Size([4, 3, 32, 32]), torch.Size([4, 3, 32, 32])]
+        >>> augmentation.sizes
+        (32, 32)
+    """
+
+    def __init__(self, transforms: list[Operation], views: int = 2) -> None:
+        super().__init__()
+        if not transforms:
+            raise ValueError("transforms: expected at least one operation, but got none")
+        if views < 1:
+            raise ValueError(f"views: expected at least 1, but got {views}")
+        self.transforms = nn.ModuleList(transforms)
+        self.views = views
+        self.sizes = (_last_size(transforms),) * views
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
+        """Draws and applies all operations anew for each view."""
+        return [_run(self.transforms, images, generator) for _ in range(self.views)]
+
+
+class JointViews(Augmentation):
+    """The views of several augmentations, one after the other: unlike views, multi-crop, operations common to all.
+
+    Args:
+        parts: Augmentations, whose views are joined in this order.
+        shared: Operations drawn and applied once, before the parts, so that all views share them; None is none.
+
+    Raises:
+        ValueError: if there are no parts.
+
+    Example:
+        >>> from ssl_modules.augmentations import RandomHorizontalFlip, RandomResizedCrop
+        >>> large, small = Views([RandomResizedCrop(32)]), Views([RandomResizedCrop(16, scale=(0.05, 0.2))], views=3)
+        >>> augmentation = JointViews([large, small], shared=[RandomHorizontalFlip()])
+        >>> augmentation.sizes
+        (32, 32, 16, 16, 16)
+        >>> len(augmentation(torch.rand(4, 3, 40, 40)))
+        5
+    """
+
+    def __init__(self, parts: list[Augmentation], shared: list[Operation] | None = None) -> None:
+        super().__init__()
+        if not parts:
+            raise ValueError("parts: expected at least one augmentation, but got none")
+        self.parts = nn.ModuleList(parts)
+        self.shared = nn.ModuleList(shared or [])
+        before = _last_size(shared or [])
+        self.sizes = tuple(before if size is None else size for part in parts for size in part.sizes)
+
+    def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
+        """Applies the shared operations, then joins the views of all parts."""
+        images = _run(self.shared, images, generator)
+        return [view for part in self.parts for view in part.make_views(images, generator)]  # type: ignore[operator]
+
+
+def _run(transforms: nn.ModuleList, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    for transform in transforms:
+        images = transform(images, generator)
+    return images
+
+
+def _last_size(transforms: list[Operation]) -> int | None:
+    sizes = [transform.image_size for transform in transforms if transform.image_size is not None]
+    return sizes[-1] if sizes else None
+
+
+def _in_range(images: Tensor) -> Tensor:
+    low, high = (bound.item() for bound in images.aminmax())
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # written so that NaN fails as well
+        raise ValueError(
+            f"images: float images have to lie in [0, 1], but these go from {low:g} to {high:g}; "
+            "pass uint8 or divide by 255, and leave normalisation to the encoder"
+        )
+    return images.clamp(0, 1)

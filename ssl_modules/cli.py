@@ -1,0 +1,150 @@
+"""The command ``ssl-modules``: Lightning's own CLI, with what every run of ours wants, and errors that fit a line."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from operator import attrgetter
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+from jsonargparse import DefaultHelpFormatter
+from jsonargparse.typing import import_object
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from ssl_modules import methods
+from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.module import ContrastiveModule
+
+
+class Help(DefaultHelpFormatter):
+    """Help that lists the subclasses of our own bases, and not every module and optimiser that torch holds."""
+
+    def _expand_help(self, action: Any) -> str:
+        def if_few(match: re.Match) -> str:
+            return match[0] if match[0].count(",") <= _FEW else ""
+
+        return re.sub(r", known subclasses: [^)]*", if_few, super()._expand_help(action))
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors say where, what and what would be right, in a line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, formatter_class=Help, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a parser of a part, whose error the whole will tell
+            super().error(message, ex)
+        self.exit(2, f"error: {short_error(message)}\n")
+
+
+def short_error(message: str) -> str:
+    """The innermost cause of a nested configuration error, with the way to it and the nearest right names.
+
+    Example:
+        >>> short_error('''Parser key "model":
+        ...   Problem with given class_path 'ssl_modules.losses.InfoNCE':
+        ...     Option 'temprature' is not accepted
+        ...   Given value: {...}''')
+        "model > InfoNCE: option 'temprature' is not accepted; did you mean 'temperature'?"
+    """
+    lines = [line for line in message.splitlines() if line.strip() and not _BOILERPLATE.search(line)]
+    if not lines:
+        return message
+    indents = [len(line) - len(line.lstrip(" -")) for line in lines]
+    deepest = max(range(len(lines)), key=lambda i: indents[i])
+    way, classes, indent = [], [], indents[deepest]
+    for i in reversed(range(deepest)):  # up through the lines that enclose the deepest one
+        if indents[i] < indent and (match := _PLACE.search(lines[i])):
+            indent = indents[i]
+            way.insert(0, match["key"] or match["cls"].rpartition(".")[2])
+            if match["cls"]:
+                classes.append(match["cls"])
+    cause = re.sub(r"^[ -]*", "", lines[deepest])
+    if option := re.match(r"Option '([^']+)' is not accepted", cause):
+        cause = f"option '{option[1]}' is not accepted{_did_you_mean(option[1], classes[:1])}"
+    elif name := re.match(r"Expected a dot import path string: (.*)", cause):
+        cause = f"there is no class {name[1]!r}"
+        if way == ["model"]:
+            cause += f"; there are {', '.join(methods.__all__)}"
+    return f"{' > '.join(way)}: {cause}" if way else cause
+
+
+_FEW = 20
+_BOILERPLATE = re.compile(r"^[ -]*(Does not validate|Subtypes:|Errors:|Given value|Expected a <class)")
+_PLACE = re.compile(r"Parser key \"(?P<key>[^\"]+)\"|class_path '(?P<cls>[^']+)'")
+
+
+def _did_you_mean(name: str, classes: Sequence[str]) -> str:
+    options = [option for path in classes for option in inspect.signature(import_object(path)).parameters]
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(options)}" if options else ""
+
+
+class ContrastiveCLI(LightningCLI):
+    """Trains any method on any data module from a YAML file.
+
+    Image size, channels, mean and std of the model come from the data. Both online probes, the learning rate, the last
+    checkpoint and the one of the best k-NN accuracy are there by default, each configurable under its own key:
+    ``knn_probe``, ``linear_probe``, ``lr_monitor``, ``checkpoint``.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in ("image_size", "in_channels", "mean", "std"):
+            parser.link_arguments("data", f"model.init_args.{name}", attrgetter(name), apply_on="instantiate")
+        parser.add_lightning_class_args(OnlineKNNProbe, "knn_probe")
+        parser.add_lightning_class_args(OnlineLinearProbe, "linear_probe")
+        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "probe/knn_top1",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+            }
+        )
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            self.parser.error(str(error))
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """A Trainer that logs to a CSV file, and to TensorBoard where that is installed, unless told otherwise."""
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.logger is None:
+            kwargs["logger"] = _default_loggers(trainer.default_root_dir or ".")
+        return super().instantiate_trainer(**kwargs)
+
+
+def _default_loggers(folder: str) -> list[Logger]:
+    csv = CSVLogger(folder)
+    if find_spec("tensorboard") is None:
+        return [csv]
+    return [csv, TensorBoardLogger(folder, version=f"version_{csv.version}")]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run ``ssl-modules``.
+
+    Args:
+        args: of the command line; None = those of the process.
+    """
+    ContrastiveCLI(
+        ContrastiveModule,
+        ImageDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        parser_class=Parser,
+        parser_kwargs={"prog": "ssl-modules"},
+        args=None if args is None else list(args),
+    )

@@ -1,0 +1,142 @@
+"""A resumed run sees the batches that the uninterrupted one saw, through a real Trainer."""
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import Dataset
+
+from ssl_modules.datamodules import ImageDataModule, TensorImages
+
+SIZE, BATCH = 25, 4  # 6 batches an epoch, and one image left over
+EPOCHS = 3
+
+
+class Plain(Dataset):
+    """A map-style data set whose image holds its row."""
+
+    def __len__(self):
+        return SIZE
+
+    def __getitem__(self, index):
+        return torch.full((1, 2, 2), index, dtype=torch.uint8), index % 3
+
+
+class Noisy(Plain):
+    """The same, with an image drawn at random by the worker."""
+
+    def __getitem__(self, index):
+        return torch.randint(256, (1, 2, 2), dtype=torch.uint8), index % 3
+
+
+class Recorder(LightningModule):
+    """Keeps what each training step was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        images, targets, index = batch
+        self.seen.append((self.current_epoch, batch_idx, index.tolist(), targets.tolist(), images.flatten().tolist()))
+        return self.weight * 1.0
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def data(kind="memory", **kwargs):
+    if kind == "memory":
+        images = torch.arange(SIZE, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+        train = TensorImages(images, torch.arange(SIZE) % 3)
+    else:
+        train = {"workers": Plain, "noisy": Noisy}[kind]()
+    return ImageDataModule(
+        train,
+        num_classes=3,
+        mean=(0.5,),
+        std=(0.5,),
+        batch_size=BATCH,
+        num_workers=2,
+        return_index=True,
+        **kwargs,
+    )
+
+
+def run(folder, datamodule, ckpt_path=None, checkpoint=None, max_epochs=EPOCHS, **kwargs):
+    module = Recorder()
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=max_epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=checkpoint is not None,
+        callbacks=[checkpoint] if checkpoint else None,
+        **kwargs,
+    )
+    trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path)
+    return module.seen
+
+
+def every_step(folder):
+    return ModelCheckpoint(folder, "{step}", auto_insert_metric_name=False, every_n_train_steps=1, save_top_k=-1)
+
+
+@pytest.mark.parametrize("kind", ["memory", "workers"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_any_step_resumes_exactly(tmp_path, kind, accumulate):
+    whole = run(tmp_path, data(kind), checkpoint=every_step(tmp_path), accumulate_grad_batches=accumulate)
+    assert [(epoch, batch) for epoch, batch, *_ in whole] == [(e, b) for e in range(EPOCHS) for b in range(6)]
+    per_epoch = 6 // accumulate
+    # the middle of an epoch and its last step; in memory, which is quick, also its first and those of the next epoch
+    quick = (1, per_epoch + 1, 2 * per_epoch) if kind == "memory" else ()
+    for step in (per_epoch // 2 + 1, per_epoch, *quick):
+        rest = run(tmp_path, data(kind), tmp_path / f"{step}.ckpt", accumulate_grad_batches=accumulate)
+        assert rest == whole[step * accumulate :], step
+
+
+@pytest.mark.parametrize("kind", ["memory", "noisy"])
+def test_epoch_end_resumes_exactly(tmp_path, kind):
+    checkpoint = ModelCheckpoint(tmp_path, "{epoch}", auto_insert_metric_name=False, save_top_k=-1)
+    whole = run(tmp_path, data(kind), checkpoint=checkpoint)
+    rest = run(tmp_path, data(kind), tmp_path / "0.ckpt")
+    assert rest == whole[6:]  # with the workers' random images, seeded anew each epoch
+
+
+def test_resumes_exactly_with_validation_and_limited_epochs(tmp_path):
+    kwargs = {"limit_train_batches": 3, "val_check_interval": 2, "num_sanity_val_steps": 1}
+    whole = run(tmp_path, data(val_size=5), checkpoint=every_step(tmp_path), **kwargs)
+    assert len(whole) == 3 * EPOCHS
+    for step in (1, 2, 3, 4):
+        assert run(tmp_path, data(val_size=5), tmp_path / f"{step}.ckpt", **kwargs) == whole[step:], step
+
+
+def test_resumes_exactly_by_steps(tmp_path):
+    kwargs = {"max_epochs": -1, "max_steps": 15}
+    whole = run(tmp_path, data(), checkpoint=every_step(tmp_path), **kwargs)
+    for step in (5, 6, 9):
+        assert run(tmp_path, data(), tmp_path / f"{step}.ckpt", **kwargs) == whole[step:], step
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
+    whole = run(tmp_path, data())
+    run(tmp_path, data(), checkpoint=every_step(tmp_path), max_epochs=2)
+    assert run(tmp_path, data(), tmp_path / "12.ckpt") == whole[12:]
+
+
+def test_checkpoint_holds_no_live_objects(tmp_path):
+    run(tmp_path, data(), checkpoint=every_step(tmp_path), max_epochs=1)
+    checkpoint = torch.load(tmp_path / "4.ckpt", weights_only=True)
+    assert checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"epoch": 0, "batches": 4}]
+
+
+def test_overfit_batches_and_fast_dev_run_work(tmp_path):
+    seen = run(tmp_path, data(), overfit_batches=2, max_epochs=2)
+    assert [index for _, _, index, *_ in seen] == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2
+    assert len(run(tmp_path, data(), fast_dev_run=True)) == 1

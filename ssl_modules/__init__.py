@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
+from ssl_modules.contrast import Contrast, Relation
+from ssl_modules.methods import SimCLR
+from ssl_modules.module import ContrastiveModule
 from ssl_modules.version import __version__
+
+__all__ = ["Contrast", "ContrastiveModule", "Relation", "SimCLR", "__version__"]
 
 # In a bare checkout the data modules and callbacks stand beside this folder; installed, they are inside it.
 _root = Path(__file__).resolve().parent.parent
 if (_root / "datamodules" / "__init__.py").is_file() and (_root / "callbacks" / "__init__.py").is_file():
     __path__.append(str(_root))
-
-from ssl_modules.contrast import Contrast, Relation
-from ssl_modules.methods import SimCLR
-from ssl_modules.module import ContrastiveModule
-
-__all__ = ["Contrast", "ContrastiveModule", "Relation", "SimCLR", "__version__"]

@@ -34,8 +34,8 @@ from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
 from ssl_modules.objective import chance_level, objective, top1
 from ssl_modules.optim import param_groups, warmup_cosine
-from ssl_modules.similarities import Similarity
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
+from ssl_modules.similarities import Similarity
 
 _Kind = TypeVar("_Kind")
 OptimizerFactory = Callable[[Iterable], Optimizer]
@@ -193,7 +193,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
     # ---- steps -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Loss and detached features of a batch; what a batch may be is said in :func:`~ssl_modules.batch.read_batch`."""
+        """Loss and detached features of a batch, which may be all that :func:`~ssl_modules.batch.read_batch` reads."""
         self._restore_random_state()
         images = read_batch(batch)
         generator = self._generator(images, "train", self.current_epoch, batch_idx)
@@ -268,10 +268,10 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         if type(optimizer).__name__ == "Lars" and not any(g["weight_decay"] for g in optimizer.param_groups):
             rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
         if self.reference_batch_size is not None:
-            factor = self._global_batch_size() / self.reference_batch_size
+            batch_size = self._global_batch_size()
             for group in optimizer.param_groups:
-                group["lr"] *= factor
-            rank_zero_info(f"learning rate {optimizer.param_groups[0]['lr']:g} at {self._global_batch_size()} images a step")
+                group["lr"] *= batch_size / self.reference_batch_size
+            rank_zero_info(f"learning rate {optimizer.param_groups[0]['lr']:g} for {batch_size} images a step")
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("max_epochs: a schedule needs an end; set Trainer(max_epochs=...) or max_steps")

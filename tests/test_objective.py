@@ -147,7 +147,7 @@ def test_no_contrasts_and_a_negative_block_are_refused():
     with pytest.raises(ValueError, match="contrasts: the extraction gave none"):
         objective([], Cosine(), InfoNCE())
     anchors, candidates, relation = ragged_contrast()
-    with pytest.raises(ValueError, match="anchor_block: .* got -2"):
+    with pytest.raises(ValueError, match=r"anchor_block: .* got -2"):
         objective([Contrast(anchors, candidates, relation)], Cosine(), InfoNCE(), -2)
 
 
@@ -159,7 +159,7 @@ def uneven_problem():
     return x, torch.randn(5, 5, generator=g, dtype=torch.float64), labels
 
 
-def labelled_contrast(x, weight, labels, candidates, candidate_labels, first):
+def labelled_contrast(x, weight, labels, *, candidates, candidate_labels, first):
     own = first + torch.arange(len(x))[:, None]
     return Contrast(x @ weight, candidates, Relation(labels, candidate_labels, own))
 
@@ -172,7 +172,9 @@ def process_gradients(rank, cases):
     results = []
     for mode, block in cases:
         w = weight.clone().requires_grad_()
-        contrast = labelled_contrast(x, w, labels, gather(x @ w), gather(labels), 6 * rank)
+        contrast = labelled_contrast(
+            x, w, labels, candidates=gather(x @ w), candidate_labels=gather(labels), first=6 * rank
+        )
         loss = objective([contrast], Cosine(), InfoNCE(0.3, l2=0.01, mode=mode), block)
         loss.backward()
         results.append((loss.detach(), w.grad))
@@ -185,9 +187,8 @@ def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
     x, weight, labels = uneven_problem()
     for (mode, _), first, second in zip(cases, *results, strict=True):
         w = weight.clone().requires_grad_()
-        loss = objective(
-            [labelled_contrast(x, w, labels, x @ w, labels, 0)], Cosine(), InfoNCE(0.3, l2=0.01, mode=mode), 0
-        )
+        contrast = labelled_contrast(x, w, labels, candidates=x @ w, candidate_labels=labels, first=0)
+        loss = objective([contrast], Cosine(), InfoNCE(0.3, l2=0.01, mode=mode), 0)
         loss.backward()
         # data-parallel training averages over processes
         torch.testing.assert_close((first[0] + second[0]) / 2, loss.detach(), rtol=0, atol=1e-12)

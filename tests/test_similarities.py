@@ -22,5 +22,5 @@ def test_zero_vector_scores_zero_with_a_bounded_gradient():
 
 
 def test_eps_must_be_positive():
-    with pytest.raises(ValueError, match="eps: .* got 0"):
+    with pytest.raises(ValueError, match=r"eps: .* got 0"):
         Cosine(eps=0)

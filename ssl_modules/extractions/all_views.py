@@ -59,7 +59,9 @@ class AllViews(Extraction):
         if views < 2:
             raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
         if images * world_size() < 2:
-            raise ValueError(f"batch: {images} image has no negatives; use a batch size of at least 2 and drop_last=True")
+            raise ValueError(
+                f"batch: {images} image has no negatives; use a batch size of at least 2 and drop_last=True"
+            )
         anchors = torch.cat(tuple(student))  # [V N, D], view by view
         ids = ids.repeat(views, 1)  # [V N, levels]
         own = rank() * len(anchors) + torch.arange(len(anchors), device=ids.device)[:, None]

@@ -6,7 +6,7 @@ import torch
 from ssl_modules.losses import InfoNCE
 
 
-def slow_info_nce(scores, relation, temperature, clip, l2, mode):
+def slow_info_nce(scores, relation, *, temperature, clip, l2, mode):
     """The equations, one number at a time."""
     terms, squares = [], []
     for row, ranks in zip((scores / temperature).tolist(), relation.tolist(), strict=True):
@@ -38,7 +38,7 @@ def test_equals_the_equations(problem, mode, temperature, clip, l2):
     scores, relation = problem
     loss = InfoNCE(temperature, clip, l2, mode)
     assert loss(scores, relation).item() == pytest.approx(
-        slow_info_nce(scores, relation, temperature, clip, l2, mode), abs=1e-12
+        slow_info_nce(scores, relation, temperature=temperature, clip=clip, l2=l2, mode=mode), abs=1e-12
     )
 
 

@@ -1,0 +1,61 @@
+"""What every judge of features checks first."""
+
+import torch
+from torch import Tensor
+
+
+def check_labelled(name: str, features: Tensor, targets: Tensor) -> None:
+    """Raises unless ``features`` are finite ``[N, D]`` and ``targets`` are N class indices.
+
+    Args:
+        name: what the error calls these samples, such as ``"bank"``.
+        features: the vectors.
+        targets: their classes, integers ``>= 0``.
+
+    Raises:
+        ValueError: names the argument, what was received, and what to do.
+
+    Example:
+        >>> check_labelled("bank", torch.zeros(2, 3), torch.tensor([0, 1]))
+        >>> check_labelled("bank", torch.zeros(2, 3), torch.tensor([0]))
+        Traceback (most recent call last):
+        ...
+        ValueError: bank: 2 features but 1 targets; give one target per sample
+    """
+    check_features(name, features)
+    if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
+        raise ValueError(
+            f"{name}: targets must be class indices [N], integers, but got {targets.dtype} {list(targets.shape)}"
+        )
+    if len(features) != len(targets):
+        raise ValueError(f"{name}: {len(features)} features but {len(targets)} targets; give one target per sample")
+    if len(targets) and targets.min() < 0:
+        raise ValueError(f"{name}: targets must be >= 0, but got {targets.min().item()}; leave out unlabelled samples")
+
+
+def check_features(name: str, features: Tensor) -> None:
+    """Raises unless ``features`` are finite ``[N, D]``.
+
+    Args:
+        name: what the error calls these samples.
+        features: the vectors.
+
+    Raises:
+        ValueError: names the argument, what was received, and what to do.
+
+    Example:
+        >>> check_features("queries", torch.tensor([[float("nan")]]))
+        Traceback (most recent call last):
+        ...
+        ValueError: queries: 1 of 1 features hold NaN or infinity; has the training diverged?
+    """
+    if features.ndim != 2 or not features.is_floating_point():
+        raise ValueError(
+            f"{name}: features must be floating-point vectors [N, D], but got {features.dtype} "
+            f"{list(features.shape)}; pool maps to one vector per sample"
+        )
+    broken = ~torch.isfinite(features).all(dim=1)
+    if broken.any():
+        raise ValueError(
+            f"{name}: {int(broken.sum())} of {len(features)} features hold NaN or infinity; has the training diverged?"
+        )

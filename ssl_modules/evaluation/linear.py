@@ -1,0 +1,74 @@
+"""Linear classification of fixed features in closed form."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_modules.evaluation.checks import check_labelled
+
+
+@torch.no_grad()
+def ridge_classifier(
+    features: Tensor, targets: Tensor, num_classes: int | None = None, *, penalty: float = 1e-2
+) -> tuple[Tensor, Tensor]:
+    """The linear classifier that fits one-hot targets best in squares, with a ridge penalty.
+
+    Every feature is brought to mean 0 and variance 1 over the samples (a constant one stays 0). On these x and one-hot
+    y it minimises ``mean |W x + b - y|^2 + penalty * |W|^2``, b being free of the penalty. So the penalty is relative
+    to the variance of a feature and to the number of samples: scikit-learn's ``Ridge`` with ``alpha = penalty * N``
+    behind a ``StandardScaler``. The standardisation is folded into the result, which works on raw features. Solved in
+    float64 by a Cholesky factor of the smaller of [D, D] and [N, N]; the same on each run.
+
+    Args:
+        features: ``[N, D]``.
+        targets: ``[N]``, class indices.
+        num_classes: number of rows of the result; None for the largest target plus one.
+        penalty: positive; larger is smoother.
+
+    Returns:
+        ``weight [num_classes, D]`` and ``bias [num_classes]``, float32 or better, for
+        ``torch.nn.functional.linear(queries, weight, bias)``: scores ``[Q, num_classes]``, largest for the best class.
+
+    Raises:
+        ValueError: for features that are not finite ``[N, D]``, targets that do not fit, or a penalty not positive.
+
+    Example:
+        >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> weight, bias = ridge_classifier(features, torch.tensor([0, 0, 1, 1]))
+        >>> F.linear(torch.tensor([[0.2], [2.9]]), weight, bias).argmax(dim=1)
+        tensor([0, 1])
+    """
+    check_labelled("features", features, targets)
+    if len(features) == 0:
+        raise ValueError("features must hold at least one sample, but got none")
+    if penalty <= 0:
+        raise ValueError(f"penalty must be positive, but got {penalty}")
+    largest = int(targets.max())
+    if num_classes is None:
+        num_classes = largest + 1
+    if largest >= num_classes:
+        raise ValueError(f"num_classes must exceed every target, but got {num_classes} and a target {largest}")
+
+    count, dim = features.shape
+    x = features.to("cpu" if features.device.type == "mps" else features.device, torch.float64)  # mps has no float64
+    y = F.one_hot(targets.to(x.device).long(), num_classes).to(x.dtype)  # [N, classes]
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    x_std = x.std(dim=0, correction=0)
+    # A constant feature differs from its own mean by rounding, which must not be blown up to variance 1.
+    x_std[x_std <= x_mean.abs() * torch.finfo(features.dtype).eps] = 1
+    x, y = (x - x_mean) / x_std, y - y_mean
+
+    ridge = penalty * count
+    if dim <= count:
+        weight = torch.cholesky_solve(x.T @ y, _factor(x.T @ x, ridge))  # [D, classes]
+    else:
+        weight = x.T @ torch.cholesky_solve(y, _factor(x @ x.T, ridge))  # [D, classes]
+    weight = weight.T / x_std
+    bias = y_mean - weight @ x_mean
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    return weight.to(features.device, dtype), bias.to(features.device, dtype)
+
+
+def _factor(gram: Tensor, ridge: float) -> Tensor:
+    gram.diagonal().add_(ridge)
+    return torch.linalg.cholesky(gram)

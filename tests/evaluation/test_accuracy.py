@@ -1,0 +1,34 @@
+import pytest
+import torch
+from sklearn.metrics import top_k_accuracy_score
+
+from ssl_modules.evaluation import top_k_accuracy
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_equals_scikit_learn(k):
+    scores = torch.rand(200, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.arange(200) % 8
+    assert top_k_accuracy(scores, targets, k) == pytest.approx(
+        top_k_accuracy_score(targets, scores, k=k, labels=range(8)), abs=1e-15
+    )
+
+
+def test_equal_scores_go_by_class_index():
+    scores = torch.zeros(3, 3)
+    targets = torch.arange(3)
+    assert [top_k_accuracy(scores, targets, k) for k in (1, 2, 3, 9)] == [1 / 3, 2 / 3, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "k", "message"),
+    [
+        (torch.zeros(2, 3), torch.tensor([0, 3]), 1, r"targets must be in \[0, 3\).* 0 to 3"),
+        (torch.zeros(2, 3), torch.tensor([0]), 1, "scores must be"),
+        (torch.zeros(0, 3), torch.tensor([], dtype=torch.long), 1, "scores must be"),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), 0, "k must be >= 1"),
+    ],
+)
+def test_errors_name_the_argument(scores, targets, k, message):
+    with pytest.raises(ValueError, match=message):
+        top_k_accuracy(scores, targets, k)

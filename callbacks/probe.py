@@ -1,0 +1,259 @@
+"""What the online probes share: whose data, when, and where the result goes."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from ssl_modules.callbacks.features import (
+    Features,
+    Prepare,
+    features_and_targets,
+    find_submodule,
+    gather_in_order,
+    is_rereadable,
+    shared_batches,
+    undisturbed,
+)
+from ssl_modules.distributed import world_size
+from ssl_modules.evaluation.accuracy import top_k_accuracy
+from ssl_modules.evaluation.checks import check_labelled
+
+Labelled = tuple[Tensor, Tensor]
+
+
+class OnlineProbe(Callback):
+    """Base of the probes that judge a module's representation while it trains; a probe adds its classifier.
+
+    Hooks: one batch is tried in ``on_train_start``, so that mistakes show before the first epoch. The probe runs in
+    ``on_validation_epoch_end`` (not in the sanity check), or in ``on_train_epoch_end`` where the Trainer runs no
+    validation loop: in time for ``ModelCheckpoint`` and ``EarlyStopping``. It also runs in ``Trainer.validate``.
+
+    Args: those of :class:`~ssl_modules.callbacks.OnlineKNNProbe` that are not about k-NN.
+
+    Attributes:
+        result: the last metrics with their protocol, as plain values; None before the first. Checkpoints hold it.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        train: Iterable[Any] | None,
+        test: Iterable[Any] | None,
+        datamodule: LightningDataModule | None,
+        features: Features,
+        prepare: Prepare,
+        level: int | None,
+        bank_size: int | None,
+        every_n_epochs: int,
+        name: str,
+    ) -> None:
+        if (train is None) != (test is None):
+            given, missing = ("train", "test") if test is None else ("test", "train")
+            raise ValueError(f"{given}= was given without {missing}=; give both loaders, or neither")
+        if train is not None and datamodule is not None:
+            raise ValueError(
+                "train=, test= and datamodule= were all given; give either the two loaders or a datamodule"
+            )
+        if bank_size is not None and bank_size < 1:
+            raise ValueError(f"bank_size must be >= 1, or None for all training samples, but got {bank_size}")
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs must be >= 1, but got {every_n_epochs}")
+        self.train = train
+        self.test = test
+        self.datamodule = datamodule
+        self.features = features
+        self.prepare = prepare
+        self.level = level
+        self.bank_size = bank_size
+        self.every_n_epochs = every_n_epochs
+        self.name = name
+        self.result: dict[str, int | float | str | None] | None = None
+        self._loaders: dict[str, Any] = {}
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """The probe's metrics of a module, without a Trainer: before training, or of a checkpoint.
+
+        The data are the probe's own, or those it found in the last run. Where there is a process group, every process
+        must call it.
+
+        Args:
+            module: any module, on its device; it is left as it was.
+
+        Returns:
+            Metric name to value in [0, 1].
+
+        Raises:
+            ValueError: if the probe has no data, or they do not fit the module.
+        """
+        return self._evaluate(module, None)
+
+    @property
+    def state_key(self) -> str:
+        """Tells probes of one class apart by their names."""
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last result, as plain values."""
+        return {"result": self.result}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes :meth:`state_dict` back.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned.
+        """
+        self.result = state_dict["result"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Looks for the data anew in each run, and forgets the results of another one; a resume comes after it."""
+        self._loaders = {}
+        if stage == "fit" and trainer.current_epoch == 0:
+            self.load_state_dict({"result": None})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes one batch through the module."""
+        if isinstance(self.features, str):
+            find_submodule(pl_module, self.features)
+        self._try(pl_module, self._find_loader("train", trainer), trainer)
+        # Lightning asks for the validation loader as late as the first epoch that needs it.
+        if not (_validates(trainer) and trainer.val_dataloaders is None):
+            self._try(pl_module, self._find_loader("test", trainer), trainer)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judges after a validation run."""
+        if not trainer.sanity_checking:
+            self._run_if_due(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judges after a training epoch where there is no validation loop."""
+        if not _validates(trainer):
+            self._run_if_due(trainer, pl_module)
+
+    def _classify(self, queries: Tensor, bank: Callable[[], Labelled], fast_dev_run: bool) -> Tensor:
+        """Scores ``[Q, classes]``; ``bank()`` computes the labelled training features."""
+        raise NotImplementedError
+
+    def _protocol(self) -> dict[str, int | float | str | None]:
+        raise NotImplementedError
+
+    def _run_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        is_first = self.result is None
+        metrics = self._evaluate(pl_module, trainer)
+        protocol = self._protocol()
+        self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **protocol, **metrics}
+        if is_first:
+            rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in protocol.items())}")
+        # Every process has the same value. The maximum keeps it exactly, where a mean might round it.
+        pl_module.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, reduce_fx="max", sync_dist=True)
+
+    def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        train, test = self._find_loader("train", trainer), self._find_loader("test", trainer)
+        with undisturbed(module):
+            queries, targets = self._read("test", module, test, None, trainer)
+            fast_dev_run = trainer is not None and bool(trainer.fast_dev_run)
+            scores = self._classify(
+                queries, lambda: self._read("train", module, train, self.bank_size, trainer), fast_dev_run
+            )
+        missing = int(targets.max()) + 1 - scores.shape[1]  # classes that only the test set has: never guessed
+        scores = F.pad(scores, (0, max(missing, 0)), value=-torch.inf)
+        guesses = (1, 5) if scores.shape[1] > 5 else (1,)
+        return {f"{self.name}/{self.kind}_top{k}": top_k_accuracy(scores, targets, k) for k in guesses}
+
+    def _read(self, which: str, module: nn.Module, loader: Any, size: int | None, trainer: Any) -> Labelled:
+        """Features and classes of a loader's samples, the same in every process, in the same order as in one."""
+        limit = trainer.fast_dev_run if trainer is not None and trainer.fast_dev_run else None
+        features, targets, order, count = [], [], [], 0
+        for number, batch in shared_batches(loader, size):
+            if (size is not None and count >= size) or (limit is not None and number >= limit):
+                break
+            batch_features, batch_targets = self._of_batch(module, batch, trainer)
+            features.append(batch_features)
+            targets.append(batch_targets)
+            order.append((number << 32) + torch.arange(len(batch_targets), device=batch_targets.device))
+            count += len(batch_targets)
+        if not features:
+            parameter = next(module.parameters(), torch.zeros(0))
+            dtype = torch.promote_types(parameter.dtype, torch.float32)
+            features = [torch.zeros(0, 0, device=parameter.device, dtype=dtype)]
+            targets = order = [torch.zeros(0, device=parameter.device, dtype=torch.long)]
+        gathered, labels = gather_in_order(torch.cat(features), torch.cat(targets).long(), torch.cat(order))
+        if len(labels) == 0:
+            raise ValueError(f"{self.name}: the {which} loader delivers no samples; give the probe {which}=")
+        check_labelled(f"{self.name}, {which} data", gathered[:size], labels[:size])
+        return gathered[:size], labels[:size]
+
+    def _of_batch(self, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
+        precision = None if trainer is None else trainer.precision_plugin
+        return features_and_targets(
+            module, batch, features=self.features, prepare=self.prepare, level=self.level, precision=precision
+        )
+
+    def _try(self, module: nn.Module, loader: Any, trainer: Trainer) -> None:
+        with undisturbed(module):
+            for _, batch in shared_batches(loader, self.bank_size):
+                self._of_batch(module, batch, trainer)
+                break
+
+    def _find_loader(self, which: Literal["train", "test"], trainer: Any) -> Any:
+        if which not in self._loaders:
+            with isolate_rng():  # a datamodule may draw
+                self._loaders[which] = self._look_for_loader(which, trainer)
+        return self._loaders[which]
+
+    def _look_for_loader(self, which: Literal["train", "test"], trainer: Any) -> Any:
+        if self.train is not None:
+            return self.train if which == "train" else self.test
+        data = self.datamodule or (trainer.datamodule if trainer else None)
+        if data is not None:
+            if not self._loaders and (trainer is None or data is not trainer.datamodule):
+                _set_up(data)
+            usual = "train_dataloader" if which == "train" else "val_dataloader"
+            hook = getattr(data, f"probe_{which}_dataloader", getattr(data, usual))
+            return self._one(which, hook())
+        if trainer is None:
+            raise ValueError(f"{self.name} has no data: give it labelled loaders, train= and test=, or datamodule=")
+        loader = self._one(which, trainer.train_dataloader if which == "train" else trainer.val_dataloaders)
+        # To iterate over the Trainer's own loader would move its sampler, or restart its workers.
+        if not is_rereadable(loader):
+            raise ValueError(
+                f"{self.name}: the Trainer's {which} loader is a {type(loader).__name__} with an order of its own, "
+                "which the probe would disturb; give it loaders of its own: train= and test="
+            )
+        return loader
+
+    def _one(self, which: str, loader: Any) -> Any:
+        if isinstance(loader, list | tuple) and len(loader) == 1:
+            loader = loader[0]
+        if loader is None or isinstance(loader, list | tuple | dict):
+            found = "none" if not loader else f"{len(loader)} of them"
+            raise ValueError(
+                f"{self.name} needs one {which} loader with labels but the run has {found}; "
+                "give the probe loaders of its own: train= and test="
+            )
+        return loader
+
+
+def _validates(trainer: Trainer) -> bool:
+    # A datamodule without a validation part gives no loader, or one without batches.
+    is_empty = trainer.val_dataloaders is not None and sum(trainer.num_val_batches) == 0
+    return trainer.enable_validation and not is_empty
+
+
+def _set_up(data: LightningDataModule) -> None:
+    # As the Trainer does it: one process downloads, all wait, all read.
+    if world_size() == 1 or dist.get_node_local_rank(fallback_rank=dist.get_rank()) == 0:
+        data.prepare_data()
+    if world_size() > 1:
+        dist.barrier()
+    data.setup("fit")

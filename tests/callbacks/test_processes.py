@@ -1,0 +1,78 @@
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ssl_modules.evaluation import top_k_accuracy
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {
+        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }  # fmt: skip
+    children = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder)],
+            env={**shared, "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for child in children:
+            output, _ = child.communicate(timeout=120)
+            assert child.returncode == 0, output
+    finally:
+        for child in children:
+            child.kill()
+    return folder
+
+
+def test_two_processes_give_the_values_of_one(run):
+    spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    logged = [json.loads((run / f"{rank}.json").read_text()) for rank in range(2)]
+    assert logged[0] == logged[1]
+
+    stored = torch.load(run / "0.pt", weights_only=True)
+    module = script.Supervised()
+    module.load_state_dict(stored["module"])
+    *closed_form, sgd = script.probes()
+    for probe in closed_form:
+        metrics = probe.evaluate(module)
+        assert len(metrics) == 2
+        for name, value in metrics.items():
+            assert logged[0][name] == np.float32(value)  # the Trainer logs float32
+    assert logged[0]["probe/knn_top1"] > 0.5
+
+    images, targets = zip(*script.loaders()[1].dataset, strict=True)
+    with torch.no_grad():
+        features = module.encoder(torch.stack(images))
+    scores = F.linear(features, stored["head"]["weight"], stored["head"]["bias"])
+    assert logged[0][f"{sgd.name}/linear_top1"] == np.float32(top_k_accuracy(scores, torch.stack(targets)))
+
+
+def test_both_processes_hold_the_same_head(run):
+    first, second = (torch.load(run / f"{rank}.pt", weights_only=True)["head"] for rank in range(2))
+    assert first["weight"].abs().max() > 0
+    assert torch.equal(first["weight"], second["weight"])
+    assert torch.equal(first["bias"], second["bias"])

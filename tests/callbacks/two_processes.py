@@ -1,0 +1,75 @@
+"""One of two processes of a run with probes; test_processes.py starts them and compares."""
+
+import json
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+
+
+class Supervised(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(images))
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.5)
+
+
+def loaders() -> tuple[DataLoader, DataLoader]:
+    images, targets = load_digits(return_X_y=True)
+    data = TensorDataset(torch.from_numpy(images).float() / 16, torch.from_numpy(targets))
+    train = torch.utils.data.Subset(data, range(331))  # neither the batches nor the samples divide by 2
+    test = torch.utils.data.Subset(data, range(500, 705))
+    return DataLoader(train, batch_size=32, shuffle=True), DataLoader(test, batch_size=50)
+
+
+def streams() -> tuple[list, list]:
+    """The same as plain iterables; the test set is one batch, so that one process has none."""
+    train, test = loaders()
+    train = DataLoader(train.dataset, batch_size=33)
+    return list(train), list(DataLoader(test.dataset, batch_size=205))
+
+
+def probes() -> list[pl.Callback]:
+    train, test = loaders()
+    as_it_is, one_batch = streams()
+    own = {"train": train, "test": test, "features": "encoder"}
+    return [
+        OnlineKNNProbe(**own, bank_size=200),
+        OnlineLinearProbe(**own),
+        OnlineKNNProbe(train=as_it_is, test=one_batch, features="encoder", bank_size=200, name="stream"),
+        OnlineLinearProbe(**own, fit="sgd", num_classes=10, name="sgd"),
+    ]
+
+
+def main(folder: str) -> None:
+    callbacks = probes()
+    module = Supervised()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=callbacks, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    pl.seed_everything(1)
+    trainer.fit(module, loaders()[0])
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    Path(folder, f"{trainer.global_rank}.json").write_text(json.dumps(metrics))
+    sgd = callbacks[-1].state_dict()["head"]
+    torch.save({"module": module.state_dict(), "head": sgd}, Path(folder, f"{trainer.global_rank}.pt"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

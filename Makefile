@@ -1,0 +1,47 @@
+# On a machine with Python >= 3.11 and nothing else: "make demo" and "make test".
+PYTHON ?= python3
+RUN = .venv/bin/python
+INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --python $(RUN) --constraint constraints.txt --group dev
+
+.PHONY: demo test lint types check bench notebooks clean
+
+demo: .venv/installed
+	$(RUN) examples/demo.py
+
+test: .venv/installed
+	$(RUN) -m pytest
+
+lint: .venv/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+# The wheel is what users have, and type checkers can't follow the mapping of the source folders.
+types: .venv/installed
+	rm -rf build
+	$(RUN) -m build --wheel --no-isolation --outdir build . > /dev/null
+	$(RUN) -m zipfile -e build/*.whl build/package
+	MYPYPATH=build/package $(RUN) -m mypy -p ssl_modules
+
+check: lint types test
+
+bench: .venv/installed-bench
+	$(RUN) examples/benchmarks/budget.py
+
+notebooks: .venv/installed
+	$(RUN) -m jupytext --to ipynb examples/notebooks/*.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1); say which: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --help 2>&1 | grep -q -e --group || \
+		$(RUN) -m pip install --quiet --constraint constraints.txt uv
+	$(INSTALL) --editable '.[viz]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed
+	$(INSTALL) --editable '.[viz,bench]'
+	@touch $@

@@ -1,0 +1,80 @@
+"""What the documentation shows is what happens: examples in docstrings, and the code blocks of the README."""
+
+import doctest
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_modules.cli import main
+
+REPOSITORY = Path(__file__).parents[1]
+FOLDERS = {"ssl_modules": "ssl_modules", "callbacks": "ssl_modules.callbacks", "datamodules": "ssl_modules.datamodules"}
+MODULES = [
+    ".".join((name, *file.relative_to(REPOSITORY / folder).with_suffix("").parts)).removesuffix(".__init__")
+    for folder, name in FOLDERS.items()
+    for file in sorted((REPOSITORY / folder).rglob("*.py"))
+    if file.name != "__main__.py"  # runs the command
+]
+README = (REPOSITORY / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language, in order."""
+    return re.findall(rf"^```(?:{language})\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks, continued ones joined."""
+    lines = "".join(blocks("bash|console")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith(("make ", "ssl-modules ", "python -m ssl_modules "))]
+
+
+def parses(command: str, *arguments: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--print_config", *arguments])
+    assert exit_.value.code == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_python_blocks_of_the_readme_run(tmp_path):
+    source = "\n".join(blocks("python"))
+    assert source
+    result = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("config", blocks("yaml"))
+def test_yaml_blocks_of_the_readme_parse(config, tmp_path):
+    """A block may be a whole config, or a part of one: it is read after the digits' config."""
+    (tmp_path / "config.yaml").write_text(config)
+    digits = REPOSITORY / "examples" / "configs" / "simclr_digits.yaml"
+    parses("fit", "--config", str(digits), "--config", str(tmp_path / "config.yaml"))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_of_the_readme_exist(command, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    name, *arguments = shlex.split(command, comments=True)
+    if name == "make":
+        rules = (REPOSITORY / "Makefile").read_text()
+        assert all(re.search(rf"^{target}:", rules, flags=re.MULTILINE) for target in arguments)
+    else:
+        parses(*arguments[2 if name == "python" else 0 :])

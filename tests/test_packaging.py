@@ -1,0 +1,144 @@
+"""The three source folders under one import name: as a wheel, as an editable install and as a bare checkout.
+
+Each is imported from inside the repository, from outside, and from a folder that has a ``callbacks`` package of its
+own. One process (``imports.py``) loads torch and the like once and forks for each case; it runs without ``site``, so
+that an install of this package in the environment doesn't stand before the one that is tested.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).parents[1]
+SOURCES = {"ssl_modules": "ssl_modules", "callbacks": "ssl_modules/callbacks", "datamodules": "ssl_modules/datamodules"}
+INSTALLS = ["wheel", "editable", "checkout"]
+PLACES = ["inside", "outside", "with_own_callbacks"]
+BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
+
+
+def python(*arguments, **options):
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **options)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    """A copy, so that building leaves nothing in the repository, nor takes what an earlier build left there."""
+    copy = tmp_path_factory.mktemp("packaging") / "repository"
+    for folder in SOURCES:
+        shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / file, copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def installed(repository):
+    """Folders with the unpacked wheel and the unpacked editable install."""
+    folders = {}
+    for install in ("wheel", "editable"):
+        folders[install] = repository.parent / install
+        folders[install].mkdir()
+        python("-c", BUILD.format(install), repository.parent, cwd=repository)
+        (wheel,) = repository.parent.glob("*.whl")
+        zipfile.ZipFile(wheel).extractall(folders[install])
+        wheel.unlink()
+    return folders
+
+
+@pytest.fixture(scope="session")
+def outcomes(repository, installed):
+    """What ``imports.py`` found in each case."""
+    own_callbacks = repository.parent / "with_own_callbacks"
+    (own_callbacks / "callbacks").mkdir(parents=True)
+    (own_callbacks / "callbacks" / "__init__.py").write_text("mine = True\n")
+    outside = repository.parent / "outside"
+    outside.mkdir()
+    places = dict(zip(PLACES, (repository, outside, own_callbacks), strict=True))
+    paths = installed | {"checkout": repository}
+    cases = [
+        {"install": install, "path": str(path), "place": place, "folder": str(places[place])}
+        for install, path in paths.items()
+        for place in PLACES
+    ]
+    third_party = sysconfig.get_path("purelib")
+    output = python("-S", Path(__file__).with_name("imports.py"), third_party, json.dumps(cases))
+    return {(found["install"], found["place"]): found for found in map(json.loads, output.splitlines())}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("install", INSTALLS)
+def test_imports(outcomes, repository, installed, install, place):
+    found = outcomes[install, place]
+    assert found["error"] is None
+    # Inside the repository its own sources come first, as for any package whose sources stand at the top.
+    packed = install == "wheel" and place != "inside"
+    root = installed["wheel"] if packed else repository
+    for source, target in SOURCES.items():
+        name = target.replace("/", ".")
+        assert Path(found["files"][name]) == root / (target if packed else source) / "__init__.py"
+    assert found["one_module"]
+
+
+@pytest.mark.parametrize("install", INSTALLS)
+def test_own_callbacks_package_stays_importable(outcomes, install):
+    assert outcomes[install, "with_own_callbacks"]["bare"]["callbacks"] == "mine"
+
+
+@pytest.mark.parametrize("name", ["callbacks", "datamodules"])
+@pytest.mark.parametrize("place", ["inside", "outside"])
+def test_bare_name_in_a_checkout_says_which_import_is_meant(outcomes, place, name):
+    assert f"import ssl_modules.{name}" in outcomes["checkout", place]["bare"][name]
+
+
+def test_installed_there_is_no_bare_name(outcomes):
+    for install in ("wheel", "editable"):
+        assert outcomes[install, "outside"]["bare"] == {
+            name: f"No module named '{name}'" for name in ("callbacks", "datamodules")
+        }
+
+
+def test_every_module_of_the_wheel_imports(outcomes, installed):
+    found = outcomes["wheel", "outside"]["modules"]
+    files = (installed["wheel"] / "ssl_modules").rglob("*.py")
+    names = {".".join(file.relative_to(installed["wheel"]).with_suffix("").parts) for file in files}
+    expected = {name.removesuffix(".__init__") for name in names} - {"ssl_modules.__main__"}
+    assert set(found) == expected
+    assert all(Path(file).is_relative_to(installed["wheel"]) for file in found.values())
+
+
+def test_wheel_holds_the_three_folders_and_nothing_else(installed):
+    wheel = installed["wheel"]
+    packed = {str(file.relative_to(wheel)) for file in wheel.rglob("*") if file.is_file()}
+    sources = {
+        f"{target}/{file.relative_to(REPOSITORY / source)}"
+        for source, target in SOURCES.items()
+        for file in (REPOSITORY / source).rglob("*.py")
+    }
+    metadata = {name for name in packed if ".dist-info/" in name}
+    assert packed - metadata == sources | {"ssl_modules/py.typed"}
+    assert {name.partition("/")[2] for name in metadata} >= {"METADATA", "entry_points.txt", "licenses/LICENSE"}
+    (entry_points,) = wheel.glob("*.dist-info/entry_points.txt")
+    assert "ssl-modules = ssl_modules.cli:main" in entry_points.read_text()
+
+
+def test_constraints_are_names_and_versions_that_fit_every_dependency():
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[0-9][a-z0-9.]*", pin) for pin in pins)
+    pinned = dict(pin.split("==") for pin in pins)
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    project, extras = settings["project"], settings["project"]["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["viz"], *extras["bench"], *settings["dependency-groups"]["dev"]]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement

@@ -25,12 +25,18 @@ class Batch:
     targets: Tensor | None
     index: Any
 
+    @property
+    def _first(self) -> Tensor:
+        first = self.images if self.views is None else self.views[0]
+        assert first is not None
+        return first
+
     def __len__(self) -> int:
-        return len(self.images if self.views is None else self.views[0])
+        return len(self._first)
 
     @property
     def device(self) -> torch.device:
-        return (self.images if self.views is None else self.views[0]).device  # type: ignore[union-attr]
+        return self._first.device
 
 
 def read_batch(batch: Any) -> Batch:
@@ -54,7 +60,7 @@ def read_batch(batch: Any) -> Batch:
         raise TypeError(f"batch: expected images, or (images, targets, ...), got {_describe(batch)}")
     if len(batch) > 1 and all(_is_image(x) for x in batch):
         return Batch(None, list(batch), None, None)
-    first, targets, index, *_ = (*batch, None, None)
+    first, targets, index = [*batch, None, None][:3]
     if isinstance(first, list | tuple) and first and all(_is_image(x) for x in first):
         images, views = None, list(first)
     elif isinstance(first, Tensor):

@@ -8,8 +8,10 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 
 Plain = bool | int | float | str | None
@@ -25,7 +27,7 @@ class Configurable:
         {'factor': 2.0}
     """
 
-    arguments: dict[str, Any]
+    arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -41,12 +43,26 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
         if "arguments" not in self.__dict__:  # the outermost constructor runs first, and is the class's own
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
-            _, *own = bound.arguments.items()
-            self.__dict__["arguments"] = dict(own)
+            self.__dict__["arguments"] = _by_name(type(self), bound)
         init(self, *args, **kwargs)
 
     recorded.__signature__ = signature  # type: ignore[attr-defined]  # Lightning reads it without unwrapping
     return recorded
+
+
+def _by_name(cls: type, bound: inspect.BoundArguments) -> dict[str, Any]:
+    by_name: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:  # without self
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            if value:
+                raise TypeError(
+                    f"{cls.__name__}: got {len(value)} arguments by position for *{name}, which a checkpoint can't "
+                    "store by name; pass them by name"
+                )
+        else:
+            by_name |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return by_name
 
 
 class NotStored(Exception):
@@ -63,6 +79,8 @@ def to_config(value: Any) -> Any:
     Raises:
         NotStored: for anything else, such as a module built by hand or a lambda.
     """
+    if isinstance(value, np.generic):  # a float64 is a float as well, but no plain one
+        value = value.item()
     if isinstance(value, Plain):
         return value
     if isinstance(value, list | tuple):

@@ -18,6 +18,8 @@ import torch
 from lightning.pytorch.core.mixins import hparams_mixin
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.optim import Lars
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -158,9 +160,9 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         map: a view ``[N, rows, cols, ch, h, w]`` gives maps ``[N, C, rows, cols]``.
         """
         maps: list[tuple[Tensor, ...]] = [()] * len(views)
-        by_size: dict[torch.Size, list[int]] = {}
+        by_size: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
         for i, view in enumerate(views):
-            by_size.setdefault(view.shape[1:], []).append(i)
+            by_size.setdefault((view.shape[1:], view.dtype), []).append(i)
         for same in by_size.values():
             images = torch.cat([views[i] for i in same])  # [B, grid..., ch, h, w]
             grid = images.shape[1 : images.ndim - self.encoder.spatial_dims - 1]
@@ -238,6 +240,12 @@ class ContrastiveModule(Configurable, pl.LightningModule):
     def on_fit_start(self) -> None:
         if not self._resumed:
             self.seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
+        self._resumed = False  # a later fit is another run
+
+    def on_train_start(self) -> None:
+        # Lightning had to set the training loader up for the schedule's length, before it knew where a resumed run's
+        # loader stood, and doesn't come back to it.
+        self.trainer.fit_loop._load_combined_loader_states()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Dropout draws from the global state, which differs between processes.
@@ -263,9 +271,11 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         """Trainable parameters, those of biases and norms apart and without weight decay."""
         return param_groups([self])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.param_groups())
-        if type(optimizer).__name__ == "Lars" and not any(g["weight_decay"] for g in optimizer.param_groups):
+        if isinstance(optimizer, Lars) and not any(
+            g["weight_decay"] or g["always_adapt"] for g in optimizer.param_groups
+        ):
             rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
         if self.reference_batch_size is not None:
             batch_size = self._global_batch_size()

@@ -91,7 +91,8 @@ def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
     for c in contrasts:
         for rows in _blocks(c.relation.shape, None):
             relation = c.relation[rows]
-            scores = similarity(full_precision(c.anchors[rows]), full_precision(c.candidates))
+            with torch.autocast(c.anchors.device.type, enabled=False):
+                scores = similarity(full_precision(c.anchors[rows]), full_precision(c.candidates))
             best = scores.masked_fill(relation < 0, -torch.inf).argmax(dim=1, keepdim=True)
             hits.append(relation.gather(1, best) > 0)
     return torch.cat(hits).float().mean()

@@ -50,8 +50,7 @@ class Cosine(Similarity):
     """Cosine of the angle, <x, y> / (|x| |y|), in [-1, 1].
 
     Args:
-        eps: length below which a vector is divided by ``eps`` instead, so that a zero vector scores 0 with a bounded
-            gradient.
+        eps: length below which a vector counts as zero: it has no direction, so it scores 0 and gets no gradient.
 
     Raises:
         ValueError: if ``eps`` is not positive.
@@ -69,4 +68,9 @@ class Cosine(Similarity):
         self.eps = eps
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.normalize(x, dim=1, eps=self.eps) @ F.normalize(y, dim=1, eps=self.eps).T
+        return self._unit(x) @ self._unit(y).T
+
+    def _unit(self, x: Tensor) -> Tensor:
+        # A gradient of 1 / eps would overflow on its way back through half precision.
+        x = x.masked_fill(x.detach().norm(dim=1, keepdim=True) < self.eps, 0)
+        return F.normalize(x, dim=1, eps=self.eps)

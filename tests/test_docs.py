@@ -53,7 +53,7 @@ def test_python_blocks_of_the_readme_run(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", source],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
 import timm
 import torch
@@ -25,10 +26,12 @@ class TimmBackbone(nn.Module):
         ``[B, ch, H, W]`` to a tuple of ``[B, C_j, h_j, w_j]``.
     """
 
+    model: Any
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        model.reset_classifier(0)
         self.model = model
+        self.model.reset_classifier(0)
         self.own_pooling = False
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -41,12 +44,25 @@ class TimmBackbone(nn.Module):
         """The model's own pooled features ``[B, D]`` of its last, normalised layer."""
         return self.model.forward_head(last, pre_logits=True)
 
-    @torch.no_grad()
+    @torch.enable_grad()
     def find_own_pooling(self, images: Tensor) -> None:
         """Compare the model's own pooled features with the mean of its deepest map, on any images."""
         last, maps = self.model.forward_intermediates(images)
         own, mean = self.pooled(last), maps[-1].mean((2, 3))
-        self.own_pooling = own.shape != mean.shape or not torch.allclose(own, mean, rtol=1e-3, atol=1e-5)
+        # A norm that does nothing yet shows in its parameters alone.
+        self.own_pooling = (
+            own.shape != mean.shape
+            or not torch.allclose(own, mean, rtol=1e-3, atol=1e-5)
+            or self._reached(own) != self._reached(mean)
+        )
+
+    def _reached(self, features: Tensor) -> list[bool]:
+        """Which of the trainable parameters the features depend on."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not parameters:
+            return []
+        gradients = torch.autograd.grad(features.sum(), parameters, retain_graph=True, allow_unused=True)
+        return [g is not None for g in gradients]
 
 
 class TorchvisionResNet(nn.Module):
@@ -91,7 +107,12 @@ class PlainBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         out = self.model(images)
-        maps = (out,) if isinstance(out, Tensor) else tuple(out)
+        maps = (out,) if isinstance(out, Tensor) else out
+        if not (isinstance(maps, list | tuple) and all(isinstance(m, Tensor) for m in maps)):
+            raise TypeError(
+                f"encoder: expected a vector, a map or a sequence of maps from {type(self.model).__name__}, "
+                f"got a {type(out).__name__}; give a module that returns its features"
+            )
         return tuple(m[:, :, None, None] if m.ndim == 2 else m for m in maps)
 
 
@@ -107,8 +128,8 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
             f"encoder: timm knows no model {name!r}"
             + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them all")
         )
-    fixed_size = timm.get_pretrained_cfg(name).fixed_input_size
-    size = {"img_size": image_size} if fixed_size else {}
+    config = timm.get_pretrained_cfg(name)
+    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **size)
 
 
@@ -124,7 +145,7 @@ def shrink_stem(model: nn.Module) -> bool:
     first = conv[0] if isinstance(conv, nn.Sequential) else conv
     if pool is None or not isinstance(first, nn.Conv2d):
         return False
-    if conv is first:
+    if isinstance(conv, nn.Conv2d):
         model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     else:

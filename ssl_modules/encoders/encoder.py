@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from ssl_modules.encoders.backbone import (
     SMALL_IMAGE,
+    PlainBackbone,
     TimmBackbone,
+    TorchvisionResNet,
     as_maps,
     channels,
     create_backbone,
@@ -49,6 +51,7 @@ class Encoder(nn.Module):
         (64, 64, 128, 256, 512)
     """
 
+    backbone: Any
     mean: Tensor
     std: Tensor
 
@@ -67,8 +70,10 @@ class Encoder(nn.Module):
         if isinstance(encoder, str):
             name = encoder
             model = create_backbone(name, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
-            if small_stem is None:
-                small_stem = image_size <= SMALL_IMAGE and not pretrained and hasattr(model, "maxpool")
+            if small_stem is None and image_size <= SMALL_IMAGE and not pretrained:
+                shrink_stem(model)
+        elif not isinstance(encoder, nn.Module):
+            raise TypeError(f"encoder: expected a timm name or a module, got {encoder!r}")
         else:
             name, model = type(encoder).__name__, encoder
             if pretrained:
@@ -76,8 +81,9 @@ class Encoder(nn.Module):
         if small_stem and not shrink_stem(model):
             raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
         if pretrained:
-            mean = model.pretrained_cfg["mean"] if mean is None else mean
-            std = model.pretrained_cfg["std"] if std is None else std
+            config: Any = model.pretrained_cfg
+            mean = config["mean"] if mean is None else mean
+            std = config["std"] if std is None else std
         self.name = name
         self.image_size = image_size
         self.in_channels = in_channels
@@ -95,7 +101,7 @@ class Encoder(nn.Module):
         values = [default] * self.in_channels if values is None else list(values)
         if len(values) != self.in_channels:
             raise ValueError(f"{name}: expected {self.in_channels} numbers, one per channel, got {values}")
-        return torch.tensor(values).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
+        return torch.tensor(values, dtype=torch.float32).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
 
     @torch.no_grad()
     def _probe(self, model: nn.Module) -> tuple[int, ...]:
@@ -129,11 +135,13 @@ class Encoder(nn.Module):
             images = images / 255
         elif not images.is_floating_point():
             raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}")
-        return self.backbone((images - self.mean) / self.std)
+        images = (images - self.mean) / self.std
+        return self.backbone(images.to(self.mean.dtype))  # the module's own, under half or double as well
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The backbone's own state dict, and what one must know to use it."""
-        model = getattr(self.backbone, "model", self.backbone)
+        wrapped = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | PlainBackbone)
+        model: nn.Module = self.backbone.model if wrapped else self.backbone
         metadata = {
             "architecture": self.name,
             "image_size": self.image_size,

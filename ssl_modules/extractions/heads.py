@@ -20,6 +20,9 @@ class PooledMLP(nn.Module):
 
     Shape:
         maps to ``[B, widths[-1]]``.
+
+    Raises:
+        ValueError: for a single image in training, where there is a batch norm.
     """
 
     def __init__(self, *widths: int) -> None:
@@ -31,4 +34,9 @@ class PooledMLP(nn.Module):
         self.mlp = nn.Sequential(*layers, nn.Linear(*last, bias=False))
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        return self.mlp(pool(maps))
+        x = pool(maps)
+        if self.training and len(x) == 1 and len(self.mlp) > 1:
+            raise ValueError(
+                "batch: 1 image is too few for batch norm; use a batch size of at least 2 and drop_last=True"
+            )
+        return self.mlp(x)

@@ -85,7 +85,7 @@ class SimCLR(ContrastiveModule):
     ) -> None:
         if optimizer is None:
             optimizer = partial(Lars, lr=0.3, momentum=0.9, weight_decay=1e-6)
-            reference_batch_size = reference_batch_size or 256
+            reference_batch_size = 256 if reference_batch_size is None else reference_batch_size
         super().__init__(
             augmentation=f"simclr-{image_size}" if augmentation is None else augmentation,
             encoder=encoder,

@@ -110,15 +110,6 @@ def embed(module, images):
     return features
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The networks are too small to share out."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # ---------------------------------------------------------------------------------------------------- the values
 
 

@@ -1,0 +1,43 @@
+"""Two processes train as one does: the mean of their gradients is that of one process with both batches."""
+
+import pytest
+import torch
+from conformance.cases import CASES, fixed_views
+from lightning.pytorch import seed_everything
+from processes import run_in_processes
+from torch import nn
+
+IMAGES = 6
+
+
+def gradient(index, block, rows):
+    """Loss and gradient of some of the images, in float64, with batch norm in eval mode."""
+    case = CASES[index]
+    seed_everything(0)
+    module = case.build(anchor_block=block).double()
+    for m in module.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.eval()
+    views = [view[rows] for view in fixed_views(case, IMAGES, torch.float64)]
+    loss = module.training_step((views, None), 0)["loss"]
+    loss.backward()
+    return {"loss": loss.detach()} | {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+def gradients_of_a_process(rank, settings):
+    half = IMAGES // 2
+    return [gradient(index, block, slice(half * rank, half * (rank + 1))) for index, block in settings]
+
+
+@pytest.fixture(scope="module")
+def of_two_processes():
+    settings = [(index, block) for index in range(len(CASES)) for block in (0, 2)]
+    return dict(zip(settings, zip(*run_in_processes(gradients_of_a_process, settings), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("block", [0, 2])
+@pytest.mark.parametrize("index", range(len(CASES)), ids=[str(case) for case in CASES])
+def test_two_processes_give_the_gradient_of_one(of_two_processes, index, block):
+    first, second = of_two_processes[index, block]
+    mean = {name: (first[name] + second[name]) / 2 for name in first}
+    torch.testing.assert_close(mean, gradient(index, 0, slice(None)), rtol=0, atol=1e-10)

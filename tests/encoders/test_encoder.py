@@ -1,0 +1,322 @@
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from ssl_modules.encoders import Encoder
+
+
+def randomised(module):
+    """Every parameter and running statistic away from where it begins, so that none can hide."""
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.2 * (p.abs().mean() + 0.05) * torch.randn(p.shape, generator=g))
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(0.1 * torch.randn(buffer.shape, generator=g))
+            elif name.endswith("running_var"):
+                buffer.mul_(0.8 + 0.4 * torch.rand(buffer.shape, generator=g))
+    return module.eval()
+
+
+def pixels(n=2, channels=3, size=32):
+    return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def pooled(encoder, images):
+    return encoder(images)[-1].flatten(2).mean(2)
+
+
+# The mean of the last map; a class token; norm after pooling; norm before it; a layer after the last map.
+BACKBONES = {
+    "test_resnet": 32,
+    "resnet10t": 32,
+    "test_vit": 32,
+    "test_vit3": 64,
+    "test_convnext": 32,
+    "test_efficientnet": 32,
+}
+
+
+@pytest.mark.parametrize(("name", "size"), BACKBONES.items())
+def test_the_mean_of_the_last_map_is_timms_own_representation(name, size):
+    encoder = randomised(Encoder(name, image_size=size, in_channels=3, small_stem=False))
+    weights, metadata = encoder.export()
+    fixed = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
+    plain = timm.create_model(name, num_classes=0, **fixed).eval()
+    plain.load_state_dict(weights)
+    x = pixels(size=size)
+    expected = plain(x / 255)
+    torch.testing.assert_close(pooled(encoder, x), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    assert metadata["architecture"] == name
+    assert metadata["image_size"] == size
+    assert [m.shape[1] for m in encoder(x)] == list(encoder.out_channels)
+
+
+@pytest.mark.parametrize(("name", "size"), BACKBONES.items())
+def test_every_parameter_has_a_gradient(name, size):
+    encoder = randomised(Encoder(name, image_size=size, in_channels=3)).train()
+    pooled(encoder, pixels(4, size=size)).sin().sum().backward()
+    assert [n for n, p in encoder.named_parameters() if p.grad is None] == []
+
+
+class LateNorm(nn.Module):
+    """Of timm's form, with a last norm that does nothing before training: only its parameters show it is there."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 10)
+
+    def reset_classifier(self, num_classes):
+        self.head = nn.Identity()
+
+    def forward_intermediates(self, x):
+        x = self.conv(x)
+        return self.norm(x), [x]
+
+    def forward_head(self, x, pre_logits):
+        return x.mean((2, 3))
+
+
+def test_a_norm_that_does_nothing_yet_is_not_lost():
+    encoder = Encoder(LateNorm(), image_size=8, in_channels=3)
+    randomised(encoder)
+    model = encoder.backbone.model
+    x = pixels(size=8)
+    torch.testing.assert_close(pooled(encoder, x), model.norm(model.conv(x / 255)).mean((2, 3)))
+    pooled(encoder, x).sin().sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+def test_the_class_token_follows_the_maps_where_timm_takes_it():
+    encoder = randomised(Encoder("test_vit", image_size=32, in_channels=3))
+    model = encoder.backbone.model
+    assert model.global_pool == "token"
+    *maps, last = encoder(pixels())
+    assert {tuple(m.shape[2:]) for m in maps} == {(2, 2)}
+    torch.testing.assert_close(last, model.forward_features(pixels() / 255)[:, 0, :, None, None])
+
+
+def test_maps_of_a_torchvision_resnet():
+    model = randomised(torchvision.models.resnet18())
+    reference = torchvision.models.resnet18()
+    reference.load_state_dict(model.state_dict())
+    nodes = torchvision.models.feature_extraction.create_feature_extractor(
+        reference.eval(), [f"layer{i}" for i in (1, 2, 3, 4)]
+    )
+    encoder = Encoder(model, image_size=64, in_channels=3).eval()
+    assert encoder.out_channels == (64, 128, 256, 512)
+    for m, expected in zip(encoder(pixels(size=64)), nodes(pixels(size=64) / 255).values(), strict=True):
+        torch.testing.assert_close(m, expected)
+    reference.fc = nn.Identity()
+    weights, _ = encoder.export()
+    reference.load_state_dict(weights)
+
+
+class Vector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3 * 32 * 32, 5)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+class TwoMaps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3, stride=2)
+
+    def forward(self, x):
+        return self.a(x), self.b(self.a(x))
+
+
+class Clips(nn.Module):
+    """A network of one's own that follows the contract, for clips [B, ch, T, H, W]."""
+
+    out_channels = (4, 6)
+    spatial_dims = 3
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Conv3d(3, 4, 3)
+        self.last = nn.Conv3d(4, 6, 3)
+
+    def forward(self, x):
+        x = self.model(x)
+        return x, self.last(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"),
+    [
+        (Vector, [(2, 5, 1, 1)]),
+        (lambda: nn.Conv2d(3, 7, 5), [(2, 7, 28, 28)]),
+        (TwoMaps, [(2, 4, 30, 30), (2, 6, 14, 14)]),
+    ],
+)
+def test_any_module_that_returns_a_vector_a_map_or_several(model, shapes):
+    model = model()
+    encoder = Encoder(model, image_size=32, in_channels=3)
+    assert [tuple(m.shape) for m in encoder(pixels())] == shapes
+    assert encoder.out_channels == tuple(shape[1] for shape in shapes)
+    out = model(pixels() / 255)
+    expected = out[-1] if isinstance(out, tuple) else out
+    torch.testing.assert_close(encoder(pixels())[-1].flatten(1), expected.flatten(1))
+    assert encoder.export()[0].keys() == model.state_dict().keys()
+
+
+def test_a_module_of_the_contract_is_taken_as_it_is():
+    model = Clips()
+    encoder = Encoder(model, image_size=8, in_channels=3, mean=(0.1, 0.2, 0.3), std=(1, 2, 3))
+    assert encoder.backbone is model
+    assert encoder.spatial_dims == 3
+    x = torch.rand(2, 3, 6, 8, 8)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1, 1), torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1)
+    torch.testing.assert_close(encoder(x)[1], model((x - mean) / std)[1])
+    assert set(encoder.export()[0]) == {"model.weight", "model.bias", "last.weight", "last.bias"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "small"),
+    [
+        ({"image_size": 32}, True),
+        ({"image_size": 64}, True),
+        ({"image_size": 96}, False),
+        ({"image_size": 96, "small_stem": True}, True),
+        ({"image_size": 32, "small_stem": False}, False),
+    ],
+)
+def test_the_small_stem_is_for_64_pixels_and_below(arguments, small):
+    encoder = Encoder("resnet18", in_channels=1, **arguments)
+    conv = encoder.backbone.model.conv1
+    assert conv.in_channels == 1
+    assert conv.kernel_size == ((3, 3) if small else (7, 7))
+    size = arguments["image_size"]
+    stem, first, *_, last = encoder.eval()(torch.rand(1, 1, size, size))
+    assert stem.shape[-1] == (size if small else size // 2)
+    assert first.shape[-1] == (size if small else size // 4)
+    assert last.shape[-1] == (size // 8 if small else size // 32)
+    assert encoder.export()[1]["small_stem"] == small
+
+
+def test_a_stem_of_several_convolutions_keeps_them():
+    plain = timm.create_model("resnet10t", num_classes=0)
+    encoder = Encoder("resnet10t", image_size=32, in_channels=3)
+    assert encoder.export()[0].keys() == plain.state_dict().keys()
+    assert encoder(torch.rand(1, 3, 32, 32))[0].shape[-1] == 32
+
+
+def test_a_model_given_as_an_instance_keeps_its_stem_unless_told():
+    assert Encoder(torchvision.models.resnet18(), image_size=32, in_channels=3).out_channels == (64, 128, 256, 512)
+    model = torchvision.models.resnet18()
+    Encoder(model, image_size=32, in_channels=3)
+    assert model.conv1.kernel_size == (7, 7)
+    Encoder(model, image_size=32, in_channels=3, small_stem=True)
+    assert model.conv1.kernel_size == (3, 3)
+
+
+def test_where_there_is_no_such_stem_an_explicit_one_is_refused_and_the_default_does_nothing():
+    with pytest.raises(ValueError, match="small_stem: test_vit has no ResNet stem to replace; pass small_stem=None"):
+        Encoder("test_vit", image_size=32, in_channels=3, small_stem=True)
+    Encoder("test_vit", image_size=32, in_channels=3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalisation_is_that_of_pixels_from_0_to_1(channels):
+    mean, std = [0.1, 0.5, 0.9][:channels], [0.2, 0.25, 0.5][:channels]
+    encoder = Encoder(nn.Identity(), image_size=4, in_channels=channels, mean=mean, std=std)
+    x = pixels(2, channels, 4)
+    [out] = encoder(x)
+    for c in range(channels):
+        torch.testing.assert_close(out[:, c], (x[:, c].double() / 255 - mean[c]).div(std[c]).float())
+    assert torch.equal(encoder(x.float() / 255)[0], out)
+    [same] = Encoder(nn.Identity(), image_size=4, in_channels=channels)(x)
+    torch.testing.assert_close(same, x / 255)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_it_runs_in_the_precision_of_its_parameters(dtype):
+    encoder = Encoder("test_resnet", image_size=32, in_channels=3).to(dtype)
+    for images in (pixels(), pixels().float() / 255):
+        assert encoder(images)[-1].dtype == dtype
+
+
+def test_building_leaves_modes_and_statistics_alone():
+    model = timm.create_model("resnet18", num_classes=0).train()
+    model.layer1.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    Encoder(model, image_size=32, in_channels=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert not model.layer1[0].training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
+    create, asked = timm.create_model, []
+
+    def without_download(name, pretrained, **kwargs):
+        asked.append((name, pretrained))
+        return create(name, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", without_download)
+    config = timm.get_pretrained_cfg("test_resnet")
+    encoder = Encoder("test_resnet", image_size=32, in_channels=3, pretrained=True)
+    assert asked == [("test_resnet", True)]
+    torch.testing.assert_close(encoder.mean.flatten(), torch.tensor(config.mean))
+    torch.testing.assert_close(encoder.std.flatten(), torch.tensor(config.std))
+    assert not encoder.export()[1]["small_stem"]  # its weights are not thrown away
+    own = Encoder("test_resnet", image_size=32, in_channels=3, pretrained=True, mean=(0.5,) * 3)
+    torch.testing.assert_close(own.mean.flatten(), torch.full((3,), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "arguments", "error", "message"),
+    [
+        ("resnet81", {}, ValueError, "encoder: timm knows no model 'resnet81'; did you mean .*resnet18"),
+        ("", {}, ValueError, r"encoder: timm knows no model ''; timm.list_models\(\) lists them all"),
+        (18, {}, TypeError, "encoder: expected a timm name or a module, got 18"),
+        (nn.Identity(), {"pretrained": True}, ValueError, "pretrained: goes with a timm name, .* Identity"),
+        (
+            "test_vit",
+            {"image_size": 8},
+            ValueError,
+            r"encoder: test_vit can't take images of .* 8 pixels \(image_size\)",
+        ),
+        (nn.Conv2d(1, 2, 1), {}, ValueError, r"Conv2d can't take images of 3 channels \(in_channels\)"),
+        ("test_resnet", {"mean": (0.5,)}, ValueError, r"mean: expected 3 numbers, one per channel, got \[0.5\]"),
+        ("test_resnet", {"std": (1, 1)}, ValueError, r"std: expected 3 numbers, one per channel, got \[1, 1\]"),
+    ],
+)
+def test_what_does_not_fit_is_named(encoder, arguments, error, message):
+    with pytest.raises(error, match=message):
+        Encoder(encoder, **{"image_size": 32, "in_channels": 3, **arguments})
+
+
+def test_a_module_that_returns_something_else_is_named():
+    class Output(nn.Module):
+        def forward(self, x):
+            return {"features": x}
+
+    with pytest.raises(TypeError, match=r"encoder: expected a vector, a map or .* from Output, got a dict"):
+        Encoder(Output(), image_size=8, in_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.rand(2, 1, 32, 32), ValueError, "have 1 channels, .* in_channels=3; build it with in_channels=1"),
+        (torch.rand(3, 32, 32), ValueError, r"expected \[B, ch\] and 2 spatial axes, got \[3, 32, 32\]"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.int64), TypeError, "expected uint8, or float in .*, got torch.int64"),
+    ],
+)
+def test_wrong_images_are_refused(images, error, message):
+    encoder = Encoder(nn.Identity(), image_size=32, in_channels=3)
+    with pytest.raises(error, match=f"images: {message}"):
+        encoder(images)

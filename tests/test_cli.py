@@ -1,0 +1,169 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import ssl_modules
+from ssl_modules import SimCLR
+from ssl_modules.cli import main, short_error
+
+
+def config(**changes):
+    """A run of seconds; ``changes`` are values by dotted key, with __ for the dots."""
+    c = {
+        "model": {
+            "class_path": "SimCLR",
+            "init_args": {
+                "augmentation": {"class_path": "SimCLRViews", "init_args": {"size": 8, "blur": False}},
+                "encoder": "test_resnet",
+                "extraction": {"class_path": "AllViews", "init_args": {"out_dim": 16}},
+                "similarity": {"class_path": "Cosine"},
+                "loss": {"class_path": "InfoNCE", "init_args": {"temperature": 0.2}},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.002}},
+            },
+        },
+        "data": {"class_path": "DigitsDataModule", "init_args": {"batch_size": 32}},
+        "trainer": {
+            "max_epochs": 2,
+            "limit_train_batches": 3,
+            "log_every_n_steps": 1,
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        },
+        "knn_probe": {"bank_size": 100},
+        "linear_probe": {"bank_size": 100},
+    }
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place = c
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return c
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write(c, name="config.yaml"):
+    Path(name).write_text(yaml.safe_dump(c))
+    return name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model__init_args__loss__init_args__temprature": 0.1},
+            "model > SimCLR > loss > InfoNCE: option 'temprature' is not accepted; did you mean 'temperature'?",
+        ),
+        ({"model__init_args__los": None}, "model > SimCLR: option 'los' is not accepted; did you mean 'loss'?"),
+        (
+            {"data__init_args__batchsize": 3},
+            "data > DigitsDataModule: option 'batchsize' is not accepted; did you mean 'batch_size'?",
+        ),
+        (
+            {"model__init_args__optimizer__init_args__weight_dekay": 0.1},
+            "model > SimCLR > optimizer > AdamW: option 'weight_dekay' is not accepted; did you mean 'weight_decay'?",
+        ),
+        (
+            {
+                "model__init_args__augmentation": {
+                    "class_path": "Views",
+                    "init_args": {"transforms": [{"class_path": "RandomResizedCrop", "init_args": {"siz": 8}}]},
+                }
+            },
+            "model > SimCLR > augmentation > Views > transforms > RandomResizedCrop: option 'siz' is not accepted; "
+            "did you mean 'size'?",
+        ),
+        (
+            {"trainer__max_epoch": 3},
+            "Subcommand 'fit' does not accept option 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?",
+        ),
+        ({"modle": 3}, "Subcommand 'fit' does not accept option 'modle'; did you mean 'model'?"),
+        ({"model__class_path": "SimCRL"}, "model: there is no class 'SimCRL'; did you mean 'SimCLR'?"),
+        (
+            {"model__init_args__loss__class_path": "InfoNEC"},
+            "model > SimCLR > loss: there is no class 'InfoNEC'; did you mean 'InfoNCE'?",
+        ),
+        ({"data__class_path": "Digits"}, "data: there is no class 'Digits'; did you mean 'DigitsDataModule'?"),
+        (
+            {"model__init_args__loss__init_args__temperature": "warm"},
+            "model > SimCLR > loss > InfoNCE > temperature: expected float. Got value: warm",
+        ),
+        ({"model__init_args__loss__init_args__temperature": -1}, "temperature: expected a positive number, got -1.0"),
+        (
+            {"model__init_args__augmentation__init_args__size": 16},
+            "augmentation: makes views of [16] pixels, but image_size=8; give both the same size",
+        ),
+    ],
+    ids=lambda x: "" if isinstance(x, str) else next(iter(x)),
+)
+def test_an_error_is_one_line_that_says_where_and_what_would_be_right(changes, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", write(config(**changes))])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"
+
+
+def test_an_error_of_another_form_is_left_as_it_is():
+    assert short_error("something else went wrong") == "something else went wrong"
+
+
+def test_help_of_a_method_is_readable(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--model.help", "SimCLR"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("augmentation", "encoder", "extraction", "similarity", "loss", "optimizer", "image_size"):
+        assert f"--model.{name} " in text
+    assert "ssl_modules.losses.InfoNCE" in text  # known losses are listed, all of torch's modules are not
+    assert "torch.nn" not in text
+    assert len(text) < 8000
+
+
+def test_a_run_leaves_config_metrics_and_checkpoints_and_resumes_from_them():
+    main(["fit", "--config", write(config())])
+    run = Path("lightning_logs/version_0")
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["loss"]["init_args"]["temperature"] == 0.2
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    columns = ["train/loss_step", "train/loss_epoch", "train/chance", "lr-AdamW/pg1", "lr-AdamW/pg2"]
+    columns += ["probe/knn_top1", "probe/knn_top5", "probe/linear_top1", "probe/linear_top5"]
+    for column in columns:
+        assert any(row[column] for row in rows), column
+    knn = [float(row["probe/knn_top1"]) for row in rows if row["probe/knn_top1"]]
+    assert len(knn) == 2
+    best, last = (torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert (best["epoch"], last["epoch"]) == (knn.index(max(knn)), 1)
+
+    again = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints/last.ckpt")]
+    main(["fit", *again, "--trainer.max_epochs", "3"])
+    resumed = torch.load("lightning_logs/version_1/checkpoints/last.ckpt", weights_only=True)
+    assert (resumed["epoch"], resumed["global_step"]) == (2, 9)
+    assert resumed["ssl_modules"]["seed"] == last["ssl_modules"]["seed"]
+    main(["test", *again])
+    module = SimCLR.load_from_checkpoint(run / "checkpoints/best.ckpt")
+    assert module.loss.temperature == 0.2
+    assert module.hparams["in_channels"] == 1
+
+
+def test_the_optimiser_of_the_command_line_goes_to_the_module():
+    with pytest.raises(SystemExit):  # Lightning's own --optimizer would replace configure_optimizers
+        main(["fit", "--config", write(config()), "--optimizer", "SGD"])
+
+
+def test_it_runs_as_a_module():
+    root = Path(ssl_modules.__file__).parents[1]
+    command = [sys.executable, "-m", "ssl_modules", "--help"]
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert "fit" in result.stdout
+    assert result.stdout.startswith("usage: ssl-modules")

@@ -1,0 +1,368 @@
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from conformance.cases import trainer
+from lightning.pytorch import LightningDataModule, seed_everything
+from lightning.pytorch.core.mixins import hparams_mixin
+from timm.optim import Lars
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ssl_modules import ContrastiveModule, SimCLR
+from ssl_modules.augmentations import SimCLRViews
+from ssl_modules.batch import read_batch
+from ssl_modules.extractions import AllViews
+from ssl_modules.losses import InfoNCE
+from ssl_modules.objective import objective
+from ssl_modules.optim import warmup_cosine
+from ssl_modules.similarities import Cosine, Dot
+
+
+class Net(nn.Module):
+    """A small network whose map has the size of the image."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class PatchNet(Net):
+    """One vector for each patch."""
+
+    def forward(self, x):
+        return super().forward(x).mean((2, 3))
+
+
+class ClipNet(nn.Module):
+    """Maps [B, C, T, H, W] of clips."""
+
+    out_channels = (4, 6)
+    spatial_dims = 3
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv3d(3, 4, 3), nn.Conv3d(4, 6, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return x, self.second(x.relu())
+
+
+def build(encoder=None, **given):
+    small = {
+        "augmentation": SimCLRViews(8, strength=0.5, blur=False),
+        "encoder": Net() if encoder is None else encoder,
+        "image_size": 8,
+        "optimizer": partial(torch.optim.SGD, lr=0.1),
+    }
+    return SimCLR(**{**small, **given})
+
+
+def pixels(n=8, size=8, channels=3):
+    return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def loader(batch_size=8, n=8):
+    return DataLoader(TensorDataset(pixels(n)), batch_size=batch_size)
+
+
+# ---- batches and views -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pixels(),
+        pixels() / 255,
+        (pixels(), torch.arange(8)),
+        ([torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)], torch.arange(8), list("abcdefgh")),
+        [torch.rand(8, 3, 8, 8), torch.rand(8, 3, 6, 6), torch.rand(8, 3, 6, 6)],
+    ],
+)
+def test_batches_of_any_loader_train(batch):
+    seed_everything(0)
+    module = build()
+    before = module.encoder.backbone.model.layers[0].weight.clone()
+    t = trainer(max_steps=1)
+    t.fit(module, DataLoader([batch], batch_size=None))
+    assert t.callback_metrics["train/loss"].isfinite()
+    assert not torch.equal(module.encoder.backbone.model.layers[0].weight, before)
+
+
+def test_without_a_trainer_the_step_is_the_aspects_one_after_another():
+    module = build(extraction=AllViews(out_dim=5)).eval()
+    views = [torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*self.log")
+        out = module.training_step((views, torch.arange(4)), 0)
+    z = nn.functional.normalize(torch.cat([module.extraction.heads(module.encoder(v)) for v in views]), dim=1)
+    logits = (z @ z.T / 0.1).fill_diagonal_(-torch.inf)
+    expected = nn.functional.cross_entropy(logits, torch.arange(8).roll(4))
+    torch.testing.assert_close(out["loss"], expected)
+    torch.testing.assert_close(out["features"], module(views[0]))
+    assert not out["features"].requires_grad
+
+
+def test_views_of_several_sizes_are_encoded_each_as_if_alone():
+    module = build().eval()
+    views = [torch.rand(4, 3, 8, 8), torch.rand(4, 3, 6, 6), torch.rand(4, 3, 8, 8)]
+    for view, maps in zip(views, module.encode(views), strict=True):
+        torch.testing.assert_close(maps, module.encoder(view))
+
+
+def test_views_of_bytes_and_of_floats_do_not_mix():
+    module = build().eval()
+    x = pixels(4)
+    as_bytes, as_floats = module.encode([x, x / 255])
+    torch.testing.assert_close(as_bytes, as_floats)
+
+
+def test_patch_views_become_maps_of_the_grid():
+    module = build(PatchNet()).eval()
+    view = torch.rand(2, 3, 4, 3, 6, 6)  # [N, rows, cols, ch, h, w]
+    [(m,)] = module.encode([view])
+    assert m.shape == (2, 8, 3, 4)
+    for row in range(3):
+        for col in range(4):
+            torch.testing.assert_close(m[:, :, row, col], module.encoder(view[:, row, col])[0].flatten(1))
+
+
+def test_patches_that_are_no_vectors_are_refused():
+    with pytest.raises(ValueError, match=r"encoder: gives a map of \[6, 6\] per patch where one vector is needed"):
+        build().encode([torch.rand(2, 3, 4, 3, 6, 6)])
+
+
+def test_clips_go_through_all_views():
+    module = build(ClipNet()).eval()
+    clips = [torch.rand(4, 3, 6, 8, 8), torch.rand(4, 3, 6, 8, 8)]  # [N, ch, T, H, W]
+    assert [tuple(m.shape) for m in module.encode(clips)[0]] == [(4, 4, 4, 6, 6), (4, 6, 2, 4, 4)]
+    torch.testing.assert_close(module(clips[0]), module.encoder(clips[0])[1].mean((2, 3, 4)))
+    trainer(max_steps=1).fit(module, DataLoader([(clips, torch.arange(4))], batch_size=None))
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (
+            pixels(1),
+            ValueError,
+            "batch: 1 image is too few for batch norm; use a batch size of at least 2 and drop_last",
+        ),
+        (torch.rand(4, 8, 8), TypeError, r"batch: expected images \[N, ch, height, width\]"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.int64), TypeError, "images: expected uint8, or float in .*torch.int64"),
+        (pixels() * 1.0, ValueError, r"images: float images have to lie in \[0, 1\]"),
+        ([torch.rand(4, 3, 8, 8)], ValueError, None),
+    ],
+)
+def test_batches_that_can_not_be_are_refused(batch, error, message):
+    module = build(in_channels=3)
+    if message is None:  # one ready-made view
+        batch, message = ([batch[0]],), "views: expected at least 2 per image, got 1"
+    with pytest.raises(error, match=message):
+        module.training_step(batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"augmentation": "simclr-96"}, ValueError, r"makes views of \[96\] pixels, but image_size=8"),
+        ({"augmentation": None}, ValueError, "there is no policy 'simclr-8'"),
+        ({"loss": "InfoNCE"}, TypeError, "loss: expected a .*Loss, got 'InfoNCE'"),
+        ({"similarity": InfoNCE()}, TypeError, r"similarity: expected a .*Similarity, got InfoNCE\(\)"),
+        ({"warmup": 1.5}, ValueError, r"warmup: expected a share .* got 1.5"),
+        ({"reference_batch_size": 0}, ValueError, "reference_batch_size: .* got 0"),
+        ({"optimizer": None, "reference_batch_size": 0}, ValueError, "reference_batch_size: .* got 0"),
+    ],
+)
+def test_constructor_errors_name_the_argument(given, error, message):
+    with pytest.raises(error, match=message):
+        build(**given)
+
+
+# ---- hyper-parameters ------------------------------------------------------------------------------------------------
+
+
+def save(module, path):
+    t = trainer(max_steps=1)
+    t.fit(module, loader())
+    t.save_checkpoint(path)
+    return path
+
+
+def test_lightning_still_tells_whether_the_command_line_builds_the_module():
+    assert hparams_mixin._given_hyperparameters.get() is None  # private: renamed, this fails before anything else does
+    with hparams_mixin._given_hyperparameters_context({"loss": {"class_path": "x"}}, "module.path"):
+        assert hparams_mixin._given_hyperparameters.get()["loss"] == {"class_path": "x"}
+
+
+def test_a_notebooks_checkpoint_loads_by_itself_with_its_own_aspects(tmp_path):
+    module = build(
+        "test_resnet",
+        extraction=AllViews(hidden_dim=7, out_dim=5),
+        similarity=Dot(),
+        loss=InfoNCE(0.7, mode="in"),
+        optimizer=partial(torch.optim.AdamW, lr=0.25),
+    )
+    path = save(module, tmp_path / "m.ckpt")
+    torch.load(path, weights_only=True)
+    loaded = SimCLR.load_from_checkpoint(path)
+    assert (loaded.loss.temperature, loaded.loss.mode) == (0.7, "in")
+    assert isinstance(loaded.similarity, Dot)
+    assert loaded.optimizer.keywords == {"lr": 0.25}
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict(), rtol=0, atol=0)
+    assert SimCLR.load_from_checkpoint(path, loss=InfoNCE(0.1)).loss.temperature == 0.1
+    assert loaded.hparams == module.hparams
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("encoder", Net()), ("optimizer", lambda groups: torch.optim.SGD(groups, lr=0.5))],
+)
+def test_what_a_checkpoint_can_not_hold_must_be_passed_again(name, value, tmp_path):
+    module = build("test_resnet", **{name: value}) if name != "encoder" else build(value)
+    path = save(module, tmp_path / "m.ckpt")
+    with pytest.raises(
+        ValueError, match=rf"{name}: a checkpoint can't hold this .* load_from_checkpoint\(path, {name}"
+    ):
+        SimCLR.load_from_checkpoint(path)
+    given = {"encoder": Net()} if name == "encoder" else {"optimizer": value}
+    loaded = SimCLR.load_from_checkpoint(path, **given)
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict(), rtol=0, atol=0)
+    trainer(max_steps=2).fit(build(**{"encoder": "test_resnet", **given}), loader(), ckpt_path=path)
+
+
+def test_a_later_fit_of_a_resumed_module_has_views_of_its_own(tmp_path):
+    path = save(build(), tmp_path / "m.ckpt")
+    module = build()
+    trainer(max_steps=2).fit(module, loader(), ckpt_path=path)
+    seed = module.seed
+    assert seed == torch.load(path, weights_only=True)["ssl_modules"]["seed"]
+    trainer(max_steps=1).fit(module, loader())
+    assert module.seed != seed
+
+
+# ---- optimisation ----------------------------------------------------------------------------------------------------
+
+
+def fit(module, **given):
+    t = trainer(**{"max_epochs": 1, **given})
+    t.fit(module, loader(batch_size=4, n=32))
+    return t
+
+
+def test_biases_and_norms_do_not_decay():
+    module = build("test_resnet", optimizer=partial(torch.optim.SGD, lr=0.1, weight_decay=0.5))
+    decay, no_decay = fit(module).optimizers[0].param_groups
+    assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.5, 0)
+    norms = [p for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d) for p in m.parameters()]
+    assert {id(p) for p in norms} <= {id(p) for p in no_decay["params"]}
+    assert len(decay["params"]) + len(no_decay["params"]) == len(list(module.parameters()))
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_learning_rate_is_in_proportion_to_the_images_of_an_optimiser_step(accumulate):
+    t = fit(build(reference_batch_size=16), accumulate_grad_batches=accumulate)
+    assert t.lr_scheduler_configs[0].scheduler.base_lrs == [pytest.approx(0.1 * 4 * accumulate / 16)] * 2
+    assert fit(build()).lr_scheduler_configs[0].scheduler.base_lrs == [0.1, 0.1]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_schedule_steps_once_per_optimiser_step(accumulate):
+    rates = []
+
+    class Watched(SimCLR):
+        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+            rates.append(optimizer.param_groups[0]["lr"])
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    arguments = {**build().arguments, "warmup": 0.25}
+    fit(Watched(**arguments), accumulate_grad_batches=accumulate)
+    steps = 8 // accumulate
+    factor = warmup_cosine(steps, steps // 4)
+    assert rates == pytest.approx([0.1 * factor(s) for s in range(steps)])
+
+
+def test_a_loader_without_a_batch_size_can_not_scale_the_learning_rate():
+    with pytest.raises(ValueError, match="reference_batch_size: the training loader tells no batch_size"):
+        trainer(max_steps=1).fit(build(reference_batch_size=16), DataLoader([pixels()], batch_size=None))
+
+
+def test_a_schedule_needs_an_end():
+    with pytest.raises(ValueError, match="max_epochs: a schedule needs an end"):
+        fit(build(), max_epochs=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warned"), [({}, True), ({"weight_decay": 1e-6}, False), ({"always_adapt": True}, False)]
+)
+def test_lars_without_weight_decay_warns_that_it_adapts_nothing(arguments, warned):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(build(optimizer=partial(Lars, lr=0.1, **arguments)), max_steps=1)
+    assert any("timm's Lars adapts no group" in str(w.message) for w in caught) == warned
+
+
+# ---- validation, test, prediction ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [None, 3])
+def test_validation_and_test_log_loss_and_the_share_of_anchors_that_find_a_positive(block):
+    module = build(anchor_block=block)
+    views = [torch.rand(6, 3, 8, 8), torch.rand(6, 3, 8, 8)]
+    data = DataLoader([(views, torch.arange(6))], batch_size=None)
+    [validated] = trainer().validate(module, data, verbose=False)
+    [tested] = trainer().test(module, data, verbose=False)
+    module.eval()
+    contrasts, _ = module.contrasts(read_batch((views, None)), torch.Generator())
+    loss = objective(contrasts, module.similarity, module.loss).item()
+    scores = Cosine()(contrasts[0].anchors, contrasts[0].candidates).fill_diagonal_(-2)
+    hits = (scores.argmax(1) == torch.arange(12).roll(6)).float().mean().item()
+    assert validated == pytest.approx({"val/loss": loss, "val/contrast_top1": hits}, rel=1e-5)
+    assert tested == pytest.approx({"test/loss": loss, "test/contrast_top1": hits}, rel=1e-5)
+
+
+def test_validation_views_are_the_same_at_every_time():
+    module = build()
+    data = DataLoader(TensorDataset(pixels()), batch_size=4)
+    results = [trainer().validate(module, data, verbose=False) for _ in range(2)]
+    assert results[0] == results[1]
+
+
+def test_the_share_is_found_in_full_precision_under_autocast():
+    module = build()
+    seen = []
+    module.similarity.register_forward_hook(lambda _, __, scores: seen.append(scores.dtype))
+    data = DataLoader(TensorDataset(pixels()), batch_size=8)
+    trainer(precision="bf16-mixed").validate(module, data, verbose=False)
+    assert set(seen) == {torch.float32}
+
+
+class Indexed(LightningDataModule):
+    def predict_dataloader(self):
+        return DataLoader(TensorDataset(pixels(), torch.zeros(8), torch.arange(100, 108)), batch_size=4)
+
+
+def test_prediction_gives_features_and_index():
+    module = build()
+    (features, index), (_, second) = trainer().predict(module, Indexed())
+    torch.testing.assert_close(features, module.eval()(pixels()[:4]))
+    assert torch.cat([index, second]).tolist() == list(range(100, 108))
+    with pytest.raises(TypeError, match="batch: prediction takes images, but the loader gives views"):
+        module.predict_step([torch.rand(2, 3, 8, 8)] * 2, 0)
+
+
+def test_export_refuses_another_ending(tmp_path):
+    with pytest.raises(ValueError, match=r"path: expected a file ending in .safetensors or .pt, got 'encoder.onnx'"):
+        build().export_encoder(tmp_path / "encoder.onnx")
+
+
+def test_a_method_of_ones_own_is_one_call():
+    module = ContrastiveModule(
+        SimCLRViews(8), Net(), AllViews(), Dot(), InfoNCE(), image_size=8, optimizer=partial(torch.optim.SGD, lr=0.1)
+    )
+    assert fit(module, max_steps=1).callback_metrics["train/loss"].isfinite()

@@ -44,6 +44,7 @@ OptimizerFactory = Callable[[Iterable], Optimizer]
 
 _STATE = "ssl_modules"
 _ROWS = 2**20  # ids leave room for this many images per batch and process
+_COMPARABLE = 2  # images
 
 
 class ContrastiveModule(Configurable, pl.LightningModule):
@@ -129,6 +130,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             pretrained=pretrained,
         )
         self.extraction = _aspect("extraction", extraction, Extraction)
+        if hasattr(self.extraction, "heads"):
+            raise ValueError("extraction: has heads already, those of another module; give each module its own")
         self.extraction.build(self.encoder.out_channels)
         self.similarity = _aspect("similarity", similarity, Similarity)
         self.loss = _aspect("loss", loss, Loss)
@@ -201,18 +204,21 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         generator = self._generator(images, "train", self.current_epoch, batch_idx)
         contrasts, features = self.contrasts(images, generator)
         loss = objective(contrasts, self.similarity, self.loss, self.anchor_block)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images))
         self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
         return {"loss": loss, "features": features}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("val", batch, batch_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("test", batch, batch_idx)
 
     def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
         images = read_batch(batch)
+        if len(images) * world_size() < _COMPARABLE:  # what a loader may leave for last
+            return
         # The same views at every epoch, so that epochs compare.
         contrasts, _ = self.contrasts(images, self._generator(images, stage, 0, batch_idx))
         values = {
@@ -221,7 +227,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         }
         self.log_dict(values, batch_size=len(images), sync_dist=True)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> tuple[Tensor, Any]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
         """The representation of the images of a batch, and their index where the loader gives one."""
         images = read_batch(batch)
         if images.images is None:

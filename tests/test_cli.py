@@ -9,7 +9,8 @@ import yaml
 
 import ssl_modules
 from ssl_modules import SimCLR
-from ssl_modules.cli import main, short_error
+from ssl_modules.cli import main
+from ssl_modules.cli_parser import short_error
 
 
 def config(**changes):
@@ -136,7 +137,7 @@ def test_a_run_leaves_config_metrics_and_checkpoints_and_resumes_from_them():
     assert saved["model"]["init_args"]["loss"]["init_args"]["temperature"] == 0.2
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    columns = ["train/loss_step", "train/loss_epoch", "train/chance", "lr-AdamW/pg1", "lr-AdamW/pg2"]
+    columns = ["train/loss", "train/loss_epoch", "train/chance", "lr-AdamW/pg1", "lr-AdamW/pg2"]
     columns += ["probe/knn_top1", "probe/knn_top5", "probe/linear_top1", "probe/linear_top5"]
     for column in columns:
         assert any(row[column] for row in rows), column

@@ -194,6 +194,13 @@ def save(module, path):
     return path
 
 
+def test_an_extraction_belongs_to_one_module():
+    extraction = AllViews()
+    build(extraction=extraction)
+    with pytest.raises(ValueError, match="extraction: has heads already"):
+        build(extraction=extraction)
+
+
 def test_lightning_still_tells_whether_the_command_line_builds_the_module():
     assert hparams_mixin._given_hyperparameters.get() is None  # private: renamed, this fails before anything else does
     with hparams_mixin._given_hyperparameters_context({"loss": {"class_path": "x"}}, "module.path"):
@@ -324,6 +331,18 @@ def test_validation_and_test_log_loss_and_the_share_of_anchors_that_find_a_posit
     hits = (scores.argmax(1) == torch.arange(12).roll(6)).float().mean().item()
     assert validated == pytest.approx({"val/loss": loss, "val/contrast_top1": hits}, rel=1e-5)
     assert tested == pytest.approx({"test/loss": loss, "test/contrast_top1": hits}, rel=1e-5)
+
+
+def test_a_single_image_left_for_last_does_not_stop_validation():
+    module = build()
+    t = trainer()
+    with_last, without = (t.validate(module, loader(n=n), verbose=False)[0] for n in (9, 8))
+    assert with_last == without
+
+
+def test_several_validation_loaders_have_values_of_their_own():
+    [first, second] = trainer().validate(build(), [loader(), loader(batch_size=4)], verbose=False)
+    assert first["val/loss/dataloader_idx_0"] != second["val/loss/dataloader_idx_1"]
 
 
 def test_validation_views_are_the_same_at_every_time():

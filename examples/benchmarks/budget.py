@@ -158,7 +158,7 @@ def rows(seeds: list[int], workers: int) -> dict[str, list[dict[str, float]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--workers", type=int, default=0, help="of lightly's loader; ours needs none")
+    parser.add_argument("--workers", type=int, default=2, help="of lightly's loader; ours needs none")
     parser.add_argument("--out", type=Path, default=Path("budget.json"))
     args = parser.parse_args()
     table = rows(args.seeds, args.workers)

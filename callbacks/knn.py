@@ -40,7 +40,7 @@ class OnlineKNNProbe(OnlineProbe):
         bank_size: number of training images to use, a fixed random choice; None for all.
         k: number of neighbours, at most the number of training images used.
         temperature: of the votes, positive; None for equal votes.
-        every_n_epochs: judges in the epochs n, 2n, ...
+        every_n_epochs: judges when n epochs or more have passed since it last did, and in the last epoch.
         name: first part of the metrics' names; must differ between two probes of one class.
 
     Raises:

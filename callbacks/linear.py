@@ -43,7 +43,7 @@ class OnlineLinearProbe(OnlineProbe):
         penalty: of the ridge, positive, relative to the variance of a feature and the number of samples.
         learning_rate: of ``fit="sgd"``, positive.
         num_classes: rows of the head of ``fit="sgd"``; None for the ``num_classes`` of the datamodule.
-        every_n_epochs: judges in the epochs n, 2n, ...
+        every_n_epochs: judges when n epochs or more have passed since it last did, and in the last epoch.
         name: first part of the metrics' names; must differ between two probes of one class.
 
     Raises:

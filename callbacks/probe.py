@@ -33,7 +33,8 @@ class OnlineProbe(Callback):
 
     Hooks: one batch is tried in ``on_train_start``, so that mistakes show before the first epoch. The probe runs in
     ``on_validation_epoch_end`` (not in the sanity check), or in ``on_train_epoch_end`` where the Trainer runs no
-    validation loop: in time for ``ModelCheckpoint`` and ``EarlyStopping``. It also runs in ``Trainer.validate``.
+    validation loop: in time for ``ModelCheckpoint`` and ``EarlyStopping``. It also runs in ``Trainer.validate``, and in
+    ``Trainer.test`` where it has training data of its own or a datamodule's.
 
     Args: those of :class:`~ssl_modules.callbacks.OnlineKNNProbe` that are not about k-NN.
 
@@ -145,8 +146,13 @@ class OnlineProbe(Callback):
     def _protocol(self) -> dict[str, int | float | str | None]:
         raise NotImplementedError
 
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judges in ``Trainer.test`` as well, where the probe has training data of its own or a datamodule's."""
+        if self.train is not None or self.datamodule is not None or trainer.datamodule is not None:
+            self._run_if_due(trainer, pl_module)
+
     def _run_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and (trainer.current_epoch + 1) % self.every_n_epochs:
+        if trainer.state.fn == "fit" and not self._is_due(trainer):
             return
         is_first = self.result is None
         metrics = self._evaluate(pl_module, trainer)
@@ -156,6 +162,11 @@ class OnlineProbe(Callback):
             rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in protocol.items())}")
         # Every process has the same value. The maximum keeps it exactly, where a mean might round it.
         pl_module.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, reduce_fx="max", sync_dist=True)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        last = -1 if self.result is None else self.result["epoch"]
+        elapsed = trainer.current_epoch - last
+        return elapsed == 0 or elapsed >= self.every_n_epochs or trainer.current_epoch + 1 == trainer.max_epochs
 
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
         train, test = self._find_loader("train", trainer), self._find_loader("test", trainer)

@@ -132,7 +132,6 @@ class ImageDataModule(LightningDataModule):
         self.test_set: Dataset | None = None
         if not val_size:  # Lightning wonders at an empty list of validation loaders, which is meant
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
-            warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
 
     @property
     def level_names(self) -> tuple[str, ...]:

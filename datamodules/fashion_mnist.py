@@ -98,7 +98,7 @@ class FashionMNISTDataModule(ImageDataModule):
         self.coarse = coarse
         self.subset = subset
         self.download = download
-        self.save_hyperparameters(logger=False)  # logged, its seed would collide with the module's
+        self.save_hyperparameters(logger=False)  # logged, image_size would collide with the module's
 
     def prepare_data(self) -> None:
         """Downloads the files by torchvision, if ``download`` and they are nowhere; nothing else."""

@@ -1,5 +1,6 @@
 """What a loader may hand over: images or ready-made views, with or without targets and more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,7 @@ def read_batch(batch: Any) -> Batch:
 
     Raises:
         TypeError: for anything else; it says what came.
+        ValueError: for views of unequal numbers of images.
 
     Example:
         >>> x, y = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -59,10 +61,10 @@ def read_batch(batch: Any) -> Batch:
     if not isinstance(batch, list | tuple) or not batch:
         raise TypeError(f"batch: expected images, or (images, targets, ...), got {_describe(batch)}")
     if len(batch) > 1 and all(_is_image(x) for x in batch):
-        return Batch(None, list(batch), None, None)
+        return Batch(None, _views(batch), None, None)
     first, targets, index = [*batch, None, None][:3]
     if isinstance(first, list | tuple) and first and all(_is_image(x) for x in first):
-        images, views = None, list(first)
+        images, views = None, _views(first)
     elif isinstance(first, Tensor):
         images, views = _images(first), None
     else:
@@ -72,6 +74,12 @@ def read_batch(batch: Any) -> Batch:
 
 def _is_image(x: Any) -> bool:
     return isinstance(x, Tensor) and x.ndim >= _IMAGE_NDIM
+
+
+def _views(views: Sequence[Tensor]) -> list[Tensor]:
+    if len({len(view) for view in views}) > 1:
+        raise ValueError(f"batch: expected as many images in each view, got {[len(view) for view in views]}")
+    return list(views)
 
 
 def _images(x: Tensor) -> Tensor:

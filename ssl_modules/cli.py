@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.cli_parser import Parser
 from ssl_modules.datamodules import ImageDataModule
 from ssl_modules.module import ContrastiveModule
@@ -21,7 +25,8 @@ class ContrastiveCLI(LightningCLI):
 
     Image size, channels, mean and std of the model come from the data. Both online probes, the learning rate, the last
     checkpoint and the one of the best k-NN accuracy are there by default, each configurable under its own key:
-    ``knn_probe``, ``linear_probe``, ``lr_monitor``, ``checkpoint``.
+    ``knn_probe``, ``linear_probe``, ``lr_monitor``, ``checkpoint``. The probes read the finest level of hierarchical
+    targets unless told otherwise, and stay away where there are no targets.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -45,6 +50,40 @@ class ContrastiveCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
             self.parser.error(str(error))
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
+        """Without the callbacks that the Trainer's flags or the data leave nothing to do."""
+        labelled = self.datamodule.target_type != "none"
+        wanted = []
+        for callback in callbacks:
+            if isinstance(callback, OnlineProbe):
+                if not labelled:
+                    continue
+                if self.datamodule.target_type == "hierarchical" and callback.level is None:
+                    callback.level = 0
+            elif isinstance(callback, LearningRateMonitor):
+                if config["logger"] is False:
+                    continue
+            elif isinstance(callback, ModelCheckpoint):
+                if config["enable_checkpointing"] is False:
+                    continue
+                if not labelled:
+                    callback.monitor = None
+            wanted.append(callback)
+        if config["logger"] is False:  # there is no folder of the run to keep its config in
+            self.save_config_callback = None
+        return super()._instantiate_trainer(config, wanted)
+
+    def after_predict(self) -> None:
+        """Write the features of all batches, and their index where there is one, into the run's folder."""
+        features, index = zip(*self.trainer.predict_loop.predictions, strict=True)
+        arrays = {"features": torch.cat(features).float().numpy()}
+        if index[0] is not None:
+            arrays["index"] = torch.cat(index).numpy()
+        path = Path(self.trainer.log_dir or ".") / "features.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **arrays)
+        print(f"features {list(arrays['features'].shape)}: {path}")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """A Trainer that logs to a CSV file, and to TensorBoard where that is installed, unless told otherwise."""

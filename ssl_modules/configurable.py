@@ -41,10 +41,18 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def recorded(self: Configurable, *args: Any, **kwargs: Any) -> None:
         if "arguments" not in self.__dict__:  # the outermost constructor runs first, and is the class's own
-            bound = signature.bind(self, *args, **kwargs)
+            try:
+                bound = signature.bind(self, *args, **kwargs)
+            except TypeError:
+                return init(self, *args, **kwargs)  # whose own error names the class
+            for name, value in bound.arguments.items():
+                if value is not self:
+                    bound.arguments[name] = build(name, value)  # a checkpoint gives plain data
+            _, *args = bound.args
+            kwargs = dict(bound.kwargs)
             bound.apply_defaults()
             self.__dict__["arguments"] = _by_name(type(self), bound)
-        init(self, *args, **kwargs)
+        return init(self, *args, **kwargs)
 
     recorded.__signature__ = signature  # type: ignore[attr-defined]  # Lightning reads it without unwrapping
     return recorded
@@ -89,8 +97,11 @@ def to_config(value: Any) -> Any:
         return {key: to_config(item) for key, item in value.items()}
     if isinstance(value, Configurable):
         return {"class_path": _path(type(value)), "init_args": to_config(value.arguments)}
-    if isinstance(value, functools.partial) and not value.args and _is_optimizer(value.func):
-        return {"class_path": _path(value.func), "init_args": to_config(value.keywords)}
+    if isinstance(value, functools.partial) and all(callable(x) for x in value.args):
+        # The command line's partial has the optimiser's class among its positional arguments.
+        classes = [x for x in (value.func, *value.args) if isinstance(x, type)]
+        if len(classes) == 1 and _is_optimizer(classes[0]):
+            return {"class_path": _path(classes[0]), "init_args": to_config(value.keywords)}
     if _is_optimizer(value):
         return {"class_path": _path(value), "init_args": {}}
     raise NotStored(value)

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.batch import Batch, read_batch
-from ssl_modules.configurable import Configurable, build, storable
+from ssl_modules.configurable import Configurable, storable
 from ssl_modules.contrast import Contrast
 from ssl_modules.distributed import gather_objects, rank, world_size
 from ssl_modules.encoders import Encoder
@@ -121,7 +121,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             raise ValueError(f"reference_batch_size: expected a positive number or None, got {reference_batch_size}")
         self.augmentation = _augmentation(augmentation, image_size)
         self.encoder = Encoder(
-            build("encoder", encoder),
+            encoder,
             image_size=image_size,
             in_channels=in_channels,
             mean=mean,
@@ -135,7 +135,12 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         self.extraction.build(self.encoder.out_channels)
         self.similarity = _aspect("similarity", similarity, Similarity)
         self.loss = _aspect("loss", loss, Loss)
-        self.optimizer: OptimizerFactory = build("optimizer", optimizer)
+        if not callable(optimizer):
+            raise TypeError(
+                "optimizer: expected a function of parameter groups, such as partial(torch.optim.AdamW, lr=1e-3), "
+                f"got {optimizer!r}"
+            )
+        self.optimizer = optimizer
         self.reference_batch_size = reference_batch_size
         self.warmup = warmup
         self.anchor_block = anchor_block
@@ -254,6 +259,13 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         self.trainer.fit_loop._load_combined_loader_states()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # An aspect that was replaced since, and what a subclass saved with save_hyperparameters() of its own.
+        stored = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        for name in ("augmentation", "extraction", "similarity", "loss"):
+            if name in stored and not isinstance(stored[name], str):
+                stored[name] = getattr(self, name)
+        if stored:
+            checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = storable(stored)
         # Dropout draws from the global state, which differs between processes.
         checkpoint[_STATE] = {"seed": self.seed, "random_state": gather_objects(global_random_state(self.device))}
 
@@ -289,8 +301,11 @@ class ContrastiveModule(Configurable, pl.LightningModule):
                 group["lr"] *= batch_size / self.reference_batch_size
             rank_zero_info(f"learning rate {optimizer.param_groups[0]['lr']:g} for {batch_size} images a step")
         steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise ValueError("max_epochs: a schedule needs an end; set Trainer(max_epochs=...) or max_steps")
+        if not 0 < steps < float("inf"):  # -1 for a loader without a length
+            raise ValueError(
+                "max_epochs: a schedule needs an end; set Trainer(max_epochs=...), or max_steps for a loader without a "
+                "length"
+            )
         schedule = warmup_cosine(int(steps), round(self.warmup * steps))
         return {
             "optimizer": optimizer,
@@ -313,6 +328,9 @@ class ContrastiveModule(Configurable, pl.LightningModule):
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
         """The backbone's own state dict, which the plain timm or torchvision model without classifier loads.
 
+        A model that was given the stem for small images (see ``small_stem``; the metadata say so) loads into one that
+        :func:`~ssl_modules.encoders.shrink_stem` gave it too.
+
         Args:
             path: where to write it as well, with architecture, image size, mean and std as metadata: a file ending
                 in ``.safetensors``, or in ``.pt`` as ``{"state_dict": ..., "metadata": ...}``. None = nowhere.
@@ -330,7 +348,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
 
 
 def _aspect(name: str, value: Any, kind: type[_Kind]) -> _Kind:
-    value = build(name, value)
+    if isinstance(value, type):
+        raise TypeError(f"{name}: got the class {value.__name__}; give an instance, {value.__name__}(...)")
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected a {kind.__module__}.{kind.__name__}, got {value!r}")
     return value

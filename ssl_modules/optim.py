@@ -40,6 +40,9 @@ def warmup_cosine(steps: int, warmup_steps: int) -> Callable[[int], float]:
         steps: optimiser steps in all.
         warmup_steps: of which warm-up.
 
+    Raises:
+        ValueError: if there is no step.
+
     Returns:
         Function of the step, for :class:`torch.optim.lr_scheduler.LambdaLR`.
 
@@ -48,6 +51,9 @@ def warmup_cosine(steps: int, warmup_steps: int) -> Callable[[int], float]:
         >>> [round(factor(s), 3) for s in range(7)]
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
     """
+
+    if steps < 1:
+        raise ValueError(f"steps: expected a positive number, got {steps}")
 
     def factor(step: int) -> float:
         if step < warmup_steps:

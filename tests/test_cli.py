@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,6 +12,7 @@ import ssl_modules
 from ssl_modules import SimCLR
 from ssl_modules.cli import main
 from ssl_modules.cli_parser import short_error
+from ssl_modules.datamodules import DigitsDataModule
 
 
 def config(**changes):
@@ -168,3 +170,25 @@ def test_it_runs_as_a_module():
     result = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert "fit" in result.stdout
     assert result.stdout.startswith("usage: ssl-modules")
+
+
+def test_flags_that_leave_a_callback_nothing_to_do_take_it_away():
+    main(["fit", "--config", write(config(trainer__logger=False, trainer__enable_checkpointing=False))])
+
+
+def test_predict_writes_features():
+    c = config(data__init_args__return_index=True, trainer__limit_predict_batches=2)
+    main(["predict", "--config", write(c)])
+    [path] = Path().rglob("features.npz")
+    arrays = np.load(path)
+    assert arrays["features"].shape == (64, 96)
+    assert arrays["index"].tolist() == list(range(64))
+
+
+def test_data_without_labels_train_without_probes(monkeypatch):
+    without = property(lambda self: "none", lambda self, value: None)
+    monkeypatch.setattr(DigitsDataModule, "target_type", without, raising=False)
+    main(["fit", "--config", write(config())])
+    [metrics] = Path().rglob("metrics.csv")
+    assert "probe" not in metrics.read_text()
+    assert list(Path().rglob("last.ckpt"))

@@ -49,8 +49,22 @@ def test_arguments_without_a_name_are_refused():
         Positional(1, 2)
 
 
+def test_the_outermost_constructor_builds_what_a_checkpoint_holds():
+    class Own(Configurable):
+        def __init__(self, part, scale=1.0):
+            self.part = part
+
+    config = storable(Own(InfoNCE(0.3)).arguments)
+    again = Own(**config)
+    assert isinstance(again.part, InfoNCE)
+    assert again.part.temperature == 0.3
+    assert storable(again.arguments) == config
+    with pytest.raises(ValueError, match=r"part: a checkpoint can't hold this torch\.Tensor; pass it again"):
+        Own(**storable(Own(torch.zeros(1)).arguments))
+
+
 def test_wrong_arguments_fail_as_ever():
-    with pytest.raises(TypeError, match="missing a required argument: 'a'"):
+    with pytest.raises(TypeError, match=r"Part.__init__\(\) missing 1 required positional argument: 'a'"):
         Part()
 
 

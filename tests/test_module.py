@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 from lightning.pytorch.core.mixins import hparams_mixin
 from timm.optim import Lars
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ssl_modules import ContrastiveModule, SimCLR
 from ssl_modules.augmentations import SimCLRViews
@@ -194,6 +194,20 @@ def save(module, path):
     return path
 
 
+def test_an_aspect_that_was_replaced_is_the_one_that_a_checkpoint_holds(tmp_path):
+    class Own(SimCLR):
+        def __init__(self, loss=None, encoder="test_resnet"):
+            super().__init__(SimCLRViews(8, strength=0.5, blur=False), encoder, loss=loss, image_size=8)
+            self.save_hyperparameters()  # as is usual, though it stores live objects
+
+    module = Own(loss=InfoNCE(0.3))
+    module.loss = InfoNCE(0.9)
+    t = trainer()
+    t.strategy.connect(module)
+    t.save_checkpoint(tmp_path / "own.ckpt")
+    assert Own.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True).loss.temperature == 0.9
+
+
 def test_an_extraction_belongs_to_one_module():
     extraction = AllViews()
     build(extraction=extraction)
@@ -292,6 +306,21 @@ def test_the_schedule_steps_once_per_optimiser_step(accumulate):
     steps = 8 // accumulate
     factor = warmup_cosine(steps, steps // 4)
     assert rates == pytest.approx([0.1 * factor(s) for s in range(steps)])
+
+
+def test_a_loader_without_a_length_needs_max_steps():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(pixels())
+
+    stream = DataLoader(Stream(), batch_size=4)
+    with pytest.raises(ValueError, match="max_epochs: a schedule needs an end"):
+        trainer(max_epochs=1).fit(build(), stream)
+    t = trainer(max_steps=4)
+    module = build()
+    t.fit(module, stream)
+    assert t.optimizers[0].param_groups[0]["lr"] < 0.02  # the end of the cosine
+    assert t.global_step == 4
 
 
 def test_a_loader_without_a_batch_size_can_not_scale_the_learning_rate():

@@ -28,6 +28,7 @@ from ssl_modules.augmentations import Operation, RandomResizedCrop, RandomShift,
 from ssl_modules.augmentations.operation import per_image, uniform
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.datamodules import DigitsDataModule
+from ssl_modules.encoders import shrink_stem
 
 METHOD = SimCLR
 
@@ -169,9 +170,16 @@ with torch.no_grad():
 same
 
 # %% [markdown]
-# Those who only want the encoder need nothing of this package: the weights have timm's own names, and the file says
-# what else one must know, such as mean and standard deviation.
+# Those who only want the encoder need little of this package: the weights have timm's own names, and the file says
+# what else one must know, such as mean and standard deviation. Up to 64 pixels a ResNet has a stem of its own, which a
+# plain one must be given too.
 
 # %%
 weights = again.export_encoder("encoder.safetensors")
-timm.create_model("test_resnet", in_chans=1, num_classes=0).load_state_dict(weights)
+plain = timm.create_model("test_resnet", in_chans=1, num_classes=0).eval()
+shrink_stem(plain)
+plain.load_state_dict(weights)
+
+normalised = (images / 255 - data.mean[0]) / data.std[0]
+with torch.no_grad():
+    torch.testing.assert_close(plain(normalised), again(images))

@@ -156,12 +156,22 @@ def shrink_stem(model: nn.Module) -> bool:
 
 def as_maps(model: nn.Module) -> nn.Module:
     """The model as a module that returns a tuple of maps."""
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        raise ValueError("encoder: is compiled; give it as it was, and then compile in place: module.encoder.compile()")
     if hasattr(model, "out_channels") and hasattr(model, "spatial_dims"):
         return model
     if hasattr(model, "forward_intermediates"):
         return TimmBackbone(model)
     if isinstance(model, torchvision.models.ResNet):
         return TorchvisionResNet(model)
+    classifier = next((n for n in ("classifier", "fc", "head", "heads") if hasattr(model, n)), None)
+    if type(model).__module__.startswith("torchvision.models") and not isinstance(
+        getattr(model, classifier or "", None), nn.Identity | None
+    ):
+        raise ValueError(
+            f"encoder: this {type(model).__name__} would give its class scores; give timm's model of that name, or set "
+            f"its {classifier} to torch.nn.Identity()"
+        )
     return PlainBackbone(model)
 
 

@@ -17,6 +17,8 @@ from ssl_modules.encoders.backbone import (
     shrink_stem,
 )
 
+_ROUNDING = 1e-3  # by which resized images may leave [0, 1]
+
 
 class Encoder(nn.Module):
     """A backbone with its normalisation: raw pixels to maps, shallow to deep.
@@ -70,20 +72,24 @@ class Encoder(nn.Module):
         if isinstance(encoder, str):
             name = encoder
             model = create_backbone(name, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
-            if small_stem is None and image_size <= SMALL_IMAGE and not pretrained:
-                shrink_stem(model)
+            self.small_stem = small_stem is None and image_size <= SMALL_IMAGE and not pretrained and shrink_stem(model)
         elif not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder: expected a timm name or a module, got {encoder!r}")
+        elif isinstance(encoder, Encoder):
+            raise ValueError("encoder: is an Encoder, which normalises; give the network in it, encoder.backbone.model")
         else:
-            name, model = type(encoder).__name__, encoder
+            name, model, self.small_stem = type(encoder).__name__, encoder, False
             if pretrained:
                 raise ValueError(f"pretrained: goes with a timm name, but encoder is a {name}; load its weights first")
-        if small_stem and not shrink_stem(model):
-            raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
+        if small_stem:
+            self.small_stem = shrink_stem(model)
+            if not self.small_stem:
+                raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
         if pretrained:
             config: Any = model.pretrained_cfg
             mean = config["mean"] if mean is None else mean
             std = config["std"] if std is None else std
+        self._range_is_known = False
         self.name = name
         self.image_size = image_size
         self.in_channels = in_channels
@@ -98,9 +104,13 @@ class Encoder(nn.Module):
         self.register_buffer("std", self._per_channel("std", std, 1.0))
 
     def _per_channel(self, name: str, values: Sequence[float] | None, default: float) -> Tensor:
+        if isinstance(values, int | float):
+            raise TypeError(f"{name}: expected {self.in_channels} numbers, one per channel, got the number {values}")
         values = [default] * self.in_channels if values is None else list(values)
         if len(values) != self.in_channels:
             raise ValueError(f"{name}: expected {self.in_channels} numbers, one per channel, got {values}")
+        if name == "std" and not all(value > 0 for value in values):
+            raise ValueError(f"std: expected positive numbers, got {values}")
         return torch.tensor(values, dtype=torch.float32).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
 
     @torch.no_grad()
@@ -135,8 +145,21 @@ class Encoder(nn.Module):
             images = images / 255
         elif not images.is_floating_point():
             raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}")
+        elif not self._range_is_known:
+            self._check_range(images)
         images = (images - self.mean) / self.std
         return self.backbone(images.to(self.mean.dtype))  # the module's own, under half or double as well
+
+    def _check_range(self, images: Tensor) -> None:
+        """Of the first floats that come: images that somebody has normalised already would be so twice."""
+        low, high = (bound.item() for bound in images.aminmax())
+        normalises = bool((self.mean != 0).any() or (self.std != 1).any())
+        if normalises and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            raise ValueError(
+                f"images: go from {low:g} to {high:g}, but the encoder normalises pixels in [0, 1] by mean and std; "
+                "give it raw pixels, or build it with mean=None and std=None"
+            )
+        self._range_is_known = True
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The backbone's own state dict, and what one must know to use it."""
@@ -148,6 +171,6 @@ class Encoder(nn.Module):
             "in_channels": self.in_channels,
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
-            "small_stem": isinstance(getattr(model, "maxpool", None), nn.Identity),
+            "small_stem": self.small_stem,
         }
         return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}, metadata

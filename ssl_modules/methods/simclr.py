@@ -49,8 +49,9 @@ class SimCLR(ContrastiveModule):
         std: per channel; None = the pretrained weights' own, else 1.
         small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
         pretrained: whether timm loads its pretrained weights.
-        optimizer: parameter groups to optimiser; None = the recipe above, with ``reference_batch_size`` 256.
-        reference_batch_size: images per step that the optimiser's learning rate is given for; None = as it is.
+        optimizer: parameter groups to optimiser; None = the recipe above.
+        reference_batch_size: images per step that the optimiser's learning rate is given for; None = it is taken as
+            it is, and with ``optimizer=None`` 256.
         warmup: share of all optimiser steps spent in linear warm-up, in [0, 1].
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = never in blocks.
 

@@ -304,10 +304,25 @@ def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
     assert {"probe/knn_top1", "probe/linear_top1"} <= fit.callback_metrics.keys()
 
 
-def test_every_n_epochs(tmp_path):
+def test_every_n_epochs_and_in_the_last(tmp_path):
     probe = Spy(**own(), every_n_epochs=2)
     trainer(tmp_path, [probe], max_epochs=5).fit(stranger(), train_loader())
-    assert probe.calls == [1, 3]
+    assert probe.calls == [1, 3, 4]
+
+
+def test_epochs_without_validation_do_not_count_against_it(tmp_path):
+    probe = Spy(**own(), every_n_epochs=2)
+    fit = trainer(tmp_path, [probe], max_epochs=7, check_val_every_n_epoch=3)
+    fit.fit(stranger(validates=True), train_loader(), test_loader())
+    assert probe.calls == [2, 5]
+
+
+def test_it_judges_in_a_test_run_with_data_of_its_own(tmp_path):
+    probe = Spy(**own())
+    module = stranger()
+    module.test_step = lambda batch, batch_idx: None
+    [result] = trainer(tmp_path, [probe]).test(module, test_loader(), verbose=False)
+    assert result["probe/knn_top1"] == np.float32(probe.evaluate(module)["probe/knn_top1"])
 
 
 def test_validate_judges_as_well(tmp_path):

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from ssl_modules.encoders import shrink_stem
 from ssl_modules.objective import objective
 
 ASPECTS = ["augmentation", "encoder", "extraction", "similarity", "loss"]
@@ -154,9 +155,10 @@ def module_batch(views):
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt"])
-def test_the_exported_encoder_is_the_plain_backbone(case, ending, tmp_path):
+@pytest.mark.parametrize("small_stem", [False, True])
+def test_the_exported_encoder_is_the_plain_backbone(case, ending, small_stem, tmp_path):
     seed_everything(0)
-    module = case.build(small_stem=False, mean=(0.25,), std=(0.5,))
+    module = case.build(small_stem=small_stem, mean=(0.25,), std=(0.5,))
     trainer(max_steps=2).fit(module, one_batch(images(), 2))
     module.eval()
     path = tmp_path / f"encoder.{ending}"
@@ -175,9 +177,11 @@ def test_the_exported_encoder_is_the_plain_backbone(case, ending, tmp_path):
         "in_channels": 1,
         "mean": [0.25],
         "std": [0.5],
-        "small_stem": False,
+        "small_stem": small_stem,
     }
     plain = timm.create_model(metadata["architecture"], in_chans=metadata["in_channels"], num_classes=0).eval()
+    if metadata["small_stem"]:
+        shrink_stem(plain)
     plain.load_state_dict(from_file)
     x = images()
     torch.testing.assert_close(plain((x / 255 - 0.25) / 0.5), module(x), rtol=1e-5, atol=1e-6)

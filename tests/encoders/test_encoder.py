@@ -291,6 +291,16 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
         ),
         (nn.Conv2d(1, 2, 1), {}, ValueError, r"Conv2d can't take images of 3 channels \(in_channels\)"),
         ("test_resnet", {"mean": (0.5,)}, ValueError, r"mean: expected 3 numbers, one per channel, got \[0.5\]"),
+        ("test_resnet", {"std": (1, 0, 1)}, ValueError, r"std: expected positive numbers, got \[1, 0, 1\]"),
+        ("test_resnet", {"mean": 0.5}, TypeError, "mean: expected 3 numbers, .* got the number 0.5"),
+        (Encoder(nn.Identity(), image_size=8, in_channels=3), {}, ValueError, "is an Encoder, which normalises"),
+        (torch.compile(nn.Identity()), {}, ValueError, "encoder: is compiled; .* module.encoder.compile"),
+        (
+            torchvision.models.mobilenet_v3_small(),
+            {},
+            ValueError,
+            "this MobileNetV3 would give its class scores",
+        ),
         ("test_resnet", {"std": (1, 1)}, ValueError, r"std: expected 3 numbers, one per channel, got \[1, 1\]"),
     ],
 )
@@ -306,6 +316,14 @@ def test_a_module_that_returns_something_else_is_named():
 
     with pytest.raises(TypeError, match=r"encoder: expected a vector, a map or .* from Output, got a dict"):
         Encoder(Output(), image_size=8, in_channels=1)
+
+
+def test_images_that_are_normalised_already_are_not_normalised_again():
+    encoder = Encoder(nn.Identity(), image_size=8, in_channels=1, mean=(0.5,), std=(0.5,))
+    with pytest.raises(ValueError, match=r"images: go from -1 to 1, but the encoder normalises"):
+        encoder(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2))
+    plain = Encoder(nn.Identity(), image_size=8, in_channels=1)
+    torch.testing.assert_close(plain(torch.full((1, 1, 1, 2), 3.0))[0], torch.full((1, 1, 1, 2), 3.0))
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ class ContrastiveCLI(LightningCLI):
 
     Image size, channels, mean and std of the model come from the data. Both online probes, the learning rate, the last
     checkpoint and the one of the best k-NN accuracy are there by default, each configurable under its own key:
-    ``knn_probe``, ``linear_probe``, ``lr_monitor``, ``checkpoint``. The probes read the finest level of hierarchical
-    targets unless told otherwise, and stay away where there are no targets.
+    ``knn_probe``, ``linear_probe``, ``lr_monitor``, ``best_checkpoint``, ``last_checkpoint``. The probes read the
+    finest level of hierarchical targets unless told otherwise, and stay away where there are no targets.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -35,13 +35,17 @@ class ContrastiveCLI(LightningCLI):
         parser.add_lightning_class_args(OnlineKNNProbe, "knn_probe")
         parser.add_lightning_class_args(OnlineLinearProbe, "linear_probe")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(
+            ModelCheckpoint, "last_checkpoint"
+        )  # save_last would wait for the next best one
         parser.set_defaults(
             {
-                "checkpoint.monitor": "probe/knn_top1",
-                "checkpoint.mode": "max",
-                "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
+                "best_checkpoint.monitor": "probe/knn_top1",
+                "best_checkpoint.mode": "max",
+                "best_checkpoint.filename": "best",
+                "last_checkpoint.filename": "last",
+                "last_checkpoint.enable_version_counter": False,
             }
         )
 
@@ -65,10 +69,9 @@ class ContrastiveCLI(LightningCLI):
                 if config["logger"] is False:
                     continue
             elif isinstance(callback, ModelCheckpoint):
-                if config["enable_checkpointing"] is False:
+                monitors_probe = str(callback.monitor).startswith("probe/")
+                if config["enable_checkpointing"] is False or (monitors_probe and not labelled):
                     continue
-                if not labelled:
-                    callback.monitor = None
             wanted.append(callback)
         if config["logger"] is False:  # there is no folder of the run to keep its config in
             self.save_config_callback = None

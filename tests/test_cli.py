@@ -192,3 +192,10 @@ def test_data_without_labels_train_without_probes(monkeypatch):
     [metrics] = Path().rglob("metrics.csv")
     assert "probe" not in metrics.read_text()
     assert list(Path().rglob("last.ckpt"))
+
+
+def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_best():
+    c = config(trainer__max_epochs=3, best_checkpoint__monitor="train/chance")  # the same in every epoch
+    main(["fit", "--config", write(c)])
+    epochs = {path.stem: torch.load(path, weights_only=True)["epoch"] for path in Path().rglob("*.ckpt")}
+    assert epochs == {"best": 0, "last": 2}

@@ -148,7 +148,7 @@ class OnlineProbe(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judges in ``Trainer.test`` as well, where the probe has training data of its own or a datamodule's."""
-        if self.train is not None or self.datamodule is not None or trainer.datamodule is not None:
+        if self.train is not None or (self.datamodule or getattr(trainer, "datamodule", None)) is not None:
             self._run_if_due(trainer, pl_module)
 
     def _run_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -164,9 +164,13 @@ class OnlineProbe(Callback):
         pl_module.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, reduce_fx="max", sync_dist=True)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        last = -1 if self.result is None else self.result["epoch"]
-        elapsed = trainer.current_epoch - last
+        elapsed = trainer.current_epoch - self._judged
         return elapsed == 0 or elapsed >= self.every_n_epochs or trainer.current_epoch + 1 == trainer.max_epochs
+
+    @property
+    def _judged(self) -> int:
+        """The epoch it last judged in."""
+        return -1 if self.result is None else int(self.result["epoch"] or 0)
 
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
         train, test = self._find_loader("train", trainer), self._find_loader("test", trainer)

@@ -80,7 +80,7 @@ class ContrastiveCLI(LightningCLI):
     def after_predict(self) -> None:
         """Write the features of all batches, and their index where there is one, into the run's folder."""
         features, index = zip(*self.trainer.predict_loop.predictions, strict=True)
-        arrays = {"features": torch.cat(features).float().numpy()}
+        arrays: dict[str, Any] = {"features": torch.cat(features).float().numpy()}
         if index[0] is not None:
             arrays["index"] = torch.cat(index).numpy()
         path = Path(self.trainer.log_dir or ".") / "features.npz"

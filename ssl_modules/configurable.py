@@ -48,8 +48,7 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
             for name, value in bound.arguments.items():
                 if value is not self:
                     bound.arguments[name] = build(name, value)  # a checkpoint gives plain data
-            _, *args = bound.args
-            kwargs = dict(bound.kwargs)
+            args, kwargs = bound.args[1:], dict(bound.kwargs)
             bound.apply_defaults()
             self.__dict__["arguments"] = _by_name(type(self), bound)
         return init(self, *args, **kwargs)

@@ -30,7 +30,7 @@ from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.losses import InfoNCE
 
-EPOCHS = 15
+EPOCHS = 30
 PICTURE = Path("demo.png")
 
 

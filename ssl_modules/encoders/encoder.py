@@ -72,19 +72,18 @@ class Encoder(nn.Module):
         if isinstance(encoder, str):
             name = encoder
             model = create_backbone(name, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
-            self.small_stem = small_stem is None and image_size <= SMALL_IMAGE and not pretrained and shrink_stem(model)
         elif not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder: expected a timm name or a module, got {encoder!r}")
         elif isinstance(encoder, Encoder):
             raise ValueError("encoder: is an Encoder, which normalises; give the network in it, encoder.backbone.model")
         else:
-            name, model, self.small_stem = type(encoder).__name__, encoder, False
+            name, model = type(encoder).__name__, encoder
             if pretrained:
                 raise ValueError(f"pretrained: goes with a timm name, but encoder is a {name}; load its weights first")
-        if small_stem:
-            self.small_stem = shrink_stem(model)
-            if not self.small_stem:
-                raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
+        by_default = isinstance(encoder, str) and image_size <= SMALL_IMAGE and not pretrained
+        self.small_stem = (by_default if small_stem is None else small_stem) and shrink_stem(model)
+        if small_stem and not self.small_stem:
+            raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
         if pretrained:
             config: Any = model.pretrained_cfg
             mean = config["mean"] if mean is None else mean

@@ -59,3 +59,21 @@ def check_features(name: str, features: Tensor) -> None:
         raise ValueError(
             f"{name}: {int(broken.sum())} of {len(features)} features hold NaN or infinity; has the training diverged?"
         )
+
+
+def class_count(targets: Tensor, num_classes: int | None) -> int:
+    """``num_classes``, or where it is None the largest target plus one.
+
+    Raises:
+        ValueError: if a target has no place among ``num_classes``.
+
+    Example:
+        >>> class_count(torch.tensor([0, 2]), None)
+        3
+    """
+    largest = int(targets.max())
+    if num_classes is None:
+        return largest + 1
+    if largest >= num_classes:
+        raise ValueError(f"num_classes must exceed every target, but got {num_classes} and a target {largest}")
+    return num_classes

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_features, check_labelled
+from ssl_modules.evaluation.checks import check_features, check_labelled, class_count
 
 
 @torch.no_grad()
@@ -59,11 +59,7 @@ def knn_scores(
         raise ValueError(f"temperature must be positive, or None for equal votes, but got {temperature}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be >= 1, but got {chunk_size}")
-    largest = int(bank_targets.max())
-    if num_classes is None:
-        num_classes = largest + 1
-    if largest >= num_classes:
-        raise ValueError(f"num_classes must exceed every bank target, but got {num_classes} and a target {largest}")
+    num_classes = class_count(bank_targets, num_classes)
 
     bank = _normalize(bank).T  # [D, N]
     scores = []

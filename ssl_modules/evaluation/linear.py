@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_labelled
+from ssl_modules.evaluation.checks import check_labelled, class_count
 
 
 @torch.no_grad()
@@ -43,11 +43,7 @@ def ridge_classifier(
         raise ValueError("features must hold at least one sample, but got none")
     if penalty <= 0:
         raise ValueError(f"penalty must be positive, but got {penalty}")
-    largest = int(targets.max())
-    if num_classes is None:
-        num_classes = largest + 1
-    if largest >= num_classes:
-        raise ValueError(f"num_classes must exceed every target, but got {num_classes} and a target {largest}")
+    num_classes = class_count(targets, num_classes)
 
     count, dim = features.shape
     x = features.to("cpu" if features.device.type == "mps" else features.device, torch.float64)  # mps has no float64

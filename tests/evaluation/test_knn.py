@@ -73,7 +73,7 @@ def test_equal_votes_are_split_evenly():
         ({"k": 6}, r"k must be in \[1, 5\].* got 6"),
         ({"k": 0}, "k must be in"),
         ({"temperature": 0.0}, "temperature must be positive"),
-        ({"num_classes": 2}, "num_classes must exceed every bank target, but got 2 and a target 2"),
+        ({"num_classes": 2}, "num_classes must exceed every target, but got 2 and a target 2"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"bank": torch.full((5, 3), float("nan"))}, "bank: 5 of 5 features hold NaN"),
         ({"queries": torch.full((5, 3), float("inf"))}, "queries: 5 of 5"),

@@ -3,26 +3,12 @@
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-)
-
-from ssl_modules.distributed import rank, world_size
-from ssl_modules.seeds import derive_generator
 
 Features = str | Callable[[Any, Any], Tensor] | None
 Prepare = Callable[[Any], tuple[Any, Tensor]] | None
@@ -63,10 +49,9 @@ def features_and_targets(
     *,
     features: Features = None,
     prepare: Prepare = None,
-    level: int | None = None,
     precision: Any = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features and classes of one batch of a loader.
+    """Features and targets of one batch of a loader.
 
     Args:
         module: any module, on its device.
@@ -74,15 +59,14 @@ def features_and_targets(
         features: None for ``module(images)``; the dotted name of a submodule whose output in ``module(images)`` is
             taken; or a function ``(module, images) -> features``.
         prepare: batch to ``(images, targets)``, as the module expects them; None takes the first two of a tuple.
-        level: column of targets ``[N, levels]``.
         precision: a Trainer's ``precision_plugin``, so that the module computes as in training; None for as it is.
 
     Returns:
-        ``[N, D]`` in float32 or better, and ``[N]`` integers, both on the module's device.
+        ``[N, D]`` in float32 or better, and the targets, integers ``[N, ...]``, both on the module's device.
 
     Raises:
         ValueError: names the argument that mends it: ``train``/``test`` for a loader without labels, ``prepare`` for
-            batches the module can't take, ``features`` for an output that is no vector, ``level`` for targets.
+            batches the module can't take, ``features`` for an output that is no vector.
 
     Example:
         >>> batch = torch.ones(4, 1, 2, 2), torch.arange(4)
@@ -90,17 +74,10 @@ def features_and_targets(
         torch.Size([4, 4])
     """
     images, targets = _prepared(batch, prepare)
-    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     if targets.is_floating_point():
         raise ValueError(f"targets must be class indices, but got {targets.dtype}; give prepare= to make them so")
     images, targets = move_data_to_device(images, device), targets.to(device)
-    if targets.ndim == 2 and level is not None and -targets.shape[1] <= level < targets.shape[1]:
-        targets = targets[:, level]
-    elif targets.ndim != 1 or level is not None:
-        raise ValueError(
-            f"level={level} does not fit targets of shape {list(targets.shape)}: give level= a column of targets "
-            "[N, levels], and None for targets [N]; for other targets give prepare="
-        )
     if not callable(features) and _is_uint8_for_float(module, images):
         raise ValueError(
             f"{type(module).__name__} has floating-point weights but the loader delivers uint8 images; "
@@ -124,6 +101,35 @@ def features_and_targets(
     return output.to(torch.promote_types(output.dtype, torch.float32)), targets
 
 
+def classes(targets: Tensor, level: int | None) -> Tensor:
+    """The classes ``[N]`` of targets ``[N]``, or those of one level of targets ``[N, levels]``.
+
+    Args:
+        targets: as a loader delivers them.
+        level: the column of targets ``[N, levels]``; None for targets ``[N]``.
+
+    Raises:
+        ValueError: if the two do not fit.
+
+    Example:
+        >>> classes(torch.tensor([[7, 1], [4, 0]]), level=1)
+        tensor([1, 0])
+    """
+    if targets.ndim == 2 and level is not None and -targets.shape[1] <= level < targets.shape[1]:
+        return targets[:, level]
+    if targets.ndim != 1 or level is not None:
+        raise ValueError(
+            f"level={level} does not fit targets of shape {list(targets.shape)}: give level= a column of targets "
+            "[N, levels], and None for targets [N]; for other targets give prepare="
+        )
+    return targets
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device of a module's first parameter; the CPU if it has none."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
 def find_submodule(module: nn.Module, name: str) -> nn.Module:
     """The submodule of a dotted name.
 
@@ -141,113 +147,6 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
             f"features={name!r} is no submodule of {type(module).__name__}; near matches: {', '.join(near)}"
         )
     return parts[name]
-
-
-def shared_batches(loader: Any, size: int | None = None) -> Iterator[tuple[int, Any]]:
-    """The batches that fall to this process, each with its number; over all processes every sample comes once.
-
-    A ``DataLoader`` over a map-style data set is read through its data set and ``collate_fn``, in the data set's order:
-    not shuffled, nothing dropped, not split by a ``DistributedSampler``. ``size`` samples of it are a fixed random
-    choice. Process r takes the batches r, r + world, ... whatever its loader's sampler says. Anything else (an
-    iterable data set, a sampler of one's own) is iterated as it is, and must give every process the same.
-
-    Args:
-        loader: any iterable of batches.
-        size: the most samples to read; None for all. Of an iterable the first ones; it may read a little more.
-
-    Raises:
-        ValueError: if the loader is split among the processes by a sampler that can't be undone.
-
-    Example:
-        >>> loader = DataLoader(range(5), batch_size=2, shuffle=True, drop_last=True)
-        >>> [(number, batch.tolist()) for number, batch in shared_batches(loader)]
-        [(0, [0, 1]), (1, [2, 3]), (2, [4])]
-    """
-    indices = _indices(loader, size)
-    if indices is None:
-        yield from islice(enumerate(loader), rank(), None, world_size())
-    else:
-        batches = _batches(indices, loader.batch_sampler.batch_size)[rank() :: world_size()]
-        for step, batch in enumerate(_reader(loader, batches)):
-            yield rank() + step * world_size(), batch
-
-
-def endless_batches(loader: Any, size: int | None = None, start: int = 0) -> Iterator[Any]:
-    """The batches of this process for stochastic steps, without end, in a new fixed order on each pass.
-
-    Args:
-        loader: as in :func:`shared_batches`; a loader iterated as it is starts at its head whatever ``start`` says.
-        size: the most samples to use; ignored for a loader iterated as it is.
-        start: number of steps already made.
-
-    Example:
-        >>> loader = DataLoader(range(4), batch_size=2)
-        >>> steps = list(islice(endless_batches(loader), 4))
-        >>> torch.equal(steps[3], next(endless_batches(loader, start=3)))
-        True
-        >>> sorted(torch.cat(steps[:2]).tolist())
-        [0, 1, 2, 3]
-    """
-    indices = _indices(loader, size)
-    while indices is None:
-        was_empty = True
-        for batch in islice(loader, rank(), None, world_size()):
-            was_empty = False
-            yield batch
-        if was_empty:
-            raise ValueError("train= delivers no batches, or none a second time; give a loader, not a generator")
-    order = torch.tensor(indices)
-    per_pass = -(-len(_batches(indices, loader.batch_sampler.batch_size)) // world_size())
-    number, offset = divmod(start, per_pass)
-    while True:
-        shuffled = order[torch.randperm(len(order), generator=derive_generator("probe", number))].tolist()
-        batches = _batches(shuffled, loader.batch_sampler.batch_size)
-        own = [batches[(step * world_size() + rank()) % len(batches)] for step in range(offset, per_pass)]
-        yield from _reader(loader, own)
-        number, offset = number + 1, 0
-
-
-def is_rereadable(loader: Any) -> bool:
-    """Whether a loader's samples can be read without iterating over the loader itself.
-
-    Example:
-        >>> is_rereadable(DataLoader(range(3))), is_rereadable([torch.zeros(1)])
-        (True, False)
-    """
-    return _indices(loader, None) is not None
-
-
-def gather_in_order(features: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of all processes, of any number each, sorted by ``order``; the same in every process.
-
-    Args:
-        features: ``[N, D]``; a process without samples may give ``[0, 0]``.
-        targets: ``[N]``.
-        order: ``[N]``, int64, distinct over all processes.
-
-    Example:
-        >>> gather_in_order(torch.tensor([[3.0], [1.0]]), torch.tensor([3, 1]), torch.tensor([8, 2]))
-        (tensor([[1.],
-                [3.]]), tensor([1, 3]))
-    """
-    if world_size() > 1:
-        sizes = [torch.zeros(2, dtype=torch.long, device=features.device) for _ in range(world_size())]
-        dist.all_gather(sizes, torch.tensor(features.shape, device=features.device))
-        rows, dim = torch.stack(sizes).amax(dim=0).tolist()
-        if len(features) == 0:
-            features = features.new_zeros(0, dim)
-        counts = [int(size[0]) for size in sizes]
-        features, targets, order = (_gather(rows_of, rows, counts) for rows_of in (features, targets, order))
-    by_order = order.argsort()
-    return features[by_order], targets[by_order]
-
-
-def _gather(values: Tensor, rows: int, counts: list[int]) -> Tensor:
-    padded = values.new_zeros(rows, *values.shape[1:])
-    padded[: len(values)] = values
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def _prepared(batch: Any, prepare: Prepare) -> tuple[Any, Tensor]:
@@ -299,46 +198,3 @@ def _output(module: nn.Module, images: Any, features: Features) -> Any:
             "give a function (module, images) -> tensor"
         )
     return outputs[0]
-
-
-def _indices(loader: Any, size: int | None) -> list[int] | None:
-    """The samples of a loader in the data set's order, at most ``size``; None where the loader alone knows them."""
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-        return None
-    if type(loader.batch_sampler) is not BatchSampler:
-        return None
-    sampler, total = loader.batch_sampler.sampler, len(loader.dataset)  # type: ignore[arg-type]
-    if isinstance(sampler, SubsetRandomSampler):
-        indices = torch.tensor(sorted(sampler.indices))
-    elif (
-        (isinstance(sampler, SequentialSampler) and len(sampler) == total)
-        or (isinstance(sampler, RandomSampler) and not sampler.replacement and sampler.num_samples == total)
-        or (isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset)
-    ):
-        indices = torch.arange(total)
-    elif isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
-        raise ValueError(
-            f"the loader is split among {sampler.num_replicas} processes by {type(sampler).__name__}; "
-            "give the probe loaders of its own, not split: train= and test="
-        )
-    else:
-        return None
-    if size is not None and size < len(indices):
-        chosen = torch.randperm(len(indices), generator=derive_generator("probe", "bank"))[:size]
-        indices = indices[chosen.sort().values]
-    return indices.tolist()
-
-
-def _batches(indices: list[int], batch_size: int) -> list[list[int]]:
-    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-
-
-def _reader(loader: DataLoader, batches: list[list[int]]) -> DataLoader:
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=batches,
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-    )

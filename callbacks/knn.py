@@ -24,6 +24,8 @@ class OnlineKNNProbe(OnlineProbe):
     ``val_dataloader()``. The images should not be augmented. Loaders of map-style data sets are read in the data set's
     order, whole: without shuffling, dropping or splitting, whatever ``limit_*_batches`` say; ``fast_dev_run`` reads
     that number of batches, with k no larger than what they hold. Any number of processes gives the same values.
+    Probes of one Trainer with the same loader objects or datamodule, ``features``, ``prepare`` and ``bank_size`` send
+    the images through the module once for all of them, and keep no features for longer.
 
     Hooks: ``on_train_start`` tries one batch; ``on_validation_epoch_end`` (not in the sanity check) judges, or
     ``on_train_epoch_end`` where the Trainer runs no validation loop.
@@ -65,7 +67,7 @@ class OnlineKNNProbe(OnlineProbe):
         features: str | Callable[[Any, Any], Tensor] | None = None,
         prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
         level: int | None = None,
-        bank_size: int | None = 10_000,
+        bank_size: int | None = 5_000,
         k: int = 20,
         temperature: float | None = 0.07,
         every_n_epochs: int = 1,

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from ssl_modules.callbacks.features import endless_batches, undisturbed
+from ssl_modules.callbacks.batches import endless_batches
+from ssl_modules.callbacks.features import undisturbed
 from ssl_modules.callbacks.probe import Labelled, OnlineProbe
 from ssl_modules.distributed import total
 from ssl_modules.evaluation.linear import ridge_classifier
@@ -67,7 +68,7 @@ class OnlineLinearProbe(OnlineProbe):
         features: str | Callable[[Any, Any], Tensor] | None = None,
         prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
         level: int | None = None,
-        bank_size: int | None = 10_000,
+        bank_size: int | None = 5_000,
         fit: Literal["ridge", "sgd"] = "ridge",
         penalty: float = 1e-2,
         learning_rate: float = 1e-3,

@@ -4,24 +4,22 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from ssl_modules.callbacks.batches import is_rereadable, shared_batches
 from ssl_modules.callbacks.features import (
     Features,
     Prepare,
+    classes,
     features_and_targets,
     find_submodule,
-    gather_in_order,
-    is_rereadable,
-    shared_batches,
     undisturbed,
 )
-from ssl_modules.distributed import world_size
+from ssl_modules.callbacks.shared import SharedFeatures, shared_features
 from ssl_modules.evaluation.accuracy import top_k_accuracy
 from ssl_modules.evaluation.checks import check_labelled
 
@@ -78,6 +76,7 @@ class OnlineProbe(Callback):
         self.every_n_epochs = every_n_epochs
         self.name = name
         self.result: dict[str, int | float | str | None] | None = None
+        self.shared = SharedFeatures()
         self._loaders: dict[str, Any] = {}
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
@@ -95,7 +94,10 @@ class OnlineProbe(Callback):
         Raises:
             ValueError: if the probe has no data, or they do not fit the module.
         """
-        return self._evaluate(module, None)
+        try:
+            return self._evaluate(module, None)
+        finally:
+            self.shared.clear()
 
     @property
     def state_key(self) -> str:
@@ -117,6 +119,7 @@ class OnlineProbe(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Looks for the data anew in each run, and forgets the results of another one; a resume comes after it."""
         self._loaders = {}
+        self.shared = SharedFeatures()
         if stage == "fit" and trainer.current_epoch == 0:
             self.load_state_dict({"result": None})
 
@@ -139,17 +142,33 @@ class OnlineProbe(Callback):
         if not _validates(trainer):
             self._run_if_due(trainer, pl_module)
 
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judges in ``Trainer.test`` as well, where the probe has training data of its own or a datamodule's."""
+        if self.train is not None or (self.datamodule or getattr(trainer, "datamodule", None)) is not None:
+            self._run_if_due(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Frees the features, which all have seen by now."""
+        self.shared.clear()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Frees the features."""
+        self.shared.clear()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Frees the features of the last epoch's end."""
+        self.shared.clear()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Frees the features."""
+        self.shared.clear()
+
     def _classify(self, queries: Tensor, bank: Callable[[], Labelled], fast_dev_run: bool) -> Tensor:
         """Scores ``[Q, classes]``; ``bank()`` computes the labelled training features."""
         raise NotImplementedError
 
     def _protocol(self) -> dict[str, int | float | str | None]:
         raise NotImplementedError
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judges in ``Trainer.test`` as well, where the probe has training data of its own or a datamodule's."""
-        if self.train is not None or (self.datamodule or getattr(trainer, "datamodule", None)) is not None:
-            self._run_if_due(trainer, pl_module)
 
     def _run_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not self._is_due(trainer):
@@ -172,47 +191,41 @@ class OnlineProbe(Callback):
         """The epoch it last judged in."""
         return -1 if self.result is None else int(self.result["epoch"] or 0)
 
+    @torch.no_grad()
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
         train, test = self._find_loader("train", trainer), self._find_loader("test", trainer)
-        with undisturbed(module):
-            queries, targets = self._read("test", module, test, None, trainer)
-            fast_dev_run = trainer is not None and bool(trainer.fast_dev_run)
-            scores = self._classify(
-                queries, lambda: self._read("train", module, train, self.bank_size, trainer), fast_dev_run
-            )
+        queries, targets = self._read("test", module, test, None, trainer)
+        fast_dev_run = trainer is not None and bool(trainer.fast_dev_run)
+        scores = self._classify(
+            queries, lambda: self._read("train", module, train, self.bank_size, trainer), fast_dev_run
+        )
         missing = int(targets.max()) + 1 - scores.shape[1]  # classes that only the test set has: never guessed
         scores = F.pad(scores, (0, max(missing, 0)), value=-torch.inf)
         guesses = (1, 5) if scores.shape[1] > 5 else (1,)
         return {f"{self.name}/{self.kind}_top{k}": top_k_accuracy(scores, targets, k) for k in guesses}
 
     def _read(self, which: str, module: nn.Module, loader: Any, size: int | None, trainer: Any) -> Labelled:
-        """Features and classes of a loader's samples, the same in every process, in the same order as in one."""
-        limit = trainer.fast_dev_run if trainer is not None and trainer.fast_dev_run else None
-        features, targets, order, count = [], [], [], 0
-        for number, batch in shared_batches(loader, size):
-            if (size is not None and count >= size) or (limit is not None and number >= limit):
-                break
-            batch_features, batch_targets = self._of_batch(module, batch, trainer)
-            features.append(batch_features)
-            targets.append(batch_targets)
-            order.append((number << 32) + torch.arange(len(batch_targets), device=batch_targets.device))
-            count += len(batch_targets)
-        if not features:
-            parameter = next(module.parameters(), torch.zeros(0))
-            dtype = torch.promote_types(parameter.dtype, torch.float32)
-            features = [torch.zeros(0, 0, device=parameter.device, dtype=dtype)]
-            targets = order = [torch.zeros(0, device=parameter.device, dtype=torch.long)]
-        gathered, labels = gather_in_order(torch.cat(features), torch.cat(targets).long(), torch.cat(order))
-        if len(labels) == 0:
+        """Features and classes of a loader's samples."""
+        features, targets = shared_features(trainer, self.shared).read(
+            module,
+            loader,
+            size=size,
+            batches=(trainer.fast_dev_run or None) if trainer is not None else None,
+            features=self.features,
+            prepare=self.prepare,
+            precision=_precision(trainer),
+        )
+        if len(targets) == 0:
             raise ValueError(f"{self.name}: the {which} loader delivers no samples; give the probe {which}=")
-        check_labelled(f"{self.name}, {which} data", gathered[:size], labels[:size])
-        return gathered[:size], labels[:size]
+        labels = classes(targets, self.level)
+        check_labelled(f"{self.name}, {which} data", features, labels)
+        return features, labels
 
     def _of_batch(self, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
-        precision = None if trainer is None else trainer.precision_plugin
-        return features_and_targets(
-            module, batch, features=self.features, prepare=self.prepare, level=self.level, precision=precision
+        features, targets = features_and_targets(
+            module, batch, features=self.features, prepare=self.prepare, precision=_precision(trainer)
         )
+        return features, classes(targets, self.level)
 
     def _try(self, module: nn.Module, loader: Any, trainer: Trainer) -> None:
         with undisturbed(module):
@@ -231,11 +244,8 @@ class OnlineProbe(Callback):
             return self.train if which == "train" else self.test
         data = self.datamodule or (trainer.datamodule if trainer else None)
         if data is not None:
-            if not self._loaders and (trainer is None or data is not trainer.datamodule):
-                _set_up(data)
-            usual = "train_dataloader" if which == "train" else "val_dataloader"
-            hook = getattr(data, f"probe_{which}_dataloader", getattr(data, usual))
-            return self._one(which, hook())
+            is_trainers = trainer is not None and data is trainer.datamodule
+            return self._one(which, shared_features(trainer, self.shared).loader(data, which, set_up=not is_trainers))
         if trainer is None:
             raise ValueError(f"{self.name} has no data: give it labelled loaders, train= and test=, or datamodule=")
         loader = self._one(which, trainer.train_dataloader if which == "train" else trainer.val_dataloaders)
@@ -265,10 +275,5 @@ def _validates(trainer: Trainer) -> bool:
     return trainer.enable_validation and not is_empty
 
 
-def _set_up(data: LightningDataModule) -> None:
-    # As the Trainer does it: one process downloads, all wait, all read.
-    if world_size() == 1 or dist.get_node_local_rank(fallback_rank=dist.get_rank()) == 0:
-        data.prepare_data()
-    if world_size() > 1:
-        dist.barrier()
-    data.setup("fit")
+def _precision(trainer: Any) -> Any:
+    return None if trainer is None else trainer.precision_plugin

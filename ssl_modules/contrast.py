@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 Rows = slice | Tensor
+NOBODY = -2  # matches no id, not even another -1
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,11 @@ class Relation:
 
     def __getitem__(self, rows: Rows) -> Tensor:
         anchors = self.anchor_ids[rows]  # [R, levels]
-        ranks = torch.zeros(anchors.shape[0], self.shape[1], dtype=torch.int8, device=anchors.device)
-        for level in reversed(range(anchors.shape[1])):  # the finest level last: it has the last word
-            anchor, candidate = anchors[:, level, None], self.candidate_ids[None, :, level]
-            ranks.masked_fill_((anchor == candidate) & (anchor >= 0), level + 1)
+        anchors = anchors.masked_fill(anchors < 0, NOBODY)
+        levels = anchors.shape[1]
+        ranks = (anchors[:, -1:] == self.candidate_ids[:, -1]).to(torch.int8) * levels
+        for level in reversed(range(levels - 1)):  # the finest level last: it has the last word
+            ranks.masked_fill_(anchors[:, level, None] == self.candidate_ids[:, level], level + 1)
         if self.excluded is not None:
             ranks.scatter_(1, self.excluded[rows], -1)
         return ranks

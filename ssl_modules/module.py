@@ -68,6 +68,9 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         std: per channel; None = the pretrained weights' own, else 1.
         small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
         pretrained: whether timm loads its pretrained weights.
+        channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
+            with; None = for timm's and torchvision's convolutional networks.
+        compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
         optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``.
         reference_batch_size: images per optimiser step, over all processes, that the learning rate is given for; it
             is scaled in proportion to the actual number. None = the learning rate is taken as it is.
@@ -108,6 +111,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         std: Sequence[float] | None = None,
         small_stem: bool | None = None,
         pretrained: bool = False,
+        channels_last: bool | None = None,
+        compile: bool = False,
         optimizer: OptimizerFactory,
         reference_batch_size: int | None = None,
         warmup: float = 0.1,
@@ -128,6 +133,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             std=std,
             small_stem=small_stem,
             pretrained=pretrained,
+            channels_last=channels_last,
+            compile=compile,
         )
         self.extraction = _aspect("extraction", extraction, Extraction)
         if hasattr(self.extraction, "heads"):

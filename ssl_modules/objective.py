@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from ssl_modules.contrast import Contrast
 from ssl_modules.distributed import total, world_size
 from ssl_modules.losses.base import Loss, full_precision
+from ssl_modules.similarities import Dot, InnerProduct
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
@@ -89,19 +90,18 @@ def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
     """
     hits = []
     for c in contrasts:
-        for rows in _blocks(c.relation.shape, None):
-            relation = c.relation[rows]
-            with torch.autocast(c.anchors.device.type, enabled=False):
-                scores = similarity(full_precision(c.anchors[rows]), full_precision(c.candidates))
-            best = scores.masked_fill(relation < 0, -torch.inf).argmax(dim=1, keepdim=True)
-            hits.append(relation.gather(1, best) > 0)
+        with torch.autocast(c.anchors.device.type, enabled=False):
+            compare, anchors, candidates, _ = _embedded(c, similarity)
+            for rows in _blocks(c.relation.shape, None):
+                relation = c.relation[rows]
+                best = compare(anchors[rows], candidates).masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
+                hits.append(relation.gather(1, best) > 0)
     return torch.cat(hits).float().mean()
 
 
 def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block: int | None) -> Tensor:
     with torch.autocast(c.anchors.device.type, enabled=False):
-        anchors, candidates = full_precision(c.anchors), full_precision(c.candidates)
-        reference = None if c.reference is None else full_precision(c.reference)
+        compare, anchors, candidates, reference = _embedded(c, similarity)
         blocks = list(_blocks(c.relation.shape, anchor_block))
         whole = c.relation[blocks[0]] if len(blocks) == 1 else None
 
@@ -112,12 +112,22 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
         counts = total(counts).to(anchors.dtype) / world_size()
 
         def share(a: Tensor, c_: Tensor, rows: slice) -> Tensor:
-            reference_scores = None if reference is None else similarity(reference[rows], c_)
-            return loss.partial(similarity(a, c_), relation(rows), reference_scores, counts)
+            reference_scores = None if reference is None else compare(reference[rows], c_)
+            return loss.partial(compare(a, c_), relation(rows), reference_scores, counts)
 
         if len(blocks) == 1:
             return share(anchors, candidates, blocks[0])
         return _InBlocks.apply(anchors, candidates, share, blocks)
+
+
+def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, Tensor, Tensor | None]:
+    """What is left of a similarity when all that concerns one vector alone is done; anchors, candidates, reference."""
+    embed, compare = full_precision, similarity
+    # A subclass may have a forward of its own.
+    if isinstance(similarity, InnerProduct) and type(similarity).forward is InnerProduct.forward:
+        embed, compare = lambda x: similarity.embed(full_precision(x)), Dot()
+    reference = None if c.reference is None else embed(c.reference)
+    return compare, embed(c.anchors), embed(c.candidates), reference
 
 
 def _blocks(shape: torch.Size, anchor_block: int | None) -> Iterator[slice]:

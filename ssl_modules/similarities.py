@@ -4,7 +4,6 @@ A similarity is geometry alone. Temperature and clipping belong to the loss.
 """
 
 from abc import ABC, abstractmethod
-from math import sqrt
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +19,29 @@ class Similarity(Configurable, nn.Module, ABC):
         """Scores ``[A, C]`` of anchors ``[A, D]`` and candidates ``[C, D]``."""
 
 
-class Dot(Similarity):
+class InnerProduct(Similarity):
+    """Inner product of what :meth:`embed` makes of each vector alone; all similarities of this package are such.
+
+    A subclass writes ``embed``. It is computed once per vector, however many blocks of scores are made of it.
+
+    Example:
+        >>> import torch
+        >>> class Signs(InnerProduct):
+        ...     def embed(self, x):
+        ...         return x.sign()
+        >>> Signs()(torch.tensor([[0.3, -2.0]]), torch.tensor([[1.0, 1.0], [5.0, -5.0]])).tolist()
+        [[0.0, 2.0]]
+    """
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Vectors ``[N, D]`` whose inner products are the scores."""
+        return x
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.embed(x) @ self.embed(y).T
+
+
+class Dot(InnerProduct):
     """Inner product <x, y>.
 
     Example:
@@ -29,11 +50,8 @@ class Dot(Similarity):
         tensor([[11.]])
     """
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x @ y.T
 
-
-class ScaledDot(Similarity):
+class ScaledDot(InnerProduct):
     """Inner product over the root of the dimension, <x, y> / sqrt(D): of order 1 for unit-variance channels.
 
     Example:
@@ -42,11 +60,11 @@ class ScaledDot(Similarity):
         tensor([[2.]])
     """
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return (x / sqrt(x.shape[1])) @ y.T
+    def embed(self, x: Tensor) -> Tensor:
+        return x / x.shape[1] ** 0.25
 
 
-class Cosine(Similarity):
+class Cosine(InnerProduct):
     """Cosine of the angle, <x, y> / (|x| |y|), in [-1, 1].
 
     Args:
@@ -67,10 +85,7 @@ class Cosine(Similarity):
             raise ValueError(f"eps: expected a positive number, got {eps}")
         self.eps = eps
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._unit(x) @ self._unit(y).T
-
-    def _unit(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         # A gradient of 1 / eps would overflow on its way back through half precision.
         x = x.masked_fill(x.detach().norm(dim=1, keepdim=True) < self.eps, 0)
         return F.normalize(x, dim=1, eps=self.eps)

@@ -382,9 +382,15 @@ def test_validation_views_are_the_same_at_every_time():
 
 
 def test_the_share_is_found_in_full_precision_under_autocast():
-    module = build()
     seen = []
-    module.similarity.register_forward_hook(lambda _, __, scores: seen.append(scores.dtype))
+
+    class Watched(Cosine):
+        def forward(self, x, y):
+            scores = super().forward(x, y)
+            seen.append(scores.dtype)
+            return scores
+
+    module = build(similarity=Watched())
     data = DataLoader(TensorDataset(pixels()), batch_size=8)
     trainer(precision="bf16-mixed").validate(module, data, verbose=False)
     assert set(seen) == {torch.float32}

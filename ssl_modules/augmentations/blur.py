@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_modules.augmentations.operation import Operation, chance, check_probability, check_range, per_image, uniform
+from ssl_modules.augmentations.operation import (
+    Operation,
+    chance,
+    change_chosen,
+    check_probability,
+    check_range,
+    per_image,
+    uniform,
+)
 
 
 class BlurParameters(NamedTuple):
@@ -49,24 +57,32 @@ class GaussianBlur(Operation):
         return BlurParameters(chance(self.p, images, generator), uniform(*self.sigma, images, generator))
 
     def transform(self, images: Tensor, parameters: BlurParameters) -> Tensor:
-        """Two one-dimensional convolutions in which every image has its own kernel."""
-        n, channels, height, width = images.shape
+        """Blurs the chosen images, each with its own kernel."""
+        height, width = images.shape[2:]
         size = self.kernel_size or default_kernel_size(min(height, width))
         radius = size // 2
         if radius >= min(height, width):
             raise ValueError(
                 f"kernel_size: images of {height} x {width} can't be reflected by {radius} pixels; lower it"
             )
-        offset = torch.arange(size, device=images.device) - radius
-        kernel = torch.exp(-0.5 * (offset / parameters.sigma[:, None]) ** 2)  # [N, size]
-        kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)  # [N ch, size]
+        return change_chosen(images, parameters.applied, lambda some, rows: _blur(some, parameters.sigma[rows], radius))
 
-        blurred = F.pad(images, (radius, radius, radius, radius), mode="reflect").flatten(0, 1)[
-            None
-        ]  # [1, N ch, H', W']
-        blurred = F.conv2d(blurred, kernel[:, None, :, None], groups=n * channels)  # [1, N ch, H, W']
-        blurred = F.conv2d(blurred, kernel[:, None, None, :], groups=n * channels)  # [1, N ch, H, W]
-        return torch.where(per_image(parameters.applied), blurred.view_as(images).clamp(0, 1), images)
+
+def _blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Weighted sums of shifted images, first along the columns, then along the rows."""
+    distance = torch.arange(radius + 1, device=images.device)
+    weights = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)  # [N, radius + 1]
+    weights = weights / (2 * weights.sum(1, keepdim=True) - 1)
+    images = F.pad(images, (radius, radius, radius, radius), mode="reflect")
+    for axis in (3, 2):
+        size = images.shape[axis] - 2 * radius
+        centre, *others = (per_image(weight) for weight in weights.unbind(1))
+        blurred = images.narrow(axis, radius, size) * centre
+        for shift, weight in enumerate(others, start=1):
+            both = images.narrow(axis, radius - shift, size) + images.narrow(axis, radius + shift, size)
+            blurred.addcmul_(both, weight)
+        images = blurred
+    return images.clamp_(0, 1)
 
 
 def default_kernel_size(side: int) -> int:

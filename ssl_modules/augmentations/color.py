@@ -8,11 +8,14 @@ from torch import Tensor
 from ssl_modules.augmentations.operation import (
     ChoiceParameters,
     Operation,
+    Rows,
     chance,
+    change_chosen,
     check_probability,
-    per_image,
     uniform,
 )
+
+LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision (ITU-R BT.601)
 
 
 class DropParameters(NamedTuple):
@@ -43,7 +46,9 @@ class RandomGrayscale(Operation):
 
     def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
         """Turns the chosen images gray."""
-        return torch.where(per_image(parameters.applied), gray(images), images)
+        if not is_rgb(images):
+            return images
+        return change_chosen(images, parameters.applied, lambda some, _: gray(some).expand_as(some))
 
 
 class RandomSolarize(Operation):
@@ -71,8 +76,10 @@ class RandomSolarize(Operation):
 
     def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
         """Inverts the bright pixels of the chosen images."""
-        inverted = per_image(parameters.applied) & (images >= self.threshold)
-        return torch.where(inverted, 1 - images, images)
+        return change_chosen(images, parameters.applied, self._solarize)
+
+    def _solarize(self, images: Tensor, rows: Rows) -> Tensor:
+        return torch.where(images >= self.threshold, 1 - images, images)
 
 
 class ColorDrop(Operation):
@@ -121,4 +128,4 @@ def gray(images: Tensor) -> Tensor:
     if not is_rgb(images):
         return images
     red, green, blue = images.split(1, 1)
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
+    return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])

@@ -1,11 +1,14 @@
 """What all operations share: parameters drawn once per image, then one deterministic change of the whole batch."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ssl_modules.configurable import Configurable
+
+Rows = slice | Tensor
 
 
 class Operation(Configurable, nn.Module):
@@ -39,9 +42,17 @@ class Operation(Configurable, nn.Module):
             generator: Source of all randomness, on the images' device; None is PyTorch's global one.
 
         Returns:
-            Tensors whose first axis is the N images.
+            A tensor whose first axis is the N images, a NamedTuple of such, or None.
         """
         raise NotImplementedError
+
+    def alike(self, parameters: Any) -> Tensor | None:
+        """A number for each image, [N]: those of one number are faster together. None where it doesn't matter.
+
+        Args:
+            parameters: What :meth:`draw` returns.
+        """
+        return None
 
     def transform(self, images: Tensor, parameters: Any) -> Tensor:
         """Changes the images as the parameters say.
@@ -90,6 +101,16 @@ def to_float(images: Tensor) -> Tensor:
         >>> to_float(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
         tensor([[[[0.0000, 0.2000, 1.0000]]]])
     """
+    check_images(images)
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+
+
+def check_images(images: Tensor) -> None:
+    """Raises unless images are [N, ch, H, W], uint8 or float; see :func:`to_float`.
+
+    Example:
+        >>> check_images(torch.zeros(1, 3, 8, 8))
+    """
     if not isinstance(images, Tensor):
         raise TypeError(
             f"images: expected a tensor, but got {type(images).__name__}; collate or stack the images first"
@@ -103,13 +124,10 @@ def to_float(images: Tensor) -> Tensor:
         raise ValueError(
             f"images: expected at least one image, but got shape {tuple(images.shape)}; drop empty batches"
         )
-    if images.dtype == torch.uint8:
-        return images.float() / 255
-    if not images.is_floating_point():
+    if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(
             f"images: expected uint8, or float in [0, 1], but got {images.dtype}; use images.to(torch.uint8)"
         )
-    return images.float()
 
 
 def uniform(low: float, high: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -125,6 +143,51 @@ def chance(p: float, images: Tensor, generator: torch.Generator | None) -> Tenso
 def per_image(values: Tensor) -> Tensor:
     """[N] values as [N, 1, 1, 1], to meet images."""
     return values.view(-1, 1, 1, 1)
+
+
+def change_chosen(
+    images: Tensor, chosen: Tensor, change: Callable[[Tensor, Rows], Tensor], *, cheap: bool = False
+) -> Tensor:
+    """The images, of which the chosen ones are changed and the others exactly as they were.
+
+    Args:
+        images: [N, ch, H, W]; not changed in place.
+        chosen: Which images change, bool [N].
+        change: Function of ``(images[rows], rows)``, where ``rows`` index the chosen images, or all of them.
+        cheap: Whether to change them all costs less than to pick the chosen ones out.
+
+    Example:
+        >>> change_chosen(torch.ones(2, 1, 1, 1), torch.tensor([True, False]), lambda some, rows: 0 * some).flatten()
+        tensor([0., 1.])
+    """
+    everything = slice(None)
+    if images.device.type == "cpu":  # elsewhere the processor would have to wait for the answer
+        rows = chosen.nonzero()[:, 0]
+        if len(rows) == 0:
+            return images
+        if len(rows) == len(images):
+            return change(images, everything)
+        if not cheap:
+            return images.index_copy(0, rows, change(images.index_select(0, rows), rows))
+    return torch.lerp(images, change(images, everything), per_image(chosen.to(images.dtype)))
+
+
+def rows_of(parameters: Any, rows: Rows) -> Any:
+    """The parameters of some images.
+
+    Args:
+        parameters: What :meth:`Operation.draw` returns.
+        rows: Of the images.
+
+    Example:
+        >>> rows_of(ChoiceParameters(torch.tensor([True, False])), slice(1, 2))
+        ChoiceParameters(applied=tensor([False]))
+    """
+    if parameters is None:
+        return None
+    if isinstance(parameters, Tensor):
+        return parameters[rows]
+    return type(parameters)(*(rows_of(values, rows) for values in parameters))
 
 
 def check_probability(p: float) -> float:

@@ -1,11 +1,15 @@
 """Aspect 1: augmentations, which turn a batch of images into V batches of views."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.augmentations.operation import Operation, to_float
+from ssl_modules.augmentations.operation import Operation, Rows, check_images, rows_of, to_float
 from ssl_modules.configurable import Configurable
 
+PORTION = 3 * 2**17  # numbers in the images that go through the operations together: 1.5 MiB
 ROUNDING = 1e-3  # float images that were resized may leave [0, 1] by this much
 
 
@@ -15,9 +19,11 @@ class Augmentation(Configurable, nn.Module):
     Attributes:
         sizes: For each view, the side in pixels of the image it is made from; None where that is the input's own size.
             A view cut into patches counts with the side of the image that is cut.
+        takes_uint8: Whether :meth:`make_views` takes uint8 images as they are, otherwise as float32.
     """
 
     sizes: tuple[int | None, ...]
+    takes_uint8 = False
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
         """Makes the views of images [N, ch, H, W], float32 in [0, 1]."""
@@ -37,15 +43,18 @@ class Augmentation(Configurable, nn.Module):
             TypeError: if the images are no tensor, or neither uint8 nor float.
             ValueError: if the images have another rank, hold no pixel or leave [0, 1], or the generator is elsewhere.
         """
-        pixels = to_float(images)
-        if images.is_floating_point():
-            pixels = _in_range(pixels)
+        check_images(images)
         if generator is not None and generator.device.type != images.device.type:
             raise ValueError(
                 f"generator: it is on {generator.device}, but the images are on {images.device}; "
                 f"use torch.Generator({images.device.type!r})"
             )
-        return self.make_views(pixels, generator)
+        if images.is_floating_point():
+            images = _in_range(images.float())
+        elif not self.takes_uint8:
+            images = to_float(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.make_views(images, generator)
 
 
 class Views(Augmentation):
@@ -68,13 +77,15 @@ class Views(Augmentation):
         (32, 32)
     """
 
+    takes_uint8 = True
+
     def __init__(self, transforms: list[Operation], views: int = 2) -> None:
         super().__init__()
         if not transforms:
             raise ValueError("transforms: expected at least one operation, but got none")
         if views < 1:
             raise ValueError(f"views: expected at least 1, but got {views}")
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms: Any = nn.ModuleList(transforms)
         self.views = views
         self.sizes = (_last_size(transforms),) * views
 
@@ -103,25 +114,54 @@ class JointViews(Augmentation):
         5
     """
 
+    takes_uint8 = True
+
     def __init__(self, parts: list[Augmentation], shared: list[Operation] | None = None) -> None:
         super().__init__()
         if not parts:
             raise ValueError("parts: expected at least one augmentation, but got none")
         self.parts = nn.ModuleList(parts)
-        self.shared = nn.ModuleList(shared or [])
+        self.shared: Any = nn.ModuleList(shared or [])
         before = _last_size(shared or [])
         self.sizes = tuple(before if size is None else size for part in parts for size in part.sizes)
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
         """Applies the shared operations, then joins the views of all parts."""
-        images = _run(self.shared, images, generator)
-        return [view for part in self.parts for view in part.make_views(images, generator)]  # type: ignore[operator]
+        if self.shared:
+            images = _run(self.shared, images, generator)
+        return [view for part in self.parts for view in part(images, generator)]
 
 
-def _run(transforms: nn.ModuleList, images: Tensor, generator: torch.Generator | None) -> Tensor:
+def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws for all images, then takes a few of them at a time through all operations, while they are in the cache."""
+    drawn: list[tuple[Operation, Any]] = []
+    like = images  # a draw reads nothing but the shape
     for transform in transforms:
-        images = transform(images, generator)
-    return images
+        drawn.append((transform, transform.draw(like, generator)))
+        if transform.image_size is not None:
+            like = like[:, :, :1, :1].expand(-1, -1, transform.image_size, transform.image_size)
+
+    views = torch.empty(0, device=images.device)
+    for rows in _portions(images, drawn):
+        some = to_float(images[rows])
+        for transform, parameters in drawn:
+            some = transform.transform(some, rows_of(parameters, rows))
+        if len(some) == len(images):
+            return some
+        if len(views) == 0:
+            views = some.new_empty(len(images), *some.shape[1:])
+        views[rows] = some
+    return views
+
+
+def _portions(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Iterable[Rows]:
+    """Rows of as many images as a processor's cache holds, those of one kind together; on an accelerator all."""
+    size = max(1, PORTION // images[0].numel())
+    if images.device.type != "cpu" or len(images) <= size:
+        return [slice(None)]
+    kinds = (transform.alike(parameters) for transform, parameters in drawn)
+    order = next((kind.argsort() for kind in kinds if kind is not None), torch.arange(len(images)))
+    return order.split(size)
 
 
 def _last_size(transforms: list[Operation]) -> int | None:

@@ -33,6 +33,9 @@ class Encoder(nn.Module):
         small_stem: whether a ResNet gets a 3x3 convolution of stride 1 and no max-pool instead of its stem. None =
             for images of 64 pixels and below, where no pretrained weights would be lost and nobody built the model.
         pretrained: whether timm loads its pretrained weights; for a name only.
+        channels_last: whether weights and maps have their channels last in memory, which convolutions are faster with.
+            None = for timm's and torchvision's convolutional networks.
+        compile: whether the backbone is compiled by ``torch.compile``, at its first batch.
 
     Attributes:
         out_channels: channels of each map, shallow to deep.
@@ -43,7 +46,7 @@ class Encoder(nn.Module):
 
     Raises:
         ValueError: for an unknown name, an impossible stem, a mean or std of the wrong length, ``pretrained`` with a
-            module, images of another number of channels.
+            module, ``channels_last`` for other than two spatial axes, images of another number of channels.
 
     Example:
         >>> encoder = Encoder("resnet18", image_size=32, in_channels=1)
@@ -67,6 +70,8 @@ class Encoder(nn.Module):
         std: Sequence[float] | None = None,
         small_stem: bool | None = None,
         pretrained: bool = False,
+        channels_last: bool | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(encoder, str):
@@ -93,6 +98,7 @@ class Encoder(nn.Module):
         self.image_size = image_size
         self.in_channels = in_channels
         self.backbone = as_maps(model)
+        self.channels_last = self._choose_layout(channels_last)
         if hasattr(self.backbone, "spatial_dims"):
             self.spatial_dims: int = self.backbone.spatial_dims
             self.out_channels: tuple[int, ...] = tuple(self.backbone.out_channels)
@@ -101,6 +107,20 @@ class Encoder(nn.Module):
             self.out_channels = self._probe(model)
         self.register_buffer("mean", self._per_channel("mean", mean, 0.0))
         self.register_buffer("std", self._per_channel("std", std, 1.0))
+        if compile:
+            self.backbone.compile()
+
+    def _choose_layout(self, channels_last: bool | None) -> bool:
+        if channels_last is None:
+            known = isinstance(self.backbone, TimmBackbone | TorchvisionResNet)
+            channels_last = known and any(isinstance(m, nn.Conv2d) for m in self.backbone.modules())
+        if channels_last and getattr(self.backbone, "spatial_dims", 2) != 2:
+            raise ValueError(
+                f"channels_last: is for two spatial axes, but {self.name} has {self.backbone.spatial_dims}; pass False"
+            )
+        if channels_last:
+            self.backbone.to(memory_format=torch.channels_last)
+        return channels_last
 
     def _per_channel(self, name: str, values: Sequence[float] | None, default: float) -> Tensor:
         if isinstance(values, int | float):
@@ -147,7 +167,9 @@ class Encoder(nn.Module):
         elif not self._range_is_known:
             self._check_range(images)
         images = (images - self.mean) / self.std
-        return self.backbone(images.to(self.mean.dtype))  # the module's own, under half or double as well
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        # The dtype is the module's own, under half or double as well.
+        return self.backbone(images.to(self.mean.dtype, memory_format=layout))
 
     def _check_range(self, images: Tensor) -> None:
         """Of the first floats that come: images that somebody has normalised already would be so twice."""
@@ -172,4 +194,5 @@ class Encoder(nn.Module):
             "std": self.std.flatten().tolist(),
             "small_stem": self.small_stem,
         }
-        return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}, metadata
+        weights = model.state_dict()
+        return {key: weights[key].cpu().clone(memory_format=torch.contiguous_format) for key in weights}, metadata

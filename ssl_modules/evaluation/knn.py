@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ssl_modules.evaluation.checks import check_features, check_labelled, class_count
 
+_PART = 16_384  # bank samples compared at once: their similarities to a chunk stay in a CPU's cache
+_BLOCK = 64  # bank samples of which first only the maximum is looked at
+
 
 @torch.no_grad()
 def knn_scores(
@@ -24,9 +27,10 @@ def knn_scores(
     """Class scores of queries by the votes of their k most similar bank samples.
 
     The similarity s is the cosine, the vote of a neighbour for its class ``exp(s / temperature)``, and the votes of a
-    query are scaled to sum to one. The search is exact. It runs in chunks of queries in float32 or better, so that
-    memory is bounded by ``chunk_size * N`` similarities. Of bank samples that are exactly as similar at the k-th place
-    the ones that ``torch.topk`` picks vote. Classes with equal votes are told apart by :func:`top_k_accuracy`, which
+    query are scaled to sum to one. The search is exact, in float32 or better. It compares chunks of queries with parts
+    of the bank, so that memory beyond features and result is bounded by ``16,384 * (chunk_size + D)`` numbers, some
+    60 MiB at 512 dimensions, however large the bank. Of bank samples that are exactly as similar at the k-th place any
+    may vote, but the same ones on each run. Classes with equal votes are told apart by :func:`top_k_accuracy`, which
     prefers the lower index. A zero vector has cosine 0 to everything.
 
     Args:
@@ -36,7 +40,7 @@ def knn_scores(
         num_classes: number of columns of the result; None for the largest bank target plus one.
         k: number of neighbours, in ``[1, N]``.
         temperature: of the votes, positive; None counts every neighbour alike (majority).
-        chunk_size: number of queries compared with the bank at once.
+        chunk_size: number of queries compared with a part of the bank at once.
 
     Returns:
         ``[Q, num_classes]``, non-negative, each row summing to one.
@@ -61,15 +65,42 @@ def knn_scores(
         raise ValueError(f"chunk_size must be >= 1, but got {chunk_size}")
     num_classes = class_count(bank_targets, num_classes)
 
-    bank = _normalize(bank).T  # [D, N]
-    scores = []
-    for chunk in _normalize(queries).to(bank.dtype).split(chunk_size):
-        similarity, neighbours = (chunk @ bank).topk(k, dim=1)  # [q, k]
-        # The softmax is exp(s / T), scaled so that a small T does not overflow.
-        votes = torch.full_like(similarity, 1 / k) if temperature is None else (similarity / temperature).softmax(1)
-        ballots = F.one_hot(bank_targets[neighbours].long(), num_classes)  # [q, k, classes]
-        scores.append((votes[:, None] @ ballots.to(votes.dtype))[:, 0])  # [q, classes]
-    return torch.cat(scores)
+    dtype = torch.promote_types(bank.dtype, torch.float32)
+    similarity = torch.full((len(queries), k), -torch.inf, dtype=dtype, device=queries.device)  # the best so far
+    labels = torch.zeros(len(queries), k, dtype=torch.long, device=queries.device)
+    chunks = [tensor.split(chunk_size) for tensor in (queries, similarity, labels)]
+    for part, part_labels in zip(bank.split(_PART), bank_targets.long().split(_PART), strict=True):
+        candidates = _normalize(part).T  # [D, n]
+        for chunk, best, best_labels in zip(*chunks, strict=True):  # [q, D], [q, k], [q, k]
+            values, neighbours = _largest(_normalize(chunk).to(dtype) @ candidates, k)  # [q, up to k]
+            values, order = torch.cat([best, values], dim=1).topk(k, dim=1)
+            best.copy_(values)
+            best_labels.copy_(torch.cat([best_labels, part_labels[neighbours]], dim=1).gather(1, order))
+
+    # The softmax is exp(s / T), scaled so that a small T does not overflow.
+    votes = torch.full_like(similarity, 1 / k) if temperature is None else (similarity / temperature).softmax(1)
+    scores = votes.new_zeros(len(queries), num_classes)
+    for vote, label in zip(votes.split(1, dim=1), labels.split(1, dim=1), strict=True):
+        scores.scatter_add_(1, label, vote)  # one neighbour at a time: the same order of addition on any device
+    return scores
+
+
+def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row (all, where there are fewer) and their columns.
+
+    They are found in the k blocks of the largest maxima: any other value has k at least as large before it.
+    """
+    blocks = similarity.shape[1] // _BLOCK
+    if blocks <= 4 * k:  # too little would be left out
+        return similarity.topk(min(k, similarity.shape[1]), dim=1)
+    whole = blocks * _BLOCK
+    maxima = similarity[:, :whole].unflatten(1, (blocks, _BLOCK)).amax(dim=2)  # [q, blocks]
+    first = maxima.topk(k, dim=1).indices[:, :, None] * _BLOCK  # [q, k, 1]
+    columns = (first + torch.arange(_BLOCK, device=first.device)).flatten(1)  # [q, k * block]
+    rest = torch.arange(whole, similarity.shape[1], device=first.device)
+    columns = torch.cat([columns, rest.expand(len(columns), -1)], dim=1)
+    values, best = similarity.gather(1, columns).topk(k, dim=1)
+    return values, columns.gather(1, best)
 
 
 def _normalize(features: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Aspect 5, loss: what all losses share."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ssl_modules.configurable import Configurable
 
@@ -61,12 +63,90 @@ def full_precision(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def is_positive(relation: Tensor) -> Tensor:
+    """Where the relation is a positive, bool ``[A, C]``."""
+    return relation.clamp(min=0).bool()  # an int8 is compared with a number ten times as slowly
+
+
 def masked_logsumexp(scores: Tensor, mask: Tensor) -> Tensor:
     """``log sum exp`` over the entries of each row in the mask: ``[A, C]`` to ``[A]``.
 
     A row without any gives the most negative number rather than -inf, whose gradient would be NaN.
     """
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).logsumexp(dim=1)
+
+
+def negatives_and_positives(scores: Tensor, relation: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """What most contrastive losses are made of, in as few passes over the scores as there can be.
+
+    Args:
+        scores: ``[A, C]``.
+        relation: int8 ``[A, C]``.
+        scale: factor of the scores, such as ``1 / temperature``.
+
+    Returns:
+        ``log sum exp`` of each anchor's scaled negatives ``[A]`` (the most negative number where there are none); the
+        scaled scores of all pairs of an anchor and a positive ``[P]``; the anchors of these pairs ``[P]``.
+
+    Example:
+        >>> scores, relation = torch.tensor([[3.0, 1.0, 1.0]]), torch.tensor([[1, 0, 0]], dtype=torch.int8)
+        >>> negatives_and_positives(scores, relation)
+        (tensor([1.6931]), tensor([3.]), tensor([0]))
+    """
+    pairs = _pairs(is_positive(relation))
+    negatives, positives = _NegativesAndPositives.apply(scores, relation, scale, pairs)
+    return negatives, positives, pairs[0]
+
+
+def _pairs(positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of each true entry of a matrix."""
+    rows, columns = positive.shape
+    if positive.device.type != "cpu" or columns % 8:
+        return positive.nonzero(as_tuple=True)
+    # Few are true, and a processor looks at eight at once.
+    row, word = positive.view(torch.int64).nonzero(as_tuple=True)
+    entry, byte = positive.view(rows, columns // 8, 8)[row, word].nonzero(as_tuple=True)
+    return row[entry], 8 * word[entry] + byte
+
+
+class _NegativesAndPositives(torch.autograd.Function):
+    """Keeps the softmax over the negatives, which is the gradient, instead of all that led to it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, relation: Tensor, scale: float, pairs: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        lowest = torch.finfo(scores.dtype).min
+        negative_scores = (scores * scale).masked_fill_(relation.bool(), lowest)
+        top = negative_scores.amax(dim=1)
+        share = negative_scores.softmax(dim=1)
+        ctx.save_for_backward(share, top > lowest, *pairs)
+        ctx.scale = scale
+        return top - share.amax(dim=1).log(), scores[pairs] * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_negatives: Tensor, of_positives: Tensor) -> tuple[Tensor | None, ...]:
+        share, has_negatives, *pairs = ctx.saved_tensors
+        gradient = share * (ctx.scale * of_negatives * has_negatives)[:, None]
+        gradient.index_put_(tuple(pairs), ctx.scale * of_positives, accumulate=True)
+        return gradient, None, None, None
+
+
+def logsumexp_by_anchor(scores: Tensor, anchor: Tensor, anchors: int) -> Tensor:
+    """``log sum exp`` of the scores ``[P]`` of each anchor: ``[anchors]``, -inf for an anchor without any.
+
+    Args:
+        scores: of pairs, ``[P]``.
+        anchor: index of each pair's anchor, ``[P]``.
+        anchors: how many there are.
+
+    Example:
+        >>> logsumexp_by_anchor(torch.tensor([1.0, 1.0, 5.0]), torch.tensor([0, 0, 2]), 3)
+        tensor([1.6931,   -inf, 5.0000])
+    """
+    top = scores.new_zeros(anchors).scatter_reduce(0, anchor, scores.detach(), "amax", include_self=False)
+    return top + scores.new_zeros(anchors).index_add(0, anchor, (scores - top[anchor]).exp()).log()
 
 
 def mean(total: Tensor, count: Tensor) -> Tensor:

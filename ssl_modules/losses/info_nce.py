@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.losses.base import Loss, masked_logsumexp, mean
+from ssl_modules.losses.base import Loss, is_positive, logsumexp_by_anchor, mean, negatives_and_positives
 
 
 class InfoNCE(Loss):
@@ -65,22 +65,22 @@ class InfoNCE(Loss):
         self.mode = mode
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Pairs of an anchor and a positive, anchors with a positive, and pairs that are not ignored: int64 ``[3]``."""
-        positive = relation > 0
-        return torch.stack((positive.sum(), positive.any(dim=1).sum(), (relation >= 0).sum()))
+        """Pairs of an anchor and a positive, anchors with a positive, and pairs that ``l2`` is for: int64 ``[3]``."""
+        positives = is_positive(relation).sum(dim=1, dtype=torch.int32)
+        entries = (relation >= 0).sum() if self.l2 else torch.zeros_like(positives.sum())
+        return torch.stack((positives.sum(), (positives > 0).sum(), entries))
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
         pairs, anchors, entries = counts
-        s = scores / self.temperature
-        penalty = self.l2 * mean(s.square().masked_fill(relation < 0, 0).sum(), entries) if self.l2 else 0
+        scale, penalty = 1 / self.temperature, scores.new_zeros(())
+        if self.l2:
+            penalty = self.l2 * mean((scale * scores).square().masked_fill(relation < 0, 0).sum(), entries)
         if self.clip is not None:
-            s = self.clip * torch.tanh(s / self.clip)
-        positive = relation > 0
-        negatives = masked_logsumexp(s, relation == 0)  # [A]
+            scores, scale = torch.tanh(scores * scale / self.clip), self.clip
+        negatives, positives, anchor = negatives_and_positives(scores, relation, scale)
         # -log(e^s / (e^s + e^n)) = softplus(n - s), which neither overflows nor cancels
         if self.mode == "out":
-            anchor, candidate = positive.nonzero(as_tuple=True)
-            return mean(F.softplus(negatives[anchor] - s[anchor, candidate]).sum(), pairs) + penalty
-        with_positive = positive.any(dim=1)
-        positives = masked_logsumexp(s[with_positive], positive[with_positive])
-        return mean(F.softplus(negatives[with_positive] - positives).sum(), anchors) + penalty
+            return mean(F.softplus(negatives[anchor] - positives).sum(), pairs) + penalty
+        with_positive = anchor.unique()
+        summed = logsumexp_by_anchor(positives, anchor, len(scores))
+        return mean(F.softplus(negatives[with_positive] - summed[with_positive]).sum(), anchors) + penalty

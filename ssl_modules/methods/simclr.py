@@ -49,6 +49,9 @@ class SimCLR(ContrastiveModule):
         std: per channel; None = the pretrained weights' own, else 1.
         small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
         pretrained: whether timm loads its pretrained weights.
+        channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
+            with; None = for timm's and torchvision's convolutional networks.
+        compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
         optimizer: parameter groups to optimiser; None = the recipe above.
         reference_batch_size: images per step that the optimiser's learning rate is given for; None = it is taken as
             it is, and with ``optimizer=None`` 256.
@@ -79,6 +82,8 @@ class SimCLR(ContrastiveModule):
         std: Sequence[float] | None = None,
         small_stem: bool | None = None,
         pretrained: bool = False,
+        channels_last: bool | None = None,
+        compile: bool = False,
         optimizer: OptimizerCallable | None = None,
         reference_batch_size: int | None = None,
         warmup: float = 0.1,
@@ -99,6 +104,8 @@ class SimCLR(ContrastiveModule):
             std=std,
             small_stem=small_stem,
             pretrained=pretrained,
+            channels_last=channels_last,
+            compile=compile,
             optimizer=optimizer,
             reference_batch_size=reference_batch_size,
             warmup=warmup,

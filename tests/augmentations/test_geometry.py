@@ -17,10 +17,12 @@ def noise(*shape, seed=0):
     return torch.rand(*shape, generator=generator(seed))
 
 
+@pytest.mark.parametrize("large", [1, 1000], ids=["one by one", "together"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("side", "size"), [((32, 32), 32), ((40, 48), 32), ((12, 10), 32), ((48, 40), 9)])
-def test_crop_equals_torchvision(side, size, channels, interpolation):
+def test_crop_equals_torchvision(side, size, channels, interpolation, large, monkeypatch):
+    monkeypatch.setattr("ssl_modules.augmentations.geometry.LARGE", large)
     images = noise(24, channels, *side)
     crop = RandomResizedCrop(size, interpolation=interpolation)
     boxes = crop.draw(images, generator())

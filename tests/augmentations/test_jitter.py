@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as tv
 
 from ssl_modules.augmentations import ColorJitter
+from ssl_modules.augmentations.jitter import _blends, _hue_step, _jitter_side_by_side
 
 CHANGES = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 
@@ -33,6 +34,25 @@ def test_jitter_equals_torchvision_for_every_order(channels, hue):
     parameters = parameters._replace(order=orders)
     expected = torchvision_jitter(images, parameters, hue=hue > 0)
     torch.testing.assert_close(jitter.transform(images, parameters), expected, rtol=0, atol=1e-5)
+
+
+def test_all_orders_side_by_side_equal_order_by_order():
+    """What an accelerator runs and what a processor runs."""
+    images = torch.rand(24, 3, 16, 16, generator=generator())
+    jitter = ColorJitter(0.8, 0.8, 0.8, 0.2, p=1.0)
+    orders = torch.tensor(list(itertools.permutations(range(4))))
+    parameters = jitter.draw(images, generator())._replace(order=orders)
+    steps = _blends(parameters, True)
+    result = _jitter_side_by_side(steps, parameters.hue, _hue_step(orders), images, slice(None))
+    torch.testing.assert_close(result, jitter.transform(images, parameters), rtol=0, atol=1e-6)
+
+
+def test_images_that_turn_their_hue_at_one_step_are_alike():
+    parameters = ColorJitter(0.4, p=0.5).draw(torch.empty(1, 3, 1, 1).expand(100, 3, 1, 1), generator())
+    kinds = ColorJitter().alike(parameters)
+    assert kinds.unique().tolist() == [-1, 0, 1, 2, 3]
+    for kind, applied, order in zip(kinds, parameters.applied, parameters.order, strict=True):
+        assert order[kind] == 3 if applied else kind == -1
 
 
 def test_hue_is_right_at_grays_ties_and_corners():
@@ -70,9 +90,67 @@ def test_draws_follow_their_distributions():
     assert (counts - 1000).abs().max() < 4 * 1000**0.5
 
 
+LUMA = torch.tensor([0.2989, 0.587, 0.114], dtype=torch.float64)
+
+
+def linear_jitter(images, parameters):
+    """Change after change, in float64, with one clamp at the end."""
+    # YIQ from its definition: in-phase and quadrature are the axes of the chroma plane.
+    to_yiq = torch.stack([LUMA, torch.tensor([0.596, -0.274, -0.322]), torch.tensor([0.211, -0.523, 0.312])])
+    jittered = []
+    for image, applied, *values, order in zip(images.double(), *parameters, strict=True):
+        for change in order.tolist() if applied else []:
+            f = float(values[change])
+            luma = torch.einsum("c,chw->hw", LUMA if len(image) == 3 else torch.ones(1, dtype=torch.double), image)
+            if change == 0:
+                image = f * image  # noqa: PLW2901
+            elif change == 1:
+                image = f * image + (1 - f) * luma.mean()  # noqa: PLW2901
+            elif change == 2:
+                image = f * image + (1 - f) * luma  # noqa: PLW2901
+            elif len(image) == 3:
+                y, i, q = torch.einsum("yc,chw->yhw", to_yiq, image)
+                chroma = torch.polar((i * i + q * q).sqrt(), torch.atan2(q, i) - 2 * torch.pi * f)
+                yiq = torch.stack([y, chroma.real, chroma.imag])
+                image = torch.einsum("cy,yhw->chw", torch.linalg.inv(to_yiq), yiq)  # noqa: PLW2901
+        jittered.append(image.clamp(0, 1))
+    return torch.stack(jittered).float()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_linear_jitter_is_its_four_changes_for_every_order(channels):
+    images = torch.rand(48, channels, 16, 16, generator=generator())
+    jitter = ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8, mode="linear")
+    orders = torch.tensor(list(itertools.permutations(range(4)))).repeat(2, 1)
+    parameters = jitter.draw(images, generator())._replace(order=orders)
+    torch.testing.assert_close(
+        jitter.transform(images, parameters), linear_jitter(images, parameters), rtol=0, atol=2e-6
+    )
+
+
+def test_linear_jitter_is_exact_where_nothing_is_clamped_and_no_hue_turns():
+    images = 0.4 + 0.2 * torch.rand(50, 3, 16, 16, generator=generator())
+    exact, linear = (ColorJitter(0.3, 0.3, 0.3, mode=mode, p=1.0) for mode in ("exact", "linear"))
+    parameters = exact.draw(images, generator())
+    torch.testing.assert_close(
+        linear.transform(images, parameters), exact.transform(images, parameters), rtol=0, atol=1e-6
+    )
+
+
+def test_linear_hue_turns_the_way_of_the_exact_one_and_keeps_grays():
+    colours = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8], [0.5, 0.5, 0.5]]).view(4, 3, 1, 1)
+    exact, linear = (ColorJitter(hue=0.5, p=1.0, mode=mode) for mode in ("exact", "linear"))
+    parameters = exact.draw(colours, generator())._replace(hue=torch.full((4,), 1 / 3))
+    expected = exact.transform(colours, parameters)  # red to green, green to blue, blue to red
+    result = linear.transform(colours, parameters)
+    assert torch.equal(result[:3].argmax(1), expected[:3].argmax(1))
+    torch.testing.assert_close(result[3], colours[3], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"mode": "fast"}, "mode: .* got 'fast'"),
         ({"brightness": -1}, "brightness: .* got -1"),
         ({"contrast": -0.5}, "contrast: .* got -0.5"),
         ({"saturation": -2}, "saturation: .* got -2"),

@@ -204,3 +204,25 @@ def test_a_generator_on_another_device_is_named():
 def test_wrong_arguments_are_named(construct, message):
     with pytest.raises(ValueError, match=message):
         construct()
+
+
+@every
+@pytest.mark.parametrize("portion", [1, 5000])
+def test_a_few_images_at_a_time_equal_all_together(augmentation, sizes, portion, monkeypatch):
+    images = torch.randint(256, (30, 3, 32, 32), generator=generator(), dtype=torch.uint8)
+    whole = augmentation(images, generator())
+    monkeypatch.setattr("ssl_modules.augmentations.views.PORTION", portion)
+    for view, expected in zip(augmentation(images, generator()), whole, strict=True):
+        torch.testing.assert_close(view, expected, rtol=0, atol=1e-6)
+
+
+def test_an_augmentation_of_ones_own_gets_floats():
+    class Dark(Augmentation):
+        sizes = (None,)
+
+        def make_views(self, images, generator):
+            return [images / 2]
+
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    [view] = Dark()(images)
+    torch.testing.assert_close(view.flatten(), torch.tensor([0, 0.1, 0.5]))

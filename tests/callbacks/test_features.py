@@ -4,30 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    Subset,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils.data import DataLoader, Dataset
 
-from ssl_modules.callbacks.features import (
-    endless_batches,
-    features_and_targets,
-    is_rereadable,
-    shared_batches,
-    undisturbed,
-)
-
-
-class Counting(IterableDataset):
-    def __iter__(self):
-        return iter(range(10))
+from ssl_modules.callbacks.features import classes, features_and_targets, undisturbed
 
 
 class Noisy(Dataset):
@@ -38,72 +17,6 @@ class Noisy(Dataset):
 
     def __getitem__(self, index):
         return torch.rand(1) + random.random() + float(np.random.rand())  # noqa: NPY002
-
-
-DATA = list(range(10))
-
-
-def read(loader, size=None):
-    return [sample for _, batch in shared_batches(loader, size) for sample in batch.tolist()]
-
-
-@pytest.mark.parametrize(
-    "loader",
-    [
-        DataLoader(range(10), batch_size=3),
-        DataLoader(range(10), batch_size=3, shuffle=True, drop_last=True),
-        DataLoader(range(10), batch_size=3, num_workers=1, persistent_workers=True),
-        DataLoader(range(10), batch_sampler=BatchSampler(RandomSampler(range(10)), 3, drop_last=True)),
-        DataLoader(DATA, batch_size=3, sampler=DistributedSampler(DATA, num_replicas=1, rank=0)),
-        DataLoader(DATA, batch_size=3, sampler=DistributedSampler(DATA, num_replicas=2, rank=1)),
-    ],
-)
-def test_every_sample_once_in_order(loader):
-    assert read(loader) == list(range(10))
-
-
-def test_a_sampler_split_over_something_else_is_refused():
-    loader = DataLoader(range(10), sampler=DistributedSampler([5, 3, 1], num_replicas=2, rank=1))
-    with pytest.raises(ValueError, match="split among 2 processes by DistributedSampler"):
-        read(loader)
-
-
-def test_subsets_stay_subsets():
-    assert read(DataLoader(Subset(range(10), [7, 2]), shuffle=True)) == [7, 2]
-    assert read(DataLoader(range(10), sampler=SubsetRandomSampler([7, 2]))) == [2, 7]
-
-
-def test_other_loaders_are_iterated_as_they_are():
-    sampler = WeightedRandomSampler([0.0] * 9 + [1.0], num_samples=4)
-    assert read(DataLoader(range(10), sampler=sampler, batch_size=3)) == [9] * 4
-    assert read(DataLoader(Counting(), batch_size=4)) == list(range(10))
-    assert read([torch.tensor([3, 1]), torch.tensor([2])]) == [3, 1, 2]
-    assert not is_rereadable(DataLoader(Counting()))
-
-
-def test_size_is_a_fixed_random_choice():
-    data = list(range(1000))
-    first, second = read(DataLoader(data, batch_size=64), 100), read(DataLoader(data, batch_size=7, shuffle=True), 100)
-    assert first == second == sorted(set(first))
-    assert len(first) == 100
-    assert 400 < sum(first) / 100 < 600  # not the head of a data set sorted by class; 500 +- 3.5 standard errors
-
-
-def test_endless_batches_pass_over_everything_in_new_orders():
-    loader = DataLoader(range(10), batch_size=4)
-    stream = endless_batches(loader)
-    first, second = (torch.cat([next(stream) for _ in range(3)]).tolist() for _ in range(2))
-    assert sorted(first) == sorted(second) == list(range(10))
-    assert first != second
-    resumed = endless_batches(loader, start=2)
-    assert torch.cat([next(resumed) for _ in range(4)]).tolist() == first[8:] + second
-
-
-def test_endless_batches_refuse_a_generator():
-    stream = endless_batches(batch for batch in [torch.ones(2)])
-    next(stream)
-    with pytest.raises(ValueError, match="give a loader, not a generator"):
-        next(stream)
 
 
 def test_undisturbed_restores_modes_and_random_states():
@@ -156,9 +69,24 @@ def test_the_three_ways_to_features_agree():
 def test_prepare_and_level():
     batch = {"x": IMAGES * 2, "y": torch.stack([TARGETS, TARGETS // 2], dim=1)}
     net = Net()
-    found, targets = features_and_targets(net, batch, prepare=lambda b: (b["x"] / 2, b["y"]), level=1)
+    found, targets = features_and_targets(net, batch, prepare=lambda b: (b["x"] / 2, b["y"]))
     assert torch.equal(found, net(IMAGES))
-    assert targets.tolist() == [0, 0, 1, 1, 2]
+    assert classes(targets, 1).tolist() == [0, 0, 1, 1, 2]
+    assert torch.equal(classes(targets, -2), TARGETS)
+    assert torch.equal(classes(TARGETS, None), TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("targets", "level", "message"),
+    [
+        (TARGETS, 0, r"level=0 does not fit targets of shape \[5\]"),
+        (TARGETS[:, None].repeat(1, 2), None, r"targets of shape \[5, 2\].*level= a column"),
+        (TARGETS[:, None].repeat(1, 2), 2, "level=2"),
+    ],
+)
+def test_a_level_that_does_not_fit_is_refused(targets, level, message):
+    with pytest.raises(ValueError, match=message):
+        classes(targets, level)
 
 
 def test_uint8_passes_where_it_is_expected():
@@ -179,9 +107,6 @@ def test_uint8_passes_where_it_is_expected():
         ((IMAGES, TARGETS), {"features": "twice"}, "called 2 times"),
         ((IMAGES, TARGETS), {"features": lambda module, images: images}, r"\[5, 1, 2, 2\] for 5 images.*; pool it"),
         ((IMAGES, TARGETS), {"features": lambda module, images: [images]}, "a list, not one tensor"),
-        ((IMAGES, TARGETS), {"level": 0}, "level=0 does not fit"),
-        ((IMAGES, TARGETS[:, None].repeat(1, 2)), {}, r"targets of shape \[5, 2\].*level= a column"),
-        ((IMAGES, TARGETS[:, None].repeat(1, 2)), {"level": 2}, "level=2"),
         ((IMAGES, TARGETS[:4]), {}, "for 4 images"),
         ((IMAGES, TARGETS.float()), {}, "class indices, but got torch.float32; give prepare="),
         (((IMAGES * 255).byte(), TARGETS), {}, "Net has floating-point weights .* uint8 images; give prepare="),

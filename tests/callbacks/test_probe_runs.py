@@ -46,7 +46,7 @@ def test_checkpoints_can_follow_the_probes(tmp_path, namespace, validates, manua
         stored = torch.load(path, weights_only=True)
         result = stored["callbacks"]["OnlineKNNProbe{'name': 'probe'}"]["result"]
         assert np.float32(result["probe/knn_top1"]) == score.item()
-        assert {"k": 20, "temperature": 0.07, "bank_size": 10_000}.items() <= result.items()
+        assert {"k": 20, "temperature": 0.07, "bank_size": 5_000}.items() <= result.items()
         # The value is that of the weights beside it.
         module.load_state_dict(stored["state_dict"])
         assert probes[0].evaluate(module)["probe/knn_top1"] == result["probe/knn_top1"]
@@ -167,7 +167,7 @@ def test_a_datamodule_of_its_own_beside_unlabelled_training(tmp_path):
     data, module = data_module(), Unlabelled()
     probes = [OnlineKNNProbe(datamodule=data), OnlineLinearProbe(datamodule=data, fit="sgd")]
     trainer(tmp_path, probes, max_epochs=1).fit(module, DataLoader(TensorDataset(IMAGES[:64]), batch_size=32))
-    assert data.setups == 2  # one for each probe
+    assert data.setups == 1  # for both probes
     assert probes[0].evaluate(module).items() <= probes[0].result.items()
     assert probes[1]._head[0].shape == (10, 10)
 

@@ -46,10 +46,15 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_two_processes_give_the_values_of_one(run):
+@pytest.fixture(scope="module")
+def script():
     spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_two_processes_give_the_values_of_one(run, script):
     logged = [json.loads((run / f"{rank}.json").read_text()) for rank in range(2)]
     assert logged[0] == logged[1]
 
@@ -76,3 +81,16 @@ def test_both_processes_hold_the_same_head(run):
     assert first["weight"].abs().max() > 0
     assert torch.equal(first["weight"], second["weight"])
     assert torch.equal(first["bias"], second["bias"])
+
+
+def test_both_processes_agree_on_what_is_shared(run, script):
+    first, second = (torch.load(run / f"{rank}.pt", weights_only=True) for rank in range(2))
+    # Batches 0, 2, 4 and 1, 3, 5 of 90 samples; a weight that changed in one process is a new pass for both.
+    assert first["counts"] == [16 * 3 + 3, 16 * 3 + 3 + 16 * 3]
+    assert second["counts"] == [16 * 2 + 10, 2 * (16 * 2 + 10)]
+    images, targets = script.levels()[0].dataset.tensors
+    for results in (first["results"], second["results"]):
+        for (features, found), size in zip(results, (90, 3, 90, 3, 90), strict=True):
+            assert torch.equal(found, targets[:size])
+            expected = images[:size].sum(dim=1, keepdim=True).expand(-1, 8)
+            torch.testing.assert_close(features, expected, rtol=1e-6, atol=0)

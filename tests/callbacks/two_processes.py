@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks.shared import SharedFeatures
 
 
 class Supervised(pl.LightningModule):
@@ -56,8 +57,33 @@ def probes() -> list[pl.Callback]:
     ]
 
 
+class Reads(pl.Callback):
+    """Reads a few times through the same :class:`SharedFeatures`; in between one process changes a weight."""
+
+    def on_train_end(self, trainer, pl_module):
+        module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, bias=False))
+        nn.init.constant_(module[1].weight, 1.0)
+        seen = []
+        module.register_forward_hook(lambda part, images, output: seen.append(len(output)))
+        whole, one_batch = levels()
+        shared = SharedFeatures()
+        self.results = [shared.read(module, loader) for loader in (whole, one_batch, whole, one_batch)]
+        self.counts = [sum(seen)]
+        if trainer.global_rank == 1:
+            module[1].weight.data[0, 0] += 1e-7
+        self.results.append(shared.read(module, whole))
+        self.counts.append(sum(seen))
+
+
+def levels() -> tuple[DataLoader, list]:
+    """Samples with targets [N, levels], and one batch of them, which leaves the second process none."""
+    images, targets = (torch.from_numpy(array)[:90] for array in load_digits(return_X_y=True))
+    data = TensorDataset(images.float() / 16, torch.stack([targets, targets // 5], dim=1))
+    return DataLoader(data, batch_size=16), [data[:3]]
+
+
 def main(folder: str) -> None:
-    callbacks = probes()
+    callbacks = [*probes(), Reads()]
     module = Supervised()
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=callbacks, logger=False,
@@ -67,8 +93,10 @@ def main(folder: str) -> None:
     trainer.fit(module, loaders()[0])
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     Path(folder, f"{trainer.global_rank}.json").write_text(json.dumps(metrics))
-    sgd = callbacks[-1].state_dict()["head"]
-    torch.save({"module": module.state_dict(), "head": sgd}, Path(folder, f"{trainer.global_rank}.pt"))
+    *_, sgd, reads = callbacks
+    stored = {"module": module.state_dict(), "head": sgd.state_dict()["head"]}
+    stored |= {"results": reads.results, "counts": reads.counts}
+    torch.save(stored, Path(folder, f"{trainer.global_rank}.pt"))
 
 
 if __name__ == "__main__":

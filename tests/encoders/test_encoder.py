@@ -338,3 +338,49 @@ def test_wrong_images_are_refused(images, error, message):
     encoder = Encoder(nn.Identity(), image_size=32, in_channels=3)
     with pytest.raises(error, match=f"images: {message}"):
         encoder(images)
+
+
+def test_channels_last_changes_nothing_but_the_layout():
+    torch.manual_seed(0)
+    last = Encoder("test_resnet", image_size=32, in_channels=3)
+    plain = Encoder("test_resnet", image_size=32, in_channels=3, channels_last=False)
+    plain.load_state_dict(last.state_dict())
+    x = pixels()
+    for m, expected in zip(last(x), plain(x), strict=True):
+        assert m.is_contiguous(memory_format=torch.channels_last)
+        assert expected.is_contiguous()
+        torch.testing.assert_close(m, expected, rtol=1e-4, atol=1e-5)
+    for weights in (last.export()[0], plain.export()[0]):
+        assert all(w.is_contiguous() for w in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "chosen"),
+    [
+        ("test_resnet", None, True),
+        ("test_resnet", False, False),
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), None, False),  # whose code may count on the usual layout
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), True, True),
+        (Clips(), None, False),
+    ],
+)
+def test_channels_last_is_for_convolutional_networks_that_are_known(model, given, chosen):
+    encoder = Encoder(model, image_size=32, in_channels=3, channels_last=given)
+    convs = [m for m in encoder.backbone.modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert encoder.channels_last == chosen
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) == chosen for m in convs)
+
+
+def test_channels_last_of_clips_raises():
+    with pytest.raises(ValueError, match="channels_last: is for two spatial axes, but Clips has 3"):
+        Encoder(Clips(), image_size=8, in_channels=3, channels_last=True)
+
+
+def test_a_compiled_encoder_gives_the_same_maps_and_exports_the_same_weights():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3))
+    plain = Encoder(net, image_size=8, in_channels=3, mean=(0.5, 0.5, 0.5))
+    compiled = Encoder(net, image_size=8, in_channels=3, mean=(0.5, 0.5, 0.5), compile=True)
+    assert plain.backbone._compiled_call_impl is None
+    assert compiled.backbone._compiled_call_impl is not None
+    torch.testing.assert_close(compiled(pixels(size=8)), plain(pixels(size=8)), rtol=1e-5, atol=1e-6)
+    assert set(compiled.export()[0]) == set(plain.export()[0])

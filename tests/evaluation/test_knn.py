@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from ssl_modules.evaluation import knn_scores
@@ -37,6 +38,31 @@ def test_equals_scikit_learn_in_float32():
     torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("order", ["as drawn", "by class", "by similarity"])
+@pytest.mark.parametrize(("count", "k"), [(16_387, 20), (20_011, 1), (20_011, 10), (20_011, 20), (20_011, 100)])
+def test_large_banks_equal_scikit_learn(count, k, order):
+    bank, classes = clusters(count, seed=1)
+    queries, _ = clusters(21, seed=2)
+    if order != "as drawn":  # neighbours lie together, or are the last few samples
+        key = classes if order == "by class" else F.normalize(bank, dim=1) @ queries[0]
+        bank = bank[key.argsort()]
+    bank_targets = torch.arange(count) % 7  # neighbours disagree, so that each of them counts
+    reference = KNeighborsClassifier(
+        k, weights=lambda distance: np.exp((1 - distance) / 0.5), metric="cosine", algorithm="brute"
+    )
+    expected = torch.from_numpy(reference.fit(bank, bank_targets).predict_proba(queries))
+    scores = knn_scores(bank, bank_targets, queries, k=k, temperature=0.5, chunk_size=8)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
+
+
+def test_equally_similar_samples_of_large_banks():
+    bank, bank_targets = torch.ones(20_000, 3), torch.zeros(20_000, dtype=torch.long)
+    bank[::1000] *= -1
+    bank_targets[::1000] = 1
+    scores = knn_scores(bank, bank_targets, torch.tensor([[1.0, 1.0, 1.0], [-2.0, -2.0, -2.0]]), k=20)
+    torch.testing.assert_close(scores, torch.eye(2))
+
+
 @pytest.mark.parametrize("chunk_size", [1, 7, 1000])
 def test_chunks_do_not_matter(chunk_size):
     bank, bank_targets = clusters(300, seed=1)
@@ -59,6 +85,11 @@ def test_half_precision_zero_rows_and_small_temperature_are_finite(dtype):
     bank[0] = 0
     scores = knn_scores(bank.to(dtype), bank_targets, torch.zeros(2, 16, dtype=dtype), k=5, temperature=0.001)
     torch.testing.assert_close(scores.sum(1), torch.ones(2))
+
+
+def test_no_queries():
+    bank, bank_targets = clusters(30, seed=1)
+    assert knn_scores(bank, bank_targets, bank[:0], num_classes=9).shape == (0, 9)
 
 
 def test_equal_votes_are_split_evenly():

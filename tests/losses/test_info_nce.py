@@ -3,7 +3,7 @@ from math import exp, log, tanh
 import pytest
 import torch
 
-from ssl_modules.losses import InfoNCE
+from ssl_modules.losses import InfoNCE, logsumexp_by_anchor, masked_logsumexp, negatives_and_positives
 
 
 def slow_info_nce(scores, relation, *, temperature, clip, l2, mode):
@@ -99,3 +99,29 @@ def test_refuses(arguments, message):
 def test_refuses_a_relation_of_another_shape():
     with pytest.raises(ValueError, match=r"relation: expected \[2, 3\] as scores has, got \[2, 2\]"):
         InfoNCE()(torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.int8))
+
+
+@pytest.mark.parametrize("candidates", [14, 16])  # a multiple of eight has a way of its own
+def test_the_parts_are_those_of_the_masked_matrix(candidates):
+    g = torch.Generator().manual_seed(1)
+    scores = torch.randn(9, candidates, generator=g, dtype=torch.float64, requires_grad=True)
+    relation = torch.randint(-1, 3, (9, candidates), generator=g).to(torch.int8)
+    relation[5][relation[5] == 0] = 1  # an anchor without negatives
+    negatives, positives, anchor = negatives_and_positives(scores, relation, scale=3.0)
+    assert torch.equal(anchor, (relation > 0).nonzero()[:, 0])
+    torch.testing.assert_close(positives, 3 * scores[relation > 0], rtol=0, atol=0)
+    expected = masked_logsumexp(3 * scores, relation == 0)
+    torch.testing.assert_close(negatives, expected)
+
+    weights = [torch.randn(len(x), generator=g, dtype=torch.float64) for x in (negatives, positives)]
+    gradient = torch.autograd.grad((negatives @ weights[0]) + (positives @ weights[1]), scores)[0]
+    slow = torch.autograd.grad((expected @ weights[0]) + (3 * scores[relation > 0] @ weights[1]), scores)[0]
+    torch.testing.assert_close(gradient, slow, rtol=0, atol=1e-14)
+
+
+def test_log_sums_by_anchor_are_those_of_each_group():
+    g = torch.Generator().manual_seed(1)
+    scores, anchor = 1000 * torch.randn(50, generator=g, dtype=torch.float64), torch.randint(7, (50,), generator=g)
+    summed = logsumexp_by_anchor(scores, anchor, 8)
+    for a in range(8):
+        torch.testing.assert_close(summed[a], scores[anchor == a].logsumexp(0))

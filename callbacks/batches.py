@@ -1,0 +1,136 @@
+"""The samples of a loader, read without moving it, and shared out among the processes."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
+
+from ssl_modules.distributed import rank, world_size
+from ssl_modules.seeds import derive_generator
+
+
+def shared_batches(loader: Any, size: int | None = None) -> Iterator[tuple[int, Any]]:
+    """The batches that fall to this process, each with its number; over all processes every sample comes once.
+
+    A ``DataLoader`` over a map-style data set is read through its data set and ``collate_fn``, in the data set's order:
+    not shuffled, nothing dropped, not split by a ``DistributedSampler``. ``size`` samples of it are a fixed random
+    choice. Process r takes the batches r, r + world, ... whatever its loader's sampler says. Anything else (an
+    iterable data set, a sampler of one's own) is iterated as it is, and must give every process the same.
+
+    Args:
+        loader: any iterable of batches.
+        size: the most samples to read; None for all. Of an iterable the first ones; it may read a little more.
+
+    Raises:
+        ValueError: if the loader is split among the processes by a sampler that can't be undone.
+
+    Example:
+        >>> loader = DataLoader(range(5), batch_size=2, shuffle=True, drop_last=True)
+        >>> [(number, batch.tolist()) for number, batch in shared_batches(loader)]
+        [(0, [0, 1]), (1, [2, 3]), (2, [4])]
+    """
+    indices = _indices(loader, size)
+    if indices is None:
+        yield from islice(enumerate(loader), rank(), None, world_size())
+    else:
+        batches = _batches(indices, loader.batch_sampler.batch_size)[rank() :: world_size()]
+        for step, batch in enumerate(_reader(loader, batches)):
+            yield rank() + step * world_size(), batch
+
+
+def endless_batches(loader: Any, size: int | None = None, start: int = 0) -> Iterator[Any]:
+    """The batches of this process for stochastic steps, without end, in a new fixed order on each pass.
+
+    Args:
+        loader: as in :func:`shared_batches`; a loader iterated as it is starts at its head whatever ``start`` says.
+        size: the most samples to use; ignored for a loader iterated as it is.
+        start: number of steps already made.
+
+    Example:
+        >>> loader = DataLoader(range(4), batch_size=2)
+        >>> steps = list(islice(endless_batches(loader), 4))
+        >>> torch.equal(steps[3], next(endless_batches(loader, start=3)))
+        True
+        >>> sorted(torch.cat(steps[:2]).tolist())
+        [0, 1, 2, 3]
+    """
+    indices = _indices(loader, size)
+    while indices is None:
+        was_empty = True
+        for batch in islice(loader, rank(), None, world_size()):
+            was_empty = False
+            yield batch
+        if was_empty:
+            raise ValueError("train= delivers no batches, or none a second time; give a loader, not a generator")
+    order = torch.tensor(indices)
+    per_pass = -(-len(_batches(indices, loader.batch_sampler.batch_size)) // world_size())
+    number, offset = divmod(start, per_pass)
+    while True:
+        shuffled = order[torch.randperm(len(order), generator=derive_generator("probe", number))].tolist()
+        batches = _batches(shuffled, loader.batch_sampler.batch_size)
+        own = [batches[(step * world_size() + rank()) % len(batches)] for step in range(offset, per_pass)]
+        yield from _reader(loader, own)
+        number, offset = number + 1, 0
+
+
+def is_rereadable(loader: Any) -> bool:
+    """Whether a loader's samples can be read without iterating over the loader itself.
+
+    Example:
+        >>> is_rereadable(DataLoader(range(3))), is_rereadable([torch.zeros(1)])
+        (True, False)
+    """
+    return _indices(loader, None) is not None
+
+
+def _indices(loader: Any, size: int | None) -> list[int] | None:
+    """The samples of a loader in the data set's order, at most ``size``; None where the loader alone knows them."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return None
+    if type(loader.batch_sampler) is not BatchSampler:
+        return None
+    sampler, total = loader.batch_sampler.sampler, len(loader.dataset)  # type: ignore[arg-type]
+    if isinstance(sampler, SubsetRandomSampler):
+        indices = torch.tensor(sorted(sampler.indices))
+    elif (
+        (isinstance(sampler, SequentialSampler) and len(sampler) == total)
+        or (isinstance(sampler, RandomSampler) and not sampler.replacement and sampler.num_samples == total)
+        or (isinstance(sampler, DistributedSampler) and sampler.dataset is loader.dataset)
+    ):
+        indices = torch.arange(total)
+    elif isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
+        raise ValueError(
+            f"the loader is split among {sampler.num_replicas} processes by {type(sampler).__name__}; "
+            "give the probe loaders of its own, not split: train= and test="
+        )
+    else:
+        return None
+    if size is not None and size < len(indices):
+        chosen = torch.randperm(len(indices), generator=derive_generator("probe", "bank"))[:size]
+        indices = indices[chosen.sort().values]
+    return indices.tolist()
+
+
+def _batches(indices: list[int], batch_size: int) -> list[list[int]]:
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+
+def _reader(loader: DataLoader, batches: list[list[int]]) -> DataLoader:
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=batches,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+    )

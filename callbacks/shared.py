@@ -1,0 +1,190 @@
+"""Features that the callbacks of one Trainer share, so that no image goes through the module twice."""
+
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ssl_modules.callbacks.batches import shared_batches
+from ssl_modules.callbacks.features import Features, Prepare, device_of, features_and_targets, undisturbed
+from ssl_modules.distributed import gather_objects, total, world_size
+
+
+class SharedFeatures:
+    """Loaders and features that a callback and others of the same Trainer have asked for.
+
+    A callback takes part by an attribute ``shared``, renewed in ``setup``. It reads through :func:`shared_features` in
+    the hooks at the end of a validation, test or training epoch, and clears its own in those that follow:
+    ``on_validation_end``, ``on_test_end``, ``on_train_epoch_start`` and ``teardown``.
+
+    Features are given a second time only for the same module with equal parameters and buffers, the same loader object
+    and equal settings; anything else is another pass. All processes must ask alike.
+
+    Example:
+        >>> module, loader = nn.Flatten(), [(torch.eye(2), torch.tensor([1, 0]))]
+        >>> shared = SharedFeatures()
+        >>> features, targets = shared.read(module, loader)
+        >>> shared.read(module, loader)[0] is features
+        True
+        >>> shared.clear()
+        >>> shared.read(module, loader)[0] is features
+        False
+    """
+
+    def __init__(self) -> None:
+        self._loaders: list[tuple[LightningDataModule, str, Any]] = []
+        self._module: nn.Module | None = None
+        self._weights: list[Tensor] = []
+        self._passes: list[tuple[Any, ...]] = []
+
+    def loader(self, data: LightningDataModule, which: str, *, set_up: bool) -> Any:
+        """What a datamodule gives as the labelled loader of a part, asked for once.
+
+        Args:
+            data: any datamodule.
+            which: ``"train"`` or ``"test"``, for ``probe_train_dataloader()`` or ``probe_test_dataloader()``; where it
+                has none, ``train_dataloader()`` or ``val_dataloader()``.
+            set_up: whether to prepare and set up a datamodule that was not asked before.
+        """
+        known = {part: loader for asked, part, loader in self._loaders if asked is data}
+        if which not in known:
+            if set_up and not known:
+                _set_up(data)
+            usual = "train_dataloader" if which == "train" else "val_dataloader"
+            known[which] = getattr(data, f"probe_{which}_dataloader", getattr(data, usual))()
+            self._loaders.append((data, which, known[which]))
+        return known[which]
+
+    def read(
+        self,
+        module: nn.Module,
+        loader: Any,
+        *,
+        size: int | None = None,
+        batches: int | None = None,
+        features: Features = None,
+        prepare: Prepare = None,
+        precision: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Features and targets of a loader's samples, the same in every process, in the same order as in one.
+
+        The module is left as it was. What is returned is shared, and must not be changed in place.
+
+        Args:
+            module: any module, on its device.
+            loader: any iterable of batches; see :func:`~ssl_modules.callbacks.batches.shared_batches`.
+            size: the most samples to read; None for all.
+            batches: the most batches to read; None for all.
+            features: as of :func:`~ssl_modules.callbacks.features.features_and_targets`.
+            prepare: likewise.
+            precision: likewise.
+
+        Returns:
+            ``[N, D]`` in float32 or better, and int64 ``[N, ...]``; N is 0 for an empty loader.
+        """
+        self._forget_other_weights(module)
+        settings = {"features": features, "prepare": prepare, "precision": precision}
+        for *known, result in self._passes:
+            if known[0] is loader and known[1:] == [size, batches, settings]:
+                return result
+        with undisturbed(module):
+            result = _read(module, loader, size, batches, settings)
+        self._passes.append((loader, size, batches, settings, result))
+        return result
+
+    def clear(self) -> None:
+        """Frees the features."""
+        self._module, self._weights, self._passes = None, [], []
+
+    def _forget_other_weights(self, module: nn.Module) -> None:
+        # Values are compared: neither an update through .data nor a fused optimiser counts up a tensor's version.
+        weights = [x.detach() for x in chain(module.parameters(), module.buffers()) if not is_lazy(x)]
+        is_same = (
+            module is self._module and len(weights) == len(self._weights) and all(map(_equal, weights, self._weights))
+        )
+        # A process that computes alone would wait for the others forever.
+        if total(torch.tensor(int(not is_same), device=device_of(module))) > 0:
+            self.clear()
+            self._module, self._weights = module, [x.clone() for x in weights]
+
+
+def shared_features(trainer: Any, own: SharedFeatures) -> SharedFeatures:
+    """That of the first of a Trainer's callbacks which has one; without a Trainer, a callback's own.
+
+    Args:
+        trainer: a Trainer of either namespace, or None.
+        own: that of the callback which asks.
+    """
+    callbacks = [] if trainer is None else trainer.callbacks
+    return next((found for c in callbacks if isinstance(found := getattr(c, "shared", None), SharedFeatures)), own)
+
+
+def gather_in_order(features: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of all processes, of any number each, sorted by ``order``; the same in every process.
+
+    Args:
+        features: ``[N, D]``; a process without samples may give ``[0, 0]``.
+        targets: ``[N, ...]``; a process without samples may give ``[0]``.
+        order: ``[N]``, int64, distinct over all processes.
+
+    Example:
+        >>> gather_in_order(torch.tensor([[3.0], [1.0]]), torch.tensor([3, 1]), torch.tensor([8, 2]))
+        (tensor([[1.],
+                [3.]]), tensor([1, 3]))
+    """
+    if world_size() > 1:
+        shapes = gather_objects((tuple(features.shape), tuple(targets.shape)))
+        counts = [shape[0] for shape, _ in shapes]
+        (rows, dim), (_, *levels) = shapes[counts.index(max(counts))]
+        if len(features) == 0:
+            features, targets = features.new_zeros(0, dim), targets.new_zeros(0, *levels)
+        features, targets, order = (_gather(values, rows, counts) for values in (features, targets, order))
+    by_order = order.argsort()
+    return features[by_order], targets[by_order]
+
+
+def _gather(values: Tensor, rows: int, counts: list[int]) -> Tensor:
+    padded = values.new_zeros(rows, *values.shape[1:])
+    padded[: len(values)] = values
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def _read(
+    module: nn.Module, loader: Any, size: int | None, limit: int | None, settings: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    features, targets, order, count = [], [], [], 0
+    for number, batch in shared_batches(loader, size):
+        if (size is not None and count >= size) or (limit is not None and number >= limit):
+            break
+        batch_features, batch_targets = features_and_targets(module, batch, **settings)
+        features.append(batch_features)
+        targets.append(batch_targets.long())
+        order.append((number << 32) + torch.arange(len(batch_targets), device=batch_targets.device))
+        count += len(batch_targets)
+    if not features:
+        device, dtype = device_of(module), next(module.parameters(), torch.zeros(0)).dtype
+        features = [torch.zeros(0, 0, device=device, dtype=torch.promote_types(dtype, torch.float32))]
+        targets = order = [torch.zeros(0, device=device, dtype=torch.long)]
+    gathered, labels = gather_in_order(torch.cat(features), torch.cat(targets), torch.cat(order))
+    return gathered[:size], labels[:size]
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    # Of two devices or types, or sparse, torch.equal would raise.
+    is_comparable = (first.device, first.dtype) == (second.device, second.dtype) and first.layout == torch.strided
+    return is_comparable and torch.equal(first, second)
+
+
+def _set_up(data: LightningDataModule) -> None:
+    # As the Trainer does it: one process downloads, all wait, all read.
+    if world_size() == 1 or dist.get_node_local_rank(fallback_rank=dist.get_rank()) == 0:
+        data.prepare_data()
+    if world_size() > 1:
+        dist.barrier()
+    data.setup("fit")

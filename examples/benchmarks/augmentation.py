@@ -1,0 +1,108 @@
+"""Views per second of SimCLR's augmentation without blur, beside what people use today.
+
+    python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--rounds 5]
+
+All make a random resized crop, a flip, colour jitter of half strength and grayscale, of the same images in memory, and
+deliver float tensors in [0, 1]: 32 px from 32, 96 from 96, 224 from 256. torchvision and lightly take one image at a
+time, as a data set does; kornia and ours a batch. Ours exact draws the order of the jitter for each image, ours linear
+folds it into one colour map. MiB: the most memory that PyTorch's allocator held while one batch was made (512, 64 and
+32 images), the views included.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import kornia.augmentation as kornia
+import torch
+from lightly.transforms import SimCLRTransform
+from PIL import Image
+from timing import interleaved, machine, peak_mib, print_table, threads
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import v2
+
+from ssl_modules.augmentations import SimCLRViews
+
+SOURCE = {32: 32, 96: 96, 224: 256}  # side of the images that the crops are taken from
+BATCH = {32: 512, 96: 64, 224: 32}
+JITTER = (0.4, 0.4, 0.4, 0.1)
+
+
+def photographs(count: int, side: int) -> Tensor:
+    """Smooth coloured noise, uint8 [N, 3, side, side]: neither flat nor white, as pictures are."""
+    noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(noise, side, mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
+
+
+def pipelines(size: int) -> dict[str, tuple[int, Callable[[], Any]]]:
+    """Name to the number of views, and what makes them."""
+    images = photographs(BATCH[size], SOURCE[size])
+    floats = images.float() / 255
+    few = len(images) // 8  # one at a time they take long, and don't depend on their number
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:few]]
+    pil = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomApply([transforms.ColorJitter(*JITTER)], 0.8),
+            transforms.RandomGrayscale(0.2),
+            transforms.ToTensor(),
+        ]
+    )
+    tensors = v2.Compose(
+        [
+            v2.RandomResizedCrop(size),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(*JITTER)], 0.8),
+            v2.RandomGrayscale(0.2),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+    lightly = SimCLRTransform(input_size=size, cj_strength=0.5, gaussian_blur=0.0, normalize=None)
+    batched = kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+        kornia.RandomHorizontalFlip(),
+        kornia.ColorJiggle(*JITTER, p=0.8),
+        kornia.RandomGrayscale(p=0.2),
+    )
+    exact = SimCLRViews(size, views=1, strength=0.5, blur=False)
+    linear = SimCLRViews(size, views=1, strength=0.5, blur=False, jitter="linear")
+
+    def each(transform: Callable[[Any], Any], inputs: Iterable[Any]) -> Callable[[], Any]:
+        return lambda: [transform(image) for image in inputs]
+
+    return {
+        "torchvision v2": (few, each(tensors, images[:few])),
+        "torchvision, PIL": (few, each(pil, pictures)),
+        "lightly": (2 * few, each(lightly, pictures)),
+        "kornia": (len(images), lambda: batched(floats)),
+        "ours, exact": (len(images), lambda: exact(images)),
+        "ours, linear": (len(images), lambda: linear(images)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SOURCE))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    print(machine())
+    for size in args.sizes:
+        for count in args.threads:
+            with threads(count):
+                candidates = pipelines(size)
+                seconds = interleaved({name: run for name, (_, run) in candidates.items()}, args.rounds)
+                speeds = {name: views / seconds[name] for name, (views, _) in candidates.items()}
+                memory = {name: peak_mib(run) for name, (_, run) in candidates.items()}
+            rows = (
+                (name, f"{speed:,.0f}", speeds["ours, exact"] / speed, speeds["ours, linear"] / speed, memory[name])
+                for name, speed in speeds.items()
+            )
+            title = f"Augmentation, {size} px from {SOURCE[size]}, {count} thread{'s' * (count > 1)}"
+            print_table(title, ("pipeline", "views/s", "exact is x times", "linear is x times", "MiB"), rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""SimCLR's loss with its gradient: time and memory beside lightly's and the plain form.
+
+    python examples/benchmarks/objective.py [--images 512 4096 8192] [--threads 1] [--rounds 5]
+
+All take the same embeddings of 2 N views, D = 128, at temperature 0.1, in float32, and give the gradient. Plain is
+cross-entropy over the whole matrix of cosines with its diagonal masked. Ours chooses by itself from which size on it
+works in blocks of anchors. MiB: the most memory that PyTorch's allocator held during a run beyond the embeddings. The
+script checks that all agree.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from lightly.loss import NTXentLoss
+from timing import interleaved, machine, peak_mib, print_table, threads
+from torch import Tensor
+
+from ssl_modules import Contrast, Relation
+from ssl_modules.losses import InfoNCE
+from ssl_modules.objective import objective
+from ssl_modules.similarities import Cosine
+
+DIM = 128
+TEMPERATURE = 0.1
+
+
+def plain(z: Tensor) -> Tensor:
+    z = F.normalize(z)
+    scores = (z @ z.T / TEMPERATURE).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
+    return F.cross_entropy(scores, torch.arange(len(z)).roll(len(z) // 2))
+
+
+def lightly(z: Tensor) -> Tensor:
+    return NTXentLoss(TEMPERATURE)(*z.chunk(2))
+
+
+def ours(z: Tensor) -> Tensor:
+    ids = torch.arange(len(z) // 2).repeat(2)[:, None]
+    relation = Relation(ids, ids, excluded=torch.arange(len(z))[:, None])
+    return objective([Contrast(z, z, relation)], Cosine(), InfoNCE(TEMPERATURE))
+
+
+LOSSES = {"lightly": lightly, "plain": plain, "ours": ours}
+
+
+def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    return torch.autograd.grad(loss(z), z)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[512, 4096, 8192])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    print(machine())
+    rows = []
+    with threads(args.threads):
+        for images in args.images:
+            z = torch.randn(2 * images, DIM, generator=torch.Generator().manual_seed(0)).requires_grad_()
+            runs = {name: partial(gradient, loss, z) for name, loss in LOSSES.items()}
+            expected = runs["plain"]()
+            for run in runs.values():
+                torch.testing.assert_close(run(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+            # A short run is soon disturbed, and soon repeated.
+            seconds = interleaved(runs, args.rounds * max(1, 4096 // images))
+            memory = {name: peak_mib(run) for name, run in runs.items()}
+            rows += [
+                (f"2 x {images}", name, 1000 * s, s / seconds["ours"], memory[name], memory[name] / memory["ours"])
+                for name, s in seconds.items()
+            ]
+    header = ("views", "loss", "ms", "ours is faster by", "MiB", "ours needs less by")
+    print_table(f"Loss and gradient, D = {DIM}, {args.threads} thread(s)", header, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What the online probes cost: the k-NN search beside its peers, and both probes beside a training epoch.
+
+    python examples/benchmarks/probes.py
+
+All with one thread.
+
+k-NN: 60,000 bank features of 512 dimensions in ten classes, k = 20, votes exp(s / 0.07); 1,000 queries
+stand for 10,000, so what is done once per bank (normalising, checking) weighs ten times what it does there. The bare
+products compute the similarities of normalised features and nothing else. All others take raw features; lightly's
+knn_predict and the bare product in chunks take 256 queries at once. Agreement: share of queries with our prediction.
+Memory: what PyTorch allocates beyond its inputs.
+
+Both probes at their defaults, which learn from 5,000 images and judge on 10,000, as a share of an epoch of SimCLR:
+
+- Fashion-MNIST, the budget of record: a real fit of 12 of the 234 steps of an epoch with both probes at its end. The
+  median step times 234 is the epoch; the probes are timed whole.
+- 50,000 random images of 32 px with three channels, ResNet-18 with the stem for small images: 4 steps of 64 images,
+  and the features of 640 images, both scaled by the number of images; the classifiers are timed whole.
+"""
+
+import logging
+import time
+import warnings
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from budget import CONFIGS, from_config
+from lightly.utils.benchmarking import knn_predict
+from sklearn.neighbors import KNeighborsClassifier
+from threadpoolctl import threadpool_limits
+from timing import interleaved, machine, peak_mib, print_table, threads
+from torch import Tensor
+
+from ssl_modules import SimCLR
+from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks.shared import SharedFeatures
+from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.evaluation import knn_scores, ridge_classifier
+
+BANK, QUERIES, DIM, CLASSES, K, TEMPERATURE, CHUNK = 60_000, 1_000, 512, 10, 20, 0.07, 256
+LEARN, JUDGE = 5_000, 10_000
+
+
+def knn_table() -> None:
+    """Seconds, ratio to the bare product, memory and agreement of each way to classify by neighbours."""
+    centres = torch.randn(CLASSES, DIM)
+    bank, labels = clusters(centres, BANK)
+    queries, _ = clusters(centres, QUERIES)
+    columns, rows = F.normalize(bank, dim=1).T, F.normalize(queries, dim=1)
+
+    def lightly() -> Tensor:
+        bank_columns, normalized = F.normalize(bank, dim=1).T, F.normalize(queries, dim=1)
+        guesses = [
+            knn_predict(chunk, bank_columns, labels, CLASSES, K, TEMPERATURE)[:, 0] for chunk in normalized.split(CHUNK)
+        ]
+        return torch.cat(guesses)
+
+    def scikit_learn() -> Tensor:
+        classifier = KNeighborsClassifier(K, weights=votes, algorithm="brute", metric="cosine")
+        return torch.from_numpy(classifier.fit(bank.numpy(), labels.numpy()).predict(queries.numpy()))
+
+    def ours() -> Tensor:
+        return knn_scores(bank, labels, queries, k=K, temperature=TEMPERATURE).argmax(dim=1)
+
+    products = {
+        "bare product, in chunks": lambda: [chunk @ columns for chunk in rows.split(CHUNK)],
+        "bare product, in one": lambda: rows @ columns,
+    }
+    classifiers = {"ours": ours, "lightly's knn_predict": lightly, "scikit-learn's brute force": scikit_learn}
+    seconds = interleaved({**products, **classifiers}, rounds=3)
+    expected = ours()
+    table = []
+    for name, run in (products | classifiers).items():
+        memory = "-" if name.startswith("scikit") else peak_mib(run)  # it allocates outside PyTorch
+        agreement = f"{(run() == expected).double().mean():.1%}" if name in classifiers else "-"
+        ratio = seconds[name] / seconds["bare product, in chunks"]
+        table.append((name, seconds[name], ratio, memory, agreement))
+    header = ("way", f"seconds, {QUERIES:,} queries", "/ bare product", "peak MiB", "same prediction")
+    print_table(f"k-NN of {BANK:,} x {DIM}, k = {K}", header, table)
+
+
+def clusters(centres: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Non-negative features around the centres of classes, so wide that some neighbours are wrong."""
+    labels = torch.randint(len(centres), (count,))
+    return (centres[labels] + 6 * torch.randn(count, centres.shape[1])).relu(), labels
+
+
+def votes(distance: Any) -> Any:
+    """Weights of scikit-learn's neighbours by their cosine distance, as ours are by the cosine."""
+    return torch.from_numpy((1 - distance) / TEMPERATURE).exp().numpy()
+
+
+class Clock(pl.Callback):
+    """Seconds of every training step, from one's end to the next's, and the time of the last epoch's end."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.epoch_end = 0.0
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    def on_train_epoch_end(self, *arguments: Any) -> None:
+        self.epoch_end = time.perf_counter()
+
+    @property
+    def step(self) -> float:
+        return median(end - start for start, end in zip(self.ends, self.ends[1:], strict=False))
+
+
+def timed_fit(
+    module: pl.LightningModule, data: ImageDataModule, steps: int, probes: list[pl.Callback]
+) -> tuple[float, float]:
+    """Seconds of a step, and of the probes at the epoch's end."""
+    before, after = Clock(), Clock()
+    trainer = pl.Trainer(
+        max_epochs=1,
+        limit_train_batches=steps,
+        limit_val_batches=0,
+        callbacks=[before, *probes, after],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data)
+    return before.step, after.epoch_end - before.epoch_end
+
+
+def fashion_mnist() -> tuple[Any, ...]:
+    """The budget's row: name, and seconds of the epoch and of the probes."""
+    module, data, _ = from_config(CONFIGS["SimCLR"], seed=0)
+    step, probes = timed_fit(module, data, 12, [OnlineKNNProbe(), OnlineLinearProbe()])
+    epoch = step * len(data.train_dataloader())
+    return "Fashion-MNIST, ResNet-10, 28 px", epoch, probes, f"{probes / epoch:.2%}"
+
+
+def cifar_sized() -> tuple[Any, ...]:
+    """The scaled row, of data of CIFAR-10's size."""
+    images = torch.randint(256, (640, 3, 32, 32), dtype=torch.uint8)
+    data = ImageDataModule(
+        TensorImages(images, torch.arange(640) % CLASSES), num_classes=CLASSES, batch_size=64, dims=(3, 32, 32)
+    )
+    module = SimCLR(encoder="resnet18")
+    step, _ = timed_fit(module, data, 4, [])
+    epoch = step * 50_000 / 64
+
+    seconds = {
+        "features": lambda: SharedFeatures().read(module, data.probe_train_dataloader()),
+        "classifiers": lambda: classify(torch.rand(LEARN, DIM), torch.arange(LEARN) % CLASSES, torch.rand(JUDGE, DIM)),
+    }
+    cost = interleaved(seconds, rounds=1)
+    probes = cost["features"] * (LEARN + JUDGE) / 640 + cost["classifiers"]
+    return "CIFAR-10's size, ResNet-18, 32 px (scaled)", epoch, probes, f"{probes / epoch:.2%}"
+
+
+def classify(features: Tensor, labels: Tensor, queries: Tensor) -> None:
+    """What the probes do with features."""
+    knn_scores(features, labels, queries)
+    F.linear(queries, *ridge_classifier(features, labels))
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    for package in ("lightning.fabric", "lightning.pytorch", "pytorch_lightning"):  # lightly imports the last
+        logging.getLogger(package).setLevel(logging.ERROR)
+    print(machine())
+    torch.manual_seed(0)
+    with threads(1), threadpool_limits(1):
+        knn_table()
+        rows = [fashion_mnist(), cifar_sized()]
+    header = ("data, encoder", "seconds, epoch", "seconds, both probes", "share")
+    print_table("Both probes at their defaults beside an epoch of SimCLR", header, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Timing side by side: all candidates in turn, several rounds, medians. On a busy machine only ratios mean much."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+LARGE = 2**23 - 2**10  # numbers; a little below the 32 MiB up to which it learns
+
+
+def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
+    """Median seconds of each candidate, over rounds that run all of them in turn, after one round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    # glibc maps large tensors anew each time until it has once got back one of this size, as it soon does in training.
+    torch.ones(LARGE)
+    for _ in range(rounds + 1):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(times[1:]) for name, times in seconds.items()}
+
+
+def peak_mib(run: Callable[[], Any]) -> float:
+    """The most memory that PyTorch's allocator holds during a run beyond what it held before, in MiB."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    held = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak / 2**20
+
+
+@contextmanager
+def threads(count: int):
+    """Within it PyTorch computes with this many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Prints a Markdown table; numbers with three significant digits."""
+    print(f"\n{title}\n")
+    print("|", " | ".join(header), "|")
+    print("|" + "---|" * len(list(header)))
+    for row in rows:
+        print("|", " | ".join(f"{_short(cell)}" for cell in row), "|", flush=True)
+
+
+def _short(cell: Any) -> str:
+    if not isinstance(cell, float):
+        return str(cell)
+    return f"{cell:,.0f}" if cell >= 100 else f"{cell:.3g}"
+
+
+def machine() -> str:
+    """What the numbers were measured on."""
+    processor = f"{os.cpu_count()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor}, torch {torch.__version__}"

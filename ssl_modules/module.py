@@ -34,6 +34,7 @@ from ssl_modules.encoders.export import save_weights
 from ssl_modules.extractions import Extraction
 from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
+from ssl_modules.memory import keep_freed_memory
 from ssl_modules.objective import chance_level, objective, top1
 from ssl_modules.optim import param_groups, warmup_cosine
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
@@ -54,7 +55,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
     encoder's deepest map. Training takes ``images``, ``(images, ...)`` or ``(views, ...)`` from any loader and makes
     the views itself, on the device; it logs ``train/loss`` beside ``train/chance``, its value if all candidates
     scored alike. Validation and test log the loss and ``contrast_top1``, the share of anchors whose best candidate is
-    a positive.
+    a positive. On a processor a fit keeps freed memory, see :func:`~ssl_modules.memory.keep_freed_memory`.
 
     Args:
         augmentation: aspect 1, ``(images [N, ch, H, W], generator) -> list of views``, or the name of a policy.
@@ -256,6 +257,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         return derive_generator(seed, stage, epoch, batch_idx, rank(), device=batch.device)
 
     def on_fit_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if not self._resumed:
             self.seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
         self._resumed = False  # a later fit is another run

@@ -5,8 +5,8 @@
 All make a random resized crop, a flip, colour jitter of half strength and grayscale, of the same images in memory, and
 deliver float tensors in [0, 1]: 32 px from 32, 96 from 96, 224 from 256. torchvision and lightly take one image at a
 time, as a data set does; kornia and ours a batch. Ours exact draws the order of the jitter for each image, ours linear
-folds it into one colour map. MiB: the most memory that PyTorch's allocator held while one batch was made (512, 64 and
-32 images), the views included.
+folds it into one colour map. All keep freed memory, as our fits on a processor do. MiB: the most that PyTorch's
+allocator held while one batch was made (512, 64 and 32 images), the views included.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from ssl_modules.augmentations import SimCLRViews
+from ssl_modules.memory import keep_freed_memory
 
 SOURCE = {32: 32, 96: 96, 224: 256}  # side of the images that the crops are taken from
 BATCH = {32: 512, 96: 64, 224: 32}
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
+    keep_freed_memory()
     print(machine())
     for size in args.sizes:
         for count in args.threads:

@@ -4,37 +4,35 @@
 
 Rows, for each encoder, contiguous and channels_last:
 
-- the encoder alone: forward and backward of the plain timm model on fixed tensors of all views, the limit; and the
-  same with a pass for each view, which allocates half as much at a time;
+- the encoder alone: forward and backward of the plain timm model on fixed tensors of all views, the limit;
 - ours: SimCLR at its defaults;
 - lightly's Lightning example of SimCLR, with 0 and 2 worker processes: its transform on one PIL image at a time, its
   head, its loss, one forward pass per view, SGD;
 - stable-pretraining's SimCLR, likewise, where it is installed (it is no part of the extra "bench").
 
 All have the same encoder with the stem for small images, a head of the same widths, the same images (Fashion-MNIST
-with three channels at 32 pixels) and views of the same distribution; all but the first row are real fits of a
-Lightning Trainer without logger, progress bar and callbacks.
+with three channels at 32 pixels) and views of the same distribution; all but the first are real fits of a Lightning
+Trainer without logger, progress bar and callbacks. Ours keeps freed memory, as every fit of this package on a processor
+does; "memory kept" does the same for others.
 
-Each row runs in a thread of its own that waits for its turn: a round is one whole step of each, one after the other,
-from the end of its last step to the end of this one, so that waiting for data, logging and the optimiser are all in.
-Workers fill their queue up and wait as well, so each step pays for one batch of theirs. The first round warms up;
-medians of the others are shown.
-
-glibc gives every tensor above 32 MiB back to the kernel, which clears its pages anew for the next one. With
-MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 in front of the command it keeps them.
+Each row has a process of its own that waits for its turn: a round is one whole step of each, one after the other, from
+the end of its last step to the end of this one, so that waiting for data, logging and the optimiser are all in. Workers
+fill their queue up and wait as well, so each step pays for one batch of theirs. The first round warms up; medians of
+the others are shown.
 """
 
 import argparse
-import ctypes
 import importlib.util
 import logging
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 from statistics import median
-from threading import Semaphore, Thread
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import timm
@@ -54,54 +52,69 @@ from ssl_modules import SimCLR
 from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.encoders import shrink_stem
+from ssl_modules.memory import keep_freed_memory
 
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-WORKERS = (0, 2)
-M_ARENA_MAX = -8  # of glibc's mallopt
 SECTIONS = ("data", "augmentation", "encoder forward", "heads and loss", "backward", "optimiser", "rest")
 
 
+class Run(NamedTuple):
+    """What a row runs."""
+
+    encoder: str
+    channels_last: bool
+    batch_size: int
+    steps: int
+    kept: bool = False
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compiled: bool = False
+    workers: int = 0
+
+
 class InTurn:
-    """Runs a function in a thread of its own; each call of this lets it go on to the next call of its ``pause``."""
+    """Runs a function in a process of its own; each call of this lets it go on to the next call of its ``pause``."""
 
-    def __init__(self, run: Callable[[Callable[[], None]], None]) -> None:
-        self._turn, self._done = Semaphore(0), Semaphore(0)
-        self._error: BaseException | None = None
-        Thread(target=self._run, args=(run,), daemon=True).start()
+    result: Any = None
 
-    def _run(self, run: Callable[[Callable[[], None]], None]) -> None:
-        self._turn.acquire()
-        try:
-            run(self._pause)
-        except BaseException as error:  # of whatever kind, or the main thread waits for ever
-            self._error = error
-        self._done.release()
-
-    def _pause(self) -> None:
-        self._done.release()
-        self._turn.acquire()
+    def __init__(self, run: Callable[[Callable[[], None]], Any]) -> None:
+        context = get_context("forkserver")  # which imports all this once
+        context.set_forkserver_preload([Path(__file__).stem])
+        self._pipe, other = context.Pipe()
+        context.Process(target=_take_turns, args=(other, run, torch.get_num_threads())).start()
+        self._pipe.recv()  # ready
 
     def __call__(self) -> None:
-        self._turn.release()
-        self._done.acquire()
-        if self._error is not None:
-            raise self._error
+        self._pipe.send(None)
+        error, self.result = self._pipe.recv()
+        if error is not None:
+            raise RuntimeError(error)
 
 
-def repeated(run: Callable[[], Any], steps: int) -> InTurn:
-    def loop(pause: Callable[[], None]) -> None:
-        for _ in range(steps):
-            run()
-            pause()
+def _take_turns(pipe: Any, run: Callable[[Callable[[], None]], Any], count: int) -> None:
+    def pause() -> None:
+        pipe.send((None, None))
+        pipe.recv()
 
-    return InTurn(loop)
+    quieten()
+    torch.set_num_threads(count)
+    pipe.send(None)
+    pipe.recv()
+    try:
+        pipe.send((None, run(pause)))
+    except Exception:
+        pipe.send((traceback.format_exc(), None))
+
+
+def quieten() -> None:
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning|stable_pretraining|lance")
 
 
 class Clock(pl.Callback):
     """Takes the time of each section of a step; a mark ends the section that it names."""
 
-    def __init__(self) -> None:
-        self.pause: Callable[[], None] = lambda: None
+    def __init__(self, pause: Callable[[], None]) -> None:
+        self.pause = pause
         self.steps: list[dict[str, float]] = [{}]
         self.last = time.perf_counter()
 
@@ -150,28 +163,21 @@ class Clock(pl.Callback):
         self.last = time.perf_counter()
 
 
-class Fit(InTurn):
-    """A Trainer's fit, a step at each call, and its clock."""
-
-    def __init__(self, module: pl.LightningModule, data: Any, steps: int, precision: Any = "32-true") -> None:
-        self.clock = Clock()
-
-        def fit(pause: Callable[[], None]) -> None:
-            self.clock.pause = pause
-            trainer = pl.Trainer(
-                max_steps=steps,
-                accelerator="cpu",
-                precision=precision,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            )
-            # Alone: stable-pretraining, once installed, adds a dozen to every Trainer.
-            trainer.callbacks = [self.clock]
-            trainer.fit(module, data)
-
-        super().__init__(fit)
+def fit(module: pl.LightningModule, data: Any, run: Run, pause: Callable[[], None]) -> dict[str, float]:
+    """A Trainer's fit that pauses after each step; returns the share of each section."""
+    clock = Clock(pause)
+    trainer = pl.Trainer(
+        max_steps=run.steps,
+        accelerator="cpu",
+        precision=run.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.callbacks = [clock]  # alone: stable-pretraining, once installed, adds a dozen to every Trainer
+    trainer.fit(module, data)
+    return clock.shares()
 
 
 # ---- images ------------------------------------------------------------------------------------------------------
@@ -204,28 +210,39 @@ class PILImages(Dataset):
 # ---- rows --------------------------------------------------------------------------------------------------------
 
 
-def backbone(name: str, channels_last: bool) -> nn.Module:
+def backbone(run: Run) -> nn.Module:
     """The plain timm model with the stem for small images: [B, 3, 32, 32] to [B, D]."""
-    model = timm.create_model(name, num_classes=0)
+    model = timm.create_model(run.encoder, num_classes=0)
     shrink_stem(model)
-    return model.to(memory_format=torch.channels_last) if channels_last else model
+    return model.to(memory_format=torch.channels_last) if run.channels_last else model
 
 
-def limit(name: str, batch_size: int, channels_last: bool, passes: int = 1) -> Callable[[], None]:
-    model = backbone(name, channels_last)
-    views = torch.rand(2 * batch_size // passes, 3, 32, 32)
-    if channels_last:
+def alone(run: Run, pause: Callable[[], None]) -> None:
+    if run.kept:
+        keep_freed_memory()
+    model = backbone(run)
+    views = torch.rand(2 * run.batch_size, 3, 32, 32)
+    if run.channels_last:
         views = views.contiguous(memory_format=torch.channels_last)
-
-    def run() -> None:
+    for _ in range(run.steps):
         model.zero_grad()
-        torch.stack([model(views).sum() for _ in range(passes)]).sum().backward()
+        model(views).sum().backward()
+        pause()
 
-    return run
+
+def ours(run: Run, pause: Callable[[], None]) -> dict[str, float]:
+    data = ImageDataModule(colour_images(), num_classes=10, batch_size=run.batch_size)
+    module = SimCLR(
+        encoder=run.encoder, mean=data.mean, std=data.std, channels_last=run.channels_last, compile=run.compiled
+    )
+    return fit(module, data, run, pause)
 
 
-def ours(name: str, data: ImageDataModule, channels_last: bool, compiled: bool = False) -> SimCLR:
-    return SimCLR(encoder=name, mean=data.mean, std=data.std, channels_last=channels_last, compile=compiled)
+def peer(name: str, run: Run, pause: Callable[[], None]) -> dict[str, float]:
+    if run.kept:
+        keep_freed_memory()
+    module, loader = PEERS[name]
+    return fit(module(backbone(run)), loader(colour_images(), run), run, pause)
 
 
 class LightlySimCLR(pl.LightningModule):
@@ -248,10 +265,10 @@ class LightlySimCLR(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.06)
 
 
-def lightly_loader(images: TensorImages, batch_size: int, workers: int) -> DataLoader:
+def lightly_loader(images: TensorImages, run: Run) -> DataLoader:
     transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0)
     dataset = LightlyDataset.from_torch_dataset(PILImages(images), transform=transform)
-    return _loader(dataset, batch_size, workers, collate_fn=MultiViewCollate())
+    return _loader(dataset, run, collate_fn=MultiViewCollate())
 
 
 def stable_module(encoder: nn.Module) -> pl.LightningModule:
@@ -271,7 +288,7 @@ def stable_module(encoder: nn.Module) -> pl.LightningModule:
     )
 
 
-def stable_loader(images: TensorImages, data: ImageDataModule, batch_size: int, workers: int) -> DataLoader:
+def stable_loader(images: TensorImages, run: Run) -> DataLoader:
     import stable_pretraining as spt  # noqa: PLC0415  # an option
 
     t = spt.data.transforms
@@ -281,82 +298,59 @@ def stable_loader(images: TensorImages, data: ImageDataModule, batch_size: int, 
         t.RandomHorizontalFlip(p=0.5),
         t.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8),
         t.RandomGrayscale(p=0.2),
-        t.ToImage(mean=data.mean, std=data.std),
+        t.ToImage(mean=[0.2860] * 3, std=[0.3530] * 3),
     )
     transform = t.MultiViewTransform([view, view])
     dataset = spt.data.FromTorchDataset(PILImages(images), names=["image", "label"], transform=transform)
-    return _loader(dataset, batch_size, workers)
+    return _loader(dataset, run)
 
 
-def _loader(dataset: Dataset, batch_size: int, workers: int, **options: Any) -> DataLoader:
+def _loader(dataset: Dataset, run: Run, **options: Any) -> DataLoader:
     return DataLoader(
         dataset,
-        batch_size=batch_size,
+        batch_size=run.batch_size,
         shuffle=True,
         drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
+        num_workers=run.workers,
+        persistent_workers=run.workers > 0,
         **options,
     )
 
 
-def measure(name: str, images: TensorImages, batch_size: int, rounds: int, everything: bool) -> None:
-    """One interleaved run of all rows of an encoder, and its tables."""
-    steps = rounds + 1
-    data = ImageDataModule(images, num_classes=10, batch_size=batch_size)
-    peers: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-        "lightly's example": (LightlySimCLR, partial(lightly_loader, images, batch_size))
+PEERS = {
+    "lightly's example": (LightlySimCLR, lightly_loader),
+    "stable-pretraining": (stable_module, stable_loader),
+}
+
+
+def measure(run: Run, rounds: int, everything: bool) -> tuple[list[tuple[Any, ...]], tuple[str, ...]]:
+    """One interleaved run of all rows: its part of the two tables."""
+    runs: dict[str, Callable[..., Any]] = {
+        "encoder alone": partial(alone, run),
+        "encoder alone, memory kept": partial(alone, run._replace(kept=True)),
+        "ours": partial(ours, run),
     }
-    if importlib.util.find_spec("stable_pretraining"):
-        peers["stable-pretraining"] = (stable_module, partial(stable_loader, images, data, batch_size))
-    rows: dict[tuple[str, str], InTurn] = {}
-    for memory, memory_format in FORMATS.items():
-        last = memory_format == torch.channels_last
-        rows["encoder alone", memory] = repeated(limit(name, batch_size, last), steps)
-        rows["encoder alone, a pass for each view", memory] = repeated(limit(name, batch_size, last, 2), steps)
-        rows["ours", memory] = Fit(ours(name, data, last), data, steps)
-        for peer, (module, loader) in peers.items():
-            for workers in WORKERS:
-                key = (f"{peer}, {workers} workers", memory)
-                rows[key] = Fit(module(backbone(name, last)), loader(workers), steps)
-        if everything:
-            rows["ours, bf16", memory] = Fit(ours(name, data, last), data, steps, "bf16-mixed")
-            rows["ours, compiled", memory] = Fit(ours(name, data, last, True), data, steps)
-            rows["ours, bf16, compiled", memory] = Fit(ours(name, data, last, True), data, steps, "bf16-mixed")
-    augmentation = ours(name, data, channels_last=False).augmentation
-    batch, generator = images.images[:batch_size], torch.Generator().manual_seed(0)
-    rows["augmentation", ""] = repeated(lambda: augmentation(batch, generator), steps)
-
+    for name in PEERS:
+        if name == "stable-pretraining" and not importlib.util.find_spec("stable_pretraining"):
+            continue
+        for workers, kept in ((0, False), (2, False), (0, True)):
+            row = f"{name}, {workers} workers" + kept * ", memory kept"
+            runs[row] = partial(peer, name, run._replace(workers=workers, kept=kept))
+    if everything:
+        runs["ours, bf16"] = partial(ours, run._replace(precision="bf16-mixed"))
+        runs["ours, compiled"] = partial(ours, run._replace(compiled=True))
+        runs["ours, bf16, compiled"] = partial(ours, run._replace(precision="bf16-mixed", compiled=True))
+    rows = {row: InTurn(run) for row, run in runs.items()}
     seconds = interleaved(rows, rounds)
-    for row in rows.values():
-        row()  # the fits end
-    alone = seconds.pop(("augmentation", ""))
+    for turns in rows.values():
+        turns()  # the runs end
 
-    shares = {key: row.clock.shares() for key, row in rows.items() if isinstance(row, Fit)}
-    print_table(
-        f"{name}: SimCLR's training step, {batch_size} images of 3 x 32 x 32, {torch.get_num_threads()} threads",
-        ["", "memory format", "images/s", "of the encoder alone", "ours is faster by", "waits for data"],
-        (
-            (
-                row,
-                memory,
-                batch_size / s,
-                f"{100 * seconds['encoder alone', memory] / s:.0f} %",
-                f"{s / seconds['ours', memory]:.2f}x",
-                f"{shares[row, memory]['data']:.1f} %" if (row, memory) in shares else "",
-            )
-            for (row, memory), s in seconds.items()
-        ),
-    )
-    print_table(
-        f"{name}: where the time of our step goes, %; the augmentation by itself takes {1000 * alone:.0f} ms",
-        ["memory format", *SECTIONS, "augmentation by itself"],
-        (
-            (memory, *(f"{share:.1f}" for share in (*shares[row, memory].values(), 100 * alone / s)))
-            for (row, memory), s in seconds.items()
-            if row == "ours"
-        ),
-    )
+    memory = "channels_last" if run.channels_last else "contiguous"
+    limit, own = seconds["encoder alone, memory kept"], seconds["ours"]
+    table = [
+        (row, memory, run.batch_size / s, f"{100 * limit / s:.0f} %", f"{s / own:.2f}x") for row, s in seconds.items()
+    ]
+    return table, (memory, *(f"{share:.1f}" for share in rows["ours"].result.values()))
 
 
 def main() -> None:
@@ -367,19 +361,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--all", action="store_true", help="bf16 and compiled rows as well")
     args = parser.parse_args()
-    for package in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(package).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning|stable_pretraining|lance")
     if not importlib.util.find_spec("stable_pretraining"):
         print("stable-pretraining is not installed: its rows are left out")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, 1)  # the rows' threads allocate as a main thread does, which is faster
     print(machine())
-    images = colour_images()
     with threads(args.threads):
         for name in args.encoders:
-            measure(name, images, args.batch_size, args.rounds, args.all)
+            run = Run(name, False, args.batch_size, steps=args.rounds + 1)
+            parts = [measure(run._replace(channels_last=last), args.rounds, args.all) for last in (False, True)]
+            print_table(
+                f"{name}: SimCLR's training step, {args.batch_size} images of 3 x 32 x 32, {args.threads} threads",
+                ["", "memory format", "images/s", "of the limit", "ours is faster by"],
+                [row for table, _ in parts for row in table],
+            )
+            print_table(
+                f"{name}: where the time of our step goes, %", ["memory format", *SECTIONS], [p for _, p in parts]
+            )
 
 
 if __name__ == "__main__":

@@ -11,14 +11,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-LARGE = 2**23 - 2**10  # numbers; a little below the 32 MiB up to which it learns
-
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
     """Median seconds of each candidate, over rounds that run all of them in turn, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    # glibc maps large tensors anew each time until it has once got back one of this size, as it soon does in training.
-    torch.ones(LARGE)
     for _ in range(rounds + 1):
         for name, run in candidates.items():
             start = time.perf_counter()

@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN = .venv/bin/python
 INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --python $(RUN) --constraint constraints.txt --group dev
 
-.PHONY: demo test lint types check bench notebooks clean
+.PHONY: demo test lint types check bench budget notebooks clean
 
 demo: .venv/installed
 	$(RUN) examples/demo.py
@@ -24,7 +24,15 @@ types: .venv/installed
 
 check: lint types test
 
+# Ratios of one run on an otherwise idle machine: speed and memory beside what people use today.
 bench: .venv/installed-bench
+	$(RUN) examples/benchmarks/augmentation.py
+	$(RUN) examples/benchmarks/objective.py
+	$(RUN) examples/benchmarks/step.py
+	$(RUN) examples/benchmarks/probes.py
+
+# What is learned, at one budget for all.
+budget: .venv/installed-bench
 	$(RUN) examples/benchmarks/budget.py
 
 notebooks: .venv/installed

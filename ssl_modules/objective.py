@@ -126,8 +126,9 @@ def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, 
     # A subclass may have a forward of its own.
     if isinstance(similarity, InnerProduct) and type(similarity).forward is InnerProduct.forward:
         embed, compare = lambda x: similarity.embed(full_precision(x)), Dot()
-    reference = None if c.reference is None else embed(c.reference)
-    return compare, embed(c.anchors), embed(c.candidates), reference
+    anchors = embed(c.anchors)
+    candidates = anchors if c.candidates is c.anchors else embed(c.candidates)
+    return compare, anchors, candidates, None if c.reference is None else embed(c.reference)
 
 
 def _blocks(shape: torch.Size, anchor_block: int | None) -> Iterator[slice]:

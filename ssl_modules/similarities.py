@@ -5,7 +5,6 @@ A similarity is geometry alone. Temperature and clipping belong to the loss.
 
 from abc import ABC, abstractmethod
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_modules.configurable import Configurable
@@ -86,6 +85,6 @@ class Cosine(InnerProduct):
         self.eps = eps
 
     def embed(self, x: Tensor) -> Tensor:
-        # A gradient of 1 / eps would overflow on its way back through half precision.
-        x = x.masked_fill(x.detach().norm(dim=1, keepdim=True) < self.eps, 0)
-        return F.normalize(x, dim=1, eps=self.eps)
+        length = x.norm(dim=1, keepdim=True)
+        # Not x / eps: a gradient of 1 / eps would overflow on its way back through half precision.
+        return x * length.clamp(min=self.eps).reciprocal().masked_fill(length < self.eps, 0)

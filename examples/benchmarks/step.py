@@ -30,7 +30,6 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
@@ -77,7 +76,7 @@ class InTurn:
 
     def __init__(self, run: Callable[[Callable[[], None]], Any]) -> None:
         context = get_context("forkserver")  # which imports all this once
-        context.set_forkserver_preload([Path(__file__).stem])
+        context.set_forkserver_preload(["__main__"])
         self._pipe, other = context.Pipe()
         context.Process(target=_take_turns, args=(other, run, torch.get_num_threads())).start()
         self._pipe.recv()  # ready

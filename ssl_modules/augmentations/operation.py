@@ -186,7 +186,7 @@ def rows_of(parameters: Any, rows: Rows) -> Any:
     if parameters is None:
         return None
     if isinstance(parameters, Tensor):
-        return parameters[rows]
+        return parameters[rows] if isinstance(rows, slice) else parameters.index_select(0, rows)
     return type(parameters)(*(rows_of(values, rows) for values in parameters))
 
 

@@ -143,14 +143,14 @@ def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Gener
 
     views = torch.empty(0, device=images.device)
     for rows in _portions(images, drawn):
-        some = to_float(images[rows])
+        some = to_float(rows_of(images, rows))
         for transform, parameters in drawn:
             some = transform.transform(some, rows_of(parameters, rows))
-        if len(some) == len(images):
+        if isinstance(rows, slice):
             return some
         if len(views) == 0:
             views = some.new_empty(len(images), *some.shape[1:])
-        views[rows] = some
+        views.index_copy_(0, rows, some)
     return views
 
 

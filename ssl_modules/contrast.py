@@ -1,5 +1,6 @@
 """All that passes between extraction, similarity and loss: who is compared with whom, and how they are related."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,12 +57,56 @@ class Relation:
         anchors = self.anchor_ids[rows]  # [R, levels]
         anchors = anchors.masked_fill(anchors < 0, NOBODY)
         levels = anchors.shape[1]
-        ranks = (anchors[:, -1:] == self.candidate_ids[:, -1]).to(torch.int8) * levels
+        ranks = (anchors[:, -1:] == self.candidate_ids[:, -1]).view(torch.int8).mul_(levels)
         for level in reversed(range(levels - 1)):  # the finest level last: it has the last word
             ranks.masked_fill_(anchors[:, level, None] == self.candidate_ids[:, level], level + 1)
         if self.excluded is not None:
             ranks.scatter_(1, self.excluded[rows], -1)
         return ranks
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Every anchor and one candidate of its own, its positive of rank 1; a few rows at a time, as :class:`Relation`.
+
+    Args:
+        own: ``[A]``, the column of each anchor's own candidate.
+        candidates: how many there are, C.
+        ignored: so many candidates, the first ones, are ignored by all anchors but their own.
+        ranks: rows to int8 ``[R, C - ignored]``, how anchors relate to the others; None = they are negatives.
+
+    Raises:
+        ValueError: if ``own`` is no vector, or ``ignored`` is outside [0, C].
+
+    Example:
+        >>> Paired(own=torch.arange(2), candidates=4, ignored=2)[:]
+        tensor([[ 1, -1,  0,  0],
+                [-1,  1,  0,  0]], dtype=torch.int8)
+    """
+
+    own: Tensor
+    candidates: int
+    ignored: int = 0
+    ranks: Callable[[Rows], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.own.ndim != 1:
+            raise ValueError(f"own: expected [A], got {list(self.own.shape)}")
+        if not 0 <= self.ignored <= self.candidates:
+            raise ValueError(f"ignored: expected a number in [0, {self.candidates}], got {self.ignored}")
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(A, C)``."""
+        return torch.Size((len(self.own), self.candidates))
+
+    def __getitem__(self, rows: Rows) -> Tensor:
+        own = self.own[rows][:, None]  # [R, 1]
+        relation = torch.zeros(len(own), self.candidates, dtype=torch.int8, device=own.device)
+        relation[:, : self.ignored] = -1
+        if self.ranks is not None:
+            relation[:, self.ignored :] = self.ranks(rows)
+        return relation.scatter_(1, own, 1)
 
 
 @dataclass
@@ -71,7 +116,7 @@ class Contrast:
     Args:
         anchors: ``[A, D]``, the side that receives gradient.
         candidates: ``[C, D]``; may be detached, queued, local vectors, or other processes' vectors.
-        relation: int8 ``[A, C]``, or a :class:`Relation` that gives its rows.
+        relation: int8 ``[A, C]``, or a :class:`Relation` or :class:`Paired` that gives its rows.
         reference: ``[A, D]``, a teacher's anchors, where a loss compares two score matrices.
         weight: factor of this comparison in the sum of all.
 
@@ -86,7 +131,7 @@ class Contrast:
 
     anchors: Tensor
     candidates: Tensor
-    relation: Tensor | Relation
+    relation: Tensor | Relation | Paired
     reference: Tensor | None = None
     weight: float = 1.0
 

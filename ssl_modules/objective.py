@@ -8,7 +8,7 @@ would give another gradient than one process with all the data.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +21,9 @@ from ssl_modules.similarities import Dot, InnerProduct
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
-# Below this many scores the matrix is cheaper whole; a block of this many stays in a processor's cache.
+# Up to this many scores the matrix is cheaper whole; a block of this many costs little memory, and few blocks do.
 _WHOLE = 2**22
-_BLOCK = 2**20
+_BLOCK = 2**21
 
 
 def objective(
@@ -111,13 +111,16 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
         counts = torch.stack([loss.counts(relation(rows)) for rows in blocks]).sum(dim=0)
         counts = total(counts).to(anchors.dtype) / world_size()
 
-        def share(a: Tensor, c_: Tensor, rows: slice) -> Tensor:
+        def share(scores: Tensor, c_: Tensor, rows: slice) -> Tensor:
             reference_scores = None if reference is None else compare(reference[rows], c_)
-            return loss.partial(compare(a, c_), relation(rows), reference_scores, counts)
+            return loss.partial(scores, relation(rows), reference_scores, counts)
 
         if len(blocks) == 1:
-            return share(anchors, candidates, blocks[0])
-        return _InBlocks.apply(anchors, candidates, share, blocks)
+            return share(compare(anchors, candidates), candidates, blocks[0])
+        # Reference scores are part of the graph where the candidates are.
+        is_dot = isinstance(compare, Dot) and (reference is None or not candidates.requires_grad)
+        take = _ByProducts(share) if is_dot else _ByAutograd(share, compare)
+        return _InBlocks.apply(anchors, candidates, take, blocks)
 
 
 def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, Tensor, Tensor | None]:
@@ -146,23 +149,13 @@ class _InBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, anchors: Tensor, candidates: Tensor, share: Callable[..., Tensor], blocks: list[slice]
+        ctx: Any, anchors: Tensor, candidates: Tensor, take: Callable[..., Tensor], blocks: list[slice]
     ) -> Tensor:
         wanted = ctx.needs_input_grad[:2]
-        value = anchors.new_zeros(())
         gradients = [torch.zeros_like(x) if w else None for x, w in zip((anchors, candidates), wanted, strict=True)]
-        c = candidates.detach().requires_grad_(wanted[1])
+        value = anchors.new_zeros(())
         for rows in blocks:
-            a = anchors[rows].detach().requires_grad_(wanted[0])
-            with torch.set_grad_enabled(any(wanted)):
-                part = share(a, c, rows)
-            value += part.detach()
-            inputs = [x for x, w in zip((a, c), wanted, strict=True) if w]
-            parts = iter(torch.autograd.grad(part, inputs) if inputs else ())
-            if gradients[0] is not None:
-                gradients[0][rows] = next(parts)
-            if gradients[1] is not None:
-                gradients[1] += next(parts)
+            value += take(anchors.detach(), candidates.detach(), rows, *gradients)
         ctx.save_for_backward(*gradients)
         return value
 
@@ -170,3 +163,46 @@ class _InBlocks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if g is None else grad * g for g in ctx.saved_tensors), None, None
+
+
+class _ByAutograd(NamedTuple):
+    """A block of any similarity: its share of the loss, whose gradients it adds to those of all."""
+
+    share: Callable[[Tensor, Tensor, slice], Tensor]
+    compare: Similarity
+
+    def __call__(
+        self, anchors: Tensor, candidates: Tensor, rows: slice, of_anchors: Tensor | None, of_candidates: Tensor | None
+    ) -> Tensor:
+        a = anchors[rows].requires_grad_(of_anchors is not None)
+        c = candidates.requires_grad_(of_candidates is not None)
+        with torch.set_grad_enabled(a.requires_grad or c.requires_grad):
+            part = self.share(self.compare(a, c), c, rows)
+        inputs = [x for x in (a, c) if x.requires_grad]
+        parts = iter(torch.autograd.grad(part, inputs) if inputs else ())
+        if of_anchors is not None:
+            of_anchors[rows] = next(parts)
+        if of_candidates is not None:
+            of_candidates += next(parts)
+        return part.detach()
+
+
+class _ByProducts(NamedTuple):
+    """The same of inner products: the gradient of the scores, and two products of it that add up in place."""
+
+    share: Callable[[Tensor, Tensor, slice], Tensor]
+
+    def __call__(
+        self, anchors: Tensor, candidates: Tensor, rows: slice, of_anchors: Tensor | None, of_candidates: Tensor | None
+    ) -> Tensor:
+        scores = anchors[rows] @ candidates.T
+        if of_anchors is None and of_candidates is None:
+            return self.share(scores, candidates, rows)
+        with torch.enable_grad():
+            part = self.share(scores.requires_grad_(), candidates, rows)
+        of_scores = torch.autograd.grad(part, scores)[0]
+        if of_anchors is not None:
+            torch.mm(of_scores, candidates, out=of_anchors[rows])
+        if of_candidates is not None:
+            of_candidates.addmm_(of_scores.T, anchors[rows])
+        return part.detach()

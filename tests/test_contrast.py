@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ssl_modules import Contrast, Relation
+from ssl_modules.contrast import Paired
 
 
 def slow_relation(anchor_ids, candidate_ids, excluded):
@@ -49,6 +50,36 @@ def test_finer_level_wins_and_minus_one_matches_nothing():
 def test_relation_refuses_shapes_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         Relation(*arguments)
+
+
+@pytest.mark.parametrize("ignored", [0, 3, 7])
+@pytest.mark.parametrize("ranked", [False, True])
+def test_paired_equals_loops_over_pairs(ignored, ranked):
+    others = torch.randint(-1, 4, (5, 7), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    own = [4, 0, 2, 2, 6]
+    paired = Paired(torch.tensor(own), 7, ignored, ranks=(lambda rows: others[rows, ignored:]) if ranked else None)
+    expected = [
+        [1 if c == own[a] else -1 if c < ignored else others[a, c].item() if ranked else 0 for c in range(7)]
+        for a in range(5)
+    ]
+    assert paired.shape == (5, 7)
+    assert paired[:].dtype == torch.int8
+    assert paired[:].tolist() == expected
+    assert paired[1:3].tolist() == expected[1:3]
+    assert paired[torch.tensor([4, 0])].tolist() == [expected[4], expected[0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(3, 1), 4), r"own: expected \[A\], got \[3, 1\]"),
+        ((torch.zeros(3), 4, 5), r"ignored: expected a number in \[0, 4\], got 5"),
+        ((torch.zeros(3), 4, -1), r"ignored: expected a number in \[0, 4\], got -1"),
+    ],
+)
+def test_paired_refuses_what_does_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Paired(*arguments)
 
 
 def test_contrast_refuses_shapes_that_do_not_fit():

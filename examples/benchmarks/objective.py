@@ -4,8 +4,9 @@
 
 All take the same embeddings of 2 N views, D = 128, at temperature 0.1, in float32, and give the gradient. Plain is
 cross-entropy over the whole matrix of cosines with its diagonal masked. Ours chooses by itself from which size on it
-works in blocks of anchors. All keep freed memory, as our fits on a processor do. MiB: the most that PyTorch's allocator
-held during a run beyond the embeddings. The script checks that all agree.
+works in blocks of anchors. First as glibc treats memory by default, then with freed memory kept, as our fits on a
+processor do. MiB: the most that PyTorch's allocator held during a run beyond the embeddings. The script checks that all
+agree.
 """
 
 import argparse
@@ -51,31 +52,35 @@ def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     return torch.autograd.grad(loss(z), z)[0]
 
 
+def measure(images: int, rounds: int) -> list[tuple[str | float, ...]]:
+    z = torch.randn(2 * images, DIM, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    runs = {name: partial(gradient, loss, z) for name, loss in LOSSES.items()}
+    expected = runs["plain"]()
+    for run in runs.values():
+        torch.testing.assert_close(run(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    # A short run is soon disturbed, and soon repeated.
+    seconds = interleaved(runs, rounds * max(1, 4096 // images))
+    memory = {name: peak_mib(run) for name, run in runs.items()}
+    return [
+        (f"2 x {images}", name, 1000 * s, s / seconds["ours"], memory[name], memory[name] / memory["ours"])
+        for name, s in seconds.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[512, 4096, 8192])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    keep_freed_memory()
     print(machine())
-    rows = []
-    with threads(args.threads):
-        for images in args.images:
-            z = torch.randn(2 * images, DIM, generator=torch.Generator().manual_seed(0)).requires_grad_()
-            runs = {name: partial(gradient, loss, z) for name, loss in LOSSES.items()}
-            expected = runs["plain"]()
-            for run in runs.values():
-                torch.testing.assert_close(run(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
-            # A short run is soon disturbed, and soon repeated.
-            seconds = interleaved(runs, args.rounds * max(1, 4096 // images))
-            memory = {name: peak_mib(run) for name, run in runs.items()}
-            rows += [
-                (f"2 x {images}", name, 1000 * s, s / seconds["ours"], memory[name], memory[name] / memory["ours"])
-                for name, s in seconds.items()
-            ]
     header = ("views", "loss", "ms", "ours is faster by", "MiB", "ours needs less by")
-    print_table(f"Loss and gradient, D = {DIM}, {args.threads} thread(s)", header, rows)
+    with threads(args.threads):
+        for memory in ("glibc's default", "freed memory kept"):
+            if memory == "freed memory kept":
+                keep_freed_memory()  # for good
+            rows = [row for images in args.images for row in measure(images, args.rounds)]
+            print_table(f"Loss and gradient, D = {DIM}, {args.threads} thread(s), {memory}", header, rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ After Falcon and Cho: A Framework For Contrastive Self-Supervised Learning And D
 arXiv 2009.00104.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from ssl_modules.objective import chance_level, objective, top1
 from ssl_modules.optim import param_groups, warmup_cosine
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
 from ssl_modules.similarities import Similarity
+from ssl_modules.teacher import Schedule, Teacher
 
 _Kind = TypeVar("_Kind")
 OptimizerFactory = Callable[[Iterable], Optimizer]
@@ -77,6 +78,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             is scaled in proportion to the actual number. None = the learning rate is taken as it is.
         warmup: share of all optimiser steps spent in linear warm-up, before the cosine to 0; in [0, 1].
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = never in blocks.
+        momentum: of the teacher's average, in [0, 1]; None = no teacher. See :class:`~ssl_modules.teacher.Teacher`.
+        momentum_schedule: "constant", or "cosine" to 1 over the run.
 
     Raises:
         ValueError: if an aspect doesn't fit the others, or an argument is outside its range.
@@ -118,6 +121,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         reference_batch_size: int | None = None,
         warmup: float = 0.1,
         anchor_block: int | None = None,
+        momentum: float | None = None,
+        momentum_schedule: Schedule = "constant",
     ) -> None:
         super().__init__()
         self._save_arguments()
@@ -141,6 +146,10 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         if hasattr(self.extraction, "heads"):
             raise ValueError("extraction: has heads already, those of another module; give each module its own")
         self.extraction.build(self.encoder.out_channels)
+        self.teacher = self._build_teacher(momentum, momentum_schedule, compile)
+        # Data-parallel training asks the module that it wraps which buffers are no business of its broadcast.
+        kept = getattr(self.extraction, "_ddp_params_and_buffers_to_ignore", ())
+        self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in kept]
         self.similarity = _aspect("similarity", similarity, Similarity)
         self.loss = _aspect("loss", loss, Loss)
         if not callable(optimizer):
@@ -156,6 +165,21 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         self._resumed = False
         self._random_state: dict[str, Tensor] | None = None
 
+    def _build_teacher(self, momentum: float | None, schedule: Schedule, compile: bool) -> Teacher | None:
+        name = type(self.extraction).__name__
+        if not self.extraction.teacher_views(len(self.augmentation.sizes)):
+            if momentum is not None:
+                raise ValueError(f"momentum: {name} compares with no teacher; leave out momentum={momentum}")
+            return None
+        if momentum is None:
+            raise ValueError(
+                f"momentum: {name} compares with a teacher; give the momentum of its average, such as 0.99"
+            )
+        teacher = Teacher(self.encoder, self.extraction.heads, momentum, schedule)
+        if compile:  # a copy is not
+            teacher.encoder.compile_backbone()
+        return teacher
+
     def _save_arguments(self) -> None:
         """Keep the constructor's arguments as plain data; under the CLI, Lightning has them as the YAML has."""
         if hparams_mixin._given_hyperparameters.get() is None:
@@ -169,12 +193,13 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         """The representation ``[N, D]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1]."""
         return pool(self.encoder(images))
 
-    def encode(self, views: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-        """The encoder's maps of each view; views of one size go through together.
+    def encode(self, views: Sequence[Tensor], encoder: nn.Module | None = None) -> list[tuple[Tensor, ...]]:
+        """The maps of each view by the encoder, or the teacher's; views of one size go through together.
 
         Axes between the batch and the channels, a grid of patches, go into the batch and come back as the axes of a
         map: a view ``[N, rows, cols, ch, h, w]`` gives maps ``[N, C, rows, cols]``.
         """
+        encoder = self.encoder if encoder is None else encoder
         maps: list[tuple[Tensor, ...]] = [()] * len(views)
         by_size: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
         for i, view in enumerate(views):
@@ -182,7 +207,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         for same in by_size.values():
             images = torch.cat([views[i] for i in same])  # [B, grid..., ch, h, w]
             grid = images.shape[1 : images.ndim - self.encoder.spatial_dims - 1]
-            outputs = self.encoder(images.flatten(0, len(grid)))
+            outputs = encoder(images.flatten(0, len(grid)))
             if grid:
                 outputs = tuple(_grid_map(m, (len(images), *grid)) for m in outputs)
             per_view = zip(*(m.split([len(views[i]) for i in same]) for m in outputs), strict=True)
@@ -199,7 +224,16 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         wanted = self.extraction.student_views(len(views))
         maps = self.encode([views[i] for i in wanted])
         student = [self.extraction.heads(m) for m in maps]
-        return self.extraction(student, None, self._ids(batch), generator), pool(maps[0]).detach()
+        contrasts = self.extraction(student, self._taught(views), self._ids(batch), generator)
+        return contrasts, pool(maps[0]).detach()
+
+    @torch.no_grad()
+    def _taught(self, views: Sequence[Tensor]) -> list[Tensor] | None:
+        """The teacher's embeddings of the views that the extraction wants of it."""
+        if self.teacher is None:
+            return None
+        wanted = [views[i] for i in self.extraction.teacher_views(len(views))]
+        return [self.teacher.heads(m) for m in self.encode(wanted, self.teacher.encoder)]
 
     def _ids(self, batch: Batch) -> Tensor:
         """Ids ``[N, 1]`` that no other image of any step or process has."""
@@ -267,6 +301,9 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         # Lightning had to set the training loader up for the schedule's length, before it knew where a resumed run's
         # loader stood, and doesn't come back to it.
         self.trainer.fit_loop._load_combined_loader_states()
+        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
+        if isinstance(dataset, Sized):
+            self.extraction.begin(len(dataset))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # An aspect that was replaced since, and what a subclass saved with save_hyperparameters() of its own.
@@ -321,6 +358,13 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
         }
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """The optimiser's step, and then the teacher's, which comes also where mixed precision skips the former."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.teacher is not None:
+            steps = int(self.trainer.estimated_stepping_batches)
+            self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
 
     def _global_batch_size(self) -> int:
         """Images per optimiser step, over all processes."""

@@ -4,18 +4,21 @@ from ssl_modules.augmentations.blur import GaussianBlur
 from ssl_modules.augmentations.color import ColorDrop, RandomGrayscale, RandomSolarize
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop, RandomShift
 from ssl_modules.augmentations.jitter import ColorJitter
+from ssl_modules.augmentations.named import POLICIES, policy
 from ssl_modules.augmentations.operation import Operation
 from ssl_modules.augmentations.patches import PatchGrid
-from ssl_modules.augmentations.policies import POLICIES, SimCLRViews, policy
+from ssl_modules.augmentations.policies import BYOLViews, MoCoViews, SCEViews, SimCLRViews
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
 
 __all__ = [
     "POLICIES",
     "Augmentation",
+    "BYOLViews",
     "ColorDrop",
     "ColorJitter",
     "GaussianBlur",
     "JointViews",
+    "MoCoViews",
     "Operation",
     "PatchGrid",
     "RandomGrayscale",
@@ -23,6 +26,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomShift",
     "RandomSolarize",
+    "SCEViews",
     "SimCLRViews",
     "Views",
     "policy",

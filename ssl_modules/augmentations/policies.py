@@ -1,15 +1,19 @@
-"""The papers' augmentations by name."""
+"""The augmentations of the papers, each a class with its paper's numbers as defaults."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
 from ssl_modules.augmentations.blur import GaussianBlur
-from ssl_modules.augmentations.color import RandomGrayscale
+from ssl_modules.augmentations.color import RandomGrayscale, RandomSolarize
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop
 from ssl_modules.augmentations.jitter import ColorJitter
 from ssl_modules.augmentations.operation import Operation
-from ssl_modules.augmentations.views import Augmentation, Views
+from ssl_modules.augmentations.views import Augmentation, JointViews, Views
+
+JitterMode = Literal["exact", "linear"]
+SCEKind = Literal["weak", "strong", "strong-alpha", "strong-beta", "strong-gamma"]
+
+WHOLE_GAUSSIAN = 13  # pixels: three standard deviations of 2 to either side
 
 
 class SimCLRViews(Views):
@@ -39,47 +43,151 @@ class SimCLRViews(Views):
         blur: bool = True,
         min_scale: float = 0.08,
         *,
-        jitter: Literal["exact", "linear"] = "exact",
+        jitter: JitterMode = "exact",
     ) -> None:
         if not 0 <= strength <= 2.5:
             raise ValueError(f"strength: expected 0 to 2.5 (hue 0.5), but got {strength}")
-        transforms: list[Operation] = [
-            RandomResizedCrop(size, scale=(min_scale, 1.0)),
-            RandomHorizontalFlip(p=0.5),
-            ColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength, p=0.8, mode=jitter),
-            RandomGrayscale(p=0.2),
-        ]
-        if blur:
-            transforms.append(GaussianBlur(p=0.5))
-        super().__init__(transforms, views)
+        crop = RandomResizedCrop(size, scale=(min_scale, 1.0))
+        strengths = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+        colors = _colors(strengths, jitter, blur=0.5 if blur else 0.0)
+        super().__init__([crop, RandomHorizontalFlip(p=0.5), *colors], views)
 
 
-POLICIES: dict[str, Callable[[], Augmentation]] = {
-    "simclr-32": partial(SimCLRViews, 32, strength=0.5, blur=False),  # CIFAR
-    "simclr-96": partial(SimCLRViews, 96),  # STL-10
-    "simclr-224": partial(SimCLRViews, 224),  # ImageNet
-}
+class MoCoViews(Views):
+    """The views of MoCo v2: crop, colour jitter, grayscale, blur, flip (Chen et al. 2020, arXiv 2003.04297).
 
-
-def policy(name: str) -> Augmentation:
-    """A paper's augmentation by name.
+    Without blur they are the views of RINCE (Hoffmann et al. 2022, arXiv 2201.11736), which flips after the crop: a
+    flip commutes with all that comes between. The paper of MoCo v2 trains at 224 px alone; at other sizes, and without
+    blur at 32 px, the same numbers are inferred.
 
     Args:
-        name: A key of ``POLICIES``, such as "simclr-32": method and side in pixels.
-
-    Returns:
-        A new augmentation.
+        size: Side of a view, in pixels.
+        views: How many views to make, at least 1.
+        blur: Whether views are blurred with probability 0.5.
+        min_scale: Smallest area of a crop, as a share of the image's.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
 
     Raises:
-        ValueError: if there is none of this name.
+        ValueError: if an argument is out of its range.
 
     Example:
-        >>> policy("simclr-96").sizes
-        (96, 96)
+        >>> [type(operation).__name__ for operation in MoCoViews(32, blur=False).transforms]
+        ['RandomResizedCrop', 'ColorJitter', 'RandomGrayscale', 'RandomHorizontalFlip']
     """
-    if name not in POLICIES:
-        raise ValueError(
-            f"augmentation: there is no policy {name!r}; there are {', '.join(POLICIES)}. For another size say it in "
-            "full, such as SimCLRViews(28, strength=0.5, blur=False)"
-        )
-    return POLICIES[name]()
+
+    def __init__(
+        self, size: int, views: int = 2, blur: bool = True, min_scale: float = 0.2, *, jitter: JitterMode = "exact"
+    ) -> None:
+        crop = RandomResizedCrop(size, scale=(min_scale, 1.0))
+        colors = _colors((0.4, 0.4, 0.4, 0.1), jitter, blur=0.5 if blur else 0.0)
+        super().__init__([crop, *colors, RandomHorizontalFlip(p=0.5)], views)
+
+
+class BYOLViews(JointViews):
+    """The two views of BYOL: crop, flip, jitter, grayscale, blur, solarise (Grill et al. 2020, arXiv 2006.07733).
+
+    They are unlike: the first is blurred always and never solarised; the second is blurred with probability 0.1 and
+    solarised with probability 0.2.
+
+    Args:
+        size: Side of a view, in pixels.
+        blur: Whether views are blurred; for 32 px, which the paper does not train at, solo-learn leaves it out.
+        min_scale: Smallest area of a crop, as a share of the image's.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> first, second = BYOLViews(32, blur=False).parts
+        >>> [type(operation).__name__ for operation in second.transforms[3:]]
+        ['RandomGrayscale', 'RandomSolarize']
+    """
+
+    def __init__(self, size: int, blur: bool = True, min_scale: float = 0.08, *, jitter: JitterMode = "exact") -> None:
+        parts: list[Augmentation] = []
+        for blurred, solarized in ((1.0, 0.0), (0.1, 0.2)):
+            crop = RandomResizedCrop(size, scale=(min_scale, 1.0))
+            colors = _colors((0.4, 0.4, 0.2, 0.1), jitter, blurred if blur else 0.0, solarized)
+            parts.append(Views([crop, RandomHorizontalFlip(p=0.5), *colors], views=1))
+        super().__init__(parts)
+
+
+class SCEViews(JointViews):
+    """Views of SCE, each of a kind of its own (Denize et al. 2023, arXiv 2111.14585).
+
+    | kind         | jitter (brightness, contrast, saturation, hue) | grayscale | blur | solarise |
+    |--------------|------------------------------------------------|-----------|------|----------|
+    | weak         | none                                           | 0         | 0    | 0        |
+    | strong       | 0.4, 0.4, 0.4, 0.1                             | 0.2       | 0.5  | 0        |
+    | strong-alpha | 0.4, 0.4, 0.2, 0.1                             | 0.2       | 1    | 0        |
+    | strong-beta  | 0.4, 0.4, 0.2, 0.1                             | 0.2       | 0.1  | 0.2      |
+    | strong-gamma | 0.4, 0.4, 0.2, 0.1                             | 0.2       | 0.5  | 0.2      |
+
+    All begin with a crop and end with a flip; 0.8 of the images are jittered. The numbers are those of the official
+    configurations: weak (for the teacher) and strong (for the student) at 32 px, alpha and beta at 224 px. Which
+    configuration the paper calls alpha, beta and gamma is inferred from them, as is weak and strong at 96 px.
+
+    Args:
+        size: Side of a view, in pixels, at least 7 where a kind is blurred.
+        kinds: The kind of each view, in order.
+        scale: Smallest and largest area of a crop, as a share of the image's.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+
+    Raises:
+        ValueError: if there is no kind, an unknown one, or an argument is out of its range.
+
+    Example:
+        >>> SCEViews(32).arguments["kinds"]
+        ('weak', 'strong')
+
+        Multi-crop, at a size of one's own:
+
+        >>> large = SCEViews(32, ["strong-alpha", "strong-beta"])
+        >>> small = SCEViews(16, ["strong-gamma"] * 3, scale=(0.1, 0.5))
+        >>> JointViews([large, small]).sizes
+        (32, 32, 16, 16, 16)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        kinds: Sequence[SCEKind] = ("weak", "strong"),
+        scale: tuple[float, float] = (0.2, 1.0),
+        *,
+        jitter: JitterMode = "exact",
+    ) -> None:
+        # Saturation, and the probabilities of blur and of solarisation.
+        strong = {
+            "strong": (0.4, 0.5, 0.0),
+            "strong-alpha": (0.2, 1.0, 0.0),
+            "strong-beta": (0.2, 0.1, 0.2),
+            "strong-gamma": (0.2, 0.5, 0.2),
+        }
+        if not kinds or not {*kinds} <= {"weak", *strong}:
+            raise ValueError(f"kinds: expected a list of weak, {', '.join(strong)}, but got {kinds!r}")
+        parts: list[Augmentation] = []
+        for kind in kinds:
+            transforms: list[Operation] = [RandomResizedCrop(size, scale=scale)]
+            if kind != "weak":
+                saturation, blur, solarize = strong[kind]
+                # The official blurs, Pillow's and one of 23 pixels, cut next to nothing off the Gaussian at any size.
+                transforms += _colors((0.4, 0.4, saturation, 0.1), jitter, blur, solarize, WHOLE_GAUSSIAN)
+            parts.append(Views([*transforms, RandomHorizontalFlip(p=0.5)], views=1))
+        super().__init__(parts)
+
+
+def _colors(
+    strengths: tuple[float, float, float, float],
+    mode: JitterMode,
+    blur: float = 0.0,
+    solarize: float = 0.0,
+    kernel_size: int | None = None,
+) -> list[Operation]:
+    """Jitter and grayscale at the rates of all the papers, then blur and solarisation, where there are any."""
+    operations: list[Operation] = [ColorJitter(*strengths, p=0.8, mode=mode), RandomGrayscale(p=0.2)]
+    if blur > 0:
+        operations.append(GaussianBlur(kernel_size, p=blur))
+    if solarize > 0:
+        operations.append(RandomSolarize(p=solarize))
+    return operations

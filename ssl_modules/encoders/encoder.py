@@ -108,7 +108,11 @@ class Encoder(nn.Module):
         self.register_buffer("mean", self._per_channel("mean", mean, 0.0))
         self.register_buffer("std", self._per_channel("std", std, 1.0))
         if compile:
-            self.backbone.compile()
+            self.compile_backbone()
+
+    def compile_backbone(self) -> None:
+        """Compile the backbone by ``torch.compile``, at its next batch; a copy of the encoder is not compiled."""
+        self.backbone.compile()
 
     def _choose_layout(self, channels_last: bool | None) -> bool:
         if channels_last is None:

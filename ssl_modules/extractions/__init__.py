@@ -2,5 +2,7 @@
 
 from ssl_modules.extractions.all_views import AllViews
 from ssl_modules.extractions.base import Extraction
+from ssl_modules.extractions.predictor import Predictor
+from ssl_modules.extractions.queue import Queue, Ranks
 
-__all__ = ["AllViews", "Extraction"]
+__all__ = ["AllViews", "Extraction", "Predictor", "Queue", "Ranks"]

@@ -54,5 +54,8 @@ class Extraction(Configurable, nn.Module, ABC):
             generator: for extractions that choose at random.
         """
 
+    def begin(self, images: int) -> None:
+        """Called at the start of a fit, where the number of training images is known."""
+
     def after_step(self) -> None:
         """Called once per batch after the backward pass; a queue takes in its keys here."""

@@ -10,13 +10,55 @@ def pool(maps: tuple[Tensor, ...]) -> Tensor:
     return maps[-1].flatten(2).mean(2)
 
 
-class PooledMLP(nn.Module):
-    """The pooled deepest map through an MLP: linear, batch norm, ReLU, ..., linear.
+class MLP(nn.Sequential):
+    """Linear, batch norm, ReLU, ..., linear.
 
-    Layers before a batch norm have no bias, which the norm would remove; neither has the last one.
+    Layers before a batch norm have no bias, which the norm would remove.
 
     Args:
         widths: of input, hidden layers and output.
+        batch_norm: whether hidden layers have one; without it they have a bias.
+        bias: whether the last layer has one.
+
+    Shape:
+        ``[B, widths[0]]`` to ``[B, widths[-1]]``.
+
+    Raises:
+        ValueError: for a single image in training, where there is a batch norm.
+
+    Example:
+        >>> MLP(4, 8, 2, batch_norm=False)
+        MLP(
+          (0): Linear(in_features=4, out_features=8, bias=True)
+          (1): ReLU(inplace=True)
+          (2): Linear(in_features=8, out_features=2, bias=False)
+        )
+    """
+
+    def __init__(self, *widths: int, batch_norm: bool = True, bias: bool = False) -> None:
+        *hidden, last = pairwise(widths)
+        layers: list[nn.Module] = []
+        for i, o in hidden:
+            norm = [nn.BatchNorm1d(o)] if batch_norm else []
+            layers += [nn.Linear(i, o, bias=not batch_norm), *norm, nn.ReLU(inplace=True)]
+        super().__init__(*layers, nn.Linear(*last, bias=bias))
+        self.needs_batch = batch_norm and bool(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1 and self.needs_batch:
+            raise ValueError(
+                "batch: 1 image is too few for batch norm; use a batch size of at least 2 and drop_last=True"
+            )
+        return super().forward(x)
+
+
+class PooledMLP(nn.Module):
+    """The pooled deepest map through an :class:`MLP`.
+
+    Args:
+        widths: of input, hidden layers and output.
+        batch_norm: whether hidden layers have one; without it they have a bias.
+        bias: whether the last layer has one.
 
     Shape:
         maps to ``[B, widths[-1]]``.
@@ -25,18 +67,9 @@ class PooledMLP(nn.Module):
         ValueError: for a single image in training, where there is a batch norm.
     """
 
-    def __init__(self, *widths: int) -> None:
+    def __init__(self, *widths: int, batch_norm: bool = True, bias: bool = False) -> None:
         super().__init__()
-        *hidden, last = pairwise(widths)
-        layers: list[nn.Module] = []
-        for i, o in hidden:
-            layers += [nn.Linear(i, o, bias=False), nn.BatchNorm1d(o), nn.ReLU(inplace=True)]
-        self.mlp = nn.Sequential(*layers, nn.Linear(*last, bias=False))
+        self.mlp = MLP(*widths, batch_norm=batch_norm, bias=bias)
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        x = pool(maps)
-        if self.training and len(x) == 1 and len(self.mlp) > 1:
-            raise ValueError(
-                "batch: 1 image is too few for batch norm; use a batch size of at least 2 and drop_last=True"
-            )
-        return self.mlp(x)
+        return self.mlp(pool(maps))

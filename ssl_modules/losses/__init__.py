@@ -1,6 +1,19 @@
 """Aspect 5, loss: (scores [A, C], relation [A, C], reference scores [A, C] | None) -> scalar."""
 
+from ssl_modules.losses.alignment import Alignment
 from ssl_modules.losses.base import Loss, logsumexp_by_anchor, masked_logsumexp, mean, negatives_and_positives
 from ssl_modules.losses.info_nce import InfoNCE
+from ssl_modules.losses.rince import RINCELoss
+from ssl_modules.losses.sce import SCELoss
 
-__all__ = ["InfoNCE", "Loss", "logsumexp_by_anchor", "masked_logsumexp", "mean", "negatives_and_positives"]
+__all__ = [
+    "Alignment",
+    "InfoNCE",
+    "Loss",
+    "RINCELoss",
+    "SCELoss",
+    "logsumexp_by_anchor",
+    "masked_logsumexp",
+    "mean",
+    "negatives_and_positives",
+]

@@ -1,5 +1,8 @@
 """One file a method: its paper's choice for the five aspects, and nothing else."""
 
+from ssl_modules.methods.byol import BYOL
+from ssl_modules.methods.moco import MoCo
+from ssl_modules.methods.sce import SCE
 from ssl_modules.methods.simclr import SimCLR
 
-__all__ = ["SimCLR"]
+__all__ = ["BYOL", "SCE", "MoCo", "SimCLR"]

@@ -17,12 +17,17 @@ def noise(*shape, seed=0):
     return torch.rand(*shape, generator=generator(seed))
 
 
-@pytest.mark.parametrize("large", [1, 1000], ids=["one by one", "together"])
+@pytest.fixture(params=[1, 1000], ids=["one by one", "together"])
+def form(request, monkeypatch):
+    """Large images are resized in another way than small ones."""
+    monkeypatch.setattr("ssl_modules.augmentations.geometry.LARGE", request.param)
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("side", "size"), [((32, 32), 32), ((40, 48), 32), ((12, 10), 32), ((48, 40), 9)])
-def test_crop_equals_torchvision(side, size, channels, interpolation, large, monkeypatch):
-    monkeypatch.setattr("ssl_modules.augmentations.geometry.LARGE", large)
+def test_crop_equals_torchvision(side, size, channels, interpolation):
     images = noise(24, channels, *side)
     crop = RandomResizedCrop(size, interpolation=interpolation)
     boxes = crop.draw(images, generator())

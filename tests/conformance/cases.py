@@ -1,16 +1,17 @@
 """The methods under test, each in a form that trains in moments: a new method joins with one line in CASES."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
-from ssl_modules import ContrastiveModule, SimCLR
-from ssl_modules.augmentations import Augmentation, SimCLRViews
+from ssl_modules import BYOL, SCE, ContrastiveModule, MoCo, SimCLR
+from ssl_modules.augmentations import Augmentation, BYOLViews, MoCoViews, SCEViews, SimCLRViews
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
+from ssl_modules.extractions import Extraction, Predictor, Queue
 
 SIZE = 8
 ENCODER = "test_resnet"  # timm's own for tests: 0.4 million parameters
@@ -18,10 +19,13 @@ ENCODER = "test_resnet"  # timm's own for tests: 0.4 million parameters
 
 @dataclass(frozen=True)
 class Case:
-    """A method, and its augmentation at a size of a few pixels."""
+    """A method, its augmentation at a size of a few pixels, and what else must be small; parts are made anew."""
 
     method: type[ContrastiveModule]
     augmentation: Callable[[], Augmentation]
+    extraction: Callable[[], Extraction] | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+    falls_to: float = 0.1  # share of its first value that the loss of one batch reaches, where a target stands still
 
     def __str__(self) -> str:
         return self.method.__name__
@@ -34,14 +38,25 @@ class Case:
         return {
             "augmentation": self.augmentation(),
             "encoder": ENCODER,
+            **({} if self.extraction is None else {"extraction": self.extraction()}),
             "image_size": SIZE,
             "in_channels": 1,
             "optimizer": partial(torch.optim.AdamW, lr=1e-3),
+            **self.numbers,
         }
 
 
 CASES = [
     Case(SimCLR, partial(SimCLRViews, SIZE, strength=0.5, blur=False)),
+    Case(MoCo, partial(MoCoViews, SIZE, blur=False), partial(Queue, out_dim=16, size=20), {"momentum": 0.9}, 0.2),
+    Case(
+        SCE,
+        partial(SCEViews, SIZE, ["weak", "strong-gamma"]),
+        partial(Queue, out_dim=16, batch_norm=True, size=20, reference=True),
+        {"momentum": 0.9},
+        falls_to=0.4,  # not below the entropy of its target
+    ),
+    Case(BYOL, partial(BYOLViews, SIZE, blur=False), partial(Predictor, 32, 16, 32), {"momentum": 0.9}),
 ]
 
 

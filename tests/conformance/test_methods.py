@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.encoders import shrink_stem
 from ssl_modules.objective import objective
+from ssl_modules.teacher import momentum_at
 
 ASPECTS = ["augmentation", "encoder", "extraction", "similarity", "loss"]
 
@@ -66,6 +67,9 @@ def test_the_defaults_train_one_step(case):
 def test_the_loss_falls_on_a_tiny_set(case):
     seed_everything(0)
     module = case.build(optimizer=partial(torch.optim.AdamW, lr=3e-3))
+    if module.teacher is not None:  # a target that moves, or a queue that fills with the same images, may hold it up
+        module.teacher.momentum, module.teacher.schedule = 1.0, "constant"
+        module.extraction.after_step = lambda: None
     losses = []
 
     class Watch(Callback):
@@ -73,8 +77,8 @@ def test_the_loss_falls_on_a_tiny_set(case):
             losses.append(outputs["loss"].item())
 
     batch = (fixed_views(case), torch.zeros(8))
-    trainer(max_steps=20, callbacks=[Watch()]).fit(module, one_batch(batch, 20))
-    assert losses[-1] < 0.1 * losses[0]
+    trainer(max_steps=40, callbacks=[Watch()]).fit(module, one_batch(batch, 40))
+    assert losses[-1] < case.falls_to * losses[0]
 
 
 def test_every_trainable_parameter_has_a_gradient_within_two_steps(case):
@@ -88,6 +92,46 @@ def test_every_trainable_parameter_has_a_gradient_within_two_steps(case):
 
     trainer(max_steps=2, callbacks=[Watch()]).fit(module, one_batch(images(), 2))
     assert {name for name, p in module.named_parameters() if p.requires_grad} == reached
+
+
+def test_nothing_of_the_teacher_has_a_gradient_and_the_optimiser_does_not_see_it(case):
+    module = case.build()
+    if module.teacher is None:
+        pytest.skip("has no teacher")
+    module.training_step(fixed_views(case), 0)["loss"].backward()
+    own = set(module.teacher.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in own)
+    assert own.isdisjoint(p for group in module.param_groups() for p in group["params"])
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate):
+    seed_everything(0)
+    module = case.build()
+    if module.teacher is None:
+        pytest.skip("has no teacher")
+    m, schedule = module.teacher.momentum, module.teacher.schedule
+    parts = [module.encoder, module.extraction.heads], [module.teacher.encoder, module.teacher.heads]
+    student, teacher = ([p for part in side for p in part.parameters()] for side in parts)
+    expected = [p.clone() for p in teacher]
+    assert all(map(torch.equal, student, teacher))  # it starts equal
+    updates = 0
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            nonlocal updates, expected
+            if (batch_idx + 1) % accumulate == 0:
+                rate = m if schedule == "constant" else momentum_at(updates, 3, m)
+                expected = [rate * e + (1 - rate) * s.detach() for e, s in zip(expected, student, strict=True)]
+                updates += 1
+            for own, e in zip(teacher, expected, strict=True):
+                torch.testing.assert_close(own.detach(), e, rtol=1e-5, atol=1e-7)
+
+    batches = 3 * accumulate
+    run = trainer(max_epochs=1, accumulate_grad_batches=accumulate, callbacks=[Watch()])
+    run.fit(module, one_batch(images(), batches))
+    assert updates == 3
+    assert not all(map(torch.equal, student, teacher))
 
 
 @pytest.mark.parametrize("block", [1, 3])

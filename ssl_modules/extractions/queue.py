@@ -1,0 +1,238 @@
+"""A queue of a teacher's keys: many candidates at the price of few."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from ssl_modules.configurable import Configurable
+from ssl_modules.contrast import Contrast, Paired, Rows
+from ssl_modules.distributed import gather, rank, world_size
+from ssl_modules.extractions.base import Extraction
+from ssl_modules.extractions.heads import MLP, PooledMLP
+
+_SEED = 0  # of the first keys, which all processes must agree on
+
+
+class Ranks(Configurable, nn.Module, ABC):
+    """A rule that ranks a queue's keys for each anchor, where they are not all negatives.
+
+    Attributes:
+        levels: number of columns of ids that it reads.
+    """
+
+    levels: int = 1
+
+    @abstractmethod
+    def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
+        """How some anchors relate to all keys of the queue, as int8 ``[R, K]``: see :class:`~ssl_modules.Contrast`.
+
+        Called for a few anchors at a time, and more than once for each.
+
+        Args:
+            anchor_ids: ``[R, levels]``.
+            candidate_ids: ``[K, levels]``; -1 where the queue is not yet filled.
+            teacher_scores: gives ``[R, K]``, the cosines of the anchors' own keys with those of the queue; costs a
+                matrix product.
+        """
+
+
+class Queue(Extraction):
+    """A student's anchors, each with a teacher's key of another view of its image, and a queue of older keys (MoCo).
+
+    Keys are the teacher's embeddings, as unit vectors. An anchor's positive is the key of its own image, its negatives
+    are the keys of earlier batches; other keys of its batch are ignored, or negatives as well. After each backward pass
+    in training the batch's keys, those of all processes, take the places of the oldest ones. The queue starts with
+    random unit vectors and is saved with the weights. Every process holds all of it.
+
+    With V views the loss is the mean over all pairs of a student's and a teacher's view that differ: V - 1 pairs
+    with the teacher's view 0, or, if symmetric, V - 1 with each of the teacher's views.
+
+    Args:
+        hidden_dim: width of the projector's hidden layers. None = the encoder's own.
+        out_dim: width of the embedding, D.
+        layers: number of the projector's linear layers.
+        batch_norm: whether the projector's hidden layers have one.
+        size: number of keys in the queue, K. 0 = no queue, with ``keys_as_negatives``.
+        symmetric: whether student and teacher see all views; else the teacher sees view 0 alone and the student all
+            others.
+        teacher_count: so many views, the first ones, go through the teacher, 2 or more; for multi-crop, whose small
+            crops only the student sees. None = all. Needs ``symmetric``.
+        keys_as_negatives: whether other keys of the batch, those of all processes, are candidates like those of the
+            queue.
+        reference: whether the anchors' own keys are given as what the teacher compares (SCE).
+        predictor_dim: width of the hidden layer of a predictor, which the student alone has. None = no predictor.
+        ranks: rule that ranks the queue's keys (RINCE); None = they are negatives.
+
+    Raises:
+        ValueError: if an argument is outside its range; for one view; without a teacher; if a batch has more keys than
+            the queue can take, other levels of ids than ``ranks`` reads, or, without a queue, one image in all.
+
+    Example:
+        >>> extraction = Queue(out_dim=8, size=5)
+        >>> extraction.build(out_channels=(16,))
+        >>> query, key = (extraction.heads((torch.rand(2, 16, 1, 1),)) for _ in range(2))
+        >>> [contrast] = extraction([query], [key.detach()], torch.arange(2)[:, None], None)
+        >>> contrast.relation[:]
+        tensor([[ 1, -1,  0,  0,  0,  0,  0],
+                [-1,  1,  0,  0,  0,  0,  0]], dtype=torch.int8)
+        >>> extraction.after_step()
+        >>> extraction.pointer, extraction.ids.flatten()
+        (tensor(2), tensor([ 0,  1, -1, -1, -1]))
+    """
+
+    keys: Tensor
+    ids: Tensor
+    pointer: Tensor
+    # All processes put the same keys in, so there is nothing to broadcast. Torch asks the module that it wraps.
+    _ddp_params_and_buffers_to_ignore = ("keys", "ids", "pointer")
+
+    def __init__(
+        self,
+        hidden_dim: int | None = None,
+        out_dim: int = 128,
+        layers: int = 2,
+        batch_norm: bool = False,
+        size: int = 65536,
+        *,
+        symmetric: bool = False,
+        teacher_count: int | None = None,
+        keys_as_negatives: bool = False,
+        reference: bool = False,
+        predictor_dim: int | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        super().__init__()
+        numbers = {"hidden_dim": hidden_dim, "out_dim": out_dim, "layers": layers, "predictor_dim": predictor_dim}
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected a positive number, got {value}")
+        if size < (0 if keys_as_negatives else 1):
+            raise ValueError(f"size: expected a positive number, or 0 with keys_as_negatives=True, got {size}")
+        if teacher_count is not None and not (symmetric and teacher_count > 1):
+            raise ValueError(
+                f"teacher_count: expected 2 or more with symmetric=True, or None, got {teacher_count} with "
+                f"symmetric={symmetric}"
+            )
+        if keys_as_negatives and ranks is not None:
+            raise ValueError(
+                "keys_as_negatives: expected False with ranks, which rank the keys of the queue alone, got True"
+            )
+        self.hidden_dim = hidden_dim
+        self.out_dim = out_dim
+        self.layers = layers
+        self.batch_norm = batch_norm
+        self.size = size
+        self.symmetric = symmetric
+        self.teacher_count = teacher_count
+        self.keys_as_negatives = keys_as_negatives
+        self.reference = reference
+        self.predictor_dim = predictor_dim
+        self.ranks = ranks
+        self._waiting: tuple[list[Tensor], Tensor] | None = None
+
+    @property
+    def levels(self) -> int:
+        """Number of columns of ids that go with a key."""
+        return 1 if self.ranks is None else self.ranks.levels
+
+    def build(self, out_channels: Sequence[int]) -> None:
+        features = out_channels[-1]
+        widths = [features, *[self.hidden_dim or features] * (self.layers - 1), self.out_dim]
+        self.heads = PooledMLP(*widths, batch_norm=self.batch_norm, bias=True)
+        self.predictor = (
+            nn.Identity() if self.predictor_dim is None else MLP(self.out_dim, self.predictor_dim, self.out_dim)
+        )
+        keys = torch.randn(self.size, self.out_dim, generator=torch.Generator().manual_seed(_SEED))
+        self.register_buffer("keys", F.normalize(keys, dim=1))
+        self.register_buffer("ids", torch.full((self.size, self.levels), -1))
+        self.register_buffer("pointer", torch.tensor(0))  # where the oldest key is
+
+    def student_views(self, views: int) -> Sequence[int]:
+        """Which of the views go through the student: all, or all but the first."""
+        if views < 2:
+            raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
+        return range(views) if self.symmetric else range(1, views)
+
+    def teacher_views(self, views: int) -> Sequence[int]:
+        """Which of the views go through the teacher: all, the first ``teacher_count``, or the first alone."""
+        if not self.symmetric:
+            return range(1)
+        if self.teacher_count is not None and self.teacher_count > views:
+            raise ValueError(f"teacher_count: expected at most the {views} views there are, got {self.teacher_count}")
+        return range(self.teacher_count or views)
+
+    def forward(
+        self,
+        student: Sequence[Tensor],
+        teacher: Sequence[Tensor] | None,
+        ids: Tensor,
+        generator: torch.Generator | None,
+    ) -> list[Contrast]:
+        if teacher is None:
+            raise ValueError("teacher: got None, but the queue needs a teacher's embeddings as keys")
+        if ids.shape[1] != self.levels:
+            raise ValueError(f"ids: expected [N, {self.levels}], the levels that ranks reads, got {list(ids.shape)}")
+        if not self.size and len(ids) * world_size() < 2:
+            raise ValueError("batch: 1 image has no negatives; use a batch size of at least 2 and drop_last=True")
+        views = len(student) if self.symmetric else len(student) + 1
+        student_views, teacher_views = self.student_views(views), self.teacher_views(views)
+        anchors = dict(zip(student_views, (self.predictor(z) for z in student), strict=True))
+        keys = [F.normalize(z.to(self.keys.dtype), dim=1) for z in teacher]  # [N, D] each
+        if self.size and self.training and torch.is_grad_enabled():
+            self._note(keys, ids)
+        return [
+            self._contrast([z for i, z in anchors.items() if i != j], own, ids, weight=1 / len(keys))
+            for j, own in zip(teacher_views, keys, strict=True)
+        ]
+
+    def _contrast(self, anchors: list[Tensor], keys: Tensor, ids: Tensor, weight: float) -> Contrast:
+        """The student's views against one view of the teacher."""
+        views, images = len(anchors), len(ids)
+        own, ignored = torch.arange(images, device=ids.device), images
+        reference = keys.repeat(views, 1)  # [A, D]
+        if self.keys_as_negatives:
+            own, ignored, keys = own + rank() * images, 0, gather(keys)
+        candidates = torch.cat([keys, self.keys])  # [C, D], a copy, so that the queue may move on
+        ranks = self._ranks(reference, candidates[images:], ids.repeat(views, 1))
+        relation = Paired(own.repeat(views), len(candidates), ignored, ranks)
+        return Contrast(torch.cat(anchors), candidates, relation, reference if self.reference else None, weight)
+
+    def _ranks(self, keys: Tensor, candidates: Tensor, ids: Tensor) -> Callable[[Rows], Tensor] | None:
+        if self.ranks is None:
+            return None
+        rule, candidate_ids = self.ranks, self.ids.clone()
+        return lambda rows: rule(ids[rows], candidate_ids, lambda: keys[rows] @ candidates.T)
+
+    def _note(self, keys: list[Tensor], ids: Tensor) -> None:
+        entries = len(keys) * len(ids) * world_size()
+        if entries > self.size:
+            raise ValueError(
+                f"size: a queue of {self.size} can't take the {entries} keys of a batch; give it {entries} or more, or "
+                "use smaller batches"
+            )
+        self._waiting = keys, ids
+
+    def begin(self, images: int) -> None:
+        """Warns where an anchor would meet earlier keys of its own image as negatives at every step."""
+        if self.size >= images and self.ranks is None:
+            rank_zero_warn(
+                f"size: a queue of {self.size} keys holds earlier keys of all {images} training images, and so has the "
+                "anchors' own among the negatives; give it a fraction of that"
+            )
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Put in the keys of the last training batch: of all processes, the teacher's views in order."""
+        if self._waiting is None:
+            return
+        keys, ids = self._waiting
+        self._waiting = None
+        new = torch.cat([gather(k) for k in keys])  # [V W N, D], in the order of one process with all images
+        index = (self.pointer + torch.arange(len(new), device=new.device)) % self.size
+        self.keys[index] = new
+        self.ids[index] = gather(ids).repeat(len(keys), 1)
+        self.pointer.copy_((self.pointer + len(new)) % self.size)

@@ -1,0 +1,29 @@
+"""Alignment, the loss of methods without negatives.
+
+Grill et al.: Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, arXiv 2006.07733, eq. 2.
+"""
+
+import torch
+from torch import Tensor
+
+from ssl_modules.losses.base import Loss, is_positive, mean
+
+
+class Alignment(Loss):
+    """Squared distance of an anchor and its positive, given as the cosine s of their angle.
+
+        mean over pairs (a, p) of 2 - 2 s_ap
+
+    Negatives don't enter. Something else must keep all vectors from becoming one: a predictor and a teacher (BYOL).
+
+    Example:
+        >>> Alignment()(torch.tensor([[0.5, 0.9]]), torch.tensor([[1, -1]], dtype=torch.int8))
+        tensor(1.)
+    """
+
+    def counts(self, relation: Tensor) -> Tensor:
+        """Pairs of an anchor and a positive: int64 ``[1]``."""
+        return is_positive(relation).sum(dim=1, dtype=torch.int32).sum()[None]
+
+    def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
+        return mean((2 - 2 * scores[is_positive(relation)]).sum(), counts[0])

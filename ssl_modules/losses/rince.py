@@ -1,0 +1,97 @@
+"""Ranked InfoNCE: positives of several ranks, the closer of which shall come out closer.
+
+Hoffmann, Behrmann, Gall, Brox, Noroozi: Ranking Info Noise Contrastive Estimation: Boosting Contrastive Learning via
+Ranked Positives, AAAI 2022, arXiv 2201.11736. Not to be confused with robust InfoNCE (Chuang et al., 2022), which is
+called RINCE as well.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ssl_modules.losses.base import Loss
+from ssl_modules.losses.info_nce import InfoNCE
+
+Mode = Literal["out", "in"]
+
+
+class RINCELoss(Loss):
+    """The mean over ranks r = 1 .. R of an InfoNCE that contrasts rank r with all that is farther.
+
+        loss = 1/R sum_r InfoNCE(temperature_r, mode_r),    positives: rank r,    negatives: rank > r or rank 0
+
+    Nearer ranks are neither. A temperature that grows with the rank lets nearer positives end up closer. A rank that no
+    pair has contributes zero. With one positive per rank (the paper's "uni") the modes are equal.
+
+    The cumulative form is what the authors' commands for CIFAR-100 compute: a class, then the superclass with that
+    class in it. The anchor's own image is a positive of the first term alone, and has a rank of its own for that: rank
+    1 is the own image, rank r + 1 the r-th degree of relatedness, one rank more than temperatures. The positives of
+    term r are the ranks 2 .. r + 1, in the first term rank 1 too.
+
+    Args:
+        temperatures: one per rank, nearest first, > 0; (0.1, 0.225) in the paper's code.
+        modes: "out" or "in" for all ranks, "out-in" for rank 1 "out" and all others "in" (where rank 1 is clean and the
+            others are noisy), or one of "out" and "in" per rank; see :class:`~ssl_modules.losses.InfoNCE`.
+        cumulative: whether a rank's positives include those of nearer ranks.
+
+    Raises:
+        ValueError: if an argument is outside its range; when called with a rank that has no temperature.
+
+    Example:
+        A positive of rank 1, one of rank 2 and a negative, all scores alike: the mean of log 3 and log 2.
+
+        >>> RINCELoss((0.1, 0.225))(torch.zeros(1, 3), torch.tensor([[1, 2, 0]], dtype=torch.int8))
+        tensor(0.8959)
+    """
+
+    def __init__(
+        self,
+        temperatures: Sequence[float],
+        modes: Mode | Literal["out-in"] | Sequence[Mode] = "out-in",
+        cumulative: bool = False,
+    ) -> None:
+        super().__init__()
+        if not temperatures or min(temperatures) <= 0:
+            raise ValueError(f"temperatures: expected positive numbers, one per rank, got {temperatures}")
+        terms = len(temperatures)
+        if isinstance(modes, str):
+            first: Mode = "out" if modes == "out-in" else modes
+            others: Mode = "in" if modes == "out-in" else modes
+            by_rank = [first] + [others] * (terms - 1)
+        else:
+            by_rank = list(modes)
+        if not set(by_rank) <= {"out", "in"}:
+            raise ValueError(f'modes: expected "out", "in", "out-in", or one of "out" and "in" per rank, got {modes!r}')
+        if len(by_rank) != terms:
+            raise ValueError(f"modes: expected {terms}, one per temperature, got {len(by_rank)}: {modes!r}")
+        self.terms = [InfoNCE(t, mode=m) for t, m in zip(temperatures, by_rank, strict=True)]
+        self.ranks = [(r, r) for r in range(1, terms + 1)]  # nearest and farthest positives of each term
+        if cumulative:
+            self.ranks = [(1, 2)] + [(2, r + 1) for r in range(2, terms + 1)]
+
+    def counts(self, relation: Tensor) -> Tensor:
+        """Those of each term's InfoNCE, int64 ``[3 R]``."""
+        _, farthest = self.ranks[-1]
+        if relation.numel() and relation.max() > farthest:
+            raise ValueError(
+                f"relation: expected ranks up to {farthest} for {len(self.terms)} temperatures, got "
+                f"{int(relation.max())}; give RINCELoss a temperature for each rank"
+            )
+        return torch.cat([term.counts(_of_ranks(relation, *r)) for term, r in zip(self.terms, self.ranks, strict=True)])
+
+    def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
+        terms = zip(self.terms, self.ranks, counts.view(-1, 3), strict=True)
+        return torch.stack([term.partial(scores, _of_ranks(relation, *r), None, n) for term, r, n in terms]).mean()
+
+
+def _of_ranks(relation: Tensor, nearest: int, farthest: int) -> Tensor:
+    """The relation in which these ranks are the positives, farther ones negatives, and nearer ones ignored."""
+    ignored = relation.clamp(max=0) - _between(relation, 1, nearest - 1)
+    return ignored + _between(relation, nearest, farthest)
+
+
+def _between(relation: Tensor, low: int, high: int) -> Tensor:
+    """1 for the ranks low .. high, else 0, in int8; comparisons and masks take ten times as long."""
+    return relation.clamp(low - 1, low) - relation.clamp(high, high + 1) + (high - low + 1)

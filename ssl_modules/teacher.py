@@ -1,0 +1,80 @@
+"""The teacher: an exponential moving average (EMA) of the student's encoder and heads."""
+
+from copy import deepcopy
+from math import cos, pi
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Schedule = Literal["constant", "cosine"]
+
+
+class Teacher(nn.Module):
+    """Copies of an encoder and its heads that start equal to them and follow them slowly, without gradient.
+
+    At each update  teacher <- m teacher + (1 - m) student  for all parameters. Statistics of batch norms are not
+    averaged: the teacher has its own, of its own batches, as in the code of the papers. No optimiser sees it.
+
+    Args:
+        encoder: the student's, which is copied.
+        heads: the student's, which are copied.
+        momentum: m of the first update, in [0, 1].
+        schedule: "constant", or "cosine" from there to 1, see :func:`momentum_at`.
+
+    Raises:
+        ValueError: for another momentum or schedule.
+
+    Example:
+        >>> student = nn.Linear(1, 1, bias=False)
+        >>> teacher = Teacher(student, nn.Identity(), momentum=0.9, schedule="constant")
+        >>> before = student.weight.item()
+        >>> with torch.no_grad():
+        ...     _ = student.weight.add_(1)
+        >>> teacher.update(student, nn.Identity(), step=0, steps=10)
+        >>> round(teacher.encoder.weight.item() - before, 4)
+        0.1
+    """
+
+    def __init__(self, encoder: nn.Module, heads: nn.Module, momentum: float, schedule: Schedule) -> None:
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
+        if schedule not in ("constant", "cosine"):
+            raise ValueError(f'momentum_schedule: expected "constant" or "cosine", got {schedule!r}')
+        self.momentum = momentum
+        self.schedule = schedule
+        self.encoder: Any = deepcopy(encoder)
+        self.heads = deepcopy(heads)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, encoder: nn.Module, heads: nn.Module, step: int, steps: int) -> None:
+        """One step towards the student.
+
+        Args:
+            encoder: the student's, as it is after the optimiser's step.
+            heads: likewise.
+            step: number of this update, from 0.
+            steps: number of all updates of the run.
+        """
+        m = self.momentum if self.schedule == "constant" else momentum_at(step, steps, self.momentum)
+        own: list[Tensor] = [*self.encoder.parameters(), *self.heads.parameters()]
+        student: list[Tensor] = [*encoder.parameters(), *heads.parameters()]
+        torch._foreach_mul_(own, m)
+        torch._foreach_add_(own, student, alpha=1 - m)
+
+
+def momentum_at(step: int, steps: int, first: float) -> float:
+    """The momentum of an update that rises from ``first`` to 1 along half a cosine (BYOL, arXiv 2006.07733).
+
+    Args:
+        step: number of the update, from 0.
+        steps: where it is 1; the number of all updates, so that no update reaches it.
+        first: at step 0.
+
+    Example:
+        >>> [round(momentum_at(step, 4, first=0.9), 4) for step in range(5)]
+        [0.9, 0.9146, 0.95, 0.9854, 1.0]
+    """
+    return 1 - (1 - first) * (cos(pi * step / steps) + 1) / 2

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from processes import run_in_processes
+from torch import nn
+from torch.nn.functional import cosine_similarity
+
+from ssl_modules.extractions import Predictor
+from ssl_modules.losses import Alignment
+from ssl_modules.objective import objective
+from ssl_modules.similarities import Cosine
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+
+
+def without_predictor(dim):
+    extraction = Predictor(hidden_dim=4, out_dim=dim, predictor_dim=4)
+    extraction.build(out_channels=(8,))
+    extraction.predictor = nn.Identity()
+    return extraction
+
+
+def vectors(views, images=5, dim=6):
+    g = torch.Generator().manual_seed(1)
+    return list(torch.randn(2, views, images, dim, generator=g, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("block", [0, 1, 3, None])
+def test_loss_and_gradient_are_the_official_ones(block):
+    v = np.load(REFERENCE / "byol_1_symmetric.npz")
+    student = [torch.tensor(v[name], requires_grad=True) for name in ("p1", "p2")]
+    teacher = [torch.tensor(v[name]) for name in ("z1", "z2")]
+    contrasts = without_predictor(6)(student, teacher, torch.arange(4)[:, None], None)
+    loss = objective(contrasts, Cosine(), Alignment(), block)
+    loss.backward()
+    assert loss.item() == pytest.approx(v["solo_total"].item(), abs=1e-10)
+    assert loss.item() == pytest.approx(v["bolts_total"].item() + 4, abs=1e-10)  # which drops the constant
+    for z, name in zip(student, ("dp1", "dp2"), strict=True):
+        for official in ("solo", "bolts"):
+            np.testing.assert_allclose(z.grad.numpy(), v[f"{official}_{name}"], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("views", [2, 3, 4])
+def test_every_pair_of_different_views_counts_alike(views):
+    student, teacher = vectors(views)
+    contrasts = without_predictor(6)(list(student), list(teacher), torch.arange(5)[:, None], None)
+    pairs = [(i, j) for i in range(views) for j in range(views) if i != j]
+    means = [(2 - 2 * cosine_similarity(student[i], teacher[j])).mean() for i, j in pairs]
+    expected = 2 * torch.stack(means).mean()
+    torch.testing.assert_close(objective(contrasts, Cosine(), Alignment()), expected, rtol=0, atol=1e-12)
+
+
+def test_an_image_is_compared_with_itself_alone():
+    student, teacher = vectors(2)
+    for c in without_predictor(6)(list(student), list(teacher), torch.arange(5)[:, None], None):
+        assert torch.equal(c.relation[:], (2 * torch.eye(5) - 1).to(torch.int8))
+        assert c.reference is None
+
+
+def test_the_student_alone_has_the_predictor():
+    torch.manual_seed(0)
+    extraction = Predictor(hidden_dim=7, out_dim=6, predictor_dim=9)
+    extraction.build(out_channels=(3, 8))
+    shapes = {name: tuple(p.shape) for name, p in extraction.named_parameters() if p.ndim == 2 or "bias" in name}
+    assert shapes == {
+        "heads.mlp.0.weight": (7, 8),
+        "heads.mlp.1.bias": (7,),
+        "heads.mlp.3.weight": (6, 7),
+        "heads.mlp.3.bias": (6,),
+        "predictor.0.weight": (9, 6),
+        "predictor.1.bias": (9,),
+        "predictor.3.weight": (6, 9),
+        "predictor.3.bias": (6,),
+    }
+    student, teacher = vectors(2)
+    extraction.double()
+    first, second = extraction(list(student), list(teacher), torch.arange(5)[:, None], None)
+    torch.testing.assert_close(first.anchors, extraction.predictor(student[0]))
+    torch.testing.assert_close(second.anchors, extraction.predictor(student[1]))
+    assert torch.equal(first.candidates, teacher[1])
+    assert torch.equal(second.candidates, teacher[0])
+
+
+def test_student_and_teacher_see_all_views():
+    assert list(Predictor().student_views(3)) == list(Predictor().teacher_views(3)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("argument", ["hidden_dim", "out_dim", "predictor_dim"])
+def test_numbers_must_be_positive(argument):
+    with pytest.raises(ValueError, match=f"{argument}: expected a positive number, got 0"):
+        Predictor(**{argument: 0})
+
+
+def test_one_view_and_no_teacher_are_refused():
+    student, teacher = vectors(1)
+    ids = torch.arange(5)[:, None]
+    with pytest.raises(ValueError, match="views: expected at least 2 per image, got 1"):
+        without_predictor(6)(list(student), list(teacher), ids, None)
+    with pytest.raises(ValueError, match="teacher: got None"):
+        without_predictor(6)(list(student), None, ids, None)
+
+
+def loss_and_gradient(rows):
+    student, teacher = vectors(2, images=6)
+    weight = torch.eye(6, dtype=torch.float64).requires_grad_()
+    ids = torch.arange(6)[rows, None]
+    contrasts = without_predictor(6)([z[rows] @ weight for z in student], [z[rows] for z in teacher], ids, None)
+    loss = objective(contrasts, Cosine(), Alignment())
+    loss.backward()
+    return loss.detach(), weight.grad
+
+
+def of_a_process(rank):
+    return loss_and_gradient(slice(3 * rank, 3 * rank + 3))
+
+
+def test_two_processes_give_the_gradient_of_one():
+    results = run_in_processes(of_a_process)
+    for first, second, whole in zip(*results, loss_and_gradient(slice(None)), strict=True):
+        torch.testing.assert_close((first + second) / 2, whole, rtol=0, atol=1e-12)

@@ -1,0 +1,45 @@
+"""All losses over two processes that have unevenly many positives."""
+
+import torch
+from processes import run_in_processes
+
+from ssl_modules import Contrast, Relation
+from ssl_modules.losses import Alignment, RINCELoss, SCELoss
+from ssl_modules.objective import objective
+from ssl_modules.similarities import Cosine
+
+LOSSES = [Alignment(), SCELoss(0.3, 0.2), RINCELoss((0.3, 0.5)), RINCELoss([0.4], "in", cumulative=True)]
+
+
+def problem():
+    """Of ten images the first half has most of the relatives in the queue."""
+    g = torch.Generator().manual_seed(5)
+    x, keys, queue = (torch.randn(n, 5, generator=g, dtype=torch.float64) for n in (10, 10, 12))
+    labels = torch.tensor([[0, 0], [0, 0], [0, 0], [1, 0], [0, 0], [2, 1], [3, 1], [4, 2], [5, 3], [6, 3]])
+    queue_labels = torch.tensor([[0, 0]] * 4 + [[1, 0], [2, 1], [7, 4], [8, 4], [9, 4], [9, 5], [9, 5], [9, 5]])
+    weight = torch.randn(5, 5, generator=g, dtype=torch.float64)
+    return x, keys, queue, labels, queue_labels, weight
+
+
+def value_and_gradient(loss, rows):
+    x, keys, queue, labels, queue_labels, weight = problem()
+    weight.requires_grad_()
+    relation = Relation(labels[rows], queue_labels)
+    contrast = Contrast(x[rows] @ weight, queue, relation, reference=keys[rows])
+    value = objective([contrast], Cosine(), loss, 2)
+    value.backward()
+    return value.detach(), weight.grad
+
+
+def of_process(rank):
+    return [value_and_gradient(loss, slice(5 * rank, 5 * rank + 5)) for loss in LOSSES]
+
+
+def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
+    results = run_in_processes(of_process)
+    for loss, first, second in zip(LOSSES, *results, strict=True):
+        value, gradient = value_and_gradient(loss, slice(0, 10))
+        # data-parallel training averages over processes
+        torch.testing.assert_close((first[0] + second[0]) / 2, value, rtol=0, atol=1e-12)
+        torch.testing.assert_close((first[1] + second[1]) / 2, gradient, rtol=0, atol=1e-12)
+        assert (first[0] - second[0]).abs() > 0.01  # the shares do differ

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ssl_modules.teacher import Teacher, momentum_at
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def linear(weight):
+    layer = nn.Linear(*weight.T.shape, bias=False).double()
+    layer.weight.data = torch.tensor(weight)
+    return layer
+
+
+def test_momentum_and_average_are_those_of_byol():
+    v = np.load(REFERENCE / "byol_2_ema.npz")
+    steps = len(v["bolts_tau"])
+    np.testing.assert_allclose([momentum_at(s, steps, 0.996) for s in range(steps)], v["bolts_tau"], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        [momentum_at(s, steps - 1, 0.996) for s in range(steps)], v["lightly_tau"], rtol=0, atol=1e-15
+    )
+    student = linear(v["online"])
+    teacher = Teacher(linear(v["target0"]), nn.Identity(), 0.996, "cosine")
+    for s, expected in enumerate(v["targets"]):
+        teacher.update(student, nn.Identity(), s, steps)
+        np.testing.assert_allclose(teacher.encoder.weight.numpy(), expected, rtol=0, atol=1e-15)
+
+
+def test_momentum_is_that_of_sce():
+    expected = np.load(REFERENCE / "sce_schedules.npz")["momentum_cosine"]
+    result = [momentum_at(s, len(expected) - 1, 0.99) for s in range(len(expected))]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-15)
+
+
+def test_heads_follow_as_the_encoder_does_and_statistics_do_not():
+    encoder, heads = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), nn.Linear(3, 2)
+    teacher = Teacher(encoder, heads, 0.75, "constant")
+    before = {name: p.clone() for name, p in teacher.state_dict().items()}
+    with torch.no_grad():
+        for p in (*encoder.parameters(), *heads.parameters()):
+            p.add_(1)
+    encoder(torch.rand(8, 2))  # moves the student's statistics
+    teacher.update(encoder, heads, step=5, steps=10)
+    averaged = {name for name, _ in teacher.named_parameters()}
+    for name, value in teacher.state_dict().items():
+        torch.testing.assert_close(value, before[name] + 0.25 if name in averaged else before[name])
+
+
+@pytest.mark.parametrize(
+    ("momentum", "schedule", "message"),
+    [
+        (1.5, "constant", "momentum: .* got 1.5"),
+        (-0.1, "cosine", "momentum: .* got -0.1"),
+        (0.9, "linear", "momentum_schedule: .* got 'linear'"),
+    ],
+)
+def test_refuses(momentum, schedule, message):
+    with pytest.raises(ValueError, match=message):
+        Teacher(nn.Identity(), nn.Identity(), momentum, schedule)

@@ -44,7 +44,8 @@ class ColorJitter(Operation):
     ``mode="linear"``: the four changes fold into one affine map of an image's colours, which takes a fraction of the
     time. Brightness, contrast and saturation are those of "exact" but for the clamp, which comes once, at the end; and
     the hue turns about the gray axis of YIQ, which keeps the luma, where HSV keeps the largest channel. Small jitters
-    of mid-tones hardly differ; strongly saturated colours do.
+    of mid-tones hardly differ; strongly saturated colours do. On smooth coloured noise, with SimCLR's strength of 0.5,
+    the two are 0.04 apart on average, where the jitter itself moves pixels by 0.13.
 
     Images of one channel have neither saturation nor hue.
 

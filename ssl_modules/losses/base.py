@@ -130,7 +130,7 @@ class _NegativesAndPositives(torch.autograd.Function):
     def backward(ctx: Any, of_negatives: Tensor, of_positives: Tensor) -> tuple[Tensor | None, ...]:
         share, has_negatives, *pairs = ctx.saved_tensors
         gradient = share * (ctx.scale * of_negatives * has_negatives)[:, None]
-        gradient.index_put_(tuple(pairs), ctx.scale * of_positives, accumulate=True)
+        gradient[tuple(pairs)] = ctx.scale * of_positives  # no positive has a share among the negatives
         return gradient, None, None, None
 
 

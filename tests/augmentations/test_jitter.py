@@ -137,6 +137,16 @@ def test_linear_jitter_is_exact_where_nothing_is_clamped_and_no_hue_turns():
     )
 
 
+def test_linear_jitter_stays_a_third_as_near_to_the_exact_one_as_that_goes():
+    noise = torch.rand(128, 3, 8, 8, generator=generator())
+    images = torch.nn.functional.interpolate(noise, 32, mode="bicubic").clamp(0, 1)
+    exact, linear = (ColorJitter(0.4, 0.4, 0.4, 0.1, p=1.0, mode=mode) for mode in ("exact", "linear"))
+    parameters = exact.draw(images, generator())
+    expected = exact.transform(images, parameters)
+    distance = (linear.transform(images, parameters) - expected).abs().mean()
+    assert 0.01 < distance < (expected - images).abs().mean() / 3
+
+
 def test_linear_hue_turns_the_way_of_the_exact_one_and_keeps_grays():
     colours = torch.tensor([[0.8, 0.2, 0.2], [0.2, 0.8, 0.2], [0.2, 0.2, 0.8], [0.5, 0.5, 0.5]]).view(4, 3, 1, 1)
     exact, linear = (ColorJitter(hue=0.5, p=1.0, mode=mode) for mode in ("exact", "linear"))

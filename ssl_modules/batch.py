@@ -39,6 +39,25 @@ class Batch:
     def device(self) -> torch.device:
         return self._first.device
 
+    def labels(self, levels: int) -> Tensor:
+        """The targets as labels ``[N, levels]``, finer to coarser; ``[N]`` are one level.
+
+        Raises:
+            ValueError: if there are none, or they are no integers of so many levels.
+        """
+        targets = self.targets
+        if targets is None:
+            raise ValueError(
+                "targets: got none, but the extraction's ranks need labels; give a loader of (images, targets)"
+            )
+        labels = targets[:, None] if targets.ndim == 1 else targets
+        if labels.shape != (len(self), levels) or labels.is_floating_point():
+            raise ValueError(
+                f"targets: the extraction's ranks need {levels} level(s) of labels, integers {[len(self), levels]} from "
+                f"finer to coarser, got {_describe(targets)}; give ranks that read what the loader has"
+            )
+        return labels.to(self.device)
+
 
 def read_batch(batch: Any) -> Batch:
     """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.

@@ -236,11 +236,13 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         return [self.teacher.heads(m) for m in self.encode(wanted, self.teacher.encoder)]
 
     def _ids(self, batch: Batch) -> Tensor:
-        """Ids ``[N, 1]`` that no other image of any step or process has."""
+        """Ids ``[N, levels]``: one that no other image of any step or process has, and labels if the extraction reads them."""
         attached = self._trainer is not None and self._trainer.training
         step = self.trainer.fit_loop.total_batch_idx if attached else 0
         first = (step * world_size() + rank()) * _ROWS
-        return first + torch.arange(len(batch), device=batch.device)[:, None]
+        own = first + torch.arange(len(batch), device=batch.device)[:, None]
+        labels = self.extraction.levels - 1
+        return torch.cat([own, batch.labels(labels)], dim=1) if labels else own
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 

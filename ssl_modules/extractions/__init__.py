@@ -3,6 +3,17 @@
 from ssl_modules.extractions.all_views import AllViews
 from ssl_modules.extractions.base import Extraction
 from ssl_modules.extractions.predictor import Predictor
-from ssl_modules.extractions.queue import Queue, Ranks
+from ssl_modules.extractions.queue import Queue
+from ssl_modules.extractions.ranks import LabelRanks, NeighbourRanks, Ranks, RankTable, SimilarityRanks
 
-__all__ = ["AllViews", "Extraction", "Predictor", "Queue", "Ranks"]
+__all__ = [
+    "AllViews",
+    "Extraction",
+    "LabelRanks",
+    "NeighbourRanks",
+    "Predictor",
+    "Queue",
+    "RankTable",
+    "Ranks",
+    "SimilarityRanks",
+]

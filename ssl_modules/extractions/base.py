@@ -50,9 +50,14 @@ class Extraction(Configurable, nn.Module, ABC):
         Args:
             student: embeddings of the student's views, each already through the heads.
             teacher: embeddings of the teacher's views, without gradient, or None.
-            ids: ``[N, levels]``, the identity of each image, finest level first.
+            ids: ``[N, levels]``, the identity of each image, finest level first; -1 is unknown and matches nothing.
             generator: for extractions that choose at random.
         """
+
+    @property
+    def levels(self) -> int:
+        """Number of columns of ids that it reads: the image's own, and then its labels, finer to coarser."""
+        return 1
 
     def begin(self, images: int) -> None:
         """Called at the start of a fit, where the number of training images is known."""

@@ -1,6 +1,5 @@
 """A queue of a teacher's keys: many candidates at the price of few."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,36 +7,13 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable
 from ssl_modules.contrast import Contrast, Paired, Rows
 from ssl_modules.distributed import gather, rank, world_size
 from ssl_modules.extractions.base import Extraction
 from ssl_modules.extractions.heads import MLP, PooledMLP
+from ssl_modules.extractions.ranks import Ranks
 
 _SEED = 0  # of the first keys, which all processes must agree on
-
-
-class Ranks(Configurable, nn.Module, ABC):
-    """A rule that ranks a queue's keys for each anchor, where they are not all negatives.
-
-    Attributes:
-        levels: number of columns of ids that it reads.
-    """
-
-    levels: int = 1
-
-    @abstractmethod
-    def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
-        """How some anchors relate to all keys of the queue, as int8 ``[R, K]``: see :class:`~ssl_modules.Contrast`.
-
-        Called for a few anchors at a time, and more than once for each.
-
-        Args:
-            anchor_ids: ``[R, levels]``.
-            candidate_ids: ``[K, levels]``; -1 where the queue is not yet filled.
-            teacher_scores: gives ``[R, K]``, the cosines of the anchors' own keys with those of the queue; costs a
-                matrix product.
-        """
 
 
 class Queue(Extraction):
@@ -136,7 +112,7 @@ class Queue(Extraction):
 
     @property
     def levels(self) -> int:
-        """Number of columns of ids that go with a key."""
+        """Number of columns of ids that go with a key: the image's own and those of labels that ``ranks`` reads."""
         return 1 if self.ranks is None else self.ranks.levels
 
     def build(self, out_channels: Sequence[int]) -> None:
@@ -236,3 +212,5 @@ class Queue(Extraction):
         self.keys[index] = new
         self.ids[index] = gather(ids).repeat(len(keys), 1)
         self.pointer.copy_((self.pointer + len(new)) % self.size)
+        if self.ranks is not None:
+            self.ranks.after_step()

@@ -2,7 +2,8 @@
 
 from ssl_modules.methods.byol import BYOL
 from ssl_modules.methods.moco import MoCo
+from ssl_modules.methods.rince import RINCE
 from ssl_modules.methods.sce import SCE
 from ssl_modules.methods.simclr import SimCLR
 
-__all__ = ["BYOL", "SCE", "MoCo", "SimCLR"]
+__all__ = ["BYOL", "RINCE", "SCE", "MoCo", "SimCLR"]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from ssl_modules import BYOL, SCE, ContrastiveModule, MoCo, SimCLR
+from ssl_modules import BYOL, RINCE, SCE, ContrastiveModule, MoCo, SimCLR
 from ssl_modules.augmentations import Augmentation, BYOLViews, MoCoViews, SCEViews, SimCLRViews
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
-from ssl_modules.extractions import Extraction, Predictor, Queue
+from ssl_modules.extractions import Extraction, NeighbourRanks, Predictor, Queue
 
 SIZE = 8
 ENCODER = "test_resnet"  # timm's own for tests: 0.4 million parameters
@@ -55,6 +55,13 @@ CASES = [
         partial(Queue, out_dim=16, batch_norm=True, size=20, reference=True),
         {"momentum": 0.9},
         falls_to=0.4,  # not below the entropy of its target
+    ),
+    Case(
+        RINCE,
+        partial(MoCoViews, SIZE, blur=False),
+        lambda: Queue(out_dim=16, size=20, ranks=NeighbourRanks((3,), warmup_steps=2)),  # which need no labels
+        {"momentum": 0.9},
+        0.2,
     ),
     Case(BYOL, partial(BYOLViews, SIZE, blur=False), partial(Predictor, 32, 16, 32), {"momentum": 0.9}),
 ]

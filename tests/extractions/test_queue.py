@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_modules.configurable import build, to_config
-from ssl_modules.extractions import Queue, Ranks
+from ssl_modules.extractions import Queue, Ranks, RankTable
 from ssl_modules.losses import InfoNCE, RINCELoss, SCELoss
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine, Dot
@@ -99,20 +99,6 @@ def test_first_in_first_out_as_in_bolts():
     assert pointers == [2, 4, 0, 2]
 
 
-class Table(Ranks):
-    """Ranks of classes, in the second column of ids."""
-
-    levels = 2
-
-    def __init__(self, ranks):
-        super().__init__()
-        self.ranks = ranks
-
-    def forward(self, anchor_ids, candidate_ids, teacher_scores):
-        ranks = torch.tensor(self.ranks, dtype=torch.int8)[anchor_ids[:, 1]][:, candidate_ids[:, 1]]
-        return ranks.masked_fill(candidate_ids[:, 1] < 0, 0)
-
-
 @pytest.mark.parametrize("block", BLOCKS)
 def test_rince_is_the_official_one(block):
     v = np.load(REFERENCE / "rince_out_in.npz")
@@ -121,7 +107,7 @@ def test_rince_is_the_official_one(block):
     table = torch.zeros(classes, classes, dtype=torch.int64)
     known = queue_labels >= 0
     table[q_labels[:, None], queue_labels[known]] = torch.tensor(v["ranks"])[:, known]
-    extraction = queue(size=80, dim=16, ranks=Table(table.tolist()))
+    extraction = queue(size=80, dim=16, ranks=RankTable(table.tolist()))
     extraction.keys.copy_(torch.tensor(v["queue"]))
     extraction.ids[:, 1] = queue_labels
     q = torch.tensor(v["q"], requires_grad=True)

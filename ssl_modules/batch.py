@@ -53,8 +53,8 @@ class Batch:
         labels = targets[:, None] if targets.ndim == 1 else targets
         if labels.shape != (len(self), levels) or labels.is_floating_point():
             raise ValueError(
-                f"targets: the extraction's ranks need {levels} level(s) of labels, integers {[len(self), levels]} from "
-                f"finer to coarser, got {_describe(targets)}; give ranks that read what the loader has"
+                f"targets: expected {levels} level(s) of labels, which the extraction's ranks read: integers "
+                f"{[len(self), levels]}, finer to coarser; got {_describe(targets)}; give ranks for what the loader has"
             )
         return labels.to(self.device)
 

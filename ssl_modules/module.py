@@ -236,7 +236,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         return [self.teacher.heads(m) for m in self.encode(wanted, self.teacher.encoder)]
 
     def _ids(self, batch: Batch) -> Tensor:
-        """Ids ``[N, levels]``: one that no other image of any step or process has, and labels if the extraction reads them."""
+        """Ids ``[N, levels]``: one that no other image of any step or process has, then labels if ranks read them."""
         attached = self._trainer is not None and self._trainer.training
         step = self.trainer.fit_loop.total_batch_idx if attached else 0
         first = (step * world_size() + rank()) * _ROWS

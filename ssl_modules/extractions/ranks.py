@@ -1,0 +1,206 @@
+"""Rules that rank a queue's keys: by labels, by tables over classes, by what the teacher finds near (RINCE).
+
+Hoffmann et al.: Ranking Info Noise Contrastive Estimation, AAAI 2022, arXiv 2201.11736.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_modules.configurable import Configurable
+from ssl_modules.contrast import Relation
+
+_LARGEST = torch.iinfo(torch.int8).max
+
+
+class Ranks(Configurable, nn.Module, ABC):
+    """A rule that ranks a queue's keys for each anchor, where they are not all negatives.
+
+    Attributes:
+        levels: number of columns of ids that it reads: the image's own, which no other image of any step has, and then
+            its labels, finer to coarser.
+    """
+
+    levels: int = 1
+
+    @abstractmethod
+    def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
+        """How some anchors relate to all keys of the queue, as int8 ``[R, K]``: see :class:`~ssl_modules.Contrast`.
+
+        Called for a few anchors at a time, and more than once for each.
+
+        Args:
+            anchor_ids: ``[R, levels]``; a label of -1 is unknown and matches nothing.
+            candidate_ids: ``[K, levels]``; -1 where the queue is not yet filled.
+            teacher_scores: gives ``[R, K]``, the cosines of the anchors' own keys with those of the queue; costs a
+                matrix product.
+        """
+
+    def after_step(self) -> None:
+        """Called once per training batch after the backward pass."""
+
+
+class LabelRanks(Ranks):
+    """The rank of a key is the finest level at which its label is the anchor's; without one it is a negative.
+
+    With a class and its superclass, as CIFAR-100 has them: rank 1 for the same class, rank 2 for another class of the
+    superclass.
+
+    Args:
+        label_levels: number of levels of labels, finer to coarser, that the loader's targets have.
+        cumulative: whether all these ranks are one higher, because the loss is cumulative as well and keeps rank 1 for
+            the anchor's own image; see :class:`~ssl_modules.losses.RINCELoss`.
+
+    Raises:
+        ValueError: for less than one level.
+
+    Example:
+        >>> anchors, keys = torch.tensor([[7, 3, 1]]), torch.tensor([[4, 3, 1], [5, 2, 1], [6, 0, 0], [-1, -1, -1]])
+        >>> LabelRanks()(anchors, keys, None)
+        tensor([[1, 2, 0, 0]], dtype=torch.int8)
+        >>> LabelRanks(cumulative=True)(anchors, keys, None)
+        tensor([[2, 3, 0, 0]], dtype=torch.int8)
+    """
+
+    def __init__(self, label_levels: int = 2, cumulative: bool = False) -> None:
+        super().__init__()
+        if label_levels < 1:
+            raise ValueError(f"label_levels: expected a positive number, got {label_levels}")
+        self.levels = 1 + label_levels
+        self.cumulative = cumulative
+
+    def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
+        ranks = Relation(anchor_ids[:, 1:], candidate_ids[:, 1:])[:]
+        return ranks + ranks.clamp(max=1) if self.cumulative else ranks
+
+
+class RankTable(Ranks):
+    """The rank of a key is what a table says of the anchor's class and the key's.
+
+    Args:
+        table: ``[C, C]`` integers, a row for each class of an anchor: r >= 1 for a class of rank r, 0 for a negative.
+
+    Raises:
+        ValueError: if the table is not square, or has another entry; when called with a class that it doesn't have.
+
+    Example:
+        >>> table = RankTable([[1, 2, 0], [2, 1, 0], [0, 0, 1]])
+        >>> table(torch.tensor([[7, 1]]), torch.tensor([[4, 0], [5, 1], [6, 2], [-1, -1]]), None)
+        tensor([[2, 1, 0, 0]], dtype=torch.int8)
+    """
+
+    levels = 2
+    table: Tensor
+
+    def __init__(self, table: Sequence[Sequence[int]]) -> None:
+        super().__init__()
+        ranks = _square("table", table)
+        if ranks.is_floating_point() or ranks.min() < 0 or ranks.max() > _LARGEST:
+            raise ValueError(f"table: expected integers from 0 to {_LARGEST}, got {ranks.unique().tolist()}")
+        # A last row and column for the label -1, which is unknown.
+        self.register_buffer("table", F.pad(ranks.to(torch.int8), (0, 1, 0, 1)), persistent=False)
+
+    def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
+        labels, classes = anchor_ids[:, 1], len(self.table) - 1
+        outside = labels[(labels < -1) | (labels >= classes)]
+        if len(outside):  # those of the queue were an anchor's once
+            raise ValueError(
+                f"targets: expected labels from -1 (unknown) to {classes - 1} for a table of {classes} classes, got "
+                f"{int(outside[0])}; give a table of all classes"
+            )
+        return self.table[labels][:, candidate_ids[:, 1]]
+
+
+class SimilarityRanks(RankTable):
+    """A :class:`RankTable` by thresholds on how similar classes are, such as by their names: noisy ranks.
+
+    Rank 1 is the same class; rank r + 1 are the others whose similarity reaches the r-th threshold and none before it.
+
+    Args:
+        similarities: ``[C, C]``, of the anchor's class (row) to each class.
+        thresholds: highest first, one for each rank from 2 on; [0.4] in the paper's code.
+
+    Raises:
+        ValueError: if the matrix is not square, or the thresholds don't fall; when called with a class that it doesn't
+            have.
+
+    Example:
+        >>> ranks = SimilarityRanks([[1, 0.7, 0.3], [0.7, 1, 0.5], [0.3, 0.5, 1]], thresholds=[0.6, 0.4])
+        >>> ranks.table[:-1, :-1]
+        tensor([[1, 2, 0],
+                [2, 1, 3],
+                [0, 3, 1]], dtype=torch.int8)
+    """
+
+    def __init__(self, similarities: Sequence[Sequence[float]], thresholds: Sequence[float]) -> None:
+        matrix = _square("similarities", similarities)
+        if not thresholds or any(a <= b for a, b in pairwise(thresholds)):
+            raise ValueError(f"thresholds: expected one or more, highest first, got {thresholds}")
+        table = torch.zeros(matrix.shape, dtype=torch.int64)
+        for rank, threshold in reversed(list(enumerate(thresholds, start=2))):
+            table[matrix >= threshold] = rank
+        super().__init__(table.fill_diagonal_(1).tolist())
+
+
+class NeighbourRanks(Ranks):
+    """Ranks without labels: the keys of the queue that the teacher finds nearest to the anchor's own key.
+
+    Rank 1 stays the own key's; rank r + 1 are the next ``neighbours[r - 1]`` nearest ones, all others are negatives.
+    This rule is ours: the paper's ranks of images come from their labels.
+
+    A teacher that has learned nothing yet has poor neighbours. Until the warm-up is over, all keys of the queue are
+    negatives.
+
+    Args:
+        neighbours: how many keys have rank 2, rank 3, and so on.
+        warmup_steps: number of training batches before there are neighbours.
+
+    Raises:
+        ValueError: if an argument is outside its range; when called with a queue of fewer keys than neighbours.
+
+    Example:
+        >>> ranks = NeighbourRanks(neighbours=(1, 2), warmup_steps=0)
+        >>> ranks(torch.tensor([[9]]), torch.arange(4)[:, None], lambda: torch.tensor([[0.1, 0.9, 0.5, 0.3]]))
+        tensor([[0, 2, 3, 3]], dtype=torch.int8)
+    """
+
+    steps: Tensor
+
+    def __init__(self, neighbours: Sequence[int] = (5,), warmup_steps: int = 1000) -> None:
+        super().__init__()
+        if not neighbours or min(neighbours) < 1:
+            raise ValueError(f"neighbours: expected positive numbers, one for each rank from 2 on, got {neighbours}")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps: expected 0 or more, got {warmup_steps}")
+        self.neighbours = list(neighbours)
+        self.warmup_steps = warmup_steps
+        self.register_buffer("steps", torch.tensor(0))  # saved, so that a resumed run doesn't warm up again
+
+    def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
+        wanted, keys = sum(self.neighbours), len(candidate_ids)
+        if wanted > keys:
+            raise ValueError(f"neighbours: a queue of {keys} keys doesn't have {wanted}; use fewer, or a larger queue")
+        ranks = torch.zeros(len(anchor_ids), keys, dtype=torch.int8, device=anchor_ids.device)
+        if self.steps < self.warmup_steps:
+            return ranks
+        empty = candidate_ids[:, 0] < 0
+        nearest = teacher_scores().masked_fill(empty, -torch.inf).topk(wanted, dim=1).indices  # [R, neighbours]
+        of_place = [rank for rank, number in enumerate(self.neighbours, start=2) for _ in range(number)]
+        ranks.scatter_(1, nearest, torch.tensor(of_place, dtype=torch.int8, device=ranks.device).expand_as(nearest))
+        return ranks.masked_fill_(empty, 0)  # where the queue had fewer
+
+    def after_step(self) -> None:
+        self.steps += 1
+
+
+def _square(name: str, rows: Sequence[Sequence[float]]) -> Tensor:
+    lengths = {len(row) for row in rows}
+    if lengths != {len(rows)}:
+        raise ValueError(
+            f"{name}: expected a row and a column for each class, got {len(rows)} rows of {sorted(lengths)} columns"
+        )
+    return torch.tensor(rows)

@@ -216,7 +216,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         return maps
 
     def contrasts(self, batch: Batch, generator: torch.Generator) -> tuple[list[Contrast], Tensor]:
-        """The contrasts of a batch, and the representation ``[N, D]`` of its first view, detached."""
+        """The contrasts of a batch, and the representation ``[N, D]`` of the student's first view, detached."""
         views = batch.views
         if views is None:
             with torch.autocast(batch.device.type, enabled=False):
@@ -270,10 +270,10 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             return
         # The same views at every epoch, so that epochs compare.
         contrasts, _ = self.contrasts(images, self._generator(images, stage, 0, batch_idx))
-        values = {
-            f"{stage}/loss": objective(contrasts, self.similarity, self.loss, self.anchor_block),
-            f"{stage}/contrast_top1": top1(contrasts, self.similarity),
-        }
+        values = {f"{stage}/loss": objective(contrasts, self.similarity, self.loss, self.anchor_block)}
+        share = top1(contrasts, self.similarity)
+        if not share.isnan():  # as it is without negatives
+            values[f"{stage}/contrast_top1"] = share
         self.log_dict(values, batch_size=len(images), sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
@@ -365,7 +365,12 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         """The optimiser's step, and then the teacher's, which comes also where mixed precision skips the former."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.teacher is not None:
-            steps = int(self.trainer.estimated_stepping_batches)
+            steps = self.trainer.estimated_stepping_batches
+            if self.teacher.schedule == "cosine" and not 0 < steps < float("inf"):  # -1 for a loader without a length
+                raise ValueError(
+                    'momentum_schedule: "cosine" needs an end; set Trainer(max_epochs=...), or max_steps for a loader '
+                    'without a length, or take "constant"'
+                )
             self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
 
     def _global_batch_size(self) -> int:

@@ -24,6 +24,7 @@ Similarity = Callable[[Tensor, Tensor], Tensor]
 # Up to this many scores the matrix is cheaper whole; a block of this many costs little memory, and few blocks do.
 _WHOLE = 2**22
 _BLOCK = 2**21
+_ROWS = 128  # fewer anchors at a time are slow, however many candidates there are
 
 
 def objective(
@@ -86,7 +87,7 @@ def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
         similarity: as for :func:`objective`.
 
     Returns:
-        Scalar; the mean over all anchors of all contrasts.
+        Scalar; the mean over all anchors of all contrasts that have a negative; NaN where none has.
     """
     hits = []
     for c in contrasts:
@@ -95,7 +96,7 @@ def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
             for rows in _blocks(c.relation.shape, None):
                 relation = c.relation[rows]
                 best = compare(anchors[rows], candidates).masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
-                hits.append(relation.gather(1, best) > 0)
+                hits.append((relation.gather(1, best) > 0)[~relation.bool().all(dim=1)])
     return torch.cat(hits).float().mean()
 
 
@@ -118,7 +119,7 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
         if len(blocks) == 1:
             return share(compare(anchors, candidates), candidates, blocks[0])
         # Reference scores are part of the graph where the candidates are.
-        is_dot = isinstance(compare, Dot) and (reference is None or not candidates.requires_grad)
+        is_dot = type(compare) is Dot and (reference is None or not candidates.requires_grad)
         take = _ByProducts(share) if is_dot else _ByAutograd(share, compare)
         return _InBlocks.apply(anchors, candidates, take, blocks)
 
@@ -131,13 +132,13 @@ def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, 
         embed, compare = lambda x: similarity.embed(full_precision(x)), Dot()
     anchors = embed(c.anchors)
     candidates = anchors if c.candidates is c.anchors else embed(c.candidates)
-    return compare, anchors, candidates, None if c.reference is None else embed(c.reference)
+    return compare, anchors, candidates, None if c.reference is None else embed(c.reference.detach())
 
 
 def _blocks(shape: torch.Size, anchor_block: int | None) -> Iterator[slice]:
     anchors, candidates = shape
     if anchor_block is None:
-        anchor_block = 0 if anchors * candidates <= _WHOLE else max(1, _BLOCK // candidates)
+        anchor_block = 0 if anchors * candidates <= _WHOLE else max(_ROWS, _BLOCK // candidates)
     if anchor_block < 0:
         raise ValueError(f"anchor_block: expected a number of anchors, 0 or None, got {anchor_block}")
     step = anchor_block or max(anchors, 1)
@@ -178,8 +179,10 @@ class _ByAutograd(NamedTuple):
         c = candidates.requires_grad_(of_candidates is not None)
         with torch.set_grad_enabled(a.requires_grad or c.requires_grad):
             part = self.share(self.compare(a, c), c, rows)
+        if not part.requires_grad:  # nothing in it that the loss could change
+            return part
         inputs = [x for x in (a, c) if x.requires_grad]
-        parts = iter(torch.autograd.grad(part, inputs) if inputs else ())
+        parts = iter(torch.autograd.grad(part, inputs))
         if of_anchors is not None:
             of_anchors[rows] = next(parts)
         if of_candidates is not None:
@@ -200,6 +203,8 @@ class _ByProducts(NamedTuple):
             return self.share(scores, candidates, rows)
         with torch.enable_grad():
             part = self.share(scores.requires_grad_(), candidates, rows)
+        if not part.requires_grad:  # nothing in it that the loss could change
+            return part
         of_scores = torch.autograd.grad(part, scores)[0]
         if of_anchors is not None:
             torch.mm(of_scores, candidates, out=of_anchors[rows])

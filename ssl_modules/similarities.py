@@ -55,8 +55,8 @@ class ScaledDot(InnerProduct):
 
     Example:
         >>> import torch
-        >>> ScaledDot()(torch.ones(1, 4), torch.ones(1, 4))
-        tensor([[2.]])
+        >>> ScaledDot()(torch.ones(1, 16), torch.ones(1, 16))
+        tensor([[4.]])
     """
 
     def embed(self, x: Tensor) -> Tensor:

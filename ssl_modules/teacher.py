@@ -14,7 +14,8 @@ class Teacher(nn.Module):
     """Copies of an encoder and its heads that start equal to them and follow them slowly, without gradient.
 
     At each update  teacher <- m teacher + (1 - m) student  for all parameters. Statistics of batch norms are not
-    averaged: the teacher has its own, of its own batches, as in the code of the papers. No optimiser sees it.
+    averaged: the teacher has its own, of its own batches, as in the code of the papers. No optimiser sees it. Weights
+    that are loaded into the student later don't reach it: give the module a network that has them already.
 
     Args:
         encoder: the student's, which is copied.
@@ -49,7 +50,7 @@ class Teacher(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, encoder: nn.Module, heads: nn.Module, step: int, steps: int) -> None:
+    def update(self, encoder: nn.Module, heads: nn.Module, step: int, steps: float) -> None:
         """One step towards the student.
 
         Args:
@@ -65,7 +66,7 @@ class Teacher(nn.Module):
         torch._foreach_add_(own, student, alpha=1 - m)
 
 
-def momentum_at(step: int, steps: int, first: float) -> float:
+def momentum_at(step: int, steps: float, first: float) -> float:
     """The momentum of an update that rises from ``first`` to 1 along half a cosine (BYOL, arXiv 2006.07733).
 
     Args:

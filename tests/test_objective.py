@@ -96,6 +96,7 @@ def test_blocks_leave_a_detached_side_alone(detached):
 def test_large_matrices_go_in_blocks_by_themselves(monkeypatch):
     monkeypatch.setattr("ssl_modules.objective._WHOLE", 50)
     monkeypatch.setattr("ssl_modules.objective._BLOCK", 40)
+    monkeypatch.setattr("ssl_modules.objective._ROWS", 1)
     anchors, candidates, relation = ragged_contrast()
     seen = []
 

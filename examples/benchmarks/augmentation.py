@@ -1,6 +1,6 @@
 """Views per second of SimCLR's augmentation without blur, beside what people use today.
 
-    python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--rounds 5]
+    python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--rounds 7]
 
 All make a random resized crop, a flip, colour jitter of half strength and grayscale, of the same images in memory, and
 deliver float tensors in [0, 1]: 32 px from 32, 96 from 96, 224 from 256. torchvision and lightly take one image at a

@@ -48,7 +48,7 @@ class RandomGrayscale(Operation):
         """Turns the chosen images gray."""
         if not is_rgb(images):
             return images
-        return change_chosen(images, parameters.applied, lambda some, _: gray(some).expand_as(some))
+        return change_chosen(images, parameters.applied, lambda some, _: gray(some).repeat(1, 3, 1, 1))
 
 
 class RandomSolarize(Operation):

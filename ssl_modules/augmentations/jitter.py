@@ -105,11 +105,11 @@ class ColorJitter(Operation):
 
     def transform(self, images: Tensor, parameters: JitterParameters) -> Tensor:
         """The changes of the chosen images, each in its own order."""
-        applied = parameters.applied
+        applied, rgb = parameters.applied, is_rgb(images)
         if self.mode == "linear":
             return change_chosen(images, applied, partial(_jitter_linearly, parameters))
-        hue = parameters.hue if self.hue > 0 and is_rgb(images) else None
-        steps, hue_step = _blends(parameters, is_rgb(images)), _hue_step(parameters.order)
+        hue = parameters.hue if self.hue > 0 and rgb else None
+        steps, hue_step = _blends(parameters, rgb), _hue_step(parameters.order)
         if images.device.type != "cpu":
             return change_chosen(images, applied, partial(_jitter_side_by_side, steps, hue, hue_step))
         for step in range(4):

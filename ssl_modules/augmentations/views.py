@@ -129,7 +129,9 @@ class JointViews(Augmentation):
         """Applies the shared operations, then joins the views of all parts."""
         if self.shared:
             images = _run(self.shared, images, generator)
-        return [view for part in self.parts for view in part(images, generator)]
+        # Checked already; those that know only floats still get them.
+        made = (part.make_views if part.takes_uint8 else part for part in self.parts)
+        return [view for make in made for view in make(images, generator)]
 
 
 def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -144,6 +146,8 @@ def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Gener
     views = torch.empty(0, device=images.device)
     for rows in _portions(images, drawn):
         some = to_float(rows_of(images, rows))
+        if isinstance(rows, slice) and images.is_floating_point():  # the batch itself, which all views are made of
+            some = some.clone()
         for transform, parameters in drawn:
             some = transform.transform(some, rows_of(parameters, rows))
         if isinstance(rows, slice):
@@ -156,7 +160,8 @@ def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Gener
 
 def _portions(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Iterable[Rows]:
     """Rows of as many images as a processor's cache holds, those of one kind together; on an accelerator all."""
-    size = max(1, PORTION // images[0].numel())
+    sides = [transform.image_size or 0 for transform, _ in drawn]
+    size = max(1, PORTION // max(images[0].numel(), images.shape[1] * max(sides) ** 2))
     if images.device.type != "cpu" or len(images) <= size:
         return [slice(None)]
     kinds = (transform.alike(parameters) for transform, parameters in drawn)

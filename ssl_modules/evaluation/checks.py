@@ -15,6 +15,7 @@ def check_labelled(name: str, features: Tensor, targets: Tensor) -> None:
         ValueError: names the argument, what was received, and what to do.
 
     Example:
+        >>> import torch
         >>> check_labelled("bank", torch.zeros(2, 3), torch.tensor([0, 1]))
         >>> check_labelled("bank", torch.zeros(2, 3), torch.tensor([0]))
         Traceback (most recent call last):
@@ -43,6 +44,7 @@ def check_features(name: str, features: Tensor) -> None:
         ValueError: names the argument, what was received, and what to do.
 
     Example:
+        >>> import torch
         >>> check_features("queries", torch.tensor([[float("nan")]]))
         Traceback (most recent call last):
         ...
@@ -70,6 +72,7 @@ def class_count(targets: Tensor, num_classes: int | None) -> int:
         ValueError: if a target has no place among ``num_classes``.
 
     Example:
+        >>> import torch
         >>> class_count(torch.tensor([0, 2]), None)
         3
     """

@@ -1,6 +1,7 @@
 """Heads: an encoder's maps to embeddings."""
 
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -42,10 +43,12 @@ class MLP(nn.Sequential):
             norm = [nn.BatchNorm1d(o)] if batch_norm else []
             layers += [nn.Linear(i, o, bias=not batch_norm), *norm, nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.Linear(*last, bias=bias))
-        self.needs_batch = batch_norm and bool(hidden)
+
+    def __getitem__(self, index: Any) -> Any:
+        return nn.Sequential(*self)[index]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) == 1 and self.needs_batch:
+        if self.training and len(x) == 1 and any(isinstance(layer, nn.BatchNorm1d) for layer in self):
             raise ValueError(
                 "batch: 1 image is too few for batch norm; use a batch size of at least 2 and drop_last=True"
             )

@@ -101,10 +101,11 @@ def negatives_and_positives(scores: Tensor, relation: Tensor, scale: float = 1.0
 def _pairs(positive: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column of each true entry of a matrix."""
     rows, columns = positive.shape
-    if positive.device.type != "cpu" or columns % 8:
+    if positive.device.type != "cpu" or columns % 8 or not columns:
         row, column = positive.nonzero(as_tuple=True)
         return row, column
     # Few are true, and a processor looks at eight at once.
+    positive = positive.contiguous()
     row, word = positive.view(torch.int64).nonzero(as_tuple=True)
     entry, byte = positive.view(rows, columns // 8, 8)[row, word].nonzero(as_tuple=True)
     return row[entry], 8 * word[entry] + byte

@@ -81,6 +81,6 @@ class InfoNCE(Loss):
         # -log(e^s / (e^s + e^n)) = softplus(n - s), which neither overflows nor cancels
         if self.mode == "out":
             return mean(F.softplus(negatives[anchor] - positives).sum(), pairs) + penalty
-        with_positive = anchor.unique()
-        summed = logsumexp_by_anchor(positives, anchor, len(scores))
-        return mean(F.softplus(negatives[with_positive] - summed[with_positive]).sum(), anchors) + penalty
+        with_positive, group = anchor.unique(return_inverse=True)
+        summed = logsumexp_by_anchor(positives, group, len(with_positive))
+        return mean(F.softplus(negatives[with_positive] - summed).sum(), anchors) + penalty

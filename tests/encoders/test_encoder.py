@@ -106,7 +106,7 @@ def test_maps_of_a_torchvision_resnet():
     nodes = torchvision.models.feature_extraction.create_feature_extractor(
         reference.eval(), [f"layer{i}" for i in (1, 2, 3, 4)]
     )
-    encoder = Encoder(model, image_size=64, in_channels=3).eval()
+    encoder = Encoder(model, image_size=64, in_channels=3, channels_last=False).eval()
     assert encoder.out_channels == (64, 128, 256, 512)
     for m, expected in zip(encoder(pixels(size=64)), nodes(pixels(size=64) / 255).values(), strict=True):
         torch.testing.assert_close(m, expected)

@@ -120,7 +120,7 @@ class JointViews(Augmentation):
         super().__init__()
         if not parts:
             raise ValueError("parts: expected at least one augmentation, but got none")
-        self.parts = nn.ModuleList(parts)
+        self.parts: Any = nn.ModuleList(parts)
         self.shared: Any = nn.ModuleList(shared or [])
         before = _last_size(shared or [])
         self.sizes = tuple(before if size is None else size for part in parts for size in part.sizes)

@@ -84,12 +84,12 @@ def levels() -> tuple[DataLoader, list]:
 
 def main(folder: str) -> None:
     callbacks = [*probes(), Reads()]
+    pl.seed_everything(1)
     module = Supervised()
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=callbacks, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
-    pl.seed_everything(1)
     trainer.fit(module, loaders()[0])
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     Path(folder, f"{trainer.global_rank}.json").write_text(json.dumps(metrics))

@@ -195,3 +195,29 @@ def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
         torch.testing.assert_close((first[0] + second[0]) / 2, loss.detach(), rtol=0, atol=1e-12)
         torch.testing.assert_close((first[1] + second[1]) / 2, w.grad, rtol=0, atol=1e-12)
         assert (first[0] - second[0]).abs() > 0.01  # the shares do differ
+
+
+class Squashed(Dot):
+    def forward(self, x, y):
+        return super().forward(x, y).tanh()
+
+
+def test_a_similarity_with_a_forward_of_its_own_is_asked_in_blocks_too():
+    anchors, candidates, relation = ragged_contrast()
+    whole, blocked = (objective([Contrast(anchors, candidates, relation)], Squashed(), InfoNCE(), b) for b in (0, 4))
+    torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("block", [0, 3])
+def test_a_transposed_relation_is_a_relation(block):
+    anchors, candidates, relation = ragged_contrast(a=8, c=16)
+    swapped = objective([Contrast(candidates, anchors, relation.T)], Dot(), InfoNCE(), block)
+    copied = objective([Contrast(candidates, anchors, relation.T.contiguous())], Dot(), InfoNCE(), block)
+    torch.testing.assert_close(swapped, copied, rtol=0, atol=1e-14)
+
+
+def test_anchors_without_negatives_have_no_say_in_the_top_one():
+    z = torch.eye(3)
+    relation = torch.tensor([[1, -1, -1], [0, 1, -1], [-1, 1, 0]], dtype=torch.int8)  # no say, hit, miss
+    assert top1([Contrast(z, z, relation)], Dot()) == 0.5
+    assert top1([Contrast(z, z, relation[:1].expand(3, 3))], Dot()).isnan()

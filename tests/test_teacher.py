@@ -3,8 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
+from ssl_modules import MoCo
+from ssl_modules.augmentations import MoCoViews
+from ssl_modules.extractions import Queue
 from ssl_modules.teacher import Teacher, momentum_at
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -61,3 +65,28 @@ def test_heads_follow_as_the_encoder_does_and_statistics_do_not():
 def test_refuses(momentum, schedule, message):
     with pytest.raises(ValueError, match=message):
         Teacher(nn.Identity(), nn.Identity(), momentum, schedule)
+
+
+def run_without_end(schedule):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Constant(MoCo):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.param_groups(), lr=0.1)
+
+    module = Constant(
+        MoCoViews(8, blur=False), nn.Conv2d(3, 4, 3), Queue(out_dim=4, size=8), image_size=8,
+        momentum=0.9, momentum_schedule=schedule,
+    )  # fmt: skip
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, **quiet)
+    trainer.fit(module, torch.utils.data.DataLoader(Endless(), batch_size=4))
+    return trainer.global_step
+
+
+def test_a_run_without_a_known_length_has_a_constant_momentum_only():
+    assert run_without_end("constant") == 2
+    with pytest.raises(ValueError, match='momentum_schedule: "cosine" needs an end'):
+        run_without_end("cosine")

@@ -101,13 +101,13 @@ def negatives_and_positives(scores: Tensor, relation: Tensor, scale: float = 1.0
 def _pairs(positive: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column of each true entry of a matrix."""
     rows, columns = positive.shape
-    if positive.device.type != "cpu" or columns % 8 or not columns:
+    if positive.device.type != "cpu" or columns % 8 or not positive.numel():
         row, column = positive.nonzero(as_tuple=True)
         return row, column
     # Few are true, and a processor looks at eight at once.
-    positive = positive.contiguous()
-    row, word = positive.view(torch.int64).nonzero(as_tuple=True)
-    entry, byte = positive.view(rows, columns // 8, 8)[row, word].nonzero(as_tuple=True)
+    flat = positive.reshape(-1)
+    row, word = flat.view(torch.int64).view(rows, -1).nonzero(as_tuple=True)
+    entry, byte = flat.view(rows, -1, 8)[row, word].nonzero(as_tuple=True)
     return row[entry], 8 * word[entry] + byte
 
 

@@ -7,6 +7,7 @@ from ssl_modules.augmentations import (
     ColorJitter,
     GaussianBlur,
     JointViews,
+    Operation,
     PatchGrid,
     RandomHorizontalFlip,
     RandomResizedCrop,
@@ -226,3 +227,18 @@ def test_an_augmentation_of_ones_own_gets_floats():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 1, 3)
     [view] = Dark()(images)
     torch.testing.assert_close(view.flatten(), torch.tensor([0, 0.1, 0.5]))
+
+
+def test_an_operation_may_work_in_place_and_views_stay_their_own():
+    class Dim(Operation):
+        def draw(self, images, generator=None):
+            return torch.rand(len(images), generator=generator)
+
+        def transform(self, images, parameters):
+            return images.mul_(parameters.view(-1, 1, 1, 1))
+
+    images = torch.rand(4, 3, 8, 8, generator=generator())
+    before = images.clone()
+    first, second = Views([Dim()], views=2)(images, generator())
+    assert torch.equal(images, before)
+    assert not torch.equal(first, second)

@@ -489,3 +489,14 @@ def test_a_method_of_ones_own_is_one_call():
         SimCLRViews(8), Net(), AllViews(), Dot(), InfoNCE(), image_size=8, optimizer=partial(torch.optim.SGD, lr=0.1)
     )
     assert fit(module, max_steps=1).callback_metrics["train/loss"].isfinite()
+
+
+def test_a_compiled_encoder_in_half_precision_learns_as_the_plain_one_does():
+    losses = []
+    for given, precision in (({}, "32-true"), ({"compile": True}, "bf16-mixed")):
+        seed_everything(0)
+        module = build(**given)
+        run = trainer(max_epochs=1, limit_train_batches=2, precision=precision)
+        run.fit(module, DataLoader(TensorDataset(pixels()), batch_size=4))
+        losses.append(run.callback_metrics["train/loss_epoch"].item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)

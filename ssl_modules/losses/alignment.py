@@ -3,10 +3,9 @@
 Grill et al.: Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, arXiv 2006.07733, eq. 2.
 """
 
-import torch
 from torch import Tensor
 
-from ssl_modules.losses.base import Loss, is_positive, mean
+from ssl_modules.losses.base import Loss, count_pairs, is_positive, mean
 
 
 class Alignment(Loss):
@@ -17,13 +16,14 @@ class Alignment(Loss):
     Negatives don't enter. Something else must keep all vectors from becoming one: a predictor and a teacher (BYOL).
 
     Example:
+        >>> import torch
         >>> Alignment()(torch.tensor([[0.5, 0.9]]), torch.tensor([[1, -1]], dtype=torch.int8))
         tensor(1.)
     """
 
     def counts(self, relation: Tensor) -> Tensor:
         """Pairs of an anchor and a positive: int64 ``[1]``."""
-        return is_positive(relation).sum(dim=1, dtype=torch.int32).sum()[None]
+        return count_pairs(relation)
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
         return mean((2 - 2 * scores[is_positive(relation)]).sum(), counts[0])

@@ -68,6 +68,16 @@ def is_positive(relation: Tensor) -> Tensor:
     return relation.clamp(min=0).bool()  # an int8 is compared with a number ten times as slowly
 
 
+def count_pairs(relation: Tensor) -> Tensor:
+    """The number of pairs of an anchor and a positive, int64 ``[1]``.
+
+    Example:
+        >>> count_pairs(torch.tensor([[1, 0], [2, -1]], dtype=torch.int8))
+        tensor([2])
+    """
+    return is_positive(relation).sum(dim=1, dtype=torch.int32).sum()[None]
+
+
 def masked_logsumexp(scores: Tensor, mask: Tensor) -> Tensor:
     """``log sum exp`` over the entries of each row in the mask: ``[A, C]`` to ``[A]``.
 

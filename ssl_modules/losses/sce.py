@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.losses.base import Loss, is_positive, mean, negatives_and_positives
+from ssl_modules.losses.base import Loss, count_pairs, mean, negatives_and_positives
 
 
 class SCELoss(Loss):
@@ -70,7 +70,7 @@ class SCELoss(Loss):
 
     def counts(self, relation: Tensor) -> Tensor:
         """Pairs of an anchor and a positive: int64 ``[1]``."""
-        return is_positive(relation).sum(dim=1, dtype=torch.int32).sum()[None]
+        return count_pairs(relation)
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
         if reference_scores is None:

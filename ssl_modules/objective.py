@@ -37,7 +37,8 @@ def objective(
         similarity: ``(x [A, D], y [C, D]) -> [A, C]``.
         loss: see :class:`~ssl_modules.losses.Loss`.
         anchor_block: anchors per block. A block's gradient is taken at once, in the forward pass, so that no more
-            scores than one block's ever exist. None = chosen from the size; 0 = never in blocks.
+            scores than one block's ever exist. None = the loss's fused form, where it has one, or else chosen from the
+            size; 0 = never in blocks.
 
     Returns:
         Scalar; under several processes this process's share, whose mean over processes is the objective.
@@ -103,6 +104,11 @@ def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
 def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block: int | None) -> Tensor:
     with torch.autocast(c.anchors.device.type, enabled=False):
         compare, anchors, candidates, reference = _embedded(c, similarity)
+        if anchor_block is None:
+            embedded = Contrast(anchors, candidates, c.relation, reference)
+            by_anchor = loss.fused(embedded, compare)
+            if by_anchor is not None:
+                return by_anchor.sum() / (total(by_anchor.new_tensor(len(by_anchor))) / world_size())
         blocks = list(_blocks(c.relation.shape, anchor_block))
         whole = c.relation[blocks[0]] if len(blocks) == 1 else None
 

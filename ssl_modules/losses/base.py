@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ssl_modules.configurable import Configurable
+from ssl_modules.contrast import Contrast
+from ssl_modules.similarities import Similarity
 
 
 class Loss(Configurable, nn.Module, ABC):
@@ -36,6 +38,19 @@ class Loss(Configurable, nn.Module, ABC):
             reference_scores: ``[A, C]`` scores of a teacher's anchors, or None.
             counts: :meth:`counts` of all rows, as floating point.
         """
+
+    def fused(self, contrast: Contrast, similarity: Similarity) -> Tensor | None:
+        """Each anchor's loss ``[A]`` without a score matrix, from the contrast itself; for losses that can.
+
+        Args:
+            contrast: its vectors already embedded, in float32 or better.
+            similarity: what is left to do.
+
+        Returns:
+            None where there is no such form for this contrast; by default there is none. The loss must be the mean of
+            what is returned over the anchors.
+        """
+        return None
 
     def forward(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None = None) -> Tensor:
         """The loss of a whole score matrix, in float32 or better.

@@ -4,13 +4,20 @@ Denize, Rabarisoa, Orcesi, Hérault, Canu: Similarity Contrastive Estimation for
 Learning, arXiv 2111.14585.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from ssl_modules.contrast import Contrast, Paired
 from ssl_modules.losses.base import Loss, count_pairs, mean, negatives_and_positives
+from ssl_modules.similarities import Dot, Similarity
+
+# Scores at a time: what a processor's cache holds, and what an accelerator is worth being started for.
+_CACHED, _LAUNCHED = 2**19, 2**24
+_FEWEST = 256  # keys at a time; fewer are slow
 
 
 class SCELoss(Loss):
@@ -86,6 +93,49 @@ class SCELoss(Loss):
         others = (1 - self.positive_weight) * (1 - positive_share[anchor])
         return mean((info_nce + others * (positives - expected[anchor])).sum(), counts[0])
 
+    def fused(self, contrast: Contrast, similarity: Similarity) -> Tensor | None:
+        """Each anchor's loss ``[A]`` for a queue of fixed candidates, which are read a few at a time.
+
+        The target's weights sum to one, so with w the target and c the candidates
+
+            loss = log sum exp(s) - <q, sum_c w_c c> / temperature
+
+        which takes two means of the candidates, by the student's softmax and by the teacher's, and no weight of any
+        candidate beyond the chunk at hand.
+        """
+        relation, reference = contrast.relation, contrast.reference
+        if not isinstance(relation, Paired) or relation.ranks is not None:
+            return None
+        if relation.candidates < relation.ignored + 2:  # an anchor may have no negatives
+            return None
+        if type(similarity) is not Dot or reference is None or contrast.candidates.requires_grad:
+            return None
+        values, gradients = self._read(contrast.anchors.detach(), contrast.candidates, reference, relation)
+        return _WithGradient.apply(contrast.anchors, values, gradients)
+
+    @torch.no_grad()
+    def _read(self, anchors: Tensor, candidates: Tensor, reference: Tensor, relation: Paired) -> tuple[Tensor, Tensor]:
+        """Each anchor's loss ``[A]`` and its gradient ``[A, D]``, which is the difference of the two means."""
+        own, first = relation.own, relation.ignored
+        positives = candidates[own]  # [A, D]
+        student, student_mean = _attention(anchors / self.temperature, candidates, first, own)
+        of_anchor: slice | Tensor = slice(None)
+        if torch.equal(reference, positives):  # then the views of an image share what the teacher compares
+            own, of_anchor = own.unique(return_inverse=True)
+            reference = candidates[own]
+        teacher, teacher_mean = (
+            x[of_anchor] for x in _attention(reference / self.teacher_temperature, candidates, first, own)
+        )
+        weight = torch.full_like(teacher, self.positive_weight)
+        if self.positive_target == "zero":
+            weight += (1 - weight) * torch.sigmoid(-teacher)  # e^0 beside the sum over the negatives
+        target = teacher_mean.lerp(positives, weight[:, None])
+        score = torch.linalg.vecdot(anchors, positives) / self.temperature
+        log_sum = torch.logaddexp(student, score)
+        expected = student_mean.lerp(positives, (score - log_sum).exp()[:, None])
+        values = log_sum - torch.linalg.vecdot(anchors, target) / self.temperature
+        return values, (expected - target) / self.temperature
+
     @torch.no_grad()
     def _teacher(self, reference_scores: Tensor, relation: Tensor) -> tuple[Tensor, Tensor]:
         """Softmax over the negatives ``[A, C]``, and what the positive would have of a softmax with it ``[A]``."""
@@ -95,3 +145,41 @@ class SCELoss(Loss):
         if self.positive_target == "masked":
             return share, (top == lowest).to(share.dtype)  # all, if there is nobody else
         return share, torch.sigmoid(share.amax(dim=1).log() - top)  # e^0 beside the sum over the negatives
+
+
+class _WithGradient(torch.autograd.Function):
+    """Values ``[A]`` of vectors ``[A, D]``, with the gradients that are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, gradients: Tensor) -> Tensor:
+        ctx.save_for_backward(gradients)
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad[:, None] * ctx.saved_tensors[0], None, None
+
+
+def _attention(queries: Tensor, keys: Tensor, first: int, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention of the queries ``[R, D]`` over the keys from ``first`` on, but their own ones, chunk by chunk.
+
+    Returns:
+        ``log sum exp`` of the scores ``[R]``, and the keys' mean ``[R, D]``, weighted by the softmax of the scores.
+    """
+    top = queries.new_full((len(queries), 1), torch.finfo(queries.dtype).min)  # largest score so far
+    total, weighted = torch.zeros_like(top), torch.zeros_like(queries)
+    size = _CACHED if keys.device.type == "cpu" else _LAUNCHED
+    chunk = max(_FEWEST, size // max(len(queries), 1))
+    for start in range(first, len(keys), chunk):
+        some = keys[start : start + chunk]
+        scores = queries @ some.T
+        inside = ((own >= start) & (own < start + len(some))).nonzero().squeeze(1)
+        scores[inside, own[inside] - start] = -torch.inf
+        higher = torch.maximum(top, scores.amax(dim=1, keepdim=True))
+        scores.sub_(higher).exp_()
+        rescale = (top - higher).exp_()
+        total.mul_(rescale).add_(scores.sum(dim=1, keepdim=True))
+        weighted.mul_(rescale).addmm_(scores, some)
+        top = higher
+    return (top + total.log()).squeeze(1), weighted / total

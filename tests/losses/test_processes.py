@@ -4,6 +4,7 @@ import torch
 from processes import run_in_processes
 
 from ssl_modules import Contrast, Relation
+from ssl_modules.contrast import Paired
 from ssl_modules.losses import Alignment, RINCELoss, SCELoss
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
@@ -31,14 +32,27 @@ def value_and_gradient(loss, rows):
     return value.detach(), weight.grad
 
 
+def of_queue(rows):
+    """As above; one anchor has one positive, so that the fused form serves."""
+    x, keys, queue, _, _, weight = problem()
+    weight.requires_grad_()
+    keys = keys[rows]
+    relation = Paired(torch.arange(len(keys)), len(keys) + len(queue), len(keys))
+    value = objective(
+        [Contrast(x[rows] @ weight, torch.cat([keys, queue]), relation, keys)], Cosine(), SCELoss(0.3, 0.2)
+    )
+    value.backward()
+    return value.detach(), weight.grad
+
+
 def of_process(rank):
-    return [value_and_gradient(loss, slice(5 * rank, 5 * rank + 5)) for loss in LOSSES]
+    part = slice(7) if rank == 0 else slice(7, 10)
+    return [value_and_gradient(loss, slice(5 * rank, 5 * rank + 5)) for loss in LOSSES] + [of_queue(part)]
 
 
 def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
-    results = run_in_processes(of_process)
-    for loss, first, second in zip(LOSSES, *results, strict=True):
-        value, gradient = value_and_gradient(loss, slice(0, 10))
+    expected = [value_and_gradient(loss, slice(10)) for loss in LOSSES] + [of_queue(slice(10))]
+    for (value, gradient), first, second in zip(expected, *run_in_processes(of_process), strict=True):
         # data-parallel training averages over processes
         torch.testing.assert_close((first[0] + second[0]) / 2, value, rtol=0, atol=1e-12)
         torch.testing.assert_close((first[1] + second[1]) / 2, gradient, rtol=0, atol=1e-12)

@@ -5,24 +5,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
-from ssl_modules import Contrast, Relation
-from ssl_modules.losses import InfoNCE, SCELoss
+from ssl_modules import Contrast
+from ssl_modules.contrast import Paired
+from ssl_modules.losses import InfoNCE, SCELoss, sce
 from ssl_modules.objective import chance_level, objective
 from ssl_modules.similarities import Cosine, Dot
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-BLOCKS = [0, 1, 3]
+BLOCKS = [None, 0, 1, 3]  # None: the fused form
 TARGETS = ["masked", "zero"]
 
 
 def queue_contrast(q, k, queue, weight=1.0):
     """Queries beside their own keys and a queue; the other keys of the batch are ignored."""
     n = len(q)
-    ids = torch.arange(n)[:, None]
-    candidate_ids = torch.cat([ids, torch.full((len(queue), 1), -1)])
-    others = torch.tensor([[c for c in range(n) if c != a] for a in range(n)])
-    return Contrast(q, torch.cat([k, queue]), Relation(ids, candidate_ids, others), reference=k, weight=weight)
+    relation = Paired(own=torch.arange(n), candidates=n + len(queue), ignored=n)
+    return Contrast(q, torch.cat([k, queue]), relation, reference=k, weight=weight)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -136,6 +136,17 @@ def test_the_target_has_no_gradient(problem):
     assert scores.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_teachers_anchors_have_no_gradient(block):
+    g = torch.Generator().manual_seed(3)
+    q, k, queue = (torch.randn(n, 4, generator=g, requires_grad=n == 6) for n in (6, 6, 9))
+    contrast = queue_contrast(q, k.detach(), queue)
+    contrast.reference = k
+    objective([contrast], Cosine(), SCELoss(), block).backward()
+    assert k.grad is None
+    assert q.grad.abs().sum() > 0
+
+
 def test_ignored_candidates_change_nothing(problem):
     scores, relation, reference = problem
     loss = SCELoss()
@@ -153,6 +164,48 @@ def test_shares_of_blocks_add_up(problem, target):
     assert torch.equal(counts, loss.counts(relation))
     shares = [loss.partial(scores[rows], relation[rows], reference[rows], counts.double()) for rows in blocks]
     assert sum(shares).item() == pytest.approx(loss(scores, relation, reference).item(), abs=1e-14)
+
+
+@pytest.mark.parametrize("scores_at_a_time", [1, 100, 10**6])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("ignored", [0, 4, 8])  # of 8 keys of the batch; the others are negatives
+@pytest.mark.parametrize("shared", [True, False])  # by the two views of an image
+def test_the_fused_form_is_the_plain_one(target, ignored, shared, scores_at_a_time, monkeypatch):
+    monkeypatch.setattr(sce, "_CACHED", scores_at_a_time)
+    monkeypatch.setattr(sce, "_FEWEST", 5)
+    g = torch.Generator().manual_seed(2)
+    anchors, other, candidates = (
+        normalize(torch.randn(n, 6, generator=g, dtype=torch.float64)) for n in (16, 16, 8 + 17)
+    )
+    own = torch.arange(8).repeat(2)
+    reference = candidates[own] if shared else other
+    relation = Paired(own, len(candidates), ignored)
+    loss_fn = SCELoss(0.3, 0.1, 0.4, target)
+    weight = torch.randn(16, generator=g, dtype=torch.float64)
+
+    def plain(x):
+        scores, reference_scores = x @ candidates.T, reference @ candidates.T
+        return torch.stack([loss_fn(*(y[i, None] for y in (scores, relation[:], reference_scores))) for i in range(16)])
+
+    results = []
+    for form in (plain, lambda x: loss_fn.fused(Contrast(x, candidates, relation, reference), Dot())):
+        x = anchors.clone().requires_grad_()
+        by_anchor = form(x)
+        (weight * by_anchor).sum().backward()
+        results.append((by_anchor.detach(), x.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-13)
+
+
+def test_there_is_a_fused_form_for_fixed_candidates_of_a_queue_alone():
+    z, queue = torch.eye(3), torch.ones(4, 3)
+    of_queue = queue_contrast(z, z, queue)
+    assert SCELoss().fused(of_queue, Dot()) is not None
+    assert SCELoss().fused(of_queue, Cosine()) is None
+    assert SCELoss().fused(queue_contrast(z, z, queue.clone().requires_grad_()), Dot()) is None
+    assert SCELoss().fused(queue_contrast(z[:1], z[:1], queue[:0]), Dot()) is None
+    ranked = Paired(torch.arange(3), 7, 3, ranks=lambda rows: torch.zeros(3, 4, dtype=torch.int8)[rows])
+    assert SCELoss().fused(Contrast(z, of_queue.candidates, ranked, z), Dot()) is None
+    assert SCELoss().fused(Contrast(z, of_queue.candidates, of_queue.relation[:], z), Dot()) is None
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -73,6 +73,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
             with; None = for timm's and torchvision's convolutional networks.
         compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
+        batch_norm_splits: number of parts of a batch, each with statistics of its own in the encoder's batch norms, as
+            if on so many devices; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
         optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``.
         reference_batch_size: images per optimiser step, over all processes, that the learning rate is given for; it
             is scaled in proportion to the actual number. None = the learning rate is taken as it is.
@@ -117,6 +119,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         pretrained: bool = False,
         channels_last: bool | None = None,
         compile: bool = False,
+        batch_norm_splits: int | None = None,
         optimizer: OptimizerFactory,
         reference_batch_size: int | None = None,
         warmup: float = 0.1,
@@ -141,6 +144,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             pretrained=pretrained,
             channels_last=channels_last,
             compile=compile,
+            batch_norm_splits=batch_norm_splits,
         )
         self.extraction = _aspect("extraction", extraction, Extraction)
         if hasattr(self.extraction, "heads"):

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ssl_modules.encoders import SplitBatchNorm2d
+
 Schedule = Literal["constant", "cosine"]
 
 
@@ -48,6 +50,9 @@ class Teacher(nn.Module):
         self.encoder: Any = deepcopy(encoder)
         self.heads = deepcopy(heads)
         self.requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, SplitBatchNorm2d):
+                module.interleaved = True
 
     @torch.no_grad()
     def update(self, encoder: nn.Module, heads: nn.Module, step: int, steps: float) -> None:

@@ -16,6 +16,7 @@ from ssl_modules.encoders.backbone import (
     create_backbone,
     shrink_stem,
 )
+from ssl_modules.encoders.split_norm import split_batch_norms
 
 _ROUNDING = 1e-3  # by which resized images may leave [0, 1]
 
@@ -36,6 +37,8 @@ class Encoder(nn.Module):
         channels_last: whether weights and maps have their channels last in memory, which convolutions are faster with.
             None = for timm's and torchvision's convolutional networks.
         compile: whether the backbone is compiled by ``torch.compile``, at its first batch.
+        batch_norm_splits: number of parts of a batch that batch norms take statistics of, as if on so many devices; see
+            :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = of the whole batch.
 
     Attributes:
         out_channels: channels of each map, shallow to deep.
@@ -72,6 +75,7 @@ class Encoder(nn.Module):
         pretrained: bool = False,
         channels_last: bool | None = None,
         compile: bool = False,
+        batch_norm_splits: int | None = None,
     ) -> None:
         super().__init__()
         if isinstance(encoder, str):
@@ -89,6 +93,8 @@ class Encoder(nn.Module):
         self.small_stem = (by_default if small_stem is None else small_stem) and shrink_stem(model)
         if small_stem and not self.small_stem:
             raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
+        if batch_norm_splits is not None:
+            split_batch_norms(model, batch_norm_splits)
         if pretrained:
             config: Any = model.pretrained_cfg
             mean = config["mean"] if mean is None else mean

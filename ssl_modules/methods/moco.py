@@ -37,7 +37,9 @@ class MoCo(ContrastiveModule):
     on biases and norms, unlike the paper's code), cosine without warm-up; the teacher's momentum is 0.999. A queue much
     larger than the data set holds the anchors' own earlier keys as negatives: 4,096 is common at 32 px.
 
-    Batches aren't shuffled between processes before the teacher sees them: use ``Trainer(sync_batchnorm=True)``.
+    A batch's statistics can give away which key is the anchor's: that of the same batch. The paper shuffles batches
+    between devices before the teacher sees them; ``batch_norm_splits=8`` does the like, on one device too. With
+    ``Trainer(sync_batchnorm=True)`` statistics are of so many images that they tell little.
 
     Args:
         augmentation: None = "moco-<image_size>".
@@ -54,6 +56,8 @@ class MoCo(ContrastiveModule):
         channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
             with; None = for timm's and torchvision's convolutional networks.
         compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
+        batch_norm_splits: number of parts of a batch, each with statistics of its own in the encoder's batch norms, as
+            if on so many devices; None = the whole batch.
         optimizer: parameter groups to optimiser; None = the recipe above.
         reference_batch_size: images per step that the optimiser's learning rate is given for; None = it is taken as
             it is, and with ``optimizer=None`` 256.
@@ -87,6 +91,7 @@ class MoCo(ContrastiveModule):
         pretrained: bool = False,
         channels_last: bool | None = None,
         compile: bool = False,
+        batch_norm_splits: int | None = None,
         optimizer: OptimizerCallable | None = None,
         reference_batch_size: int | None = None,
         warmup: float = 0.0,
@@ -111,6 +116,7 @@ class MoCo(ContrastiveModule):
             pretrained=pretrained,
             channels_last=channels_last,
             compile=compile,
+            batch_norm_splits=batch_norm_splits,
             optimizer=optimizer,
             reference_batch_size=reference_batch_size,
             warmup=warmup,

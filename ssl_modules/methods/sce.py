@@ -35,7 +35,8 @@ class SCE(ContrastiveModule):
     | loss         | SCE, temperatures 0.1 and 0.05 (teacher), half of the weight on the positive               |
 
     The recipe is the authors' for 200 epochs of CIFAR-10: SGD, learning rate 0.06 per 256 images, momentum 0.9, weight
-    decay 5e-4 (not on biases and norms, unlike their code), 2.5 % warm-up, cosine; the teacher's momentum is 0.99.
+    decay 5e-4 (not on biases and norms, unlike their code), 2.5 % warm-up, cosine; the teacher's momentum is 0.99. The
+    batch norms of their teacher see a batch in eight shuffled parts: ``batch_norm_splits=8`` does so to both networks.
 
     For ImageNet, whose policy at 224 px has two strong views, they take ``Queue(hidden_dim=2048, out_dim=256, layers=3,
     batch_norm=True, size=65536, symmetric=True, reference=True, predictor_dim=4096)``, a teacher's temperature of 0.07,
@@ -56,6 +57,8 @@ class SCE(ContrastiveModule):
         channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
             with; None = for timm's and torchvision's convolutional networks.
         compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
+        batch_norm_splits: number of parts of a batch, each with statistics of its own in the encoder's batch norms, as
+            if on so many devices; None = the whole batch.
         optimizer: parameter groups to optimiser; None = the recipe above.
         reference_batch_size: images per step that the optimiser's learning rate is given for; None = it is taken as
             it is, and with ``optimizer=None`` 256.
@@ -89,6 +92,7 @@ class SCE(ContrastiveModule):
         pretrained: bool = False,
         channels_last: bool | None = None,
         compile: bool = False,
+        batch_norm_splits: int | None = None,
         optimizer: OptimizerCallable | None = None,
         reference_batch_size: int | None = None,
         warmup: float = 0.025,
@@ -113,6 +117,7 @@ class SCE(ContrastiveModule):
             pretrained=pretrained,
             channels_last=channels_last,
             compile=compile,
+            batch_norm_splits=batch_norm_splits,
             optimizer=optimizer,
             reference_batch_size=reference_batch_size,
             warmup=warmup,

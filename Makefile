@@ -28,6 +28,7 @@ check: lint types test
 bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/augmentation.py
 	$(RUN) examples/benchmarks/objective.py
+	$(RUN) examples/benchmarks/queued.py
 	$(RUN) examples/benchmarks/step.py
 	$(RUN) examples/benchmarks/probes.py
 

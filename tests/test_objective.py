@@ -197,6 +197,29 @@ def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
         assert (first[0] - second[0]).abs() > 0.01  # the shares do differ
 
 
+class OfPairs(InfoNCE):
+    """Has nothing to say, and no gradient, where there is no positive."""
+
+    def partial(self, scores, relation, reference_scores, counts):
+        if not (relation > 0).any():
+            return scores.new_zeros(())
+        return super().partial(scores, relation, reference_scores, counts)
+
+
+@pytest.mark.parametrize("similarity", [Cosine(), None])
+def test_a_block_without_gradient_adds_none(similarity):
+    anchors, candidates, relation = ragged_contrast()
+    relation[4:8] = 0  # all anchors of the second block
+    results = []
+    for loss, block in ((InfoNCE(0.3), 0), (OfPairs(0.3), 4)):
+        anchors.grad = candidates.grad = None
+        value = objective([Contrast(anchors, candidates, relation)], similarity or Squashed(), loss, block)
+        value.backward()
+        results.append((value.detach(), anchors.grad, candidates.grad))
+    for whole, blocked in zip(*results, strict=True):
+        torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-14)
+
+
 class Squashed(Dot):
     def forward(self, x, y):
         return super().forward(x, y).tanh()

@@ -3,13 +3,16 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+
+from ssl_modules.memory import keep_freed_memory
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
@@ -21,6 +24,31 @@ def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> di
             run()
             seconds[name].append(time.perf_counter() - start)
     return {name: median(times[1:]) for name, times in seconds.items()}
+
+
+def gradients(runs: dict[str, Callable[[], Tensor]], rounds: int) -> list[tuple[str | float, ...]]:
+    """A row (name, ms, times as fast as, MiB, times as much memory as) for each; the last one, "ours", is compared.
+
+    Args:
+        runs: what gives the same gradient; checked against the first one's.
+        rounds: see :func:`interleaved`.
+    """
+    expected = next(iter(runs.values()))()
+    for run in runs.values():
+        torch.testing.assert_close(run(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    seconds = interleaved(runs, rounds)
+    memory = {name: peak_mib(run) for name, run in runs.items()}
+    return [(n, 1000 * s, s / seconds["ours"], memory[n], memory[n] / memory["ours"]) for n, s in seconds.items()]
+
+
+GRADIENTS_HEADER = ("loss", "ms", "ours is faster by", "MiB", "ours needs less by")
+
+
+def with_and_without_kept_memory() -> Iterator[str]:
+    """How memory is treated, in turn: as glibc does by default, then as our fits on a processor do, for good."""
+    yield "glibc's default"
+    if keep_freed_memory():  # not with another allocator, or one that the environment has set
+        yield "freed memory kept"
 
 
 def peak_mib(run: Callable[[], Any]) -> float:

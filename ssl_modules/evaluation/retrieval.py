@@ -1,0 +1,82 @@
+"""Retrieval by cosine: what share of a query's nearest images, and of all its relatives, are found first."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_modules.evaluation.checks import check_labelled
+
+
+@torch.no_grad()
+def retrieval(
+    queries: Tensor,
+    query_targets: Tensor,
+    gallery: Tensor | None = None,
+    gallery_targets: Tensor | None = None,
+    *,
+    k: Sequence[int] = (1, 5, 10),
+    chunk_size: int = 256,
+) -> dict[str, float]:
+    """Recall among the first k, and mean average precision, of images of the query's class.
+
+    The gallery is ordered by cosine to the query, of equal ones the first in the gallery first. ``recall@k`` is the
+    share of queries with an image of their class among the first k; a query's average precision is the mean, over all
+    gallery images of its class, of the share of that class among the images up to this one. Queries whose class the
+    gallery lacks are left out. For targets of several levels call it once for each.
+
+    Args:
+        queries: ``[Q, D]``.
+        query_targets: ``[Q]``, their class indices.
+        gallery: ``[N, D]``; None = the queries, each among all others but itself.
+        gallery_targets: ``[N]``, with ``gallery``.
+        k: numbers of images that count as first, each in [1, N].
+        chunk_size: queries compared with the gallery at once; memory is some 25 bytes times N for each of them.
+
+    Returns:
+        ``{"recall@1": ..., "map": ...}``, in [0, 1]; NaN where no query is left.
+
+    Raises:
+        ValueError: for features that are not finite ``[N, D]``, targets that don't fit, a gallery without targets, or
+            a k outside its range.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.3], [0.0, 1.0]])
+        >>> retrieval(features, torch.tensor([0, 1, 0, 1]), k=(1, 2))
+        {'recall@1': 0.0, 'recall@2': 0.75, 'map': 0.4583333432674408}
+    """
+    if (gallery is None) != (gallery_targets is None):
+        raise ValueError("gallery and gallery_targets: give both, or neither to look among the queries themselves")
+    among_themselves = gallery is None or gallery_targets is None
+    check_labelled("queries", queries, query_targets)
+    if gallery is None or gallery_targets is None:
+        gallery, gallery_targets = queries, query_targets
+    check_labelled("gallery", gallery, gallery_targets)
+    if queries.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"queries and gallery: expected one dimension D, got {queries.shape[1]} and {gallery.shape[1]}"
+        )
+    size = len(gallery) - among_themselves
+    if not k or not 1 <= min(k) <= max(k) <= size:
+        raise ValueError(f"k: expected numbers in [1, {size}], of which the gallery has enough, got {list(k)}")
+
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    queries, gallery = (F.normalize(x.to(dtype), dim=1) for x in (queries, gallery))
+    place = torch.arange(1, size + 1, device=queries.device)
+    hits: dict[int, list[Tensor]] = {n: [] for n in k}
+    precisions = []
+    for start in range(0, len(queries), chunk_size):
+        scores = queries[start : start + chunk_size] @ gallery.T  # [q, N]
+        if among_themselves:
+            scores.diagonal(offset=start).fill_(-torch.inf)  # the query itself comes last
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :size]
+        related = gallery_targets[order] == query_targets[start : start + chunk_size, None]
+        found = related.cumsum(dim=1)
+        total = found[:, -1]
+        precision = torch.where(related, found / place, 0).sum(dim=1) / total
+        precisions.append(precision[total > 0])
+        for n in k:
+            hits[n].append(found[total > 0, n - 1] > 0)
+    result = {f"recall@{n}": torch.cat(hits[n]).float().mean().item() for n in k}
+    return result | {"map": torch.cat(precisions).mean().item()}

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from torch.nn.functional import normalize
+
+from ssl_modules.evaluation import retrieval
+
+
+def problem(queries=23, gallery=40, classes=5):
+    g = torch.Generator().manual_seed(0)
+    centres = torch.randn(classes, 6, generator=g)
+    targets = torch.randint(classes, (queries + gallery,), generator=g)
+    features = centres[targets] + torch.randn(queries + gallery, 6, generator=g)
+    return *features.split([queries, gallery]), *targets.split([queries, gallery])
+
+
+def slow(queries, query_targets, gallery, gallery_targets, k):
+    """One query at a time, average precision by scikit-learn."""
+    hits, precisions = [], []
+    for q, target in zip(queries, query_targets, strict=True):
+        scores = normalize(gallery, dim=1) @ normalize(q, dim=0)
+        related = gallery_targets == target
+        if related.any():
+            hits.append(related[scores.argsort(descending=True)[:k]].any().item())
+            precisions.append(average_precision_score(related.numpy(), scores.numpy()))
+    return sum(hits) / len(hits), sum(precisions) / len(precisions)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 10, 100])
+def test_equals_scikit_learns_average_precision(chunk_size):
+    queries, gallery, query_targets, gallery_targets = problem()
+    query_targets[4] = 77  # the gallery has none of this class
+    result = retrieval(queries, query_targets, gallery, gallery_targets, k=(1, 3), chunk_size=chunk_size)
+    for k in (1, 3):
+        recall, precision = slow(queries, query_targets, gallery, gallery_targets, k)
+        assert result[f"recall@{k}"] == pytest.approx(recall, abs=1e-6)
+        assert result["map"] == pytest.approx(precision, abs=1e-6)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 100])
+def test_among_themselves_a_query_does_not_find_itself(chunk_size):
+    queries, _, targets, _ = problem()
+    result = retrieval(queries, targets, k=(2,), chunk_size=chunk_size)
+    expected = []
+    for i in range(len(queries)):
+        others = torch.arange(len(queries)) != i
+        expected.append(slow(queries[i : i + 1], targets[i : i + 1], queries[others], targets[others], 2))
+    recall, precision = torch.tensor(expected).mean(0).tolist()
+    assert result == pytest.approx({"recall@2": recall, "map": precision}, abs=1e-6)
+
+
+def test_negative_cosines_count_as_any_other():
+    gallery = -torch.tensor([[1.0, 0.1], [1.0, 0.5], [1.0, 0.9]])
+    result = retrieval(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), gallery, torch.tensor([0, 0, 1]), k=(1,))
+    assert result == {"recall@1": 1.0, "map": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gallery_targets": None}, "gallery and gallery_targets: give both"),
+        ({"gallery": torch.zeros(40, 5)}, r"queries and gallery: expected one dimension D, got 6 and 5"),
+        ({"k": (41,)}, r"k: expected numbers in \[1, 40\].* got \[41\]"),
+        ({"k": ()}, "k: expected numbers"),
+        ({"query_targets": torch.zeros(3, dtype=torch.long)}, "queries: 23 features but 3 targets"),
+    ],
+)
+def test_refuses(change, message):
+    queries, gallery, query_targets, gallery_targets = problem()
+    given = {
+        "queries": queries,
+        "query_targets": query_targets,
+        "gallery": gallery,
+        "gallery_targets": gallery_targets,
+    }
+    with pytest.raises(ValueError, match=message):
+        retrieval(**{**given, **change})

@@ -24,7 +24,8 @@ Similarity = Callable[[Tensor, Tensor], Tensor]
 # Up to this many scores the matrix is cheaper whole; a block of this many costs little memory, and few blocks do.
 _WHOLE = 2**22
 _BLOCK = 2**21
-_ROWS = 128  # fewer anchors at a time are slow, however many candidates there are
+# Fewer anchors at a time are slow, however many candidates there are; above all the candidates' gradient.
+_ROWS, _ROWS_OF_FIXED = 128, 32
 
 
 def objective(
@@ -94,7 +95,7 @@ def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
     for c in contrasts:
         with torch.autocast(c.anchors.device.type, enabled=False):
             compare, anchors, candidates, _ = _embedded(c, similarity)
-            for rows in _blocks(c.relation.shape, None):
+            for rows in _blocks(c.relation.shape, None, _ROWS_OF_FIXED):
                 relation = c.relation[rows]
                 best = compare(anchors[rows], candidates).masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
                 hits.append((relation.gather(1, best) > 0)[~relation.bool().all(dim=1)])
@@ -109,7 +110,8 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
             by_anchor = loss.fused(embedded, compare)
             if by_anchor is not None:
                 return by_anchor.sum() / (total(by_anchor.new_tensor(len(by_anchor))) / world_size())
-        blocks = list(_blocks(c.relation.shape, anchor_block))
+        rows = _ROWS if candidates.requires_grad else _ROWS_OF_FIXED
+        blocks = list(_blocks(c.relation.shape, anchor_block, rows))
         whole = c.relation[blocks[0]] if len(blocks) == 1 else None
 
         def relation(rows: slice) -> Tensor:
@@ -141,10 +143,10 @@ def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, 
     return compare, anchors, candidates, None if c.reference is None else embed(c.reference.detach())
 
 
-def _blocks(shape: torch.Size, anchor_block: int | None) -> Iterator[slice]:
+def _blocks(shape: torch.Size, anchor_block: int | None, fewest: int) -> Iterator[slice]:
     anchors, candidates = shape
     if anchor_block is None:
-        anchor_block = 0 if anchors * candidates <= _WHOLE else max(_ROWS, _BLOCK // candidates)
+        anchor_block = 0 if anchors * candidates <= _WHOLE else max(fewest, _BLOCK // candidates)
     if anchor_block < 0:
         raise ValueError(f"anchor_block: expected a number of anchors, 0 or None, got {anchor_block}")
     step = anchor_block or max(anchors, 1)

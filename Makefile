@@ -3,13 +3,17 @@ PYTHON ?= python3
 RUN = .venv/bin/python
 INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --python $(RUN) --constraint constraints.txt --group dev
 
-.PHONY: demo test lint types check bench budget notebooks clean
+.PHONY: demo test test-bolts lint types check bench budget notebooks clean
 
 demo: .venv/installed
 	$(RUN) examples/demo.py
 
 test: .venv/installed
 	$(RUN) -m pytest
+
+# Beside the lightning-bolts that some of the methods came from.
+test-bolts: .venv-bolts/installed
+	.venv-bolts/bin/python -m pytest -p no:warnings tests/bolts
 
 lint: .venv/installed
 	$(RUN) -m ruff check .
@@ -22,7 +26,7 @@ types: .venv/installed
 	$(RUN) -m zipfile -e build/*.whl build/package
 	MYPYPATH=build/package $(RUN) -m mypy -p ssl_modules
 
-check: lint types test
+check: lint types test test-bolts
 
 # Ratios of one run on an otherwise idle machine: speed and memory beside what people use today.
 bench: .venv/installed-bench
@@ -40,7 +44,7 @@ notebooks: .venv/installed
 	$(RUN) -m jupytext --to ipynb examples/notebooks/*.py
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bolts build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,4 +57,11 @@ clean:
 
 .venv/installed-bench: .venv/installed
 	$(INSTALL) --editable '.[viz,bench]'
+	@touch $@
+
+# lightning-bolts needs an older setuptools and pytorch-lightning than all else.
+.venv-bolts/installed: .venv/installed
+	@test -x .venv-bolts/bin/python || $(PYTHON) -m venv .venv-bolts || { rm -rf .venv-bolts; exit 1; }
+	grep -v -E '^(setuptools|pytorch-lightning)==' constraints.txt | PATH="$(CURDIR)/.venv/bin:$$PATH" \
+		uv pip install --python .venv-bolts/bin/python --constraint - --editable '.[bolts]' pytest
 	@touch $@

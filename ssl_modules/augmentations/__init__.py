@@ -7,16 +7,28 @@ from ssl_modules.augmentations.jitter import ColorJitter
 from ssl_modules.augmentations.named import POLICIES, policy
 from ssl_modules.augmentations.operation import Operation
 from ssl_modules.augmentations.patches import PatchGrid
-from ssl_modules.augmentations.policies import BYOLViews, MoCoViews, SCEViews, SimCLRViews
+from ssl_modules.augmentations.policies import (
+    AMDIMViews,
+    BYOLViews,
+    CPCViews,
+    GroCoViews,
+    MoCoViews,
+    SCEViews,
+    SimCLRViews,
+    YADIMViews,
+)
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
 
 __all__ = [
     "POLICIES",
+    "AMDIMViews",
     "Augmentation",
     "BYOLViews",
+    "CPCViews",
     "ColorDrop",
     "ColorJitter",
     "GaussianBlur",
+    "GroCoViews",
     "JointViews",
     "MoCoViews",
     "Operation",
@@ -29,5 +41,6 @@ __all__ = [
     "SCEViews",
     "SimCLRViews",
     "Views",
+    "YADIMViews",
     "policy",
 ]

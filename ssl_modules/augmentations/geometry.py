@@ -156,9 +156,10 @@ class RandomShift(Operation):
     Args:
         pixels: Largest move; each axis moves by an integer of U{-pixels, ..., pixels}.
         p: Probability for each image.
+        size: Side of the images, in pixels, where all others are refused; None takes any.
 
     Raises:
-        ValueError: if an argument is out of its range, or the images are not larger than the move.
+        ValueError: if an argument is out of its range, or the images are of another size or not larger than the move.
 
     Example:
         >>> shift = RandomShift(pixels=2, p=1.0)
@@ -167,15 +168,23 @@ class RandomShift(Operation):
         tensor([[[[0.3000, 0.2000, 0.1000, 0.2000]]]])
     """
 
-    def __init__(self, pixels: int = 4, p: float = 0.8) -> None:
+    def __init__(self, pixels: int = 4, p: float = 0.8, size: int | None = None) -> None:
         super().__init__()
         if pixels < 0:
             raise ValueError(f"pixels: expected 0 or more, but got {pixels}")
+        if size is not None and size <= pixels:
+            raise ValueError(f"size: expected more than the {pixels} pixels of the move, but got {size}")
         self.pixels = pixels
         self.p = check_probability(p)
+        self.image_size = self.size = size
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ShiftParameters:
         """Chooses the images that move, and their two moves."""
+        if self.size is not None and images.shape[2:] != (self.size, self.size):
+            raise ValueError(
+                f"size: a shift makes no {self.size} x {self.size} pixels of images of {images.shape[2]} x "
+                f"{images.shape[3]}; give the size of the images, or use crops"
+            )
         if self.pixels >= min(images.shape[2:]):
             raise ValueError(
                 f"pixels: images of {images.shape[2]} x {images.shape[3]} can't be reflected by {self.pixels} pixels; "

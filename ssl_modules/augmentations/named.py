@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 
-from ssl_modules.augmentations.policies import BYOLViews, MoCoViews, SCEViews, SimCLRViews
+from ssl_modules.augmentations.policies import (
+    AMDIMViews,
+    BYOLViews,
+    CPCViews,
+    GroCoViews,
+    MoCoViews,
+    SCEViews,
+    SimCLRViews,
+    YADIMViews,
+)
 from ssl_modules.augmentations.views import Augmentation, JointViews
 
 
@@ -14,7 +23,12 @@ def _sce_multicrop() -> JointViews:
     return JointViews([SCEViews(224, ["strong-alpha", "strong-beta"]), *small])
 
 
-# 32 px: CIFAR, 96 px: STL-10, 224 px: ImageNet; the classes' docstrings say which are inferred
+def _s2r2_multicrop() -> JointViews:
+    """SwAV's two large and six small crops, as SimCLR changes them."""
+    return JointViews([SimCLRViews(224, min_scale=0.14), SimCLRViews(96, views=6, min_scale=0.05, max_scale=0.14)])
+
+
+# 32 px: CIFAR, 64 and 96 px: STL-10, 128 and 224 px: ImageNet; the classes' docstrings say which are inferred
 POLICIES: dict[str, Callable[[], Augmentation]] = {
     "simclr-32": partial(SimCLRViews, 32, strength=0.5, blur=False),
     "simclr-96": partial(SimCLRViews, 96),
@@ -30,6 +44,24 @@ POLICIES: dict[str, Callable[[], Augmentation]] = {
     "sce-multicrop-224": _sce_multicrop,
     "rince-32": partial(MoCoViews, 32, blur=False),
     "rince-224": partial(MoCoViews, 224, blur=False),
+    # Inferred: the paper's abstract says no more than many random views.
+    "s2r2-32": partial(SimCLRViews, 32, views=4, strength=0.5, blur=False, min_scale=0.2),
+    "s2r2-96": partial(SimCLRViews, 96, views=4),
+    "s2r2-224": partial(SimCLRViews, 224, views=4),
+    "s2r2-multicrop-224": _s2r2_multicrop,
+    "groco-32": partial(GroCoViews, 32, blur=False),
+    "groco-96": partial(GroCoViews, 96),
+    "groco-224": partial(GroCoViews, 224),
+    "groco-multicrop-224": partial(GroCoViews, 224, small_views=6),
+    "amdim-32": partial(AMDIMViews, 32, shift=4),
+    "amdim-64": partial(AMDIMViews, 64),
+    "amdim-128": partial(AMDIMViews, 128, hue=0.1),
+    "cpc-32": partial(CPCViews, 32, (8, 4), shift=4),
+    "cpc-64": partial(CPCViews, 64, (16, 8)),
+    "cpc-128": partial(CPCViews, 128, (32, 16), hue=0.1),
+    "yadim-32": partial(YADIMViews, 32, shift=4),
+    "yadim-64": partial(YADIMViews, 64),
+    "yadim-128": partial(YADIMViews, 128, hue=0.1),
 }
 
 

@@ -42,7 +42,7 @@ class Operation(Configurable, nn.Module):
             generator: Source of all randomness, on the images' device; None is PyTorch's global one.
 
         Returns:
-            A tensor whose first axis is the N images, a NamedTuple of such, or None.
+            A tensor whose first axis is the N images, a tuple of such, or None.
         """
         raise NotImplementedError
 
@@ -183,11 +183,28 @@ def rows_of(parameters: Any, rows: Rows) -> Any:
         >>> rows_of(ChoiceParameters(torch.tensor([True, False])), slice(1, 2))
         ChoiceParameters(applied=tensor([False]))
     """
+    if isinstance(rows, slice):
+        return map_parameters(parameters, lambda values: values[rows])
+    return map_parameters(parameters, lambda values: values.index_select(0, rows))
+
+
+def map_parameters(parameters: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Parameters with each of their tensors changed.
+
+    Args:
+        parameters: What :meth:`Operation.draw` returns.
+        change: Function of a tensor.
+
+    Example:
+        >>> map_parameters((None, ChoiceParameters(torch.tensor([True, False]))), torch.logical_not)
+        (None, ChoiceParameters(applied=tensor([False,  True])))
+    """
     if parameters is None:
         return None
     if isinstance(parameters, Tensor):
-        return parameters[rows] if isinstance(rows, slice) else parameters.index_select(0, rows)
-    return type(parameters)(*(rows_of(values, rows) for values in parameters))
+        return change(parameters)
+    changed = (map_parameters(values, change) for values in parameters)
+    return tuple(changed) if type(parameters) is tuple else type(parameters)(*changed)
 
 
 def check_probability(p: float) -> float:

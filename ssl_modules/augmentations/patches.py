@@ -1,20 +1,27 @@
 """Cutting images into a grid of overlapping patches."""
 
-import torch
-from torch import Tensor
+import math
+from typing import Any
 
-from ssl_modules.augmentations.operation import Operation
+import torch
+from torch import Tensor, nn
+
+from ssl_modules.augmentations.operation import Operation, map_parameters
 
 
 class PatchGrid(Operation):
     """Cuts each image into square patches, row by row (CPC: van den Oord et al. 2018, arXiv 1807.03748).
 
     Along each axis there are ``floor((side - size) / (size - overlap)) + 1`` patches; pixels beyond the last are left
-    out. It comes last in a list of operations, and nothing in it is random.
+    out. It comes last in a list of operations, and nothing in it is random but what ``transforms`` are.
+
+    What comes before it in the list is drawn once per image, and all its patches share the draw; what stands in
+    ``transforms`` is drawn for each patch on its own.
 
     Args:
         size: Side of a patch, in pixels.
         overlap: Pixels shared by neighbours, from 0 to ``size - 1``.
+        transforms: Operations that keep the size, applied to the patches in this order; None is none.
 
     Raises:
         ValueError: if an argument is out of its range, or the images are smaller than a patch.
@@ -22,9 +29,18 @@ class PatchGrid(Operation):
     Example:
         >>> PatchGrid(size=8, overlap=4)(torch.rand(2, 3, 32, 32)).shape  # [N, rows, cols, ch, h, w]
         torch.Size([2, 7, 7, 3, 8, 8])
+
+        Each patch keeps a channel of its own:
+
+        >>> from ssl_modules.augmentations import ColorDrop
+        >>> grid = PatchGrid(4, transforms=[ColorDrop(p=1.0)])
+        >>> patches = grid(torch.ones(1, 3, 8, 8), torch.Generator().manual_seed(0))
+        >>> patches[0, :, :, :, 0, 0].argmax(2)
+        tensor([[0, 1],
+                [1, 2]])
     """
 
-    def __init__(self, size: int, overlap: int = 0) -> None:
+    def __init__(self, size: int, overlap: int = 0, transforms: list[Operation] | None = None) -> None:
         super().__init__()
         if size < 1:
             raise ValueError(f"size: expected at least one pixel, but got {size}")
@@ -32,17 +48,40 @@ class PatchGrid(Operation):
             raise ValueError(f"overlap: expected 0 to {size - 1} pixels for patches of {size}, but got {overlap}")
         self.size = size
         self.overlap = overlap
+        self.transforms: Any = nn.ModuleList(transforms or [])
+        for transform in self.transforms:
+            if transform.image_size not in (None, size):
+                raise ValueError(
+                    f"transforms: {type(transform).__name__} makes {transform.image_size} pixels of patches of {size}; "
+                    "give it the size of the patches"
+                )
 
-    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> None:
-        """Draws nothing."""
+    def draw(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Any, ...]:
+        """Draws the parameters of each of the transforms, [N, rows, cols, ...]."""
+        if not self.transforms:
+            return ()
+        grid = (len(images), *self.grid(images))
+        patches = images[:1, :, :1, :1].expand(math.prod(grid), -1, self.size, self.size)
+        drawn = (transform.draw(patches, generator) for transform in self.transforms)
+        return tuple(map_parameters(parameters, lambda values: values.unflatten(0, grid)) for parameters in drawn)
 
-    def transform(self, images: Tensor, parameters: None = None) -> Tensor:
+    def transform(self, images: Tensor, parameters: tuple[Any, ...] = ()) -> Tensor:
         """Cuts images [N, ch, H, W] into patches [N, rows, cols, ch, size, size]."""
-        if min(images.shape[2:]) < self.size:
+        grid = (len(images), *self.grid(images))
+        stride = self.size - self.overlap
+        windows = images.unfold(2, self.size, stride).unfold(3, self.size, stride)  # [N, ch, rows, cols, h, w]
+        patches = windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)  # [N rows cols, ch, h, w]
+        for transform, drawn in zip(self.transforms, parameters, strict=True):
+            patches = transform.transform(patches, map_parameters(drawn, lambda values: values.flatten(0, 2)))
+        return patches.unflatten(0, grid)  # [N, rows, cols, ch, h, w]
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of the patches of images [N, ch, H, W]."""
+        height, width = images.shape[2:]
+        if min(height, width) < self.size:
             raise ValueError(
-                f"size: images of {images.shape[2]} x {images.shape[3]} are smaller than a patch of {self.size}; "
-                "use smaller patches or larger images"
+                f"size: images of {height} x {width} are smaller than a patch of {self.size}; use smaller patches or "
+                "larger images"
             )
         stride = self.size - self.overlap
-        patches = images.unfold(2, self.size, stride).unfold(3, self.size, stride)  # [N, ch, rows, cols, h, w]
-        return patches.permute(0, 2, 3, 1, 4, 5).contiguous()  # [N, rows, cols, ch, h, w]
+        return (height - self.size) // stride + 1, (width - self.size) // stride + 1

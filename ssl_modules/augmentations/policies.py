@@ -5,9 +5,10 @@ from typing import Literal
 
 from ssl_modules.augmentations.blur import GaussianBlur
 from ssl_modules.augmentations.color import RandomGrayscale, RandomSolarize
-from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop
+from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop, RandomShift
 from ssl_modules.augmentations.jitter import ColorJitter
 from ssl_modules.augmentations.operation import Operation
+from ssl_modules.augmentations.patches import PatchGrid
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
 
 JitterMode = Literal["exact", "linear"]
@@ -25,6 +26,7 @@ class SimCLRViews(Views):
         strength: Of the colour jitter, s >= 0: brightness, contrast and saturation 0.8 s, hue 0.2 s.
         blur: Whether views are blurred with probability 0.5; the paper does not for 32 px.
         min_scale: Smallest area of a crop, as a share of the image's.
+        max_scale: Largest area of a crop.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
 
     Raises:
@@ -43,11 +45,12 @@ class SimCLRViews(Views):
         blur: bool = True,
         min_scale: float = 0.08,
         *,
+        max_scale: float = 1.0,
         jitter: JitterMode = "exact",
     ) -> None:
         if not 0 <= strength <= 2.5:
             raise ValueError(f"strength: expected 0 to 2.5 (hue 0.5), but got {strength}")
-        crop = RandomResizedCrop(size, scale=(min_scale, 1.0))
+        crop = RandomResizedCrop(size, scale=(min_scale, max_scale))
         strengths = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
         colors = _colors(strengths, jitter, blur=0.5 if blur else 0.0)
         super().__init__([crop, RandomHorizontalFlip(p=0.5), *colors], views)
@@ -175,6 +178,185 @@ class SCEViews(JointViews):
                 transforms += _colors((0.4, 0.4, saturation, 0.1), jitter, blur, solarize, WHOLE_GAUSSIAN)
             parts.append(Views([*transforms, RandomHorizontalFlip(p=0.5)], views=1))
         super().__init__(parts)
+
+
+class AMDIMViews(JointViews):
+    """The views of AMDIM: one flip for all of an image, then for each shift or crop, jitter, grayscale.
+
+    The numbers are those of the authors' code (Bachman et al. 2019, arXiv 1906.00910): at 32 px shifts by up to 4 px,
+    at 64 and 128 px crops, at 128 px half the hue.
+
+    Args:
+        size: Side of a view, in pixels.
+        views: How many views to make, at least 1.
+        shift: Pixels that images, which must be of this size, are shifted by at most, with probability 0.8; None =
+            views are random crops.
+        hue: Of the colour jitter, in [0, 0.5].
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or images that are shifted are of another size.
+
+    Example:
+        >>> augmentation = AMDIMViews(32, shift=4)
+        >>> [type(operation).__name__ for operation in [*augmentation.shared, *augmentation.parts[0].transforms]]
+        ['RandomHorizontalFlip', 'RandomShift', 'ColorJitter', 'RandomGrayscale']
+    """
+
+    def __init__(
+        self, size: int, views: int = 2, shift: int | None = None, hue: float = 0.2, *, jitter: JitterMode = "exact"
+    ) -> None:
+        view = [_shift_or_crop(size, shift), *_amdim_colors(hue, jitter)]
+        super().__init__([Views(view, views)], shared=[RandomHorizontalFlip(p=0.5)])
+
+
+class CPCViews(Views):
+    """The view of CPC: flip, shift or crop, jitter, grayscale, then a grid of overlapping patches.
+
+    The numbers are those of lightning-bolts: AMDIM's, and patches of a quarter of the side that overlap by half. The
+    paper (Hénaff et al. 2020, arXiv 1905.09272) changes the colours of each patch on its own, as ``per_patch`` does;
+    for its colour dropping build the view from :class:`~ssl_modules.augmentations.PatchGrid`.
+
+    Args:
+        size: Side of the view, in pixels, before it is cut.
+        patches: Side and overlap of the patches, in pixels.
+        shift: Pixels that images, which must be of this size, are shifted by at most, with probability 0.8; None =
+            views are random crops.
+        hue: Of the colour jitter, in [0, 0.5].
+        per_patch: Whether jitter and grayscale are drawn for each patch on its own, otherwise once for all of an image.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or images that are shifted are of another size.
+
+    Example:
+        >>> import torch
+        >>> [view] = CPCViews(32, patches=(8, 4), shift=4)(torch.rand(4, 3, 32, 32))
+        >>> view.shape  # [N, rows, cols, ch, h, w]
+        torch.Size([4, 7, 7, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        size: int,
+        patches: tuple[int, int],
+        shift: int | None = None,
+        hue: float = 0.2,
+        per_patch: bool = False,
+        *,
+        jitter: JitterMode = "exact",
+    ) -> None:
+        view: list[Operation] = [RandomHorizontalFlip(p=0.5), _shift_or_crop(size, shift)]
+        colors = _amdim_colors(hue, jitter)
+        grid = [PatchGrid(*patches, transforms=colors)] if per_patch else [*colors, PatchGrid(*patches)]
+        super().__init__([*view, *grid], views=1)
+
+
+class YADIMViews(JointViews):
+    """The views of YADIM, the union of AMDIM's and CPC's (Falcon and Cho 2020, arXiv 2009.00104): a reconstruction.
+
+    They are AMDIM's, which ``patches`` cuts into a grid. The paper has no public code, and whether it cuts is not
+    settled.
+
+    Args:
+        size: Side of a view, in pixels.
+        views: How many views to make, at least 1.
+        shift: Pixels that images, which must be of this size, are shifted by at most, with probability 0.8; None =
+            views are random crops.
+        hue: Of the colour jitter, in [0, 0.5].
+        patches: Side and overlap, in pixels, of the patches that views are cut into; None = they stay whole.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or images that are shifted are of another size.
+
+    Example:
+        >>> import torch
+        >>> [view.shape for view in YADIMViews(64, patches=(16, 8))(torch.rand(2, 3, 70, 80))]
+        [torch.Size([2, 7, 7, 3, 16, 16]), torch.Size([2, 7, 7, 3, 16, 16])]
+    """
+
+    def __init__(
+        self,
+        size: int,
+        views: int = 2,
+        shift: int | None = None,
+        hue: float = 0.2,
+        patches: tuple[int, int] | None = None,
+        *,
+        jitter: JitterMode = "exact",
+    ) -> None:
+        grid = [] if patches is None else [PatchGrid(*patches)]
+        view = [_shift_or_crop(size, shift), *_amdim_colors(hue, jitter), *grid]
+        super().__init__([Views(view, views)], shared=[RandomHorizontalFlip(p=0.5)])
+
+
+class GroCoViews(JointViews):
+    """The views of GroCo: crop, flip, jitter, grayscale, blur, solarise (Shvetsova et al. 2023, arXiv 2301.02009).
+
+    | views            | crop, share of the area | blur | solarise |
+    |------------------|-------------------------|------|----------|
+    | full, 1st, 3rd   | 0.14 to 1               | 1    | 0        |
+    | full, 2nd, 4th   | 0.14 to 1               | 0.1  | 0.2      |
+    | small            | 0.05 to 0.14            | 0.5  | 0        |
+
+    The numbers are those of the authors' code for ImageNet: two to four full views at 224 px, or two and six small ones
+    at 96 px. Other sizes, and views without blur at 32 px, are inferred.
+
+    Args:
+        size: Side of a full view, in pixels, at least 7 where it is blurred.
+        views: How many full views to make, at least 1.
+        small_views: How many small ones to make after them.
+        small_size: Side of a small view, in pixels.
+        blur: Whether views are blurred.
+        min_scale: Smallest area of a full view's crop, as a share of the image's.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> GroCoViews(224, small_views=6).sizes
+        (224, 224, 96, 96, 96, 96, 96, 96)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        views: int = 2,
+        small_views: int = 0,
+        small_size: int = 96,
+        *,
+        blur: bool = True,
+        min_scale: float = 0.14,
+        jitter: JitterMode = "exact",
+    ) -> None:
+        if views < 1:
+            raise ValueError(f"views: expected at least 1, but got {views}")
+        if small_views < 0:
+            raise ValueError(f"small_views: expected 0 or more, but got {small_views}")
+
+        def view(size: int, scale: tuple[float, float], blurred: float, solarized: float) -> list[Operation]:
+            crop = RandomResizedCrop(size, scale, interpolation="bicubic")
+            # Pillow's blur cuts next to nothing off the Gaussian.
+            colors = _colors((0.4, 0.4, 0.2, 0.1), jitter, blurred if blur else 0.0, solarized, WHOLE_GAUSSIAN)
+            return [crop, RandomHorizontalFlip(p=0.5), *colors]
+
+        kinds = [(1.0, 0.0), (0.1, 0.2)]  # probabilities of blur and solarisation
+        parts: list[Augmentation] = [Views(view(size, (min_scale, 1.0), *kinds[i % 2]), views=1) for i in range(views)]
+        if small_views:
+            parts.append(Views(view(small_size, (0.05, 0.14), 0.5, 0.0), small_views))
+        super().__init__(parts)
+
+
+def _shift_or_crop(size: int, shift: int | None) -> Operation:
+    if shift is None:
+        return RandomResizedCrop(size, scale=(0.3, 1.0), ratio=(0.7, 1.4), interpolation="bicubic")
+    return RandomShift(shift, p=0.8, size=size)
+
+
+def _amdim_colors(hue: float, mode: JitterMode) -> list[Operation]:
+    return [ColorJitter(0.4, 0.4, 0.4, hue, p=0.8, mode=mode), RandomGrayscale(p=0.25)]
 
 
 def _colors(

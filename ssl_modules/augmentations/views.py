@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.augmentations.operation import Operation, Rows, check_images, rows_of, to_float
+from ssl_modules.augmentations.patches import PatchGrid
 from ssl_modules.configurable import Configurable
 
 PORTION = 3 * 2**17  # numbers in the images that go through the operations together: 1.5 MiB
@@ -19,10 +20,13 @@ class Augmentation(Configurable, nn.Module):
     Attributes:
         sizes: For each view, the side in pixels of the image it is made from; None where that is the input's own size.
             A view cut into patches counts with the side of the image that is cut.
+        patches: Side and overlap, in pixels, of the patches that views are cut into, which the encoder cuts whole
+            images into as well; None where they are not.
         takes_uint8: Whether :meth:`make_views` takes uint8 images as they are, otherwise as float32.
     """
 
     sizes: tuple[int | None, ...]
+    patches: tuple[int, int] | None = None
     takes_uint8 = False
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
@@ -88,6 +92,8 @@ class Views(Augmentation):
         self.transforms: Any = nn.ModuleList(transforms)
         self.views = views
         self.sizes = (_last_size(transforms),) * views
+        last = transforms[-1]
+        self.patches = (last.size, last.overlap) if isinstance(last, PatchGrid) else None
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
         """Draws and applies all operations anew for each view."""
@@ -102,7 +108,7 @@ class JointViews(Augmentation):
         shared: Operations drawn and applied once, before the parts, so that all views share them; None is none.
 
     Raises:
-        ValueError: if there are no parts.
+        ValueError: if there are no parts, or they cut unlike patches.
 
     Example:
         >>> from ssl_modules.augmentations import RandomHorizontalFlip, RandomResizedCrop
@@ -124,6 +130,12 @@ class JointViews(Augmentation):
         self.shared: Any = nn.ModuleList(shared or [])
         before = _last_size(shared or [])
         self.sizes = tuple(before if size is None else size for part in parts for size in part.sizes)
+        self.patches = parts[0].patches
+        for part in parts:
+            if part.patches != self.patches:
+                raise ValueError(
+                    f"parts: expected patches of one (size, overlap), but got {self.patches} and {part.patches}"
+                )
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
         """Applies the shared operations, then joins the views of all parts."""

@@ -175,6 +175,15 @@ def as_maps(model: nn.Module) -> nn.Module:
     return PlainBackbone(model)
 
 
+def check_shape(images: Tensor, in_channels: int, image_size: int) -> None:
+    """Raises unless images [B, ch, H, W] have the channels and the size that a network is built for."""
+    if images.shape[1:] != (in_channels, image_size, image_size):
+        raise ValueError(
+            f"images: expected [B, {in_channels}, {image_size}, {image_size}], which this network is built for, got "
+            f"{list(images.shape)}; build it with their in_channels and image_size"
+        )
+
+
 def channels(maps: Sequence[Tensor]) -> tuple[int, ...]:
     """The number of channels of each map."""
     return tuple(m.shape[1] for m in maps)

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_modules.augmentations.patches import PatchGrid
+from ssl_modules.configurable import Configurable
+from ssl_modules.encoders.amdim import AMDIMEncoder
 from ssl_modules.encoders.backbone import (
     SMALL_IMAGE,
     PlainBackbone,
@@ -24,6 +27,9 @@ _ROUNDING = 1e-3  # by which resized images may leave [0, 1]
 class Encoder(nn.Module):
     """A backbone with its normalisation: raw pixels to maps, shallow to deep.
 
+    With ``patches``, each image is cut into a grid and each patch goes through the backbone alone; the mean of a map
+    over a patch becomes one location of a map of the grid. A single patch is a grid of one.
+
     Args:
         encoder: a timm name; a timm or torchvision model; any module that returns a vector, a map or a tuple of maps;
             or one that follows this class's contract itself (``out_channels`` and ``spatial_dims``).
@@ -35,8 +41,10 @@ class Encoder(nn.Module):
             for images of 64 pixels and below, where no pretrained weights would be lost and nobody built the model.
         pretrained: whether timm loads its pretrained weights; for a name only.
         channels_last: whether weights and maps have their channels last in memory, which convolutions are faster with.
-            None = for timm's and torchvision's convolutional networks.
+            None = for timm's and torchvision's convolutional networks, and AMDIM's.
         compile: whether the backbone is compiled by ``torch.compile``, at its first batch.
+        patches: side and overlap, pixels, of the patches that images are cut into; None = they are taken whole. See
+            :class:`~ssl_modules.augmentations.PatchGrid`.
         batch_norm_splits: number of parts of a batch that batch norms take statistics of, as if on so many devices; see
             :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = of the whole batch.
 
@@ -45,11 +53,13 @@ class Encoder(nn.Module):
         spatial_dims: number of spatial axes of an image.
 
     Shape:
-        ``[B, ch, ...]``, uint8 or float in [0, 1], to a tuple of ``[B, C_j, ...]``.
+        ``[B, ch, ...]``, uint8 or float in [0, 1], to a tuple of ``[B, C_j, ...]``, with patches
+        ``[B, C_j, rows, cols]``.
 
     Raises:
         ValueError: for an unknown name, an impossible stem, a mean or std of the wrong length, ``pretrained`` with a
-            module, ``channels_last`` for other than two spatial axes, images of another number of channels.
+            module, ``channels_last`` or ``patches`` for other than two spatial axes, patches larger than the images,
+            images of another number of channels.
 
     Example:
         >>> encoder = Encoder("resnet18", image_size=32, in_channels=1)
@@ -57,6 +67,9 @@ class Encoder(nn.Module):
         [(2, 256, 8, 8), (2, 512, 4, 4)]
         >>> encoder.out_channels
         (64, 64, 128, 256, 512)
+        >>> encoder = Encoder("resnet18", image_size=32, in_channels=3, patches=(8, 4))
+        >>> encoder(torch.zeros(2, 3, 32, 32))[-1].shape
+        torch.Size([2, 512, 7, 7])
     """
 
     backbone: Any
@@ -75,12 +88,15 @@ class Encoder(nn.Module):
         pretrained: bool = False,
         channels_last: bool | None = None,
         compile: bool = False,
+        patches: tuple[int, int] | None = None,
         batch_norm_splits: int | None = None,
     ) -> None:
         super().__init__()
+        self.patches = None if patches is None else _patch_grid(patches, image_size)
+        self._side = image_size if self.patches is None else self.patches.size  # of what the backbone sees
         if isinstance(encoder, str):
             name = encoder
-            model = create_backbone(name, image_size=image_size, in_channels=in_channels, pretrained=pretrained)
+            model = create_backbone(name, image_size=self._side, in_channels=in_channels, pretrained=pretrained)
         elif not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder: expected a timm name or a module, got {encoder!r}")
         elif isinstance(encoder, Encoder):
@@ -89,7 +105,7 @@ class Encoder(nn.Module):
             name, model = type(encoder).__name__, encoder
             if pretrained:
                 raise ValueError(f"pretrained: goes with a timm name, but encoder is a {name}; load its weights first")
-        by_default = isinstance(encoder, str) and image_size <= SMALL_IMAGE and not pretrained
+        by_default = isinstance(encoder, str) and self._side <= SMALL_IMAGE and not pretrained
         self.small_stem = (by_default if small_stem is None else small_stem) and shrink_stem(model)
         if small_stem and not self.small_stem:
             raise ValueError(f"small_stem: {name} has no ResNet stem to replace; pass small_stem=None")
@@ -111,6 +127,8 @@ class Encoder(nn.Module):
         else:
             self.spatial_dims = 2
             self.out_channels = self._probe(model)
+        if self.patches and self.spatial_dims != 2:
+            raise ValueError(f"patches: are cut along two spatial axes, but {name} has {self.spatial_dims}")
         self.register_buffer("mean", self._per_channel("mean", mean, 0.0))
         self.register_buffer("std", self._per_channel("std", std, 1.0))
         if compile:
@@ -122,7 +140,7 @@ class Encoder(nn.Module):
 
     def _choose_layout(self, channels_last: bool | None) -> bool:
         if channels_last is None:
-            known = isinstance(self.backbone, TimmBackbone | TorchvisionResNet)
+            known = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | AMDIMEncoder)
             channels_last = known and any(isinstance(m, nn.Conv2d) for m in self.backbone.modules())
         if channels_last and getattr(self.backbone, "spatial_dims", 2) != 2:
             raise ValueError(
@@ -147,7 +165,7 @@ class Encoder(nn.Module):
         """The channels of the maps, seen by one forward pass that leaves no trace."""
         modes = {m: m.training for m in model.modules()}
         model.eval()
-        images = torch.rand(2, self.in_channels, self.image_size, self.image_size, generator=torch.Generator())
+        images = torch.rand(2, self.in_channels, self._side, self._side, generator=torch.Generator())
         images = images.to(next(model.parameters(), images).device)
         try:
             if isinstance(self.backbone, TimmBackbone):
@@ -156,7 +174,7 @@ class Encoder(nn.Module):
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"encoder: {self.name} can't take images of {self.in_channels} channels (in_channels) and "
-                f"{self.image_size} pixels (image_size): {error}"
+                f"{self._side} pixels ({'patches' if self.patches else 'image_size'}): {error}"
             ) from error
         finally:
             for m, mode in modes.items():
@@ -179,7 +197,13 @@ class Encoder(nn.Module):
         images = (images - self.mean) / self.std
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         # The dtype is the module's own, under half or double as well.
-        return self.backbone(images.to(self.mean.dtype, memory_format=layout))
+        images = images.to(self.mean.dtype, memory_format=layout)
+        if self.patches is None:
+            return self.backbone(images)
+        patches = self.patches.transform(images)  # [B, rows, cols, ch, h, w]
+        maps = self.backbone(patches.flatten(0, 2).to(memory_format=layout))
+        grid = patches.shape[:3]
+        return tuple(m.flatten(2).mean(2).unflatten(0, grid).movedim(-1, 1) for m in maps)  # [B, C_j, rows, cols]
 
     def _check_range(self, images: Tensor) -> None:
         """Of the first floats that come: images that somebody has normalised already would be so twice."""
@@ -203,6 +227,16 @@ class Encoder(nn.Module):
             "mean": self.mean.flatten().tolist(),
             "std": self.std.flatten().tolist(),
             "small_stem": self.small_stem,
+            "patches": [self.patches.size, self.patches.overlap] if self.patches else None,
         }
+        if isinstance(model, Configurable):  # one of ours
+            metadata["arguments"] = dict(model.arguments)
         weights = model.state_dict()
         return {key: weights[key].cpu().clone(memory_format=torch.contiguous_format) for key in weights}, metadata
+
+
+def _patch_grid(patches: tuple[int, int], image_size: int) -> PatchGrid:
+    grid = PatchGrid(*patches)
+    if grid.size > image_size:
+        raise ValueError(f"patches: of {grid.size} pixels are larger than the images, image_size={image_size}")
+    return grid

@@ -124,6 +124,14 @@ def test_shift_of_small_images_raises():
         RandomShift(pixels=4)(torch.rand(1, 1, 4, 8))
 
 
+def test_a_shift_of_one_size_refuses_others():
+    shift = RandomShift(pixels=4, size=8)
+    assert shift.image_size == 8
+    assert torch.equal(shift(noise(5, 3, 8, 8), generator()), RandomShift(pixels=4)(noise(5, 3, 8, 8), generator()))
+    with pytest.raises(ValueError, match="size: a shift makes no 8 x 8 pixels of images of 8 x 9; give the size"):
+        shift(noise(1, 3, 8, 9))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -134,6 +142,7 @@ def test_shift_of_small_images_raises():
         (lambda: RandomResizedCrop(8, interpolation="nearest"), "interpolation: .*bilinear, bicubic.* got 'nearest'"),
         (lambda: RandomHorizontalFlip(p=1.5), "p: .* got 1.5"),
         (lambda: RandomShift(pixels=-1), "pixels: .* got -1"),
+        (lambda: RandomShift(pixels=4, size=4), "size: expected more than the 4 pixels of the move, but got 4"),
     ],
 )
 def test_wrong_arguments_are_named(build, message):

@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -6,23 +7,30 @@ from torchvision.transforms.v2 import functional as tv
 
 from ssl_modules.augmentations import (
     POLICIES,
+    AMDIMViews,
     BYOLViews,
     ColorJitter,
+    CPCViews,
     GaussianBlur,
+    GroCoViews,
     JointViews,
     MoCoViews,
+    PatchGrid,
     RandomGrayscale,
     RandomHorizontalFlip,
     RandomResizedCrop,
+    RandomShift,
     RandomSolarize,
     SCEViews,
     SimCLRViews,
+    YADIMViews,
     policy,
 )
 from ssl_modules.augmentations.blur import BlurParameters
 from ssl_modules.configurable import build, storable, to_config
 
-CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews]
+CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews, AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews]
+CLASSES += [GroCoViews]
 MOCO_JITTER, BYOL_JITTER = (0.4, 0.4, 0.4, 0.1, 0.8), (0.4, 0.4, 0.2, 0.1, 0.8)  # the last is the probability
 FLIP, GRAY = RandomHorizontalFlip(p=0.5), RandomGrayscale(p=0.2)
 
@@ -32,9 +40,10 @@ def generator(seed=0):
 
 
 def operations(augmentation):
-    """The operations of each view as plain data, with all their arguments."""
+    """The operations of each view as plain data, with all their arguments; what views share comes first."""
     if isinstance(augmentation, JointViews):
-        return [view for part in augmentation.parts for view in operations(part)]
+        shared = to_config(list(augmentation.shared))
+        return [[*shared, *view] for part in augmentation.parts for view in operations(part)]
     return [to_config(list(augmentation.transforms))] * augmentation.views
 
 
@@ -118,6 +127,40 @@ def test_sce_is_alpha_and_beta_for_imagenet():
     assert policy("sce-multicrop-224").sizes == (224, 224, 192, 160, 128, 96)
 
 
+@pytest.mark.parametrize(("size", "blur"), [(32, False), (96, True), (224, True)])
+def test_groco_is_the_papers(size, blur):
+    def view(size, scale, blurred, solarize):
+        first = [RandomResizedCrop(size, scale, interpolation="bicubic"), FLIP, ColorJitter(*BYOL_JITTER), GRAY]
+        return [*first, *[GaussianBlur(13, p=blurred)] * blur, *[RandomSolarize(p=0.2)] * solarize]
+
+    odd, even = view(size, (0.14, 1.0), 1.0, solarize=False), view(size, (0.14, 1.0), 0.1, solarize=True)
+    same(policy(f"groco-{size}"), odd, even)
+    same(GroCoViews(size, views=4, blur=blur), odd, even, odd, even)
+    if size == 224:
+        same(policy("groco-multicrop-224"), odd, even, *[view(96, (0.05, 0.14), 0.5, solarize=False)] * 6)
+        assert policy("groco-multicrop-224").sizes == (224,) * 2 + (96,) * 6
+
+
+def test_groco_has_a_full_view_and_no_negative_number_of_small_ones():
+    with pytest.raises(ValueError, match="views: expected at least 1, but got 0"):
+        GroCoViews(32, views=0, small_views=2)
+    with pytest.raises(ValueError, match="small_views: expected 0 or more, but got -1"):
+        GroCoViews(32, small_views=-1)
+
+
+def test_s2r2_is_many_views_of_simclr():
+    def view(size, scale, strength, blur=True):
+        jitter = ColorJitter(*[0.8 * strength] * 3, 0.2 * strength, 0.8)
+        return [RandomResizedCrop(size, scale), FLIP, jitter, GRAY, *[GaussianBlur(p=0.5)] * blur]
+
+    same(policy("s2r2-32"), *[view(32, (0.2, 1.0), 0.5, blur=False)] * 4)
+    same(policy("s2r2-96"), *[view(96, (0.08, 1.0), 1.0)] * 4)
+    same(policy("s2r2-224"), *[view(224, (0.08, 1.0), 1.0)] * 4)
+    crops = [view(224, (0.14, 1.0), 1.0)] * 2 + [view(96, (0.05, 0.14), 1.0)] * 6
+    same(policy("s2r2-multicrop-224"), *crops)
+    assert policy("s2r2-multicrop-224").sizes == (224,) * 2 + (96,) * 6
+
+
 def test_sce_blurs_with_the_whole_gaussian():
     blur = SCEViews(31, ["strong-alpha"]).parts[0].transforms[3]
     impulse = torch.zeros(1, 1, 31, 31)
@@ -125,6 +168,48 @@ def test_sce_blurs_with_the_whole_gaussian():
     profile = blur.transform(impulse, BlurParameters(torch.tensor([True]), torch.tensor([2.0]))).sum(2).flatten()
     variance = (profile * (torch.arange(31) - 15) ** 2).sum()
     assert variance.item() == pytest.approx(2.0**2, rel=0.02)
+
+
+def dim_view(size, shift, hue):
+    crop = RandomResizedCrop(size, (0.3, 1.0), (0.7, 1.4), "bicubic")
+    first = RandomShift(shift, p=0.8, size=size) if shift else crop
+    return [FLIP, first, ColorJitter(0.4, 0.4, 0.4, hue, p=0.8), RandomGrayscale(p=0.25)]
+
+
+@pytest.mark.parametrize(("size", "shift", "hue"), [(32, 4, 0.2), (64, None, 0.2), (128, None, 0.1)])
+def test_amdim_cpc_and_yadim_are_the_authors(size, shift, hue):
+    view, grid = dim_view(size, shift, hue), PatchGrid(size // 4, size // 8)
+    for name in ("amdim", "yadim"):
+        augmentation = policy(f"{name}-{size}")
+        same(augmentation, view, view)
+        assert operations(augmentation)[0][:1] == to_config(list(augmentation.shared))  # the flip alone
+        assert (augmentation.sizes, augmentation.patches) == ((size, size), None)
+    same(policy(f"cpc-{size}"), [*view, grid])
+    assert policy(f"cpc-{size}").sizes == (size,)
+    assert policy(f"cpc-{size}").patches == (size // 4, size // 8)
+    same(YADIMViews(size, shift=shift, hue=hue, patches=(8, 4)), *[[*view, PatchGrid(8, 4)]] * 2)
+
+
+@pytest.mark.parametrize("views", [partial(AMDIMViews, shift=4), AMDIMViews, YADIMViews])
+def test_views_share_the_flip_and_nothing_else(views):
+    ramp = torch.linspace(0.1, 0.3, 16).expand(400, 3, 16, 16)
+    first, second = views(16)(ramp, generator())
+    mirrored = [view.mean(1)[..., -1].mean(1) < view.mean(1)[..., 0].mean(1) for view in (first, second)]
+    assert torch.equal(*mirrored)
+    assert share(mirrored[0]) == pytest.approx(0.5, abs=3 * 0.5 / 400**0.5)
+    assert ((first - second).abs().flatten(1).amax(1) > 1e-3).float().mean() > 0.95
+    bright = [view.flatten(1).mean(1) for view in (first, second)]
+    assert abs(torch.corrcoef(torch.stack(bright))[0, 1]) < 3 / 400**0.5
+
+
+@pytest.mark.parametrize("per_patch", [False, True])
+def test_colors_of_patches_are_shared_or_not(per_patch):
+    [view] = CPCViews(16, (8, 4), shift=0, per_patch=per_patch)(torch.full((300, 3, 16, 16), 0.5), generator())
+    colors = view[..., 0, 0].flatten(1, 2)  # [N, rows cols, ch]
+    assert colors.shape == (300, 9, 3)
+    unlike = ((colors - colors[:, :1]).abs().amax(2) > 1e-6)[:, 1:]
+    # Of two independent draws, 0.2 are not jittered, and then gray or not.
+    assert share(unlike) == pytest.approx(0.96 if per_patch else 0.0, abs=0.02 if per_patch else 0)
 
 
 def share(mask):
@@ -193,11 +278,21 @@ def test_a_view_equals_torchvision_step_by_step():
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_policies_work_on_images_of_any_size(name, channels):
-    images = torch.rand(2, channels, 28, 20, generator=generator())
-    for view, size in zip(policy(name)(images, generator()), policy(name).sizes, strict=True):
-        assert view.shape == (2, channels, size, size)
+def test_policies_make_views_of_their_sizes(name, channels):
+    augmentation = policy(name)
+    sides = (32, 32) if "Shift" in repr(augmentation) else (28, 20)
+    images = torch.rand(2, channels, *sides, generator=generator())
+    for view, size in zip(augmentation(images, generator()), augmentation.sizes, strict=True):
+        grid = (7, 7) if augmentation.patches else ()
+        side = augmentation.patches[0] if augmentation.patches else size
+        assert view.shape == (2, *grid, channels, side, side)
         assert 0 <= view.min() < view.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["amdim-32", "cpc-32", "yadim-32"])
+def test_shifts_refuse_images_of_another_size(name):
+    with pytest.raises(ValueError, match="size: a shift makes no 32 x 32 pixels of images of 28 x 28; give the size"):
+        policy(name)(torch.rand(2, 3, 28, 28))
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -225,13 +320,16 @@ def test_the_jitter_can_be_the_faster_one(views, mode):
 
 @pytest.mark.parametrize("views", CLASSES)
 def test_digits_size_works_with_blur(views):
-    made = views(8)(torch.rand(4, 1, 8, 8), generator())
-    assert [view.shape for view in made] == [(4, 1, 8, 8)] * 2
+    augmentation = views(8)
+    made = augmentation(torch.rand(4, 1, 8, 8), generator())
+    expected = [(4, 3, 3, 1, 4, 4)] if augmentation.patches else [(4, 1, 8, 8)] * 2
+    assert [view.shape for view in made] == expected
 
 
 def test_the_smallest_crop_is_an_argument():
     assert MoCoViews(8, min_scale=0.3).transforms[0].scale == (0.3, 1.0)
-    assert [part.transforms[0].scale for part in BYOLViews(8, min_scale=0.3).parts] == [(0.3, 1.0)] * 2
+    for views in (BYOLViews, GroCoViews):
+        assert [part.transforms[0].scale for part in views(8, min_scale=0.3).parts] == [(0.3, 1.0)] * 2
     assert [part.transforms[0].scale for part in SCEViews(8, scale=(0.3, 0.9)).parts] == [(0.3, 0.9)] * 2
 
 
@@ -257,5 +355,25 @@ def test_wrong_arguments_are_named(views):
         views(0)
     with pytest.raises(ValueError, match=r"mode: .* got 'fast'"):
         views(32, jitter="fast")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: SimCLRViews(32, min_scale=2),
+        lambda: MoCoViews(32, min_scale=2),
+        lambda: BYOLViews(32, min_scale=2),
+        lambda: SCEViews(32, scale=(2, 1.0)),
+    ],
+)
+def test_wrong_scales_are_named(build):
     with pytest.raises(ValueError, match=r"scale: .* got \(2, 1.0\)"):
-        views(32, **({"scale": (2, 1.0)} if views is SCEViews else {"min_scale": 2}))
+        build()
+
+
+@pytest.mark.parametrize("views", [AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews])
+def test_wrong_shifts_are_named(views):
+    with pytest.raises(ValueError, match="size: expected more than the 8 pixels of the move, but got 8"):
+        views(8, shift=8)
+    with pytest.raises(ValueError, match=r"hue: .* got 0\.6"):
+        views(8, hue=0.6)

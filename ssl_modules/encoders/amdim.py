@@ -1,0 +1,187 @@
+"""The network of AMDIM: no location of its maps ever sees a padded border.
+
+Bachman, Hjelm, Buchwalter: Learning Representations by Maximizing Mutual Information Across Views, NeurIPS 2019,
+arXiv 1906.00910. Layouts, initialisation and parameter counts are those of the authors' code.
+"""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_modules.configurable import Configurable
+from ssl_modules.encoders.backbone import check_shape
+
+STEM = 80  # pixels: larger images are halved first, until they are not
+PAIR = 18  # pixels: larger maps are halved by a kernel of 4
+TAIL = 5, 9  # pixels: the smallest and the largest side of the first map that is given
+
+
+class AMDIMEncoder(Configurable, nn.Module):
+    """AMDIM's residual network: maps of 7x7, 5x5 and 1x1 locations from images of 32, 64 or 128 pixels.
+
+    | part            | 32 px | 64 px | 128 px | channels                                 |
+    |-----------------|-------|-------|--------|------------------------------------------|
+    | conv 5x5 / 2    |       |       | 64     | width; the one padded layer, by mirror   |
+    | conv 3x3        | 30    | 62    | 62     | width                                    |
+    | unit 1x1        | 30    |       |        | width                                    |
+    | block 4x4 / 2   |       | 30    | 30     | twice as many                            |
+    | block 4x4 / 2   | 14    | 14    | 14     | twice as many                            |
+    | block 2x2 / 2   | 7     | 7     | 7      | twice as many: 4 or 8 width              |
+    | block 3x3       | 5     | 5     | 5      | the same                                 |
+    | block 3x3, unit | 3, 1  | 3, 1  | 3, 1   | the same, then features, and a batch norm |
+
+    A unit is ``y = W2 relu(W1 x) + skip(x)``, where the skip is an average pool of the kernel of W1, with zeros for the
+    channels that are new; W2 begins at zero. A block is such a unit and ``depth - 1`` more of 1x1.
+
+    Other sizes are laid out by the same rule: images above 80 pixels are halved first, then maps above 18 pixels by
+    4x4 kernels and one of 10 to 18 by 2x2; the last unit takes in whatever is left. All sizes fit that lose no row of
+    pixels on the way, such as 8, 16, 28, 48, 96 and 224.
+
+    The count of parameters is that of the layers which are used. lightning-bolts counts on top the two 1x1 heads, which
+    here are the extraction's, and batch norms that it builds but leaves out unless ``batch_norm``.
+
+    Args:
+        image_size: side of the images, pixels.
+        in_channels: number of their channels.
+        width: channels after the first layer; the authors' ``ndf``.
+        features: channels of the deepest map, at least those of the map before; the authors' ``n_rkhs``.
+        depth: units of a block; the authors' ``n_depth``.
+        batch_norm: whether units and the first map have one; the deepest map always has.
+
+    Attributes:
+        out_channels: channels of the three maps, shallow to deep.
+        spatial_dims: 2.
+
+    Shape:
+        ``[B, ch, H, W]`` to three maps, shallow to deep; of 64 pixels ``[B, 8 width, 7, 7]``, ``[B, 8 width, 5, 5]``
+        and ``[B, features, 1, 1]``.
+
+    Raises:
+        ValueError: for a size that doesn't fit, features that would be lost, images of another size.
+
+    Example:
+        >>> import torch
+        >>> encoder = AMDIMEncoder(image_size=32, width=8, features=64)
+        >>> [tuple(m.shape) for m in encoder(torch.rand(2, 3, 32, 32))]
+        [(2, 32, 7, 7), (2, 32, 5, 5), (2, 64, 1, 1)]
+        >>> encoder.out_channels
+        (32, 32, 64)
+    """
+
+    spatial_dims = 2
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        in_channels: int = 3,
+        *,
+        width: int = 128,
+        features: int = 1024,
+        depth: int = 3,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("width", width), ("depth", depth)):
+            if value < 1:
+                raise ValueError(f"{name}: expected a positive number, got {value}")
+        stems, kernels, side = _checked_layout(image_size)
+        channels = width * 2 ** len(kernels)
+        if features < channels:
+            raise ValueError(
+                f"features: expected at least the {channels} channels of the map before (width={width}), got {features}"
+            )
+        self.image_size = image_size
+        self.in_channels = in_channels
+        self.out_channels = (channels, channels, features)
+
+        unit = partial(ResidualUnit, batch_norm=batch_norm)
+
+        def block(i: int, o: int, kernel: int, stride: int = 1) -> nn.Sequential:
+            return nn.Sequential(unit(i, o, kernel, stride), *(unit(o, o) for _ in range(depth - 1)))
+
+        local: list[nn.Module] = []
+        for i in range(stems):
+            first = width if i else in_channels
+            local += [nn.Conv2d(first, width, 5, 2, padding=2, padding_mode="reflect"), nn.ReLU(inplace=True)]
+        local += [nn.Conv2d(width if stems else in_channels, width, 3), nn.ReLU(inplace=True)]
+        if kernels.count(4) < 2:
+            local.append(unit(width, width))
+        for i, kernel in enumerate(kernels):
+            local.append(block(width * 2**i, width * 2 ** (i + 1), kernel, stride=2))
+        local.append(nn.BatchNorm2d(channels) if batch_norm else nn.Identity())
+        last = unit(channels, features, side - 4)
+        self.stages: Any = nn.ModuleList(
+            [
+                nn.Sequential(*local),
+                block(channels, channels, 3),
+                nn.Sequential(block(channels, channels, 3), last, nn.BatchNorm2d(features)),
+            ]
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        check_shape(images, self.in_channels, self.image_size)
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return tuple(maps)
+
+
+class ResidualUnit(nn.Module):
+    """Two convolutions without bias beside an average pool; the second is 1x1 and begins at zero.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output, at least as many.
+        kernel: side of the first convolution and of the pool, pixels.
+        stride: of the two.
+        batch_norm: whether there is one after the first convolution.
+
+    Shape:
+        ``[B, in_channels, H, W]`` to ``[B, out_channels, h, w]``, without padding.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, *, batch_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+        self.new_channels = out_channels - in_channels
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel, stride, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.conv2(self.norm(self.conv1(x)).relu_())
+        skip = x if self.kernel == 1 else F.avg_pool2d(x, self.kernel, self.stride)
+        if self.new_channels:
+            skip = F.pad(skip, (0, 0, 0, 0, 0, self.new_channels))
+        return residual + skip
+
+
+def _layout(image_size: int) -> tuple[int, list[int], int] | None:
+    """Convolutions of stride 2, kernels of the halving blocks, and side of the first map; None where nothing fits."""
+    stems, kernels, side = 0, [], image_size
+    while side > STEM and side % 2 == 0:
+        stems, side = stems + 1, side // 2
+    side -= 2
+    while side > TAIL[1] and side % 2 == 0:
+        kernels.append(4 if side > PAIR else 2)
+        side = side // 2 - (1 if side > PAIR else 0)
+    return (stems, kernels, side) if TAIL[0] <= side <= TAIL[1] else None
+
+
+def _checked_layout(image_size: int) -> tuple[int, list[int], int]:
+    layout = _layout(image_size)
+    if layout is None:
+        near = [s for s in range(1, 2 * max(image_size, 8)) if _layout(s)]
+        near = sorted(near, key=lambda size: abs(size - image_size))[:2]
+        raise ValueError(
+            f"image_size: {image_size} pixels don't halve down to a map of {TAIL[0]} to {TAIL[1]} without a row left "
+            f"over; the nearest sizes that do are {' and '.join(map(str, sorted(near)))}"
+        )
+    return layout

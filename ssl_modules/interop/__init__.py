@@ -1,0 +1,1 @@
+"""Roads from other libraries; none of them has to be installed."""

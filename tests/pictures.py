@@ -1,0 +1,74 @@
+"""Images written to disk, and an epoch of every loader over a data module's."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssl_modules.datamodules import ImageDataModule
+
+
+def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
+    """Random uint8 [H, W, C]."""
+    return np.random.default_rng(seed).integers(256, size=(height, width, channels), dtype=np.uint8)
+
+
+def write_image(path: Path, height: int = 40, width: int = 56, value: int | None = None, **options) -> Path:
+    """A file of one colour, or of noise; its format is that of its ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = pixels(0, height, width) if value is None else np.full((height, width, 3), value, np.uint8)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def one_epoch(data: ImageDataModule, train: int, labelled: int, test: int | None) -> None:
+    """Prepares and sets up as a Trainer does, and reads every part once: sizes, shapes and the range of targets."""
+    data.prepare_data()
+    data.setup()
+    parts = [(data.train_set, data.train_dataloader(), train // data.batch_size * data.batch_size, train)]
+    if data.target_type != "none":
+        parts.append((data.labelled_set, data.probe_train_dataloader(), labelled, labelled))
+    if test is not None:
+        parts.append((data.test_set, data.test_dataloader(), test, test))
+    for part, loader, read, size in parts:
+        assert len(part) == size
+        batches = list(loader)
+        assert sum(len(images) for images, *_ in batches) == read
+        for images, targets, *_ in batches:
+            assert images.dtype == torch.uint8
+            assert images.shape[1] == data.in_channels
+            assert targets.dtype == torch.int64
+            assert targets.shape == (len(images), *data._target_shape) if data._target_shape else (len(images),)
+            if loader.dataset is not parts[0][1].dataset:
+                assert tuple(images.shape[1:]) == data.dims
+                assert_in_range(data, targets)
+
+
+def assert_in_range(data: ImageDataModule, targets: torch.Tensor) -> None:
+    limits = {
+        "single": [data.num_classes],
+        "hierarchical": [len(names) for names in data.levels.values()],
+        "multilabel": [2] * data.num_classes,
+    }[data.target_type]
+    assert (targets >= 0).all()
+    assert (targets < torch.tensor(limits)).all()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args) -> None:
+        pass
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """The address of a folder's files, as long as it is served."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

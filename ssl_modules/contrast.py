@@ -109,6 +109,80 @@ class Paired:
         return relation.scatter_(1, own, 1)
 
 
+@dataclass(frozen=True)
+class SameView:
+    """Positives are the other views of an anchor's image, negatives the same view of all other images.
+
+    The anchors are some views of the images of this process, the candidates all views of the images of all processes,
+    both view by view. Indexing gives a few rows at a time, as of :class:`Relation`.
+
+    Args:
+        own: ``[N]``, which of all images are those of this process.
+        images: how many there are in all, M.
+        views: how many views the candidates are, V.
+        anchor_views: which of the views are anchors.
+        positive_count: so many views, the first ones, are positives, F; the anchors' are all among them, or none is.
+
+    Raises:
+        ValueError: if ``own`` is no vector.
+
+    Example:
+        >>> SameView(own=torch.arange(2), images=3, views=2, anchor_views=range(2), positive_count=2)[:]
+        tensor([[-1,  0,  0,  1, -1, -1],
+                [ 0, -1,  0, -1,  1, -1],
+                [ 1, -1, -1, -1,  0,  0],
+                [-1,  1, -1,  0, -1,  0]], dtype=torch.int8)
+    """
+
+    own: Tensor
+    images: int
+    views: int
+    anchor_views: range
+    positive_count: int
+
+    def __post_init__(self) -> None:
+        if self.own.ndim != 1:
+            raise ValueError(f"own: expected [N], got {list(self.own.shape)}")
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(A, C)``."""
+        return torch.Size((len(self.anchor_views) * len(self.own), self.views * self.images))
+
+    def __getitem__(self, rows: Rows) -> Tensor:
+        row = torch.arange(self.shape[0], device=self.own.device)[rows]
+        view = self.anchor_views.start + row // len(self.own)
+        image = self.own[row % len(self.own)]
+        relation = self.own.new_full((len(row), self.views, self.images), -1, dtype=torch.int8)  # [R, V, M]
+        row = torch.arange(len(row), device=row.device)
+        relation[row, view] = 0
+        relation[row, : self.positive_count, image] = 1
+        relation[row, view, image] = -1
+        return relation.flatten(1)
+
+    def inner_products(self, anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the pairs that matter, without those of other images' other views, which are most.
+
+        Args:
+            anchors: ``[A, D]``.
+            candidates: ``[C, D]``.
+
+        Returns:
+            Scores ``[A, M + P]`` of the anchor's view of all images, and of its P positives; int8 relation like it.
+        """
+        x = anchors.unflatten(0, (len(self.anchor_views), -1))  # [G, N, D]
+        y = candidates.unflatten(0, (self.views, self.images))  # [V, M, D]
+        same_view = x @ y[self.anchor_views.start : self.anchor_views.stop].mT  # [G, N, M]
+        others = [[u for u in range(self.positive_count) if u != v] for v in self.anchor_views]
+        positives = y[:, self.own][torch.tensor(others, device=y.device)]  # [G, P, N, D]
+        same_image = (x[:, None] * positives).sum(3).mT  # [G, N, P]
+        scores = torch.cat([same_view, same_image], dim=2)
+        relation = torch.zeros(scores.shape, dtype=torch.int8, device=scores.device)
+        relation[..., self.images :] = 1
+        relation[:, torch.arange(len(self.own), device=self.own.device), self.own] = -1
+        return scores.flatten(0, 1), relation.flatten(0, 1)
+
+
 @dataclass
 class Contrast:
     """One comparison of anchors with candidates; an objective is a list of them.
@@ -116,7 +190,7 @@ class Contrast:
     Args:
         anchors: ``[A, D]``, the side that receives gradient.
         candidates: ``[C, D]``; may be detached, queued, local vectors, or other processes' vectors.
-        relation: int8 ``[A, C]``, or a :class:`Relation` or :class:`Paired` that gives its rows.
+        relation: int8 ``[A, C]``, or a :class:`Relation`, :class:`Paired` or :class:`SameView` that gives its rows.
         reference: ``[A, D]``, a teacher's anchors, where a loss compares two score matrices.
         weight: factor of this comparison in the sum of all.
 
@@ -131,7 +205,7 @@ class Contrast:
 
     anchors: Tensor
     candidates: Tensor
-    relation: Tensor | Relation | Paired
+    relation: Tensor | Relation | Paired | SameView
     reference: Tensor | None = None
     weight: float = 1.0
 

@@ -35,7 +35,7 @@ from ssl_modules.extractions import Extraction
 from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
 from ssl_modules.memory import keep_freed_memory
-from ssl_modules.objective import chance_level, objective, top1
+from ssl_modules.objective import average_precision, chance_level, objective, top1
 from ssl_modules.optim import param_groups, warmup_cosine
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
 from ssl_modules.similarities import Similarity
@@ -46,17 +46,18 @@ OptimizerFactory = Callable[[Iterable], Optimizer]
 
 _STATE = "ssl_modules"
 _ROWS = 2**20  # ids leave room for this many images per batch and process
-_COMPARABLE = 2  # images
 
 
 class ContrastiveModule(Configurable, pl.LightningModule):
     """Contrastive self-supervised learning as a choice for each of five aspects.
 
     ``module(images)`` is the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
-    encoder's deepest map. Training takes ``images``, ``(images, ...)`` or ``(views, ...)`` from any loader and makes
-    the views itself, on the device; it logs ``train/loss`` beside ``train/chance``, its value if all candidates
-    scored alike. Validation and test log the loss and ``contrast_top1``, the share of anchors whose best candidate is
-    a positive. On a processor a fit keeps freed memory, see :func:`~ssl_modules.memory.keep_freed_memory`.
+    encoder's deepest map, which is a map of patches where the augmentation cuts them. Training takes ``images``,
+    ``(images, ...)`` or ``(views, ...)`` from any loader and makes the views itself, on the device; it logs
+    ``train/loss`` beside ``train/chance``, its value if all candidates scored alike. Validation and test log the loss
+    and ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
+    precision of an anchor's positives among its candidates. On a processor a fit keeps freed memory, see
+    :func:`~ssl_modules.memory.keep_freed_memory`.
 
     Args:
         augmentation: aspect 1, ``(images [N, ch, H, W], generator) -> list of views``, or the name of a policy.
@@ -144,6 +145,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             pretrained=pretrained,
             channels_last=channels_last,
             compile=compile,
+            patches=self.augmentation.patches,
             batch_norm_splits=batch_norm_splits,
         )
         self.extraction = _aspect("extraction", extraction, Extraction)
@@ -270,14 +272,15 @@ class ContrastiveModule(Configurable, pl.LightningModule):
 
     def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
         images = read_batch(batch)
-        if len(images) * world_size() < _COMPARABLE:  # what a loader may leave for last
+        if len(images) * world_size() < self.loss.least_images:  # what a loader may leave for last
             return
         # The same views at every epoch, so that epochs compare.
         contrasts, _ = self.contrasts(images, self._generator(images, stage, 0, batch_idx))
         values = {f"{stage}/loss": objective(contrasts, self.similarity, self.loss, self.anchor_block)}
-        share = top1(contrasts, self.similarity)
-        if not share.isnan():  # as it is without negatives
-            values[f"{stage}/contrast_top1"] = share
+        for name, metric in (("contrast_top1", top1), ("contrast_ap", average_precision)):
+            value = metric(contrasts, self.similarity)
+            if not value.isnan():  # as it is without negatives
+                values[f"{stage}/{name}"] = value
         self.log_dict(values, batch_size=len(images), sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
@@ -435,7 +438,7 @@ def _grid_map(m: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Vectors of patches ``[N rows cols, C, 1, 1]`` as a map ``[N, C, rows, cols]``."""
     if m.flatten(2).shape[2] != 1:
         raise ValueError(
-            f"encoder: gives a map of {list(m.shape[2:])} per patch where one vector is needed; pool it, or cut "
-            "smaller patches"
+            f"encoder: gives a map of {list(m.shape[2:])} per patch where one vector is needed; pool it, or have "
+            "the augmentation cut the patches, which the encoder then pools"
         )
     return m.flatten(1).unflatten(0, grid).movedim(-1, 1)

@@ -16,10 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from ssl_modules.contrast import Contrast
 from ssl_modules.distributed import total, world_size
+from ssl_modules.losses.average_precision import exact_average_precision
 from ssl_modules.losses.base import Loss, full_precision
-from ssl_modules.similarities import Dot, InnerProduct
-
-Similarity = Callable[[Tensor, Tensor], Tensor]
+from ssl_modules.similarities import Dot, InnerProduct, Similarity
 
 # Up to this many scores the matrix is cheaper whole; a block of this many costs little memory, and few blocks do.
 _WHOLE = 2**22
@@ -92,14 +91,36 @@ def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
         Scalar; the mean over all anchors of all contrasts that have a negative; NaN where none has.
     """
     hits = []
+    for scores, relation in _scored(contrasts, similarity):
+        best = scores.masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
+        hits.append((relation.gather(1, best) > 0)[~relation.bool().all(dim=1)])
+    return torch.cat(hits).float().mean()
+
+
+@torch.no_grad()
+def average_precision(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
+    """How early an anchor's positives come among its candidates, in (0, 1]: the exact mean average precision.
+
+    Args:
+        contrasts: as for :func:`objective`.
+        similarity: as for :func:`objective`.
+
+    Returns:
+        Scalar; the mean over all anchors of all contrasts that have a positive and a negative; NaN where none has.
+    """
+    blocks = _scored(contrasts, similarity)
+    return torch.cat([exact_average_precision(s, r)[~r.bool().all(dim=1)] for s, r in blocks]).nanmean()
+
+
+def _scored(contrasts: Iterable[Contrast], similarity: Similarity) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores and relation of one block of anchors after the other, of all contrasts."""
     for c in contrasts:
         with torch.autocast(c.anchors.device.type, enabled=False):
             compare, anchors, candidates, _ = _embedded(c, similarity)
-            for rows in _blocks(c.relation.shape, None, _ROWS_OF_FIXED):
-                relation = c.relation[rows]
-                best = compare(anchors[rows], candidates).masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
-                hits.append((relation.gather(1, best) > 0)[~relation.bool().all(dim=1)])
-    return torch.cat(hits).float().mean()
+        for rows in _blocks(c.relation.shape, None, _ROWS_OF_FIXED):
+            with torch.autocast(c.anchors.device.type, enabled=False):
+                scores = compare(anchors[rows], candidates)
+            yield scores, c.relation[rows]
 
 
 def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block: int | None) -> Tensor:

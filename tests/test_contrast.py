@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ssl_modules import Contrast, Relation
-from ssl_modules.contrast import Paired
+from ssl_modules.contrast import Paired, SameView
 
 
 def slow_relation(anchor_ids, candidate_ids, excluded):
@@ -80,6 +80,44 @@ def test_paired_equals_loops_over_pairs(ignored, ranked):
 def test_paired_refuses_what_does_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         Paired(*arguments)
+
+
+@pytest.mark.parametrize("anchor_views", [range(2), range(2, 5)])
+def test_same_view_equals_loops_over_pairs(anchor_views):
+    own, images, views, positives = [3, 1, 0], 4, 5, 2
+    relation = SameView(torch.tensor(own), images, views, anchor_views, positives)
+
+    def related(view, image, other_view, other_image):
+        if image == other_image:
+            return 1 if other_view < positives and other_view != view else -1
+        return 0 if view == other_view else -1
+
+    expected = [
+        [related(v, own[i], u, j) for u in range(views) for j in range(images)] for v in anchor_views for i in range(3)
+    ]
+    assert relation.shape == (3 * len(anchor_views), 20)
+    assert relation[:].dtype == torch.int8
+    assert relation[:].tolist() == expected
+    assert relation[2:5].tolist() == expected[2:5]
+    assert relation[torch.tensor([4, 0])].tolist() == [expected[4], expected[0]]
+
+
+@pytest.mark.parametrize("anchor_views", [range(2), range(2, 5)])
+def test_inner_products_of_same_view_are_those_of_the_pairs_that_matter(anchor_views):
+    relation = SameView(torch.tensor([3, 1, 0]), 4, 5, anchor_views, 2)
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(-9, 9, (size, 6), generator=g).double() for size in relation.shape)
+    scores, ranks = relation.inner_products(x, y)
+    dense, every = x @ y.T, relation[:]
+    for a in range(len(x)):
+        for rank in (0, 1):
+            assert scores[a][ranks[a] == rank].tolist() == dense[a][every[a] == rank].tolist()
+        assert (ranks[a] < 0).sum() == 1
+
+
+def test_same_view_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"own: expected \[N\], got \[3, 1\]"):
+        SameView(torch.zeros(3, 1), 4, 2, range(2), 2)
 
 
 def test_contrast_refuses_shapes_that_do_not_fit():

@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from ssl_modules import Contrast, Relation
 from ssl_modules.losses import InfoNCE
-from ssl_modules.objective import chance_level, objective, top1
+from ssl_modules.objective import average_precision, chance_level, objective, top1
 from ssl_modules.similarities import Cosine, Dot
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -237,6 +237,19 @@ def test_a_transposed_relation_is_a_relation(block):
     swapped = objective([Contrast(candidates, anchors, relation.T)], Dot(), InfoNCE(), block)
     copied = objective([Contrast(candidates, anchors, relation.T.contiguous())], Dot(), InfoNCE(), block)
     torch.testing.assert_close(swapped, copied, rtol=0, atol=1e-14)
+
+
+def test_average_precision_is_the_mean_over_the_anchors_of_all_contrasts():
+    v = np.load(REFERENCE / "s2r2_smooth_4views.npz")
+    contrast = all_views(torch.tensor(v["z"]).flatten(0, 1), 8)
+    assert average_precision([contrast], Cosine()).item() == pytest.approx(1 - v["exact_loss"], abs=1e-12)
+    z = torch.eye(3)
+    relation = torch.tensor([[1, -1, -1], [0, 1, -1], [0, -1, 0]], dtype=torch.int8)  # the first and the last: no say
+    second = Contrast(z, z, relation)
+    assert average_precision([second], Dot()) == 1
+    mean = (32 * (1 - v["exact_loss"]) + 1) / 33
+    assert average_precision([contrast, second], Cosine()).item() == pytest.approx(mean, abs=1e-6)
+    assert average_precision([Contrast(z, z, relation[:1].expand(3, 3))], Dot()).isnan()
 
 
 def test_anchors_without_negatives_have_no_say_in_the_top_one():

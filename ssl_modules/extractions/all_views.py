@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssl_modules.contrast import Contrast, Relation
+from ssl_modules.contrast import Contrast, Relation, SameView
 from ssl_modules.distributed import gather, rank, world_size
 from ssl_modules.extractions.base import Extraction
 from ssl_modules.extractions.heads import PooledMLP
@@ -21,9 +21,15 @@ class AllViews(Extraction):
         hidden_dim: width of the projector's hidden layers. None = the encoder's own.
         out_dim: width of the embedding.
         layers: number of linear layers.
+        output_norm: whether a batch norm without parameters comes last.
+        same_view_negatives: whether an anchor's negatives are the same view of other images alone (GroCo).
+        positive_count: so many views, the first ones, are positives of the others, 2 or more; for multi-crop, whose
+            small crops are anchors only. None = all. Needs ``same_view_negatives``.
+        stop_gradient: whether candidates have no gradient.
 
     Raises:
-        ValueError: if a number is not positive; for one view, or for one image in all, which leave nothing to compare.
+        ValueError: if an argument is outside its range; for one view, or for one image in all, which leave nothing to
+            compare.
 
     Example:
         >>> extraction = AllViews(out_dim=8)
@@ -34,19 +40,40 @@ class AllViews(Extraction):
         tensor([[-1,  0,  0,  0,  1,  0,  0,  0]], dtype=torch.int8)
     """
 
-    def __init__(self, hidden_dim: int | None = None, out_dim: int = 128, layers: int = 2) -> None:
+    def __init__(
+        self,
+        hidden_dim: int | None = None,
+        out_dim: int = 128,
+        layers: int = 2,
+        *,
+        output_norm: bool = False,
+        same_view_negatives: bool = False,
+        positive_count: int | None = None,
+        stop_gradient: bool = False,
+    ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("layers", layers)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected a positive number, got {value}")
+        if positive_count is not None and not (same_view_negatives and positive_count > 1):
+            raise ValueError(
+                f"positive_count: expected 2 or more with same_view_negatives=True, or None, got {positive_count} with "
+                f"same_view_negatives={same_view_negatives}"
+            )
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.layers = layers
+        self.output_norm = output_norm
+        self.same_view_negatives = same_view_negatives
+        self.positive_count = positive_count
+        self.stop_gradient = stop_gradient
 
     def build(self, out_channels: Sequence[int]) -> None:
         features = out_channels[-1]
         hidden = self.hidden_dim or features
         self.heads = PooledMLP(features, *[hidden] * (self.layers - 1), self.out_dim)
+        if self.output_norm:
+            self.heads = nn.Sequential(self.heads, nn.BatchNorm1d(self.out_dim, affine=False))
 
     def forward(
         self,
@@ -63,6 +90,28 @@ class AllViews(Extraction):
                 f"batch: {images} image has no negatives; use a batch size of at least 2 and drop_last=True"
             )
         anchors = torch.cat(tuple(student))  # [V N, D], view by view
+        candidates = gather(anchors.detach() if self.stop_gradient else anchors)
+        if self.same_view_negatives:
+            return self._of_same_view(anchors, candidates, views)
         ids = ids.repeat(views, 1)  # [V N, levels]
         own = rank() * len(anchors) + torch.arange(len(anchors), device=ids.device)[:, None]
-        return [Contrast(anchors, gather(anchors), Relation(ids, gather(ids), excluded=own))]
+        return [Contrast(anchors, candidates, Relation(ids, gather(ids), excluded=own))]
+
+    def _of_same_view(self, anchors: Tensor, candidates: Tensor, views: int) -> list[Contrast]:
+        positives = self.positive_count or views
+        if positives > views:
+            raise ValueError(f"positive_count: expected at most the {views} views there are, got {positives}")
+        images = len(anchors) // views
+        own = rank() * images + torch.arange(images, device=anchors.device)
+        candidates = candidates.unflatten(0, (-1, views, images)).transpose(0, 1).flatten(0, 2)  # [V W N, D]
+        # Small crops have one positive more, and so a chance level of their own.
+        parts = [range(positives), range(positives, views)] if positives < views else [range(views)]
+        return [
+            Contrast(
+                anchors[part.start * images : part.stop * images],
+                candidates,
+                SameView(own, len(candidates) // views, views, part, positives),
+                weight=len(part) / views,
+            )
+            for part in parts
+        ]

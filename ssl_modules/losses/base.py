@@ -18,7 +18,12 @@ class Loss(Configurable, nn.Module, ABC):
     A loss says what it counts and what a block of rows adds to the mean, given the counts of all rows. So a large
     score matrix never has to exist at once, and processes with unevenly many positives agree on one mean. It holds no
     learned state.
+
+    Attributes:
+        least_images: so many images, over all processes, it needs to compare; fewer are left out in validation.
     """
+
+    least_images: int = 2
 
     @abstractmethod
     def counts(self, relation: Tensor) -> Tensor:
@@ -118,13 +123,19 @@ def negatives_and_positives(scores: Tensor, relation: Tensor, scale: float = 1.0
         >>> negatives_and_positives(scores, relation)
         (tensor([1.6931]), tensor([3.]), tensor([0]))
     """
-    pairs = _pairs(is_positive(relation))
+    pairs = positive_pairs(relation)
     negatives, positives = _NegativesAndPositives.apply(scores, relation, scale, pairs)
     return negatives, positives, pairs[0]
 
 
-def _pairs(positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of each true entry of a matrix."""
+def positive_pairs(relation: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of each positive, ``[P]`` and ``[P]``, row by row.
+
+    Example:
+        >>> positive_pairs(torch.tensor([[1, 0], [2, -1]], dtype=torch.int8))
+        (tensor([0, 1]), tensor([0, 0]))
+    """
+    positive = is_positive(relation)
     rows, columns = positive.shape
     if positive.device.type != "cpu" or columns % 8 or not positive.numel():
         row, column = positive.nonzero(as_tuple=True)

@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from processes import run_in_processes
 
 from ssl_modules.extractions import AllViews
+from ssl_modules.losses import GroCoLoss, InfoNCE
+from ssl_modules.objective import objective
+from ssl_modules.similarities import Cosine
 
 
 def contrast(views, images, dim=4):
@@ -32,6 +38,82 @@ def test_all_views_go_through_the_student_and_none_through_a_teacher():
     assert list(AllViews().teacher_views(3)) == []
 
 
+def of_same_view(views, images, dim=4, dtype=torch.float32, **options):
+    z = torch.randn(views, images, dim, generator=torch.Generator().manual_seed(0), dtype=dtype).requires_grad_()
+    return z, AllViews(same_view_negatives=True, **options)(list(z), None, torch.arange(images)[:, None], None)
+
+
+@pytest.mark.parametrize(("views", "positives"), [(2, None), (4, None), (3, 2), (5, 3)])
+def test_negatives_are_the_same_view_of_other_images(views, positives):
+    images = 4
+    z, contrasts = of_same_view(views, images, positive_count=positives)
+    full = positives or views
+    parts = [range(full), range(full, views)][: 1 if full == views else 2]
+    assert [c.weight for c in contrasts] == pytest.approx([len(part) / views for part in parts])
+    for c, part in zip(contrasts, parts, strict=True):
+        torch.testing.assert_close(c.anchors, z[part].flatten(0, 1), rtol=0, atol=0)
+        torch.testing.assert_close(c.candidates, z.flatten(0, 1), rtol=0, atol=0)
+        relation = c.relation[:].view(len(part), images, views, images)
+        for a, view in enumerate(part):
+            for i in range(images):
+                for u in range(views):
+                    for j in range(images):
+                        is_positive, is_negative = i == j and u != view and u < full, i != j and u == view
+                        assert relation[a, i, u, j] == (1 if is_positive else 0 if is_negative else -1)
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_candidates_may_be_without_gradient(stop):
+    for extraction in (AllViews(stop_gradient=stop), AllViews(same_view_negatives=True, stop_gradient=stop)):
+        z = [torch.randn(4, 3, requires_grad=True) for _ in range(2)]
+        [c] = extraction(z, None, torch.arange(4)[:, None], None)
+        assert c.anchors.requires_grad
+        assert c.candidates.requires_grad != stop
+
+
+@pytest.mark.parametrize(
+    "loss", [GroCoLoss(3), InfoNCE(0.2), InfoNCE(0.2, mode="in", l2=0.1)], ids=lambda x: type(x).__name__
+)
+@pytest.mark.parametrize("options", [{}, {"stop_gradient": True}, {"positive_count": 2}])
+def test_scores_of_the_pairs_that_matter_are_enough(loss, options):
+    results = []
+    z, contrasts = of_same_view(4, 6, dtype=torch.float64, **options)
+    for dense in (False, True):
+        given = [replace(c, relation=c.relation[:]) for c in contrasts] if dense else contrasts
+        value = objective(given, Cosine(), loss)
+        results.append((value.detach(), torch.autograd.grad(value, z, retain_graph=True)[0]))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-14)
+
+
+OPTIONS = [{}, {"stop_gradient": True}, {"positive_count": 2, "stop_gradient": True}]
+
+
+def value_and_gradient(options, rows, block):
+    g = torch.Generator().manual_seed(2)
+    x, weight = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((3, 6, 5), (5, 4)))
+    weight.requires_grad_()
+    z = x[:, rows] @ weight
+    contrasts = AllViews(same_view_negatives=True, **options)(list(z), None, torch.arange(6)[rows, None], None)
+    value = objective(contrasts, Cosine(), GroCoLoss(4), block)
+    value.backward()
+    return value.detach(), weight.grad
+
+
+def of_process(rank):
+    rows = slice(3 * rank, 3 * rank + 3)
+    return [value_and_gradient(options, rows, block) for options in OPTIONS for block in (0, 2)]
+
+
+def test_negatives_come_from_all_processes():
+    results = iter(zip(*run_in_processes(of_process), strict=True))
+    for options in OPTIONS:
+        value, gradient = value_and_gradient(options, slice(None), 0)
+        for _ in (0, 2):
+            first, second = next(results)
+            torch.testing.assert_close((first[0] + second[0]) / 2, value, rtol=0, atol=1e-12)
+            torch.testing.assert_close((first[1] + second[1]) / 2, gradient, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(("layers", "widths"), [(1, [(6, 5)]), (2, [(6, 7), (7, 5)]), (3, [(6, 7), (7, 7), (7, 5)])])
 def test_the_projector_is_an_mlp_on_the_mean_of_the_deepest_map(layers, widths):
     extraction = AllViews(hidden_dim=7, out_dim=5, layers=layers)
@@ -46,6 +128,17 @@ def test_the_projector_is_an_mlp_on_the_mean_of_the_deepest_map(layers, widths):
         if i < layers - 1:
             x = (x / (1 + 1e-5) ** 0.5).relu()  # batch norm as it begins, in eval mode
     torch.testing.assert_close(heads(maps), x)
+
+
+def test_a_batch_norm_without_parameters_may_come_last():
+    extraction = AllViews(out_dim=5, output_norm=True)
+    extraction.build(out_channels=(6,))
+    plain = AllViews(out_dim=5)
+    plain.build(out_channels=(6,))
+    assert len(list(extraction.heads.parameters())) == len(list(plain.heads.parameters()))
+    z = extraction.heads((torch.rand(200, 6, 2, 2),))
+    torch.testing.assert_close(z.mean(0), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(z.var(0, correction=0), torch.ones(5), rtol=1e-2, atol=0)
 
 
 def test_hidden_width_is_the_encoders_by_default():
@@ -65,3 +158,14 @@ def test_one_view_or_one_image_leaves_nothing_to_compare():
         contrast(views=1, images=4)
     with pytest.raises(ValueError, match=r"batch: 1 image has no negatives; .*at least 2 and drop_last=True"):
         contrast(views=2, images=1)
+
+
+@pytest.mark.parametrize("options", [{"positive_count": 2}, {"positive_count": 1, "same_view_negatives": True}])
+def test_positives_are_at_least_two_and_of_the_same_views_negatives(options):
+    with pytest.raises(ValueError, match=r"positive_count: expected 2 or more with same_view_negatives=True, or None"):
+        AllViews(**options)
+
+
+def test_there_are_no_more_positives_than_views():
+    with pytest.raises(ValueError, match="positive_count: expected at most the 2 views there are, got 3"):
+        of_same_view(2, 4, positive_count=3)

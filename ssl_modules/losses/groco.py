@@ -1,0 +1,138 @@
+"""Group ordering constraints: after sorting an anchor's scores, its positives come last.
+
+Shvetsova, Petersen, Kukleva, Schiele, Kuehne: Learning by Sorting: Self-supervised Learning with Group Ordering
+Constraints, ICCV 2023, arXiv 2301.02009.
+"""
+
+from math import isqrt
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from ssl_modules.contrast import Contrast, SameView
+from ssl_modules.losses.base import Loss, is_positive, mean, positive_pairs
+from ssl_modules.losses.sorting import Distribution, Network, odd_even_cauchy, through_diffsort
+from ssl_modules.similarities import Dot, Similarity
+
+_WHOLE = 2**24  # up to this many scores of the same view there is no need for blocks
+
+
+class GroCoLoss(Loss):
+    """Cross-entropy of an anchor's positives coming out above its hardest negatives in a soft sort.
+
+    An anchor's K largest negative scores and its P positive ones go through a differentiable sorting network, negatives
+    first and each group in ascending order. With m_r the share of score r that arrives at the places of its own group:
+
+        mean over anchors of  -1/(K + P) sum_r log m_r
+
+    Order within a group doesn't count. Anchors may have unlike numbers of positives; those without any don't count.
+    Ranks of positives are all alike.
+
+    The odd-even network with the Cauchy distribution, the paper's choice, has a fast form of its own; all others are
+    computed by the package diffsort. See :mod:`ssl_modules.losses.sorting`.
+
+    Args:
+        negatives: K, how many negatives of an anchor enter, the hardest ones.
+        steepness: of the comparators, > 0: how soon a difference of scores counts as an order.
+        network: "odd_even" or "bitonic".
+        distribution: whose distribution function makes a comparator soft: "cauchy", "logistic", "logistic_phi",
+            "gaussian", "reciprocal" or "optimal".
+
+    Raises:
+        ValueError: if an argument is outside its range; when called for an anchor with a positive and fewer than
+            ``negatives`` negatives.
+
+    Example:
+        >>> loss, relation = GroCoLoss(negatives=2), torch.tensor([[0, 0, 0, 1]], dtype=torch.int8)
+        >>> loss(torch.tensor([[0.1, -0.7, 0.0, 0.9]]), relation)
+        tensor(0.2070)
+        >>> loss(torch.tensor([[0.1, -0.7, 0.9, 0.0]]), relation)
+        tensor(0.6872)
+    """
+
+    def __init__(
+        self,
+        negatives: int = 10,
+        steepness: float = 1.0,
+        network: Network = "odd_even",
+        distribution: Distribution = "cauchy",
+    ) -> None:
+        super().__init__()
+        if negatives < 1:
+            raise ValueError(f"negatives: expected a positive number, got {negatives}")
+        if steepness <= 0:
+            raise ValueError(f"steepness: expected a positive number, got {steepness}")
+        for name, value, known in (("network", network, Network), ("distribution", distribution, Distribution)):
+            if value not in get_args(known):
+                raise ValueError(f"{name}: expected one of {', '.join(get_args(known))}, got {value!r}")
+        self.negatives = negatives
+        self.least_images = negatives + 1
+        self.steepness = steepness
+        self.network = network
+        self.distribution = distribution
+
+    def counts(self, relation: Tensor) -> Tensor:
+        """Anchors with a positive: int64 ``[1]``."""
+        has_positive = is_positive(relation).sum(dim=1, dtype=torch.int32) > 0
+        negatives = relation.shape[1] - relation.bool().sum(dim=1, dtype=torch.int32)  # [A]
+        lacking = has_positive & (negatives < self.negatives)
+        if lacking.any():
+            raise ValueError(
+                f"negatives: expected at most the {int(negatives[lacking].min())} that an anchor of this batch has, "
+                f"got {self.negatives}; use a larger batch size, or GroCoLoss(negatives=...)"
+            )
+        return has_positive.sum()[None]
+
+    def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
+        rows = self._rows(scores.detach(), relation)
+        losses = [self._row_losses(scores[anchors[:, None], columns]) for anchors, columns in rows]
+        return mean(torch.cat(losses).sum() if losses else scores[:0].sum(), counts[0])
+
+    def fused(self, contrast: Contrast, similarity: Similarity) -> Tensor | None:
+        """Each anchor's loss ``[A]`` without the scores that are ignored: of other views of other images, which are most."""
+        c, relation = contrast, contrast.relation
+        if not isinstance(relation, SameView) or type(similarity) is not Dot:
+            return None
+        if len(c.anchors) * relation.images > _WHOLE:
+            return None
+        scores, compact = relation.inner_products(c.anchors, c.candidates)
+        self.counts(compact)
+        [(_, columns)] = self._rows(scores.detach(), compact)  # all anchors have equally many positives
+        return self._row_losses(scores.gather(1, columns))
+
+    def _rows(self, scores: Tensor, relation: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Anchors ``[R]`` and their columns ``[R, K + P]`` in the network's order, for each P that there is."""
+        anchor, column = positive_pairs(relation)
+        if not len(anchor):
+            return []
+        positives = anchor.bincount(minlength=len(scores))  # [A], P of each anchor
+        hardest = _largest(scores.masked_fill(relation.bool(), -torch.inf), self.negatives).flip(1)  # [A, K]
+        rows = []
+        for number in positives.unique().tolist():
+            if number:
+                anchors = (positives == number).nonzero()[:, 0]
+                own = column[positives[anchor] == number].view(-1, number)  # [R, P]
+                order = scores[anchors[:, None], own].argsort(dim=1)
+                rows.append((anchors, torch.cat([hardest[anchors], own.gather(1, order)], dim=1)))
+        return rows
+
+    def _row_losses(self, rows: Tensor) -> Tensor:
+        if (self.network, self.distribution) == ("odd_even", "cauchy"):
+            return odd_even_cauchy(rows, self.negatives, self.steepness)
+        return through_diffsort(rows, self.negatives, self.steepness, self.network, self.distribution)
+
+
+def _largest(scores: Tensor, k: int) -> Tensor:
+    """The columns of the k largest of each row ``[A, C]``, in descending order: ``[A, k]``."""
+    rows, columns = scores.shape
+    size = isqrt(columns // k)
+    if scores.device.type != "cpu" or size < 2:
+        return scores.topk(k).indices
+    # They lie in those k of C / size groups of columns that have the largest maxima, or in what is left over.
+    groups = columns // size
+    best = scores[:, : size * groups].unflatten(1, (size, groups)).amax(1).topk(k, sorted=False).indices
+    inside = best[:, None] + torch.arange(0, size * groups, groups)[:, None]  # [A, size, k]
+    left = torch.arange(size * groups, columns).expand(rows, -1)
+    candidates = torch.cat([inside.flatten(1), left], dim=1)
+    return candidates.gather(1, scores.gather(1, candidates).topk(k).indices)

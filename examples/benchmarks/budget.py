@@ -3,7 +3,7 @@
     python examples/benchmarks/budget.py                        # all rows, seeds 0 and 1
     python examples/benchmarks/budget.py --only MoCo "lightly's MoCo" --seeds 0
 
-Rows: raw pixels; the untrained encoder; every config below; lightly's SimCLR and MoCo with the same encoder, images,
+Rows: raw pixels; untrained encoders; every config below; lightly's SimCLR and MoCo with the same encoder, images,
 epochs, batch size, optimiser, schedule, temperature and distribution of views, written as lightly's Lightning examples
 are. Prints a table in Markdown, with the seconds of training, and writes it as budget.json; rows that are there already
 are kept. k-NN: k = 20, T = 0.07; linear: ridge; both learn from all 60,000 labelled training images and are judged on
@@ -45,6 +45,16 @@ CONFIGS = {
     "RINCE, neighbours": "examples/configs/rince_neighbours_fashion.yaml",
     "RINCE, labels of one level": "examples/configs/rince_fashion.yaml",
     "RINCE, labels of two levels": "examples/configs/rince_fashion.yaml",
+    "GroCo": "examples/configs/groco_fashion.yaml",
+    "S2R2, 4 views": "examples/configs/s2r2_fashion.yaml",
+    "YADIM": "examples/configs/yadim_fashion.yaml",
+    "AMDIM, its encoder": "examples/configs/amdim_fashion.yaml",
+    "CPC, its encoder": "examples/configs/cpc_fashion.yaml",
+}
+UNTRAINED = {
+    "untrained encoder": "SimCLR",
+    "untrained encoder of AMDIM": "AMDIM, its encoder",
+    "untrained encoder of CPC": "CPC, its encoder",
 }
 # The first rank alone: the same class.
 ONE_LEVEL = [
@@ -185,7 +195,7 @@ class LightlyViews(Dataset):
 
 
 LIGHTLY = {"lightly's SimCLR": ("SimCLR", LightlySimCLR), "lightly's MoCo": ("MoCo", LightlyMoCo)}
-ROWS = ["raw pixels", "untrained encoder", *CONFIGS, *LIGHTLY]
+ROWS = ["raw pixels", *UNTRAINED, *CONFIGS, *LIGHTLY]
 
 
 def measure(name: str, seed: int, workers: int) -> dict[str, float]:
@@ -196,14 +206,14 @@ def measure(name: str, seed: int, workers: int) -> dict[str, float]:
     if name == "raw pixels":
         return {**judge(RawPixels(), data), "seconds": 0.0}
     config, peer = LIGHTLY.get(name, (name, None))
-    ours, train, trainer = from_config("SimCLR" if name == "untrained encoder" else config, seed)
+    ours, train, trainer = from_config(UNTRAINED.get(name, config), seed)
     module: pl.LightningModule = ours
     seconds = 0.0
     if peer is not None:
         module, views = peer(ours), LightlyViews(train.train_set.images, ours)
         loader = DataLoader(views, batch_size=train.batch_size, shuffle=True, drop_last=True, num_workers=workers)
         seconds = fit(module, loader, trainer.max_epochs)
-    elif name != "untrained encoder":
+    elif name not in UNTRAINED:
         seconds = fit(module, train, trainer.max_epochs)
     return {**judge(module, data), "seconds": seconds}
 

@@ -6,7 +6,7 @@ INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --python $(RUN) --con
 .PHONY: demo test test-bolts lint types check bench budget notebooks clean
 
 demo: .venv/installed
-	$(RUN) examples/demo.py
+	$(RUN) examples/demo.py $(if $(DATA),"$(DATA)")
 
 test: .venv/installed
 	$(RUN) -m pytest
@@ -34,6 +34,8 @@ bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/objective.py
 	$(RUN) examples/benchmarks/queued.py
 	$(RUN) examples/benchmarks/step.py
+	$(RUN) examples/benchmarks/ranking.py
+	$(RUN) examples/benchmarks/loading.py
 	$(RUN) examples/benchmarks/probes.py
 
 # What is learned, at one budget for all.

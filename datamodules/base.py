@@ -2,13 +2,17 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.core.mixins import hparams_mixin
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from ssl_modules.configurable import Configurable, storable
+from ssl_modules.datamodules.files import BatchedFiles, ImageFiles
 from ssl_modules.datamodules.images import BatchedImages, TensorImages, pixel_statistics, to_uint8
 from ssl_modules.datamodules.loader import ResumableDataLoader
 from ssl_modules.datamodules.sampler import EpochSampler
@@ -17,12 +21,14 @@ from ssl_modules.seeds import derive_generator
 TargetType = Literal["none", "single", "hierarchical", "multilabel"]
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(Configurable, LightningDataModule):
     """Images of one size with their targets, from two data sets or, in a subclass, from a named one.
 
     Batches are ``(images, targets)``, or ``(images, targets, index)`` with ``return_index``: images uint8
     [N, C, H, W], un-augmented; index the row in the part the loader reads. The attributes below are known from
-    construction on, before any image but the first is read.
+    construction on, before any image but the first is read. Training images may be larger than ``dims`` says, where a
+    crop is to be taken of them, or be lists of finished views (see :class:`ImageFiles`); all others are brought to this
+    size.
 
     The parts are the official ones. With ``val_size=0`` there is no validation part: :meth:`val_dataloader` gives no
     loader, so no validation loop runs, and the test part is never taken for one.
@@ -31,15 +37,17 @@ class ImageDataModule(LightningDataModule):
     Under several processes each reads its own share; parts that don't divide evenly are filled up from their head for
     evaluation, so that row ``i`` of the part is item ``i // processes`` of process ``i % processes``.
 
-    A subclass calls this constructor with what it knows and overrides :meth:`load`, and ``prepare_data`` to download.
+    A subclass calls this constructor with what it knows and overrides :meth:`load`, and ``prepare_data`` to download;
+    :meth:`pretraining_part` as well, where it trains on other images than probes do.
 
     Args:
-        train: training part: :class:`TensorImages`, or any map-style data set of ``(image, target)`` with PIL or tensor
-            images of one size (see :class:`BatchedImages`); None where a subclass overrides :meth:`load`.
+        train: training part: :class:`TensorImages`, :class:`ImageFiles`, or any map-style data set of
+            ``(image, target)`` with PIL or tensor images of one size (see :class:`BatchedImages`); None where a
+            subclass overrides :meth:`load`.
         test: test part, in the same form; None if there is none.
         name: of the data set, for logs.
         num_classes: number of classes, at the finest level; 0 without targets.
-        dims: (C, H, W) of every image; None for those of the first training image.
+        dims: (C, H, W) of an image to evaluate; None for those of the first training image.
         mean: of each channel, for pixels in [0, 1]; None to measure it, which takes a training part in memory.
         std: likewise.
         class_names: of the classes, at the finest level; None for "0", "1", ...
@@ -56,7 +64,9 @@ class ImageDataModule(LightningDataModule):
         ValueError: if an argument, or a part's images or targets, do not agree with the rest.
 
     Attributes:
-        train_set: training part without the validation part, after ``setup``.
+        train_set: images to train on, without the validation part, after ``setup``.
+        labelled_set: labelled training images for probes, without the validation part; the same unless
+            :meth:`pretraining_part` says otherwise.
         val_set: validation part, or None.
         test_set: test part, or None.
 
@@ -128,10 +138,22 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.return_index = return_index
         self.train_set: Dataset | None = None
+        self.labelled_set: Dataset | None = None
         self.val_set: Dataset | None = None
         self.test_set: Dataset | None = None
         if not val_size:  # Lightning wonders at an empty list of validation loaders, which is meant
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
+
+    def _save_arguments(self) -> None:
+        """Keeps a subclass's arguments as plain data in checkpoints; under the CLI, Lightning has them as the YAML has.
+
+        They are not logged: ``image_size`` would collide with the module's.
+        """
+        if hparams_mixin._given_hyperparameters.get() is None:
+            plain = {name: str(value) if isinstance(value, Path) else value for name, value in self.arguments.items()}
+            self.save_hyperparameters(storable(plain), logger=False)
+        else:
+            self.save_hyperparameters(logger=False)
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -168,6 +190,17 @@ class ImageDataModule(LightningDataModule):
             raise ValueError("train: expected a data set, but got None; pass train=, or override load()")
         return train, test
 
+    def pretraining_part(self, labelled: Dataset) -> Dataset:
+        """The images to train on; called once, by ``setup``.
+
+        Args:
+            labelled: training part without the validation part.
+
+        Returns:
+            The same, unless a subclass has other images, which need no targets.
+        """
+        return labelled
+
     def setup(self, stage: str | None = None) -> None:
         """Loads the parts, once, and sets the validation part aside.
 
@@ -181,9 +214,10 @@ class ImageDataModule(LightningDataModule):
         if self.train_set is not None:
             return
         train, self.test_set = self.load()
+        in_memory = train.dims if isinstance(train, TensorImages) and self._fit_into(train.dims) else self.dims
         for part, dataset in (("train", train), ("test", self.test_set)):
-            if isinstance(dataset, TensorImages):
-                self._check(part, dataset)
+            if isinstance(dataset, TensorImages | ImageFiles):
+                self._check(part, dataset, in_memory if isinstance(dataset, TensorImages) else self.dims)
         size = len(train)  # type: ignore[arg-type]
         if self.val_size >= size:
             raise ValueError(f"val_size: expected fewer than the {size} training images, but got {self.val_size}")
@@ -191,9 +225,19 @@ class ImageDataModule(LightningDataModule):
             order = torch.randperm(size, generator=derive_generator(self.seed, "val"))
             val_rows, train_rows = order[: self.val_size].sort().values, order[self.val_size :].sort().values
             self.val_set, train = _rows(train, val_rows), _rows(train, train_rows)
-        self.train_set = train
+        self.labelled_set, self.train_set = train, self.pretraining_part(train)
         if isinstance(train, TensorImages):  # Lightning asks for workers, which images in memory don't need
             warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Warns of files that could not be read and were not yet told of.
+
+        Args:
+            stage: as Lightning gives it.
+        """
+        for dataset in (self.train_set, self.labelled_set, self.val_set, self.test_set):
+            if isinstance(dataset, ImageFiles):
+                dataset.report()
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Training part in the order of (seed, epoch), without the last incomplete batch.
@@ -222,12 +266,12 @@ class ImageDataModule(LightningDataModule):
         return self._loader("test", self.test_set, shared=False)
 
     def probe_train_dataloader(self) -> ResumableDataLoader:
-        """Labelled images to fit a probe on: the whole training part in its own order.
+        """Labelled images to fit a probe on: the whole labelled training part in its own order.
 
         Raises:
             ValueError: if there are no labels.
         """
-        return self._labelled(self._loader("train", self.train_set))
+        return self._labelled(self._loader("train", self.labelled_set))
 
     def probe_test_dataloader(self) -> ResumableDataLoader:
         """Labelled images to judge a probe on: the validation part where one is set aside, else the test part.
@@ -246,16 +290,22 @@ class ImageDataModule(LightningDataModule):
             )
         if dataset is None:
             raise ValueError(f"{self.name} has no {part} part; pass {part}= to the data module")
-        in_memory = isinstance(dataset, TensorImages)
-        batched = BatchedImages(dataset, self.dims, self._target_shape, self.return_index)
+        num_workers = 0 if isinstance(dataset, TensorImages) else self.num_workers
+        if isinstance(dataset, ImageFiles):
+            batched: Any = BatchedFiles(dataset, training=shuffle, seed=self.seed, return_index=self.return_index)
+        else:
+            dims = dataset.dims if shuffle and isinstance(dataset, TensorImages) else self.dims
+            batched = BatchedImages(dataset, dims, self._target_shape, self.return_index)
         return ResumableDataLoader(
             batched,
             batch_size=self.batch_size,
             sampler=EpochSampler(batched, shuffle=shuffle, drop_last=shuffle, seed=self.seed) if shared else None,
             drop_last=shuffle,
-            num_workers=0 if in_memory else self.num_workers,
+            num_workers=num_workers,
+            # Others than ours may draw from a worker's random state, which is seeded anew as it starts.
+            persistent_workers=shuffle and num_workers > 0 and isinstance(dataset, ImageFiles),
             collate_fn=_finished,
-            pin_memory=torch.cuda.is_available() and not in_memory,
+            pin_memory=torch.cuda.is_available() and not isinstance(dataset, TensorImages),
             generator=torch.Generator(),  # a loader without one draws from the global random state
         )
 
@@ -274,11 +324,14 @@ class ImageDataModule(LightningDataModule):
         }
         return shapes[self.target_type]
 
-    def _check(self, part: str, dataset: TensorImages) -> None:
-        if tuple(dataset.images.shape[1:]) != self.dims:
-            raise ValueError(
-                f"{part}: expected images of dims {list(self.dims)}, but got {list(dataset.images.shape[1:])}"
-            )
+    def _fit_into(self, dims: tuple[int, int, int]) -> bool:
+        """Whether images of ``dims`` can be resized to our own."""
+        (channels, height, width), (own_channels, own_height, own_width) = dims, self.dims
+        return channels == own_channels and height == width >= own_height == own_width
+
+    def _check(self, part: str, dataset: TensorImages | ImageFiles, dims: tuple[int, int, int]) -> None:
+        if dataset.dims != dims:
+            raise ValueError(f"{part}: expected images of dims {list(dims)}, but got {list(dataset.dims)}")
         if self._target_shape is None:
             return
         if tuple(dataset.targets.shape[1:]) != self._target_shape:
@@ -305,7 +358,9 @@ def _finished(batch: Any) -> Any:
 
 
 def _rows(dataset: Dataset, rows: Tensor) -> Dataset:
-    return dataset.select(rows) if isinstance(dataset, TensorImages) else Subset(dataset, rows.tolist())
+    if isinstance(dataset, TensorImages | ImageFiles):
+        return dataset.select(rows)
+    return Subset(dataset, rows.tolist())
 
 
 def _first_dims(train: Dataset | None) -> tuple[int, int, int]:

@@ -64,7 +64,7 @@ class DigitsDataModule(ImageDataModule):
             seed=seed,
             return_index=return_index,
         )
-        self.save_hyperparameters(logger=False)  # logged, image_size would collide with the module's
+        self._save_arguments()
 
     def load(self) -> tuple[TensorImages, TensorImages]:
         """The training and test part, in memory."""

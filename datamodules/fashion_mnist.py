@@ -77,7 +77,6 @@ class FashionMNISTDataModule(ImageDataModule):
         seed: int = 0,
         return_index: bool = False,
     ) -> None:
-        root = str(root)  # a checkpoint holds no Path
         if subset is not None and not 1 <= subset <= TRAIN_SIZE:
             raise ValueError(f"subset: expected 1 to {TRAIN_SIZE} training images, or None for all, but got {subset}")
         super().__init__(
@@ -94,11 +93,11 @@ class FashionMNISTDataModule(ImageDataModule):
             seed=seed,
             return_index=return_index,
         )
-        self.root = root
+        self.root = str(root)
         self.coarse = coarse
         self.subset = subset
         self.download = download
-        self.save_hyperparameters(logger=False)  # logged, image_size would collide with the module's
+        self._save_arguments()
 
     def prepare_data(self) -> None:
         """Downloads the files by torchvision, if ``download`` and they are nowhere; nothing else."""

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from ssl_modules.datamodules.decoding import square
+
 Batch = tuple[Tensor, ...]
 
 
@@ -52,6 +54,12 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
         self.images = images
         self.targets = targets.long()
 
+    @property
+    def dims(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -71,8 +79,8 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
 class BatchedImages(Dataset[Batch]):
     """What a data module's loaders read: ``(image, target)``, or with the row as ``(image, target, index)``.
 
-    Rows of :class:`TensorImages` are taken a batch at a time; items of any other data set are converted, checked and
-    collated one by one.
+    Rows of :class:`TensorImages` are taken a batch at a time, and resized where ``dims`` asks for less; items of any
+    other data set are converted, checked and collated one by one.
 
     Args:
         dataset: map-style; items are an image alone or a tuple that begins with image and target. An image is a PIL
@@ -113,6 +121,8 @@ class BatchedImages(Dataset[Batch]):
             TypeError: if the image or its target is of a type that can't be taken exactly.
             ValueError: if the image or its target is of another shape than the rest.
         """
+        if isinstance(self.dataset, TensorImages):
+            return tuple(values[0] for values in self.__getitems__([index]))
         item = self.dataset[index]
         image, target = (item[0], item[1:2]) if isinstance(item, tuple | list) else (item, ())
         image = to_uint8(image)
@@ -128,8 +138,10 @@ class BatchedImages(Dataset[Batch]):
         """A finished batch: images [B, C, H, W], their targets, and their rows [B] if asked for."""
         if not isinstance(self.dataset, TensorImages):
             return tuple(default_collate([self[index] for index in indices]))
-        batch = self.dataset[indices]
-        return (*batch, torch.tensor(indices)) if self.return_index else batch
+        images, targets = self.dataset[indices]
+        if self.dataset.dims != self.dims:
+            images = square(images, self.dims[1])
+        return (images, targets, torch.tensor(indices)) if self.return_index else (images, targets)
 
     def _target(self, index: int, target: Sequence[Any]) -> Tensor:
         if self.target_shape is None:

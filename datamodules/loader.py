@@ -1,10 +1,14 @@
 """A DataLoader that a checkpoint can stop in the middle of an epoch."""
 
+import signal
+import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+from ssl_modules.datamodules.files import BatchedFiles
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.seeds import derive_seed
 
@@ -17,7 +21,11 @@ class ResumableDataLoader(DataLoader):
     The same batches follow where data set, batch size, seed and number of processes are unchanged.
 
     The workers' random state follows from (seed, epoch, rank) if the loader is given a ``generator``: it is seeded
-    anew each epoch. Workers that persist keep their state, so ``persistent_workers`` gives that up.
+    anew each epoch. Workers that persist keep their state, so ``persistent_workers`` gives that up; the views of
+    :class:`BatchedFiles` don't depend on it.
+
+    A worker that dies - killed, or out of memory - ends no epoch: the workers are started anew, with a warning, and the
+    batch that was due comes next. Only if that batch fails again does the loader raise.
 
     Args: those of :class:`~torch.utils.data.DataLoader`.
 
@@ -47,15 +55,51 @@ class ResumableDataLoader(DataLoader):
             epoch = self.sampler.epoch
             if self._restored and epoch == self._epoch:
                 done = self._batches
-                self.sampler.skip = done * (self.batch_size or 1)
             if self.generator is not None:
                 self.generator.manual_seed(derive_seed(self.sampler.seed, "workers", epoch, self.sampler.rank))
+            if isinstance(self.dataset, BatchedFiles):
+                self.dataset.set_epoch(epoch)
             self._epoch = epoch
         self._batches, self._restored = done, False
-        for batch in super().__iter__():
-            done += 1
-            self._batches = done
-            yield batch
+        failed_at = -1
+        while True:
+            try:
+                for batch in self._from(done):
+                    done += 1
+                    self._batches = done
+                    if done == len(self) and isinstance(self.dataset, BatchedFiles):
+                        self.dataset.files.report()
+                    yield batch
+                return
+            except (RuntimeError, EOFError, ConnectionError) as error:
+                if not self._lost_a_worker(error) or done == failed_at or not isinstance(self.sampler, EpochSampler):
+                    raise
+                failed_at = done
+                self._iterator = None  # of workers that persist
+                warnings.warn(
+                    f"a DataLoader worker died ({error}); starting the workers anew at batch {done} of the epoch",
+                    stacklevel=2,
+                )
+
+    def _from(self, done: int) -> Iterator[Any]:
+        """The batches of this epoch but the first ``done``."""
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.skip = done * (self.batch_size or 1)
+        if self.num_workers == 0 or threading.current_thread() is not threading.main_thread():
+            return super().__iter__()
+        # With a process's first workers torch installs a handler that raises wherever the process is when one dies,
+        # in the middle of a training step. Without it the iterator finds out by itself, within seconds.
+        before = signal.getsignal(signal.SIGCHLD)
+        iterator = super().__iter__()
+        is_torchs = getattr(before, "__module__", None) == "torch.utils.data._utils.signal_handling"
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_torchs or before is None else before)
+        return iterator
+
+    def _lost_a_worker(self, error: Exception) -> bool:
+        """By torch's word for it, or because a batch could no longer be fetched from where a worker had left it."""
+        if isinstance(error, RuntimeError):
+            return str(error).startswith("DataLoader worker (pid")
+        return self.num_workers > 0 and "in DataLoader worker process" not in str(error)  # raised by the data set
 
     def state_dict(self) -> dict[str, int]:
         """The epoch last begun, and the number of its batches that were delivered."""

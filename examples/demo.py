@@ -1,12 +1,17 @@
-"""SimCLR learns handwritten digits without their labels: k-NN and linear accuracy before and after, and a picture.
+"""SimCLR learns images without their labels: k-NN and linear accuracy before and after, and a picture.
 
     make demo
+    make demo DATA=path/to/folder
 
-Trains on the 1,437 training images of scikit-learn's digits, judges on the 360 test images, and writes demo.png:
-what the augmentation makes of a few images, the test images' representations before and after (t-SNE), and the k-NN
-accuracy after each epoch.
+Trains on the 1,437 training images of scikit-learn's digits and judges on the 360 test images, or trains on a folder of
+your own images, brought to 64 px, of which a fifth is set aside to judge on. Its folders, if there are any, are taken
+for classes; without, there is no accuracy.
+
+Writes demo.png: what the augmentation makes of a few images, the judged images' representations before and after
+(t-SNE), and the k-NN accuracy after each epoch, or the loss where there are no classes.
 """
 
+import argparse
 import logging
 import os
 import time
@@ -25,35 +30,67 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from ssl_modules import SimCLR
-from ssl_modules.augmentations import ColorJitter, RandomResizedCrop, Views
+from ssl_modules.augmentations import Augmentation, ColorJitter, RandomResizedCrop, SimCLRViews, Views
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
-from ssl_modules.datamodules import DigitsDataModule
+from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, ImageFolderDataModule, TensorImages
+from ssl_modules.datamodules.files import find_images
 from ssl_modules.losses import InfoNCE
 
 EPOCHS = 30
 PICTURE = Path("demo.png")
+SIDE = 64  # pixels that the images of a folder are brought to
+BUDGET = 45_000  # images of a folder, over all epochs: minutes on a laptop
+SHOWN = 2_000  # points in the picture
 
 
-class KNNCurve(Callback):
-    """Keeps the k-NN accuracy of every epoch."""
+class Curve(Callback):
+    """Keeps a metric of every epoch."""
 
-    def __init__(self, before: float) -> None:
-        self.values = [before]
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.first = 1  # epoch of the first value
+        self.values: list[float] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.values.append(trainer.callback_metrics["probe/knn_top1"].item())
+        self.values.append(trainer.callback_metrics[self.metric].item())
+
+
+def digits() -> tuple[ImageDataModule, Augmentation]:
+    """scikit-learn's digits. No flip, which would make another digit of some."""
+    views = Views([RandomResizedCrop(8, scale=(0.7, 1.0)), ColorJitter(brightness=0.4, contrast=0.4)])
+    return DigitsDataModule(batch_size=128), views
+
+
+def folder(root: Path) -> tuple[ImageDataModule, Augmentation]:
+    """A folder of one's own, in memory, a fifth of it for validation."""
+    count = len(find_images(root))
+    classes = any(place.is_dir() for place in root.iterdir())
+    print(f"{count} images in {root}, {'its folders are the classes' if classes else 'without classes'}")
+    data = ImageFolderDataModule(
+        root,
+        batch_size=max(2, min(128, count // 4)),
+        class_folders=classes,
+        image_size=SIDE,
+        in_memory=True,
+        val_size=count // 5,
+    )
+    return data, SimCLRViews(SIDE, strength=0.5, blur=False)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="of your own images; scikit-learn's digits without it")
+    args = parser.parse_args()
     quieten()
     pl.seed_everything(0, verbose=False)
-    data = DigitsDataModule(batch_size=128)
+    data, views = digits() if args.folder is None else folder(args.folder)
     data.prepare_data()
     data.setup()
     module = SimCLR(
-        # No flip, which would make another digit of some.
-        augmentation=Views([RandomResizedCrop(8, scale=(0.7, 1.0)), ColorJitter(brightness=0.4, contrast=0.4)]),
+        augmentation=views,
         encoder="resnet10t",
+        small_stem=args.folder is None,
         loss=InfoNCE(temperature=0.2),
         image_size=data.image_size,
         in_channels=data.in_channels,
@@ -61,25 +98,37 @@ def main() -> None:
         std=data.std,
         optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4),
     )
-    knn, linear = OnlineKNNProbe(datamodule=data), OnlineLinearProbe(datamodule=data)
+    size = len(data.train_set)
+    epochs = EPOCHS if args.folder is None else max(2, min(EPOCHS, BUDGET // size))
+    k = min(20, size)
+    probes = [OnlineKNNProbe(datamodule=data, k=k), OnlineLinearProbe(datamodule=data)] if data.num_classes else []
+    curve = Curve("probe/knn_top1" if probes else "train/loss_epoch")
 
-    before = knn.evaluate(module) | linear.evaluate(module)
-    points_before = project(module, data)
-    curve = KNNCurve(before["probe/knn_top1"])
-    trainer = pl.Trainer(max_epochs=EPOCHS, callbacks=[knn, linear, curve], logger=False, enable_checkpointing=False)
+    before = evaluate(probes, module)
+    points_before = project(module, judged(data).images)
+    trainer = pl.Trainer(max_epochs=epochs, callbacks=[*probes, curve], logger=False, enable_checkpointing=False)
     start = time.perf_counter()
     trainer.fit(module, data)
     seconds = time.perf_counter() - start
-    after = knn.evaluate(module) | linear.evaluate(module)
+    after = evaluate(probes, module)
 
-    print(f"\n{'':24}{'before':>8}{'after':>8}")
-    for name, metric in (("k-NN, k = 20", "probe/knn_top1"), ("linear (ridge)", "probe/linear_top1")):
-        print(f"{name:24}{before[metric]:8.1%}{after[metric]:8.1%}")
-    draw(data, module, points_before, project(module, data), curve.values)
-    print(
-        f"\n{EPOCHS} epochs of {len(data.train_set)} digits without labels: {seconds:.0f} s on {os.cpu_count()} cores"
-    )
+    if probes:
+        print(f"\n{'':24}{'before':>8}{'after':>8}")
+        for name, metric in ((f"k-NN, k = {k}", "probe/knn_top1"), ("linear (ridge)", "probe/linear_top1")):
+            print(f"{name:24}{before[metric]:8.1%}{after[metric]:8.1%}")
+        curve.first, curve.values = 0, [before[curve.metric], *curve.values]
+    draw(data, module, points_before, project(module, judged(data).images), curve)
+    print(f"\n{epochs} epochs of {size} images without labels: {seconds:.0f} s on {os.cpu_count()} cores")
     print(f"picture: {PICTURE.resolve()}")
+
+
+def judged(data: ImageDataModule) -> TensorImages:
+    """The images to judge on: those set aside, or the test images."""
+    return data.val_set if data.val_size else data.test_set
+
+
+def evaluate(probes: list[OnlineProbe], module: SimCLR) -> dict[str, float]:
+    return {metric: value for probe in probes for metric, value in probe.evaluate(module).items()}
 
 
 def quieten() -> None:
@@ -94,37 +143,43 @@ def features(module: SimCLR, images: Tensor) -> Tensor:
     return torch.cat([module(batch) for batch in images.split(256)])
 
 
-def project(module: SimCLR, data: DigitsDataModule) -> Tensor:
-    """The test images' representations in two dimensions."""
-    z = torch.nn.functional.normalize(features(module, data.test_set.images), dim=1)
-    return torch.from_numpy(TSNE(init="pca", random_state=0, perplexity=30).fit_transform(z.numpy()))
+def project(module: SimCLR, images: Tensor) -> Tensor:
+    """The representations of at most ``SHOWN`` images in two dimensions."""
+    z = torch.nn.functional.normalize(features(module, images[:SHOWN]), dim=1)
+    tsne = TSNE(init="pca", random_state=0, perplexity=min(30, (len(z) - 1) // 3))
+    return torch.from_numpy(tsne.fit_transform(z.numpy()))
 
 
-def draw(data: DigitsDataModule, module: SimCLR, before: Tensor, after: Tensor, knn: list[float]) -> None:
+def draw(data: ImageDataModule, module: SimCLR, before: Tensor, after: Tensor, curve: Curve) -> None:
     figure = plt.figure(figsize=(13, 7.5), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.6])
 
     images = data.train_set.images[:14]
     rows = [("image", images / 255)]
     rows += [(f"view {v}", view) for v, view in enumerate(module.augmentation(images, torch.Generator()), start=1)]
-    axes = top.subplots(len(rows), len(images), gridspec_kw={"wspace": 0.05, "hspace": 0.05})
-    top.suptitle("What the augmentation makes of the digits: the two views of an image are a positive pair")
+    axes = top.subplots(len(rows), len(images), gridspec_kw={"wspace": 0.05, "hspace": 0.05}, squeeze=False)
+    top.suptitle("What the augmentation makes of the images: the two views of an image are a positive pair")
     for row, (label, batch) in zip(axes, rows, strict=True):
         row[0].set_ylabel(label, rotation=0, ha="right", va="center")
         for axis, image in zip(row, batch, strict=True):
-            axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+            axis.imshow(image.permute(1, 2, 0), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
 
     left, middle, right = bottom.subplots(1, 3)
-    labels = data.test_set.targets
-    for axis, points, title in ((left, before, "before training"), (middle, after, f"after {EPOCHS} epochs")):
-        for digit in range(10):
-            axis.scatter(*points[labels == digit].T, s=9, color=f"C{digit}", label=str(digit))
-        axis.set(xticks=[], yticks=[], title=f"test digits, {title} (t-SNE)")
-    middle.legend(title="digit", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2, frameon=False)
-    right.plot(range(len(knn)), knn, color="C0")
-    right.set(xlabel="epoch", ylabel="k-NN accuracy on the test digits", title="learned without labels")
-    right.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=1))
+    labels = judged(data).targets[:SHOWN]
+    for axis, points, title in ((left, before, "before training"), (middle, after, "after training")):
+        for label in labels.unique().tolist():  # -1 without classes
+            name = data.class_names[label] if label >= 0 else None
+            axis.scatter(*points[labels == label].T, s=9, color=plt.cm.tab10(label % 10), label=name)
+        axis.set(xticks=[], yticks=[], title=f"judged images, {title} (t-SNE)")
+    if 0 < data.num_classes <= 10:
+        middle.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2, frameon=False)
+    right.plot(range(curve.first, curve.first + len(curve.values)), curve.values, color="C0")
+    if data.num_classes:
+        right.set(xlabel="epoch", ylabel="k-NN accuracy on the judged images", title="learned without labels")
+        right.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=1))
+    else:
+        right.set(xlabel="epoch", ylabel="loss", title="learned without labels")
     right.grid(alpha=0.3)
     figure.savefig(PICTURE, dpi=120)
 

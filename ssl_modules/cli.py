@@ -26,7 +26,8 @@ class ContrastiveCLI(LightningCLI):
     Image size, channels, mean and std of the model come from the data. Both online probes, the learning rate, the last
     checkpoint and the one of the best k-NN accuracy are there by default, each configurable under its own key:
     ``knn_probe``, ``linear_probe``, ``lr_monitor``, ``best_checkpoint``, ``last_checkpoint``. The probes read the
-    finest level of hierarchical targets unless told otherwise, and stay away where there are no targets.
+    finest level of hierarchical targets unless told otherwise, and stay away where there are no targets or several
+    labels an image.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -52,12 +53,12 @@ class ContrastiveCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, FileNotFoundError) as error:
             self.parser.error(str(error))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
         """Without the callbacks that the Trainer's flags or the data leave nothing to do."""
-        labelled = self.datamodule.target_type != "none"
+        labelled = self.datamodule.target_type in ("single", "hierarchical")  # what the probes can judge
         wanted = []
         for callback in callbacks:
             if isinstance(callback, OnlineProbe):

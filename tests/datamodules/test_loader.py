@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from torch import distributed
@@ -79,6 +81,45 @@ def test_worker_seeds_follow_from_seed_epoch_and_rank():
     assert worker_seeds(0) == worker_seeds(0)
     distinct = [worker_seeds(0), worker_seeds(1), worker_seeds(0, rank=1), worker_seeds(0, seed=1)]
     assert len(set.union(*distinct)) == 4
+
+
+class Deadly(torch.utils.data.Dataset):
+    """Ends the worker that reads row 5; a row may fail in a way that looks alike."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if index == 5 and self.error:
+            raise self.error
+        if index == 5:
+            os._exit(1)
+        return index
+
+
+def deadly(workers=1, error=None):
+    sampler = EpochSampler(range(10), shuffle=False)
+    return ResumableDataLoader(Deadly(error), 2, sampler=sampler, num_workers=workers, generator=torch.Generator())
+
+
+def test_a_batch_that_kills_its_worker_again_is_an_error():
+    source = deadly()
+    with (
+        pytest.warns(UserWarning, match="a DataLoader worker died .* starting the workers anew at batch"),
+        pytest.raises((RuntimeError, ConnectionError, EOFError)),
+    ):
+        list(source)
+    assert source.state_dict()["batches"] <= 2  # what a worker had ready is lost with it
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("error", [EOFError("mine"), ConnectionError("mine"), RuntimeError("mine")])
+def test_errors_of_the_data_set_are_no_deaths(workers, error):
+    with pytest.raises(type(error), match="mine"):
+        list(deadly(workers, error))
 
 
 @pytest.fixture

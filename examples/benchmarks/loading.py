@@ -1,0 +1,160 @@
+"""Images per second from disk to augmented views, and what batches of a set in memory cost.
+
+    python examples/benchmarks/loading.py [--images 5000] [--workers 2] [--rounds 3]
+
+Photographs: as many JPEGs of 500 x 375 pixels and thereabouts as asked for, cut out of scikit-learn's two sample
+pictures and written to a temporary folder. A round goes once through all of them with each loader, 128 at a time, up to
+two views of 224 pixels of each image: random resized crop, flip, colour jitter of half strength, grayscale.
+
+- torchvision: its ImageFolder and DataLoader with torchvision's usual transform on one PIL image at a time;
+- ours, fast: decoding workers, and the batched augmentation in this process, as a training step does it;
+- ours, views in the workers: the same policy on each image at its full size, as torchvision's.
+
+All workers persist. All but the first get batches ready while this process takes its time; on few cores both compete.
+
+In memory: an epoch of batches of 50,000 images of 3 x 32 x 32, as CIFAR-10's, beside the epoch of SimCLR's step with a
+ResNet-18 alone, forward and backward on two views, extrapolated from a few batches.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timing import interleaved, machine, print_table, threads
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from ssl_modules.augmentations import SimCLRViews
+from ssl_modules.datamodules import ImageDataModule, ImageFolderDataModule, TensorImages
+from ssl_modules.encoders import shrink_stem
+from ssl_modules.memory import keep_freed_memory
+
+BATCH = 128
+SHAPES = ((500, 375), (375, 500), (500, 333))
+
+
+def write_photographs(folder: Path, count: int) -> float:
+    """Writes JPEGs into two class folders; returns their mean size in kB."""
+    pictures = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        picture = pictures[index % 2]
+        width, height = SHAPES[rng.integers(len(SHAPES))]
+        share = rng.uniform(0.5, 1.0) * min(picture.width / width, picture.height / height)
+        cut = (round(width * share), round(height * share))
+        left, top = (rng.integers(whole - part + 1) for whole, part in zip(picture.size, cut, strict=True))
+        place = folder / str(index % 2) / f"{index}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        box = (left, top, left + cut[0], top + cut[1])
+        picture.crop(box).resize((width, height), Image.Resampling.BICUBIC).save(place, quality=90)
+    return sum(path.stat().st_size for path in folder.rglob("*.jpg")) / count / 1000
+
+
+class TwoViews:
+    """torchvision's usual transform, twice."""
+
+    def __init__(self) -> None:
+        self.view = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(224),
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
+                transforms.RandomGrayscale(0.2),
+                transforms.ToTensor(),
+            ]
+        )
+
+    def __call__(self, image: Image.Image) -> list[torch.Tensor]:
+        return [self.view(image), self.view(image)]
+
+
+def torchvision_loader(folder: Path, workers: int) -> DataLoader:
+    return DataLoader(
+        ImageFolder(folder, TwoViews()),
+        BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=True,
+    )
+
+
+def our_loader(folder: Path, workers: int, augmentation: SimCLRViews | None = None) -> DataLoader:
+    data = ImageFolderDataModule(folder, BATCH, num_workers=workers, augmentation=augmentation)
+    data.setup()
+    return data.train_dataloader()
+
+
+def photographs(folder: Path, workers: int) -> dict[str, Callable[[], Any]]:
+    """What goes once through all photographs, up to the views."""
+    exact, linear = (SimCLRViews(224, strength=0.5, blur=False, jitter=mode) for mode in ("exact", "linear"))
+    fast = our_loader(folder, workers)
+
+    def drawn(loader: DataLoader) -> Callable[[], Any]:
+        return lambda: [None for _ in loader]
+
+    def augmented(augmentation: SimCLRViews) -> Callable[[], Any]:
+        return lambda: [None for images, _ in fast if augmentation(images)]
+
+    return {
+        "torchvision": drawn(torchvision_loader(folder, workers)),
+        "ours, fast, exact": augmented(exact),
+        "ours, fast, linear": augmented(linear),
+        "ours, views in the workers, exact": drawn(our_loader(folder, workers, exact)),
+        "ours, views in the workers, linear": drawn(our_loader(folder, workers, linear)),
+    }
+
+
+def memory(rounds: int) -> None:
+    """Prints what batches of images in memory cost."""
+    count, size, few = 50_000, 128, 2
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    data = ImageDataModule(TensorImages(images), num_classes=0, target_type="none", batch_size=size)
+    data.setup()
+    loader = data.train_dataloader()
+    model = timm.create_model("resnet18", num_classes=0)
+    shrink_stem(model)
+    model = model.to(memory_format=torch.channels_last)
+    views = torch.rand(2 * size, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+
+    def steps() -> None:
+        for _ in range(few):
+            model.zero_grad()
+            model(views).sum().backward()
+
+    seconds = interleaved({"loader": lambda: [None for _ in loader], "steps": steps}, rounds)
+    epoch = seconds["steps"] / few * count / size
+    rows = [("the batches", seconds["loader"], 100 * seconds["loader"] / epoch), ("ResNet-18", epoch, 100.0)]
+    print_table("An epoch of 50,000 images of 3 x 32 x 32 in memory", ("", "seconds", "%"), rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of this process")
+    args = parser.parse_args()
+    keep_freed_memory()
+    print(machine())
+    with threads(args.threads), tempfile.TemporaryDirectory() as folder:
+        size = write_photographs(Path(folder), args.images)
+        seconds = interleaved(photographs(Path(folder), args.workers), args.rounds)
+        images = args.images // BATCH * BATCH
+        rows = [(name, images / s, seconds["torchvision"] / s) for name, s in seconds.items()]
+        title = f"{args.images} JPEGs of about 500 x 375 px and {size:.0f} kB, {args.workers} workers"
+        print_table(title, ("", "images/s", "x torchvision"), rows)
+        memory(args.rounds)
+
+
+if __name__ == "__main__":
+    main()

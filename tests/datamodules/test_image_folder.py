@@ -1,0 +1,157 @@
+import multiprocessing
+import os
+import signal
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from pictures import one_epoch, pixels, write_image
+from PIL import Image
+
+from ssl_modules.augmentations import RandomResizedCrop, Views
+from ssl_modules.datamodules import ImageFolderDataModule
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes, of mixed sizes, formats and modes."""
+    folder = tmp_path / "pets"
+    write_image(folder / "cat" / "1.jpg", 60, 80)
+    write_image(folder / "cat" / "kittens" / "2.webp", 30, 20)
+    write_image(folder / "cat" / "small.png", 5, 5)
+    (folder / "dog").mkdir()
+    Image.fromarray(pixels(1, 40, 50)[..., 0]).save(folder / "dog" / "gray.png")
+    Image.fromarray(pixels(2, 40, 50, 4)).save(folder / "dog" / "rgba.png")
+    Image.fromarray(pixels(3, 40, 50)[..., 0].astype(np.uint16) * 256).save(folder / "dog" / "16 bits.png")
+    write_image(tmp_path / "test" / "cat" / "1.jpg")
+    write_image(tmp_path / "test" / "dog" / "1.jpg")
+    return folder
+
+
+def data(root, **kwargs):
+    return ImageFolderDataModule(root, **{"batch_size": 2, "image_size": 16, "num_workers": 0, **kwargs})
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mixed_folder_with_classes(root, in_memory, channels):
+    module = data(root, test=root.parent / "test", in_memory=in_memory, in_channels=channels)
+    one_epoch(module, train=6, labelled=6, test=2)
+    assert (module.name, module.class_names, module.num_classes) == ("pets", ("cat", "dog"), 2)
+    assert module.train_set.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(module.mean) == channels
+    images, _ = next(iter(module.train_dataloader()))
+    assert images.shape == (2, channels, *([16, 16] if in_memory else [18, 18]))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_tree_without_classes(root, in_memory):
+    module = data(root.parent, class_folders=False, in_memory=in_memory)
+    one_epoch(module, train=8, labelled=0, test=None)
+    assert module.target_type == "none"
+    assert all((targets == -1).all() for _, targets in module.train_dataloader())
+    with pytest.raises(ValueError, match="has no targets"):
+        module.probe_train_dataloader()
+
+
+def test_statistics_are_imagenets_unless_given(root):
+    assert data(root).mean == (0.485, 0.456, 0.406)
+    assert data(root, in_channels=1).std == pytest.approx((0.226,), abs=1e-3)
+    assert data(root, in_channels=1, mean=[0.3], std=[0.2]).mean == (0.3,)
+
+
+def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
+        data(tmp_path / "nowhere")
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(ValueError, match=r"class_folders: there are no folders in .*flat; .*class_folders=False"):
+        data(tmp_path / "flat")
+    with pytest.raises(ValueError, match=r"paths: expected at least one image in .*flat, but got none"):
+        data(tmp_path / "flat", class_folders=False).setup()
+    (root / "bird").mkdir()
+    with pytest.raises(ValueError, match="no images of class 'bird'; add some, or remove the folder"):
+        data(root).setup()
+    (root / "bird").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing"):
+        data(root, test=tmp_path / "missing").setup()
+    write_image(root / "stray.png")
+    with pytest.raises(ValueError, match=r"class_folders: 1 images in .*pets are in no folder, such as stray.png"):
+        data(root)
+    with pytest.raises(ValueError, match=r"in_memory: .*decode_size=20"):
+        data(root, class_folders=False, in_memory=True, decode_size=20)
+
+
+class Recorder(LightningModule):
+    """Keeps the rows of each training step, and calls ``at`` before one of them."""
+
+    def __init__(self, at=None, step=1):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.at, self.step = at, step
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        views, _, index = batch
+        if self.at and self.global_step == self.step:
+            self.at()
+        self.seen.append((self.current_epoch, index.tolist(), [view.sum().item() for view in views]))
+        return self.weight * 1.0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def many(tmp_path):
+    for index in range(24):
+        write_image(tmp_path / "many" / f"{index:02}.png", value=index * 10)
+    return tmp_path / "many"
+
+
+def fit(many, tmp_path, module, epochs=2, **kwargs):
+    views = Views([RandomResizedCrop(8)])
+    source = data(many, class_folders=False, image_size=8, return_index=True, augmentation=views, **kwargs)
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, source)
+    return module.seen
+
+
+def kill_a_worker():
+    """The youngest process of this one."""
+    workers = multiprocessing.active_children()
+    os.kill(max(worker.pid for worker in workers), signal.SIGKILL)
+    for worker in workers:
+        worker.join(0.5)
+
+
+def test_a_killed_worker_loses_no_epoch(many, tmp_path):
+    undisturbed = fit(many, tmp_path, Recorder())
+    with pytest.warns(UserWarning, match=r"a DataLoader worker died .* anew at batch \d+ of the epoch"):
+        seen = fit(many, tmp_path, Recorder(at=kill_a_worker), num_workers=2)
+    assert seen == undisturbed
+
+
+def test_a_corrupt_file_loses_no_epoch(many, tmp_path):
+    path = many / "11.png"
+    path.write_bytes(path.read_bytes()[:40])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        seen = fit(many, tmp_path, Recorder())
+    assert len(seen) == 24
+    for epoch in range(2):
+        rows = sorted(row for number, index, _ in seen if number == epoch for row in index)
+        assert rows == [*range(11), 12, 12, *range(13, 24)]
+    told = [str(warning.message) for warning in caught if "could not be read" in str(warning.message)]
+    assert len(told) == 1
+    assert told[0].startswith("1 of 24 images could not be read and were left out")
+    assert str(path) in told[0]

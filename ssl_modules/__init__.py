@@ -3,11 +3,26 @@
 from pathlib import Path
 
 from ssl_modules.contrast import Contrast, Relation
-from ssl_modules.methods import BYOL, RINCE, SCE, MoCo, SimCLR
+from ssl_modules.methods import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, GroCo, MoCo, SimCLR
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.version import __version__
 
-__all__ = ["BYOL", "RINCE", "SCE", "Contrast", "ContrastiveModule", "MoCo", "Relation", "SimCLR", "__version__"]
+__all__ = [
+    "AMDIM",
+    "BYOL",
+    "CPC",
+    "RINCE",
+    "S2R2",
+    "SCE",
+    "YADIM",
+    "Contrast",
+    "ContrastiveModule",
+    "GroCo",
+    "MoCo",
+    "Relation",
+    "SimCLR",
+    "__version__",
+]
 
 # In a bare checkout the data modules and callbacks stand beside this folder; installed, they are inside it.
 _root = Path(__file__).resolve().parent.parent

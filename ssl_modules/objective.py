@@ -38,13 +38,14 @@ def objective(
         loss: see :class:`~ssl_modules.losses.Loss`.
         anchor_block: anchors per block. A block's gradient is taken at once, in the forward pass, so that no more
             scores than one block's ever exist. None = the loss's fused form, where it has one, or else chosen from the
-            size; 0 = never in blocks.
+            size; 0 = each contrast whole, its gradient in the backward pass.
 
     Returns:
         Scalar; under several processes this process's share, whose mean over processes is the objective.
 
     Raises:
-        ValueError: if ``anchor_block`` is negative or there are no contrasts.
+        ValueError: if ``anchor_block`` is negative or there are no contrasts; if similarity or loss has parameters to
+            learn and ``anchor_block`` is not 0.
 
     Example:
         >>> from ssl_modules.losses import InfoNCE
@@ -53,6 +54,10 @@ def objective(
         >>> objective([Contrast(z, z, torch.eye(2, dtype=torch.int8))], Dot(), InfoNCE())
         tensor(0.3133)
     """
+    if anchor_block != 0:
+        for name, part in (("similarity", similarity), ("loss", loss)):
+            if any(p.requires_grad for p in part.parameters()):
+                raise ValueError(f"{name}: has parameters, which get no gradient in blocks; pass anchor_block=0")
     terms = [c.weight * _contrast_loss(c, similarity, loss, anchor_block) for c in contrasts]
     if not terms:
         raise ValueError("contrasts: the extraction gave none; it needs views to compare")
@@ -145,7 +150,7 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
             reference_scores = None if reference is None else compare(reference[rows], c_)
             return loss.partial(scores, relation(rows), reference_scores, counts)
 
-        if len(blocks) == 1:
+        if anchor_block == 0:
             return share(compare(anchors, candidates), candidates, blocks[0])
         # Reference scores are part of the graph where the candidates are.
         is_dot = type(compare) is Dot and (reference is None or not candidates.requires_grad)

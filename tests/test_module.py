@@ -416,7 +416,7 @@ def test_lars_without_weight_decay_warns_that_it_adapts_nothing(arguments, warne
 
 
 @pytest.mark.parametrize("block", [None, 3])
-def test_validation_and_test_log_loss_and_the_share_of_anchors_that_find_a_positive(block):
+def test_validation_and_test_log_loss_and_how_early_anchors_find_a_positive(block):
     module = build(anchor_block=block)
     views = [torch.rand(6, 3, 8, 8), torch.rand(6, 3, 8, 8)]
     data = DataLoader([(views, torch.arange(6))], batch_size=None)
@@ -426,9 +426,13 @@ def test_validation_and_test_log_loss_and_the_share_of_anchors_that_find_a_posit
     contrasts, _ = module.contrasts(read_batch((views, None)), torch.Generator())
     loss = objective(contrasts, module.similarity, module.loss).item()
     scores = Cosine()(contrasts[0].anchors, contrasts[0].candidates).fill_diagonal_(-2)
-    hits = (scores.argmax(1) == torch.arange(12).roll(6)).float().mean().item()
-    assert validated == pytest.approx({"val/loss": loss, "val/contrast_top1": hits}, rel=1e-5)
-    assert tested == pytest.approx({"test/loss": loss, "test/contrast_top1": hits}, rel=1e-5)
+    own = torch.arange(12).roll(6)
+    hits = (scores.argmax(1) == own).float().mean().item()
+    ahead = (scores - scores.gather(1, own[:, None])).sign().add(1).div(2)  # a tie, also with itself, is half
+    reciprocal_rank = (0.5 + ahead.sum(1)).reciprocal().mean().item()  # the precision of one positive
+    values = {"loss": loss, "contrast_top1": hits, "contrast_ap": reciprocal_rank}
+    assert validated == pytest.approx({f"val/{name}": value for name, value in values.items()}, rel=1e-5)
+    assert tested == pytest.approx({f"test/{name}": value for name, value in values.items()}, rel=1e-5)
 
 
 def test_a_single_image_left_for_last_does_not_stop_validation():

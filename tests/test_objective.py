@@ -231,6 +231,24 @@ def test_a_similarity_with_a_forward_of_its_own_is_asked_in_blocks_too():
     torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-14)
 
 
+class Scaled(Dot):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, x, y):
+        return self.scale * super().forward(x, y)
+
+
+def test_parameters_of_a_similarity_learn_only_outside_of_blocks():
+    anchors, candidates, relation = ragged_contrast()
+    similarity = Scaled()
+    objective([Contrast(anchors, candidates, relation)], similarity, InfoNCE(), 0).backward()
+    assert similarity.scale.grad.abs() > 0
+    with pytest.raises(ValueError, match="similarity: has parameters, .* pass anchor_block=0"):
+        objective([Contrast(anchors, candidates, relation)], similarity, InfoNCE())
+
+
 @pytest.mark.parametrize("block", [0, 3])
 def test_a_transposed_relation_is_a_relation(block):
     anchors, candidates, relation = ragged_contrast(a=8, c=16)

@@ -90,7 +90,7 @@ class GroCoLoss(Loss):
         return mean(torch.cat(losses).sum() if losses else scores[:0].sum(), counts[0])
 
     def fused(self, contrast: Contrast, similarity: Similarity) -> Tensor | None:
-        """Each anchor's loss ``[A]`` without the scores that are ignored: of other views of other images, which are most."""
+        """Each anchor's loss ``[A]``, without the scores that are ignored, most of all: other images' other views."""
         c, relation = contrast, contrast.relation
         if not isinstance(relation, SameView) or type(similarity) is not Dot:
             return None

@@ -1,9 +1,14 @@
 """One file a method: its paper's choice for the five aspects, and nothing else."""
 
+from ssl_modules.methods.amdim import AMDIM
 from ssl_modules.methods.byol import BYOL
+from ssl_modules.methods.cpc import CPC
+from ssl_modules.methods.groco import GroCo
 from ssl_modules.methods.moco import MoCo
 from ssl_modules.methods.rince import RINCE
+from ssl_modules.methods.s2r2 import S2R2
 from ssl_modules.methods.sce import SCE
 from ssl_modules.methods.simclr import SimCLR
+from ssl_modules.methods.yadim import YADIM
 
-__all__ = ["BYOL", "RINCE", "SCE", "MoCo", "SimCLR"]
+__all__ = ["AMDIM", "BYOL", "CPC", "RINCE", "S2R2", "SCE", "YADIM", "GroCo", "MoCo", "SimCLR"]

@@ -54,7 +54,7 @@ class GroCo(ContrastiveModule):
         small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
         pretrained: whether timm loads its pretrained weights.
         channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
-            with; None = for timm's and torchvision's convolutional networks.
+            with; None = for timm's and torchvision's convolutional networks, and AMDIM's.
         compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
         optimizer: parameter groups to optimiser; None = the recipe above.
         reference_batch_size: images per step that the optimiser's learning rate is given for; None = it is taken as

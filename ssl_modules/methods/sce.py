@@ -55,7 +55,7 @@ class SCE(ContrastiveModule):
         small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
         pretrained: whether timm loads its pretrained weights.
         channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
-            with; None = for timm's and torchvision's convolutional networks.
+            with; None = for timm's and torchvision's convolutional networks, and AMDIM's.
         compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
         batch_norm_splits: number of parts of a batch, each with statistics of its own in the encoder's batch norms, as
             if on so many devices; None = the whole batch.

@@ -8,10 +8,21 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from ssl_modules import BYOL, RINCE, SCE, ContrastiveModule, MoCo, SimCLR
-from ssl_modules.augmentations import Augmentation, BYOLViews, MoCoViews, SCEViews, SimCLRViews
+from ssl_modules import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, ContrastiveModule, GroCo, MoCo, SimCLR
+from ssl_modules.augmentations import (
+    AMDIMViews,
+    Augmentation,
+    BYOLViews,
+    CPCViews,
+    GroCoViews,
+    MoCoViews,
+    SCEViews,
+    SimCLRViews,
+    YADIMViews,
+)
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
-from ssl_modules.extractions import Extraction, NeighbourRanks, Predictor, Queue
+from ssl_modules.extractions import AllViews, Extraction, LocalMaps, NeighbourRanks, PatchContext, Predictor, Queue
+from ssl_modules.losses import GroCoLoss
 
 SIZE = 8
 ENCODER = "test_resnet"  # timm's own for tests: 0.4 million parameters
@@ -63,7 +74,28 @@ CASES = [
         {"momentum": 0.9},
         0.2,
     ),
+    Case(
+        GroCo,
+        partial(GroCoViews, SIZE, small_views=1, small_size=6, blur=False),
+        partial(AllViews, 32, 16, 3, output_norm=True, same_view_negatives=True, positive_count=2, stop_gradient=True),
+        {"loss": GroCoLoss(negatives=4, steepness=10.0)},
+        falls_to=0.4,
+    ),
+    Case(S2R2, partial(SimCLRViews, SIZE, views=4, strength=0.5, blur=False)),
     Case(BYOL, partial(BYOLViews, SIZE, blur=False), partial(Predictor, 32, 16, 32), {"momentum": 0.9}),
+    Case(
+        AMDIM,
+        partial(AMDIMViews, SIZE, shift=1),
+        partial(LocalMaps, "multi-pair", 16),
+        falls_to=0.4,  # all places of a map are positives, and a random one is the anchor
+    ),
+    Case(
+        CPC,
+        partial(CPCViews, SIZE, (5, 4), shift=1),
+        partial(PatchContext, 16, (2, 3), hidden_dim=16, blocks=2),
+        falls_to=0.4,  # patches of one pixel's shift are hard to tell apart
+    ),
+    Case(YADIM, partial(YADIMViews, SIZE, shift=1), partial(LocalMaps, "last", 16)),
 ]
 
 

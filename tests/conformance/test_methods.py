@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from ssl_modules.augmentations import PatchGrid
 from ssl_modules.encoders import shrink_stem
 from ssl_modules.objective import objective
 from ssl_modules.teacher import momentum_at
@@ -53,8 +54,8 @@ def test_the_defaults_train_one_step(case):
     module = case.method()
     before = {name: p.clone() for name, p in module.named_parameters()}
     t = trainer(max_steps=1)
-    labels = torch.arange(8)[:, None] // torch.tensor([2, 4])  # a class and a superclass, for ranks
-    t.fit(module, DataLoader(TensorDataset(images(8, 3, 32), labels), batch_size=8))
+    labels = torch.arange(12)[:, None] // torch.tensor([2, 4])  # a class and a superclass, for ranks
+    t.fit(module, DataLoader(TensorDataset(images(12, 3, 32), labels), batch_size=12))
     assert t.callback_metrics["train/loss"].isfinite()
     for name, p in module.named_parameters():
         assert p.isfinite().all(), name
@@ -223,13 +224,19 @@ def test_the_exported_encoder_is_the_plain_backbone(case, ending, small_stem, tm
         "mean": [0.25],
         "std": [0.5],
         "small_stem": small_stem,
+        "patches": None if module.augmentation.patches is None else list(module.augmentation.patches),
     }
     plain = timm.create_model(metadata["architecture"], in_chans=metadata["in_channels"], num_classes=0).eval()
     if metadata["small_stem"]:
         shrink_stem(plain)
     plain.load_state_dict(from_file)
-    x = images()
-    torch.testing.assert_close(plain((x / 255 - 0.25) / 0.5), module(x), rtol=1e-5, atol=1e-6)
+    x = (images() / 255 - 0.25) / 0.5
+    if metadata["patches"]:
+        x = PatchGrid(*metadata["patches"]).transform(x)  # [N, rows, cols, ch, h, w]
+        features = plain(x.flatten(0, 2)).unflatten(0, x.shape[:3]).mean((1, 2))
+    else:
+        features = plain(x)
+    torch.testing.assert_close(features, module(images()), rtol=1e-5, atol=1e-6)
 
 
 def run(case, seed, epochs=2):
@@ -267,12 +274,14 @@ class DropoutNet(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(8, 16, 3)
-        )
+        self.first = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        self.second = nn.Sequential(nn.Dropout(0.5), nn.Conv2d(8, 8, 1))
+        self.third = nn.Conv2d(8, 16, 3)
 
     def forward(self, x):
-        return self.layers(x)
+        first = self.first(x)
+        second = self.second(first)
+        return first, second, self.third(second)
 
 
 def resumable_run(case, encoder, folder=None, ckpt_path=None, seed=0, **kwargs):

@@ -1,0 +1,206 @@
+"""The ranking losses with their gradients: time beside their published forms and beside InfoNCE.
+
+    python examples/benchmarks/ranking.py [--threads 1] [--rounds 5]
+
+All in float32. "Published" is the computation of the authors' code: GroCo's multiplies a soft permutation matrix by the
+dense matrices of every layer of diffsort's network, one call per view; Smooth-AP's compares all pairs of candidates of
+each query, [M, M, M] for M views. The script checks that both forms of a loss agree. Each pair of rows was timed in
+turn, in one run. Memory is the most that PyTorch's allocator held during a run beyond the embeddings.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffsort import DiffSortNet
+from pytorch_metric_learning.losses import FastAPLoss
+from timing import interleaved, machine, peak_mib, print_table, threads
+from torch import Tensor
+
+from ssl_modules.extractions import AllViews
+from ssl_modules.losses import AveragePrecisionLoss, GroCoLoss, InfoNCE, Loss
+from ssl_modules.losses.sorting import odd_even_cauchy
+from ssl_modules.objective import objective
+from ssl_modules.similarities import Cosine
+
+NEGATIVES = 10  # of an anchor, GroCo's default
+
+
+class Row(NamedTuple):
+    """Two losses of the same tensor, side by side."""
+
+    name: str
+    loss: Callable[[Tensor], Tensor]
+    other: str
+    other_loss: Callable[[Tensor], Tensor]
+    x: Tensor
+    equal: bool = True  # whether the two are the same function
+
+
+def embeddings(views: int, images: int, dim: int) -> Tensor:
+    return torch.randn(views, images, dim, generator=torch.Generator().manual_seed(0))
+
+
+def through(extraction: AllViews, loss: Loss) -> Callable[[Tensor], Tensor]:
+    """A method's loss of embeddings [V, N, D] by all that a training step does with them."""
+
+    def value(z: Tensor) -> Tensor:
+        contrasts = extraction(list(z), None, torch.arange(z.shape[1])[:, None], None)
+        return objective(contrasts, Cosine(), loss)
+
+    return value
+
+
+# ---- GroCo -----------------------------------------------------------------------------------------------------------
+
+
+def published_rows(network: DiffSortNet, negatives: int, rows: Tensor) -> Tensor:
+    """The loss of pre-ordered rows [R, n]: cross-entropy of both groups' mass, as the soft permutation has it."""
+    _, permutation = network(rows)
+    target = (torch.arange(rows.shape[1]) >= negatives).float().expand_as(rows)
+    positive = permutation[..., negatives:].sum(-1).clamp(0, 1)
+    negative = permutation[..., :negatives].sum(-1).clamp(0, 1)
+    return (F.binary_cross_entropy(positive, target) + F.binary_cross_entropy(negative, 1 - target)) / 2
+
+
+def our_rows(negatives: int, rows: Tensor) -> Tensor:
+    return odd_even_cauchy(rows, negatives, steepness=1.0).mean()
+
+
+def published_groco(network: DiffSortNet, z: Tensor) -> Tensor:
+    """GroCo of embeddings [V, N, D], one view at a time."""
+    losses = []
+    for v, anchors in enumerate(z):
+        others = [view.detach() for u, view in enumerate(z) if u != v]
+        scores = F.normalize(anchors) @ F.normalize(anchors.detach()).T
+        hardest = scores.masked_fill(torch.eye(len(scores), dtype=torch.bool), -torch.inf).topk(NEGATIVES)[0].flip(1)
+        positives = torch.stack([F.cosine_similarity(anchors, view) for view in others], dim=1).sort(1)[0]
+        losses.append(published_rows(network, NEGATIVES, torch.cat([hardest, positives], dim=1)))
+    return torch.stack(losses).mean()
+
+
+def groco_rows() -> Iterator[Row]:
+    for n, negatives, rows in ((NEGATIVES + 1, NEGATIVES, 1024), (128, 96, 8)):
+        x = torch.rand(rows, n, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        x = torch.cat([part.sort(1)[0] for part in x.split([negatives, n - negatives], dim=1)], dim=1)
+        published = partial(published_rows, DiffSortNet("odd_even", n, steepness=1.0), negatives)
+        yield Row(f"sorting {rows} rows of {n}", partial(our_rows, negatives), "diffsort's network", published, x)
+    groco = through(AllViews(same_view_negatives=True, stop_gradient=True), GroCoLoss())
+    for views in (2, 4):
+        published = partial(published_groco, DiffSortNet("odd_even", NEGATIVES + views - 1, steepness=1.0))
+        z = embeddings(views, 256, 128)
+        yield Row(f"GroCo, {views} views of 256 images, D = 128", groco, "published", published, z)
+    z = embeddings(2, 256, 128)
+    info_nce = through(AllViews(), InfoNCE(temperature=0.1))
+    yield Row("GroCo, 2 views of 256 images, D = 128", groco, "SimCLR's InfoNCE", info_nce, z, equal=False)
+
+
+# ---- average precision, S2R2 -----------------------------------------------------------------------------------------
+
+BINS = 20
+TEMPERATURE = 0.01
+
+
+def published_smooth(z: Tensor) -> Tensor:
+    """Smooth-AP of embeddings [V, N, D] by the differences of all pairs of candidates of each query [M, M, M]."""
+    x = F.normalize(z, dim=2)
+    flat, grouped = x.flatten(0, 1), x.transpose(0, 1)  # [M, D], [N, V, D]
+    places = soft_places((flat @ flat.T)[None])[0]  # of all candidates: [M, M]
+    among_positives = soft_places(grouped @ grouped.mT)  # [N, V, V]
+    own_places = places.unflatten(1, z.shape[:2]).unflatten(0, z.shape[:2]).diagonal(dim1=1, dim2=3)  # [V, V, N]
+    precision = (among_positives / own_places.permute(2, 0, 1)) * (1 - torch.eye(len(z)))
+    return 1 - precision.sum(2).mean() / (len(z) - 1)
+
+
+def soft_places(scores: Tensor) -> Tensor:
+    """Place of candidate i among those of query q, without q itself, for scores [G, Q, Q] of G groups: [G, Q, Q]."""
+    size = scores.shape[1]
+    repeated = scores[:, :, None].repeat(1, 1, size, 1)  # [G, q, i, j]
+    others = 1 - torch.eye(size)
+    mask = others[:, None, :] * others  # without q and without i: [q, i, j]
+    exponent = (-(repeated - repeated.mT) / TEMPERATURE).clamp(-50, 50)
+    return 1 + (1 / (1 + exponent.exp()) * mask).sum(3)
+
+
+def dense_binned(z: Tensor) -> Tensor:
+    """Binned AP of embeddings [V, N, D] by the shares of all candidates in all bins [M, Q, M]."""
+    x = F.normalize(z.flatten(0, 1))
+    width = 2 / (BINS - 1)
+    centres = torch.linspace(1, -1, BINS)[:, None]
+    share = (1 - ((x @ x.T)[:, None, :] - centres).abs() / width).relu() * (1 - torch.eye(len(x)))[:, None, :]
+    positive = torch.eye(z.shape[1]).repeat(len(z), len(z))
+    positives = (share * positive[:, None, :]).sum(2)
+    precision = positives.cumsum(1) / share.sum(2).cumsum(1).clamp(min=1e-12)
+    return 1 - (positives * precision).sum(1).mean() / (len(z) - 1)
+
+
+def fast_ap(z: Tensor) -> Tensor:
+    return FastAPLoss(num_bins=BINS - 1)(z.flatten(0, 1), torch.arange(z.shape[1]).repeat(len(z)))
+
+
+def average_precision_rows() -> Iterator[Row]:
+    smooth, binned = (through(AllViews(), AveragePrecisionLoss(surrogate)) for surrogate in ("smooth", "binned"))
+    for images in (32, 128):
+        name = f"smooth AP, 4 views of {images} images, D = 128"
+        yield Row(name, smooth, "published", published_smooth, embeddings(4, images, 128))
+    z = embeddings(4, 128, 128)
+    for other, loss in (("all bins", dense_binned), ("pytorch-metric-learning's FastAP", fast_ap)):
+        yield Row("binned AP, 4 views of 128 images, D = 128", binned, other, loss, z)
+    z, info_nce = embeddings(2, 256, 128), through(AllViews(), InfoNCE(temperature=0.1))
+    for name, loss in (("smooth", smooth), ("binned", binned)):
+        yield Row(f"{name} AP, 2 views of 256 images, D = 128", loss, "SimCLR's InfoNCE", info_nce, z, equal=False)
+
+
+def memory_rows() -> Iterator[tuple[str | float, ...]]:
+    """MiB of both surrogates, per number of views M, and of M x M numbers."""
+    losses = [through(AllViews(), loss) for loss in (AveragePrecisionLoss(), AveragePrecisionLoss("binned"))]
+    for images in (128, 256, 512):
+        z = embeddings(4, images, 128).requires_grad_()
+        matrix = 4 * (4 * images) ** 2 / 2**20
+        yield f"4 x {images}", *(peak_mib(partial(gradient, loss, z)) for loss in losses), matrix
+
+
+# ---- all ------------------------------------------------------------------------------------------------------------
+
+
+def gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.autograd.grad(loss(x), x)[0]
+
+
+def repeat(run: Callable[[], Tensor], calls: int) -> None:
+    for _ in range(calls):
+        run()
+
+
+def measure(row: Row, rounds: int) -> tuple[str | float, ...]:
+    x = row.x.requires_grad_()
+    runs = {"ours": partial(gradient, row.loss, x), row.other: partial(gradient, row.other_loss, x)}
+    if row.equal:
+        expected = runs[row.other]()
+        torch.testing.assert_close(runs["ours"](), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    # A long run warms the caches for most of itself, so that a short one is called several times in a row.
+    calls = {name: max(1, int(0.05 / seconds)) for name, seconds in interleaved(runs, 1).items()}
+    seconds = interleaved({name: partial(repeat, run, calls[name]) for name, run in runs.items()}, rounds)
+    ours, other = (seconds[name] / calls[name] for name in runs)
+    return row.name, 1000 * ours, row.other, 1000 * other, other / ours
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    print(machine())
+    header = ("loss and gradient", "ms", "beside", "ms", "ours is faster by")
+    with threads(args.threads):
+        rows = [measure(row, args.rounds) for row in chain(groco_rows(), average_precision_rows())]
+        print_table(f"{args.threads} thread(s)", header, rows)
+        print_table("Memory, MiB", ("views", "smooth AP", "binned AP", "one matrix of scores"), memory_rows())
+
+
+if __name__ == "__main__":
+    main()

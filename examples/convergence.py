@@ -1,0 +1,121 @@
+"""Do objectives that rank learn in fewer epochs? k-NN accuracy after each epoch of S2R2, GroCo and SimCLR.
+
+    python examples/convergence.py [--epochs 6] [--seeds 0 1]
+
+S2R2's paper claims that an objective over all views at once converges in fewer epochs. Here the three methods see the
+same images of scikit-learn's digits in the same order, the same four views of each, with the same encoder, starting
+weights, width of projector and optimiser. They differ in the loss; GroCo besides in its negatives, of the same view
+alone, in having no gradient on the other side, and in a last norm of its projector. Prints a table and writes
+convergence.png. A point is less than four of the 360 test images.
+"""
+
+import argparse
+import logging
+import warnings
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import lightning.pytorch as pl
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from lightning.pytorch.callbacks import Callback
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ssl_modules import S2R2, ContrastiveModule, GroCo, SimCLR
+from ssl_modules.augmentations import ColorJitter, RandomResizedCrop, Views
+from ssl_modules.callbacks import OnlineKNNProbe
+from ssl_modules.datamodules import DigitsDataModule
+from ssl_modules.extractions import AllViews
+from ssl_modules.losses import InfoNCE
+
+PICTURE = Path("convergence.png")
+
+
+class KNNCurve(Callback):
+    """Keeps the k-NN accuracy of every epoch."""
+
+    def __init__(self, before: float) -> None:
+        self.values = [before]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.values.append(trainer.callback_metrics["probe/knn_top1"].item())
+
+
+def build(name: str, data: DigitsDataModule) -> ContrastiveModule:
+    """The method with what all have in common."""
+    common = {
+        # No flip, which would make another digit of some.
+        "augmentation": Views([RandomResizedCrop(8, scale=(0.7, 1.0)), ColorJitter(brightness=0.4, contrast=0.4)], 4),
+        "encoder": "resnet10t",
+        "image_size": data.image_size,
+        "in_channels": data.in_channels,
+        "mean": data.mean,
+        "std": data.std,
+        "optimizer": partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4),
+        "warmup": 0.1,
+    }
+    if name == "SimCLR":
+        return SimCLR(extraction=AllViews(), loss=InfoNCE(temperature=0.2), **common)
+    if name == "S2R2":
+        return S2R2(extraction=AllViews(), **common)
+    return GroCo(extraction=AllViews(output_norm=True, same_view_negatives=True, stop_gradient=True), **common)
+
+
+def knn_by_epoch(name: str, seed: int, epochs: int) -> list[float]:
+    """Accuracy before training and after each epoch."""
+    pl.seed_everything(seed, verbose=False)
+    data = DigitsDataModule(batch_size=128)
+    data.setup()
+    module, knn = build(name, data), OnlineKNNProbe(datamodule=data)
+    curve = KNNCurve(knn.evaluate(module)["probe/knn_top1"])
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        callbacks=[knn, curve],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    trainer.fit(module, data)
+    return curve.values
+
+
+def draw(curves: dict[str, list[list[float]]]) -> None:
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for color, (name, runs) in enumerate(curves.items()):
+        for run in runs:
+            axis.plot(run, color=f"C{color}", alpha=0.35, linewidth=1)
+        axis.plot([mean(values) for values in zip(*runs, strict=True)], color=f"C{color}", linewidth=2, label=name)
+    axis.set(xlabel="epoch", ylabel="k-NN accuracy on the test digits", title="Equal images and views; thin: one seed")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    figure.savefig(PICTURE, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    args = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+
+    print("| method | seed |", " | ".join(f"epoch {epoch}" for epoch in range(args.epochs + 1)), "|")
+    print("|" + "---|" * (args.epochs + 3))
+    curves: dict[str, list[list[float]]] = {}
+    for name in ("S2R2", "GroCo", "SimCLR"):
+        for seed in args.seeds:
+            curves.setdefault(name, []).append(knn_by_epoch(name, seed, args.epochs))
+            print(f"| {name} | {seed} |", " | ".join(f"{value:.1%}" for value in curves[name][-1]), "|", flush=True)
+    draw(curves)
+    print(f"picture: {PICTURE.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

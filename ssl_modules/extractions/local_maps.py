@@ -1,0 +1,209 @@
+"""Vectors of one view against all locations of another view's maps (AMDIM, YADIM).
+
+Bachman, Hjelm, Buchwalter: Learning Representations by Maximizing Mutual Information Across Views, arXiv 1906.00910.
+"""
+
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_modules.contrast import Contrast, Relation
+from ssl_modules.distributed import gather, rank, world_size
+from ssl_modules.extractions.base import Extraction, Maps
+
+Strategy = Literal["last", "multi-pair", "same-map", "random"]
+
+_STRATEGIES: dict[str, tuple[tuple[int, int], ...]] = {
+    "last": ((-1, -1),),
+    "multi-pair": ((-1, -2), (-1, -3), (-2, -2)),
+    "same-map": ((-1, -1), (-2, -2), (-3, -3)),
+    "random": ((-1, -1), (-1, -2), (-1, -3)),
+}
+
+
+class LocalMaps(Extraction):
+    """Pairs of an encoder's maps: a vector of the source map is an anchor, all locations of the target map candidates.
+
+    For a pair, and two views in either role, each image has one anchor from its source map. Its positives are all
+    locations of the other view's target map, its negatives all locations of that map of all other images, of all
+    processes. Each of the maps that are compared has a head of its own to one common dimension, whatever its channels:
+    a residual unit on each location, and a batch norm. A pair counts as the mean of its directions.
+
+    | pairs        | source -> target, by depth                                 |
+    |--------------|------------------------------------------------------------|
+    | "last"       | -1 -> -1 (YADIM)                                           |
+    | "multi-pair" | -1 -> -2, -1 -> -3 and -2 -> -2 (AMDIM)                    |
+    | "same-map"   | -1 -> -1, -2 -> -2 and -3 -> -3                            |
+    | "random"     | one of -1 -> -1, -1 -> -2 and -1 -> -3, drawn at each step |
+
+    Locations are those of any number of spatial axes, of a grid of patches as well. What is drawn, the first process
+    draws for all, so that a run doesn't depend on their number. With "random", some heads have no part in a step: for
+    training in several processes take ``Trainer(strategy="ddp_find_unused_parameters_true")``.
+
+    Args:
+        pairs: a name of the table, or pairs of indices into the encoder's maps, shallow to deep; negative ones count
+            from the deepest.
+        out_dim: width of the embedding. None = the channels of the deepest map, which then has no head, for an encoder
+            that normalises it, as AMDIM's own does.
+        source: of a source map with several locations, "random" takes one of each image, drawn at each step, "pooled"
+            the mean over all.
+
+    Raises:
+        ValueError: if an argument is outside its range, there is no map of an index, or no pair has the deepest map;
+            for one view, or for one image in all, which leave nothing to compare.
+
+    Example:
+        >>> extraction = LocalMaps([(-1, -2)], out_dim=8)
+        >>> extraction.build(out_channels=(16, 32))
+        >>> views = [extraction.heads((torch.rand(2, 16, 1, 3), torch.rand(2, 32, 1, 1))) for _ in range(2)]
+        >>> first, second = extraction(views, None, torch.arange(2)[:, None], None)
+        >>> first.relation[:]
+        tensor([[1, 1, 1, 0, 0, 0],
+                [0, 0, 0, 1, 1, 1]], dtype=torch.int8)
+        >>> first.weight
+        0.5
+    """
+
+    def __init__(
+        self,
+        pairs: Strategy | Sequence[tuple[int, int]] = "multi-pair",
+        out_dim: int | None = 512,
+        source: Literal["random", "pooled"] = "random",
+    ) -> None:
+        super().__init__()
+        if not pairs or (isinstance(pairs, str) and pairs not in _STRATEGIES):
+            raise ValueError(f"pairs: expected pairs of map indices or one of {', '.join(_STRATEGIES)}, got {pairs!r}")
+        if out_dim is not None and out_dim < 1:
+            raise ValueError(f"out_dim: expected a positive number or None, got {out_dim}")
+        if source not in ("random", "pooled"):
+            raise ValueError(f'source: expected "random" or "pooled", got {source!r}')
+        self.pairs = pairs
+        self.out_dim = out_dim
+        self.source = source
+
+    def build(self, out_channels: Sequence[int]) -> None:
+        pairs = _STRATEGIES[self.pairs] if isinstance(self.pairs, str) else self.pairs
+        maps = len(out_channels)
+        for index in (index for pair in pairs for index in pair):
+            if not -maps <= index < maps:
+                raise ValueError(
+                    f"pairs: there is no map {index}, as the encoder gives {maps}: 0 to {maps - 1} shallow to deep, or "
+                    f"{-maps} to -1"
+                )
+        self._pairs = [(source % maps, target % maps) for source, target in pairs]
+        used = sorted({index for pair in self._pairs for index in pair})
+        if used[-1] != maps - 1:
+            raise ValueError(
+                f"pairs: none of {pairs} has the deepest map, -1, which is the representation and would learn nothing"
+            )
+        heads: dict[int, nn.Module] = {i: ResidualHead(out_channels[i], self.out_dim or out_channels[-1]) for i in used}
+        if self.out_dim is None:
+            heads[maps - 1] = nn.Identity()
+        self.heads = LocalHeads(heads)
+
+    def forward(
+        self, student: Sequence[Any], teacher: Sequence[Any] | None, ids: Tensor, generator: torch.Generator | None
+    ) -> list[Contrast]:
+        views, images = len(student), len(ids)
+        if views < 2:
+            raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
+        if images * world_size() < 2:
+            raise ValueError(
+                f"batch: {images} image has no negatives; use a batch size of at least 2 and drop_last=True"
+            )
+        pairs = self._pairs
+        if self.pairs == "random":
+            pairs = [pairs[_agreed(torch.randint(len(pairs), (), generator=generator, device=ids.device))]]
+        sources, targets = (sorted(set(side)) for side in zip(*pairs, strict=True))
+        anchors = {(u, i): self._anchors(student[u][i], generator) for u in range(views) for i in sources}
+        candidates = {(v, j): gather(student[v][j].flatten(0, 1)) for v in range(views) for j in targets}  # [N L, D]
+        all_ids = gather(ids)
+        directions = list(permutations(range(views), 2))
+        contrasts = []
+        for i, j in pairs:
+            for u, v in directions:
+                locations = student[v][j].shape[1]
+                relation = Relation(ids, all_ids.repeat_interleave(locations, dim=0))
+                contrasts.append(Contrast(anchors[u, i], candidates[v, j], relation, weight=1 / len(directions)))
+        return contrasts
+
+    def _anchors(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        """One vector of each image: ``[N, L, D]`` to ``[N, D]``."""
+        images, locations, _ = z.shape
+        if locations == 1 or self.source == "pooled":
+            return z.mean(1)
+        drawn = torch.randint(locations, (world_size(), images), generator=generator, device=z.device)
+        return z[torch.arange(images, device=z.device), _agreed(drawn)[rank()]]
+
+
+class LocalHeads(nn.Module):
+    """Some of an encoder's maps, each through a head of its own.
+
+    Args:
+        heads: by index of the map; each takes and gives vectors of all locations, ``[B, L, C]`` to ``[B, L, D]``.
+
+    Shape:
+        maps ``[B, C_j, ...]`` to ``{index: [B, L_j, D]}``, where L_j is the number of locations.
+
+    Raises:
+        ValueError: for a single image in training, where a batch norm has but one vector.
+    """
+
+    def __init__(self, heads: dict[int, nn.Module]) -> None:
+        super().__init__()
+        self.by_map = nn.ModuleDict({str(index): head for index, head in heads.items()})
+
+    def forward(self, maps: Maps) -> dict[int, Tensor]:
+        return {int(index): head(maps[int(index)].flatten(2).mT) for index, head in self.by_map.items()}
+
+
+class ResidualHead(nn.Module):
+    """A residual unit on each location by itself, as 1x1 convolutions are, and a batch norm:
+
+        norm( W_2 relu(W_1 x) + W_skip x )
+
+    It begins as its skip, near the identity where that is possible. No layer has a bias, which the norm would remove.
+
+    Args:
+        in_dim: channels of the map.
+        out_dim: width of the embedding.
+
+    Shape:
+        ``[B, L, in_dim]`` to ``[B, L, out_dim]``.
+
+    Raises:
+        ValueError: in training for a single vector, which has no variance.
+
+    Example:
+        >>> ResidualHead(4, 6)(torch.rand(2, 9, 4)).shape
+        torch.Size([2, 9, 6])
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(in_dim, out_dim, bias=False)
+        self.residual = nn.Linear(out_dim, out_dim, bias=False)
+        self.skip = nn.Linear(in_dim, out_dim, bias=False)
+        self.norm = nn.BatchNorm1d(out_dim)
+        nn.init.zeros_(self.residual.weight)
+        if out_dim >= in_dim:
+            nn.init.uniform_(self.skip.weight, -0.01, 0.01)
+            with torch.no_grad():
+                self.skip.weight.fill_diagonal_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = x.flatten(0, 1)  # [B L, C]
+        if self.training and len(vectors) == 1:
+            raise ValueError(
+                "batch: 1 image is too few for batch norm; use a batch size of at least 2 and drop_last=True"
+            )
+        y = self.residual(self.hidden(vectors).relu()) + self.skip(vectors)
+        return self.norm(y).unflatten(0, x.shape[:2])
+
+
+def _agreed(drawn: Tensor) -> Tensor:
+    """What the first process drew, in all of them."""
+    return gather(drawn[None])[0]

@@ -1,0 +1,203 @@
+"""Predictions of patches from those on one side of them (CPC).
+
+van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748; Henaff et al.:
+Data-Efficient Image Recognition with Contrastive Predictive Coding, ICML 2020, arXiv 1905.09272.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_modules.contrast import Contrast, Paired
+from ssl_modules.distributed import gather, rank
+from ssl_modules.extractions.base import Extraction, Maps
+
+Direction = Literal["down", "up", "right", "left"]
+
+# Each turns a map [..., rows, cols] so that what is predicted lies below.
+_TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "down": lambda m: m,
+    "up": lambda m: m.flip(-2),
+    "right": lambda m: m.mT,
+    "left": lambda m: m.flip(-1).mT,
+}
+
+
+class PatchContext(Extraction):
+    """A grid of patches: what the rows down to one tell of patches some rows below (CPC).
+
+    A network of masked convolutions sums up, at each patch, its own row and those above it. From this context a linear
+    predictor makes an anchor for each distance: its positive is the target of the patch so many rows below, in the
+    same column; its negatives are the targets of all other patches of the batch, of the same image too, of all
+    processes. Targets are a linear map of the patches' vectors. There is one contrast for each direction and distance;
+    other directions have networks and predictors of their own and see the grid turned. The neighbour at distance 1
+    overlaps with the anchor's own patch in the papers' grids, and is too easy.
+
+    The loss is the sum over distances of the weighted means over anchors, and the mean over directions and views.
+
+    Args:
+        out_dim: width of predictions and targets.
+        distances: in patches, from an anchor to what it predicts. The default is for the papers' 7 x 7 patches.
+        directions: which way is predicted; ``("down", "up", "right", "left")`` for all four.
+        shared_predictor: whether one predictor serves all distances.
+        weights: of the distances: "unit", or "triangular", which is d - 1 for distance d, as in lightning-bolts.
+        hidden_dim: channels inside the context network's blocks.
+        blocks: number of residual blocks of the context network; each sees one row and a column on each side more.
+        scale: factor of the predictions, which keeps the first scores small.
+
+    Raises:
+        ValueError: if an argument is outside its range, the maps are no grids of patches, or a grid is too small for
+            the largest distance.
+
+    Example:
+        >>> extraction = PatchContext(out_dim=4, distances=[2], hidden_dim=8)
+        >>> extraction.build(out_channels=(16,))
+        >>> grid = torch.rand(2, 16, 3, 1)  # [N, C, rows, cols]
+        >>> [contrast] = extraction([extraction.heads((grid,))], None, torch.arange(2)[:, None], None)
+        >>> contrast.relation[:]
+        tensor([[0, 0, 1, 0, 0, 0],
+                [0, 0, 0, 0, 0, 1]], dtype=torch.int8)
+    """
+
+    def __init__(
+        self,
+        out_dim: int = 64,
+        distances: Sequence[int] = (2, 3, 4, 5, 6),
+        directions: Sequence[Direction] = ("down",),
+        *,
+        shared_predictor: bool = False,
+        weights: Literal["unit", "triangular"] = "unit",
+        hidden_dim: int = 256,
+        blocks: int = 5,
+        scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        for name, value in (("out_dim", out_dim), ("hidden_dim", hidden_dim), ("blocks", blocks), ("scale", scale)):
+            if value <= 0:
+                raise ValueError(f"{name}: expected a positive number, got {value}")
+        least = 1 if weights == "unit" else 2
+        if not distances or min(distances) < least or len({*distances}) < len(distances):
+            raise ValueError(f"distances: expected different numbers from {least} on, got {distances}")
+        if not directions or not {*directions} <= {*_TURNS} or len({*directions}) < len(directions):
+            raise ValueError(f"directions: expected some of {', '.join(_TURNS)}, got {directions}")
+        if weights not in ("unit", "triangular"):
+            raise ValueError(f'weights: expected "unit" or "triangular", got {weights!r}')
+        self.out_dim = out_dim
+        self.distances = list(distances)
+        self.directions = list(directions)
+        self.shared_predictor = shared_predictor
+        self.weights = weights
+        self.hidden_dim = hidden_dim
+        self.blocks = blocks
+        self.scale = scale
+
+    def build(self, out_channels: Sequence[int]) -> None:
+        dim, predictors = out_channels[-1], 1 if self.shared_predictor else len(self.distances)
+        self.heads = PatchTargets(dim, self.out_dim)
+        self.contexts = nn.ModuleDict(
+            {direction: ContextNetwork(dim, self.hidden_dim, self.blocks) for direction in self.directions}
+        )
+        self.predictors = nn.ModuleDict(
+            {direction: nn.Conv2d(dim, predictors * self.out_dim, 1) for direction in self.directions}
+        )
+
+    def forward(
+        self, student: Sequence[Any], teacher: Sequence[Any] | None, ids: Tensor, generator: torch.Generator | None
+    ) -> list[Contrast]:
+        weight = 1 / (len(student) * len(self.directions))
+        return [c for grid, targets in student for c in self._of_view(grid, targets, weight)]
+
+    def _of_view(self, grid: Tensor, targets: Tensor, weight: float) -> list[Contrast]:
+        images, rows, cols = len(grid), *grid.shape[2:]
+        candidates = targets.permute(0, 2, 3, 1).flatten(0, 2)  # [N rows cols, D]
+        own = rank() * len(candidates) + torch.arange(len(candidates), device=grid.device)
+        own = own.view(images, rows, cols)
+        candidates = gather(candidates)
+        contrasts = []
+        for direction in self.directions:
+            turn = _TURNS[direction]
+            length = rows if direction in ("down", "up") else cols
+            if length <= max(self.distances):
+                raise ValueError(
+                    f"distances: in a grid of {rows} x {cols} patches none lies {max(self.distances)} from another in "
+                    f"the direction {direction}; use distances below {length}"
+                )
+            context = self.contexts[direction](turn(grid))
+            predictions = self.scale * self.predictors[direction](context)  # [N, D or distances D, rows, cols]
+            parts = predictions.split(self.out_dim, dim=1)
+            for i, distance in enumerate(self.distances):
+                anchors = parts[0 if self.shared_predictor else i][:, :, :-distance]
+                anchors = anchors.permute(0, 2, 3, 1).flatten(0, 2)  # [N (rows - distance) cols, D]
+                relation = Paired(turn(own)[:, distance:].flatten(), len(candidates))
+                factor = 1 if self.weights == "unit" else distance - 1
+                contrasts.append(Contrast(anchors, candidates, relation, weight=factor * weight))
+        return contrasts
+
+
+class PatchTargets(nn.Module):
+    """A grid of patches' vectors as it is, for the context, and a linear map of it, the targets.
+
+    Args:
+        in_dim: channels of the grid.
+        out_dim: channels of the targets.
+
+    Shape:
+        maps, the deepest of them ``[B, C, rows, cols]``, to that and ``[B, D, rows, cols]``.
+
+    Raises:
+        ValueError: if the deepest map has other axes.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.targets = nn.Conv2d(in_dim, out_dim, 1)
+
+    def forward(self, maps: Maps) -> tuple[Tensor, Tensor]:
+        grid = maps[-1]
+        if grid.ndim != 4:
+            raise ValueError(
+                f"maps: expected a grid of patches [N, C, rows, cols], got {list(grid.shape)}; cut images into patches"
+            )
+        return grid, self.targets(grid)
+
+
+class ContextNetwork(nn.Module):
+    """Masked convolutions: each location sees its own row and those above, no row below.
+
+    Args:
+        dim: channels in and out.
+        hidden_dim: channels inside a block.
+        blocks: number of residual blocks; each lets a location see one row above more, and one column on each side.
+
+    Shape:
+        ``[B, dim, rows, cols]`` to the same.
+
+    Example:
+        >>> grid = torch.rand(1, 4, 5, 5, requires_grad=True)
+        >>> context = ContextNetwork(4, 8, blocks=1)(grid)
+        >>> context[0, :, 2, 2].sum().backward()
+        >>> grid.grad[0].abs().sum(dim=(0, 2)) > 0  # rows that row 2 sees
+        tensor([False,  True,  True, False, False])
+    """
+
+    def __init__(self, dim: int, hidden_dim: int = 256, blocks: int = 5) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(dim, hidden_dim, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden_dim, hidden_dim, (1, 3), padding=(0, 1)),
+                nn.ZeroPad2d((0, 0, 1, 0)),  # a row on top, so that the next layer sees a row and the one above it
+                nn.Conv2d(hidden_dim, hidden_dim, (2, 1)),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden_dim, dim, 1),
+            )
+            for _ in range(blocks)
+        )
+
+    def forward(self, grid: Tensor) -> Tensor:
+        for block in self.blocks:
+            grid = grid + block(grid)
+        return grid.relu()

@@ -35,6 +35,7 @@ bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/queued.py
 	$(RUN) examples/benchmarks/step.py
 	$(RUN) examples/benchmarks/ranking.py
+	$(RUN) examples/benchmarks/local.py
 	$(RUN) examples/benchmarks/loading.py
 	$(RUN) examples/benchmarks/probes.py
 

@@ -74,9 +74,11 @@ class InfoNCE(Loss):
         pairs, anchors, entries = counts
         scale, penalty = 1 / self.temperature, scores.new_zeros(())
         if self.l2:
-            penalty = self.l2 * mean((scale * scores).square().masked_fill(relation < 0, 0).sum(), entries)
+            ignored = relation < 0
+            kept = (scores.masked_fill(ignored, 0) if ignored.any() else scores).flatten()
+            penalty = self.l2 * scale**2 * mean(kept @ kept, entries)
         if self.clip is not None:
-            scores, scale = torch.tanh(scores * scale / self.clip), self.clip
+            scores, scale = torch.tanh(scores * (scale / self.clip)), self.clip
         negatives, positives, anchor = negatives_and_positives(scores, relation, scale)
         # -log(e^s / (e^s + e^n)) = softplus(n - s), which neither overflows nor cancels
         if self.mode == "out":

@@ -245,7 +245,7 @@ def test_parameters_of_a_similarity_learn_only_outside_of_blocks():
     similarity = Scaled()
     objective([Contrast(anchors, candidates, relation)], similarity, InfoNCE(), 0).backward()
     assert similarity.scale.grad.abs() > 0
-    with pytest.raises(ValueError, match="similarity: has parameters, .* pass anchor_block=0"):
+    with pytest.raises(ValueError, match=r"similarity: has parameters, .* pass anchor_block=0"):
         objective([Contrast(anchors, candidates, relation)], similarity, InfoNCE())
 
 

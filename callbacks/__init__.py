@@ -3,7 +3,22 @@
 if __name__ == "callbacks":
     raise ImportError("import ssl_modules.callbacks: this folder is a part of ssl_modules, not a package of its own")
 
+from ssl_modules.callbacks.collapse import CollapseMonitor
+from ssl_modules.callbacks.embedding import EmbeddingPlot
 from ssl_modules.callbacks.knn import OnlineKNNProbe
 from ssl_modules.callbacks.linear import OnlineLinearProbe
+from ssl_modules.callbacks.neighbours import NeighbourGrid
+from ssl_modules.callbacks.out_of_distribution import OutOfDistributionProbe
+from ssl_modules.callbacks.retrieval import OnlineRetrieval
+from ssl_modules.callbacks.views import ViewGrid
 
-__all__ = ["OnlineKNNProbe", "OnlineLinearProbe"]
+__all__ = [
+    "CollapseMonitor",
+    "EmbeddingPlot",
+    "NeighbourGrid",
+    "OnlineKNNProbe",
+    "OnlineLinearProbe",
+    "OnlineRetrieval",
+    "OutOfDistributionProbe",
+    "ViewGrid",
+]

@@ -83,6 +83,31 @@ def endless_batches(loader: Any, size: int | None = None, start: int = 0) -> Ite
         number, offset = number + 1, 0
 
 
+def samples(loader: Any, places: list[int], size: int | None = None) -> Any:
+    """A batch of the samples that :func:`shared_batches` delivers at these places, counted over all processes.
+
+    Args:
+        loader: a ``DataLoader`` over a map-style data set.
+        places: in any order.
+        size: as of :func:`shared_batches`.
+
+    Raises:
+        ValueError: for another loader, which delivers its samples only in its own order.
+
+    Example:
+        >>> samples(DataLoader(range(5), batch_size=2, shuffle=True), [3, 0])
+        tensor([3, 0])
+    """
+    indices = _indices(loader, size)
+    if indices is None:
+        raise ValueError(
+            f"a {type(loader).__name__} delivers its samples only in its own order; to show some of them, give a "
+            "DataLoader over a map-style data set"
+        )
+    chosen = [[indices[place] for place in places]]
+    return next(iter(DataLoader(loader.dataset, batch_sampler=chosen, collate_fn=loader.collate_fn)))
+
+
 def is_rereadable(loader: Any) -> bool:
     """Whether a loader's samples can be read without iterating over the loader itself.
 

@@ -73,7 +73,7 @@ def features_and_targets(
         >>> features_and_targets(nn.Flatten(), batch)[0].shape
         torch.Size([4, 4])
     """
-    images, targets = _prepared(batch, prepare)
+    images, targets = images_and_targets(batch, prepare)
     device = device_of(module)
     if targets.is_floating_point():
         raise ValueError(f"targets must be class indices, but got {targets.dtype}; give prepare= to make them so")
@@ -149,7 +149,20 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
     return parts[name]
 
 
-def _prepared(batch: Any, prepare: Prepare) -> tuple[Any, Tensor]:
+def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor]:
+    """What a batch of a loader holds, as the module expects it.
+
+    Args:
+        batch: what the loader delivers.
+        prepare: as of :func:`features_and_targets`.
+
+    Raises:
+        ValueError: for a batch without labels, or of a form that ``prepare`` must read.
+
+    Example:
+        >>> images_and_targets([torch.zeros(2, 4), torch.arange(2), "more"])[1]
+        tensor([0, 1])
+    """
     if prepare is not None:
         prepared = prepare(batch)
         if not (isinstance(prepared, tuple | list) and len(prepared) == 2 and isinstance(prepared[1], Tensor)):

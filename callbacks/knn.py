@@ -1,12 +1,12 @@
 """Online k-nearest-neighbour probe."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe
+from ssl_modules.callbacks.probe import Labelled, OnlineProbe, accuracies, is_fast_dev_run
 from ssl_modules.evaluation.knn import knn_scores
 
 
@@ -56,8 +56,6 @@ class OnlineKNNProbe(OnlineProbe):
         {'probe/knn_top1': 1.0}
     """
 
-    kind: ClassVar[str] = "knn"
-
     def __init__(
         self,
         *,
@@ -91,10 +89,12 @@ class OnlineKNNProbe(OnlineProbe):
         self.k = k
         self.temperature = temperature
 
-    def _classify(self, queries: Tensor, bank: Callable[[], Labelled], fast_dev_run: bool) -> Tensor:
-        features, targets = bank()
-        k = min(self.k, len(features)) if fast_dev_run else self.k
-        return knn_scores(features, targets, queries, k=k, temperature=self.temperature)
+    def _measure(
+        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
+    ) -> dict[str, float]:
+        features, labels = bank()
+        k = min(self.k, len(features)) if is_fast_dev_run(trainer) else self.k
+        return accuracies("knn", knn_scores(features, labels, queries, k=k, temperature=self.temperature), targets)
 
     def _protocol(self) -> dict[str, int | float | str | None]:
         return {"k": self.k, "temperature": self.temperature, "bank_size": self.bank_size}

@@ -1,16 +1,16 @@
 """Online linear probe."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_modules.callbacks.batches import endless_batches
 from ssl_modules.callbacks.features import undisturbed
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe
+from ssl_modules.callbacks.probe import Labelled, OnlineProbe, accuracies
 from ssl_modules.distributed import total
 from ssl_modules.evaluation.linear import ridge_classifier
 
@@ -56,8 +56,6 @@ class OnlineLinearProbe(OnlineProbe):
         >>> OnlineLinearProbe(train=loader, test=loader).evaluate(torch.nn.Identity())
         {'probe/linear_top1': 1.0}
     """
-
-    kind: ClassVar[str] = "linear"
 
     def __init__(
         self,
@@ -164,7 +162,12 @@ class OnlineLinearProbe(OnlineProbe):
         """Lets the workers of its loader go."""
         self._batches = None
 
-    def _classify(self, queries: Tensor, bank: Callable[[], Labelled], fast_dev_run: bool) -> Tensor:
+    def _measure(
+        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
+    ) -> dict[str, float]:
+        return accuracies("linear", self._scores(queries, bank), targets)
+
+    def _scores(self, queries: Tensor, bank: Callable[[], Labelled]) -> Tensor:
         if self.fit == "ridge":
             return F.linear(queries, *ridge_classifier(*bank(), penalty=self.penalty))
         if self._head is None and self._restored is not None:

@@ -1,7 +1,7 @@
 """What the online probes share: whose data, when, and where the result goes."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ Labelled = tuple[Tensor, Tensor]
 
 
 class OnlineProbe(Callback):
-    """Base of the probes that judge a module's representation while it trains; a probe adds its classifier.
+    """Base of the probes that judge a module's representation while it trains; a probe adds what it measures.
 
     Hooks: one batch is tried in ``on_train_start``, so that mistakes show before the first epoch. The probe runs in
     ``on_validation_epoch_end`` (not in the sanity check), or in ``on_train_epoch_end`` where the Trainer runs no
@@ -39,8 +39,6 @@ class OnlineProbe(Callback):
     Attributes:
         result: the last metrics with their protocol, as plain values; None before the first. Checkpoints hold it.
     """
-
-    kind: ClassVar[str]
 
     def __init__(
         self,
@@ -163,8 +161,10 @@ class OnlineProbe(Callback):
         """Frees the features."""
         self.shared.clear()
 
-    def _classify(self, queries: Tensor, bank: Callable[[], Labelled], fast_dev_run: bool) -> Tensor:
-        """Scores ``[Q, classes]``; ``bank()`` computes the labelled training features."""
+    def _measure(
+        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
+    ) -> dict[str, float]:
+        """Metrics of test features, without the probe's name; ``bank()`` computes the labelled training features."""
         raise NotImplementedError
 
     def _protocol(self) -> dict[str, int | float | str | None]:
@@ -195,31 +195,31 @@ class OnlineProbe(Callback):
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
         train, test = self._find_loader("train", trainer), self._find_loader("test", trainer)
         queries, targets = self._read("test", module, test, None, trainer)
-        fast_dev_run = trainer is not None and bool(trainer.fast_dev_run)
-        scores = self._classify(
-            queries, lambda: self._read("train", module, train, self.bank_size, trainer), fast_dev_run
+        metrics = self._measure(
+            queries, targets, lambda: self._read("train", module, train, self.bank_size, trainer), module, trainer
         )
-        missing = int(targets.max()) + 1 - scores.shape[1]  # classes that only the test set has: never guessed
-        scores = F.pad(scores, (0, max(missing, 0)), value=-torch.inf)
-        guesses = (1, 5) if scores.shape[1] > 5 else (1,)
-        return {f"{self.name}/{self.kind}_top{k}": top_k_accuracy(scores, targets, k) for k in guesses}
+        return {f"{self.name}/{metric}": value for metric, value in metrics.items()}
 
     def _read(self, which: str, module: nn.Module, loader: Any, size: int | None, trainer: Any) -> Labelled:
         """Features and classes of a loader's samples."""
-        features, targets = shared_features(trainer, self.shared).read(
-            module,
-            loader,
-            size=size,
-            batches=(trainer.fast_dev_run or None) if trainer is not None else None,
-            features=self.features,
-            prepare=self.prepare,
-            precision=_precision(trainer),
-        )
+        features, targets = self._pass(module, loader, size, trainer, self.prepare)
         if len(targets) == 0:
             raise ValueError(f"{self.name}: the {which} loader delivers no samples; give the probe {which}=")
         labels = classes(targets, self.level)
         check_labelled(f"{self.name}, {which} data", features, labels)
         return features, labels
+
+    def _pass(self, module: nn.Module, loader: Any, size: int | None, trainer: Any, prepare: Prepare) -> Labelled:
+        """Features and targets of a loader's samples, from a pass that the Trainer's probes share."""
+        return shared_features(trainer, self.shared).read(
+            module,
+            loader,
+            size=size,
+            batches=(trainer.fast_dev_run or None) if trainer is not None else None,
+            features=self.features,
+            prepare=prepare,
+            precision=_precision(trainer),
+        )
 
     def _of_batch(self, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
         features, targets = features_and_targets(
@@ -233,13 +233,13 @@ class OnlineProbe(Callback):
                 self._of_batch(module, batch, trainer)
                 break
 
-    def _find_loader(self, which: Literal["train", "test"], trainer: Any) -> Any:
+    def _find_loader(self, which: str, trainer: Any) -> Any:
         if which not in self._loaders:
             with isolate_rng():  # a datamodule may draw
                 self._loaders[which] = self._look_for_loader(which, trainer)
         return self._loaders[which]
 
-    def _look_for_loader(self, which: Literal["train", "test"], trainer: Any) -> Any:
+    def _look_for_loader(self, which: str, trainer: Any) -> Any:
         if self.train is not None:
             return self.train if which == "train" else self.test
         data = self.datamodule or (trainer.datamodule if trainer else None)
@@ -267,6 +267,29 @@ class OnlineProbe(Callback):
                 "give the probe loaders of its own: train= and test="
             )
         return loader
+
+
+def accuracies(kind: str, scores: Tensor, targets: Tensor) -> dict[str, float]:
+    """Top-1 accuracy, and top-5 accuracy where there are more than 5 classes, by metric name.
+
+    Args:
+        kind: of classifier, the first part of the names.
+        scores: ``[N, classes]``.
+        targets: ``[N]``; a class that has no column is never guessed.
+
+    Example:
+        >>> accuracies("knn", torch.tensor([[0.2, 0.8], [0.7, 0.3]]), torch.tensor([1, 2]))
+        {'knn_top1': 0.5}
+    """
+    missing = int(targets.max()) + 1 - scores.shape[1]
+    scores = F.pad(scores, (0, max(missing, 0)), value=-torch.inf)
+    guesses = (1, 5) if scores.shape[1] > 5 else (1,)
+    return {f"{kind}_top{k}": top_k_accuracy(scores, targets, k) for k in guesses}
+
+
+def is_fast_dev_run(trainer: Any) -> bool:
+    """Whether a Trainer, if there is one, only tries a few batches."""
+    return trainer is not None and bool(trainer.fast_dev_run)
 
 
 def _validates(trainer: Trainer) -> bool:

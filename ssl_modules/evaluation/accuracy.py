@@ -1,7 +1,9 @@
-"""Top-k accuracy of class scores."""
+"""What class scores are worth: top-k accuracy, and mean average precision."""
 
 import torch
 from torch import Tensor
+
+from ssl_modules.evaluation.checks import check_multilabel
 
 
 def top_k_accuracy(scores: Tensor, targets: Tensor, k: int = 1) -> float:
@@ -42,3 +44,39 @@ def top_k_accuracy(scores: Tensor, targets: Tensor, k: int = 1) -> float:
     before = torch.arange(scores.shape[1], device=scores.device) < targets[:, None]
     rank = ((scores > own) | ((scores == own) & before)).sum(dim=1)
     return (rank < k).double().mean().item()
+
+
+def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
+    """The mean over classes of the average precision of ranking the samples by the class's score.
+
+    That of a class is the mean, over the samples which have it, of the share of it among the samples that score no
+    less: scikit-learn's ``average_precision_score``. Classes that no sample has are left out.
+
+    Args:
+        scores: ``[N, classes]``, larger is better.
+        targets: ``[N, classes]`` of 0 and 1.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        ValueError: if shapes do not fit, targets are not 0 and 1, or no sample has any class.
+
+    Example:
+        >>> mean_average_precision(torch.tensor([[0.9], [0.5], [0.1]]), torch.tensor([[1], [0], [1]]))
+        0.8333333333333333
+    """
+    check_multilabel("scores", scores, targets)
+    if scores.shape != targets.shape or not targets.any():
+        raise ValueError(
+            f"scores and targets must be of one shape, with at least one 1 in targets, but got {list(scores.shape)} "
+            f"and {list(targets.shape)} with {int(targets.sum())}"
+        )
+    precisions = []
+    for column, own in zip(scores.T, targets.T.bool(), strict=True):
+        if own.any():
+            ordered, positives = column.sort().values, column[own].sort().values
+            at_least = len(ordered) - torch.searchsorted(ordered, positives)  # samples that score no less
+            found = len(positives) - torch.searchsorted(positives, positives)
+            precisions.append((found / at_least.double()).mean())
+    return torch.stack(precisions).mean().item()

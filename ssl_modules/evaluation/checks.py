@@ -65,6 +65,33 @@ def check_features(name: str, features: Tensor) -> None:
         )
 
 
+def check_multilabel(name: str, features: Tensor, targets: Tensor) -> None:
+    """Raises unless ``targets`` are 0 and 1 for each class of each sample.
+
+    Args:
+        name: what the error calls these samples.
+        features: ``[N, ...]``, a row a sample.
+        targets: their classes.
+
+    Raises:
+        ValueError: names the argument, what was received, and what to do.
+
+    Example:
+        >>> import torch
+        >>> check_multilabel("bank", torch.zeros(1, 2), torch.tensor([[0, 2]]))
+        Traceback (most recent call last):
+        ...
+        ValueError: bank: targets must be [1, classes] of 0 and 1, but got torch.int64 [1, 2] from 0 to 2
+    """
+    is_binary = targets.numel() > 0 and bool(((targets == 0) | (targets == 1)).all())
+    if targets.ndim != 2 or len(targets) != len(features) or not is_binary:
+        span = f" from {targets.min().item()} to {targets.max().item()}" if targets.numel() else ""
+        raise ValueError(
+            f"{name}: targets must be [{len(features)}, classes] of 0 and 1, but got {targets.dtype} "
+            f"{list(targets.shape)}{span}"
+        )
+
+
 def class_count(targets: Tensor, num_classes: int | None) -> int:
     """``num_classes``, or where it is None the largest target plus one.
 

@@ -54,28 +54,11 @@ def knn_scores(
         tensor([[0.6667, 0.3333]])
     """
     check_labelled("bank", bank, bank_targets)
-    check_features("queries", queries)
-    if bank.shape[1] != queries.shape[1]:
-        raise ValueError(f"bank and queries must have one dimension D, but got {bank.shape[1]} and {queries.shape[1]}")
-    if not 1 <= k <= len(bank):
-        raise ValueError(f"k must be in [1, {len(bank)}], the bank's size, but got {k}; lower k or take more samples")
     if temperature is not None and temperature <= 0:
         raise ValueError(f"temperature must be positive, or None for equal votes, but got {temperature}")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be >= 1, but got {chunk_size}")
+    similarity, neighbours = nearest_neighbours(bank, queries, k=k, chunk_size=chunk_size)
     num_classes = class_count(bank_targets, num_classes)
-
-    dtype = torch.promote_types(bank.dtype, torch.float32)
-    similarity = torch.full((len(queries), k), -torch.inf, dtype=dtype, device=queries.device)  # the best so far
-    labels = torch.zeros(len(queries), k, dtype=torch.long, device=queries.device)
-    chunks = [tensor.split(chunk_size) for tensor in (queries, similarity, labels)]
-    for part, part_labels in zip(bank.split(_PART), bank_targets.long().split(_PART), strict=True):
-        candidates = _normalize(part).T  # [D, n]
-        for chunk, best, best_labels in zip(*chunks, strict=True):  # [q, D], [q, k], [q, k]
-            values, neighbours = _largest(_normalize(chunk).to(dtype) @ candidates, k)  # [q, up to k]
-            values, order = torch.cat([best, values], dim=1).topk(k, dim=1)
-            best.copy_(values)
-            best_labels.copy_(torch.cat([best_labels, part_labels[neighbours]], dim=1).gather(1, order))
+    labels = bank_targets.long()[neighbours]  # [Q, k]
 
     # The softmax is exp(s / T), scaled so that a small T does not overflow.
     votes = torch.full_like(similarity, 1 / k) if temperature is None else (similarity / temperature).softmax(1)
@@ -83,6 +66,51 @@ def knn_scores(
     for vote, label in zip(votes.split(1, dim=1), labels.split(1, dim=1), strict=True):
         scores.scatter_add_(1, label, vote)  # one neighbour at a time: the same order of addition on any device
     return scores
+
+
+@torch.no_grad()
+def nearest_neighbours(bank: Tensor, queries: Tensor, *, k: int = 20, chunk_size: int = 256) -> tuple[Tensor, Tensor]:
+    """The k bank samples of largest cosine to each query, in falling order.
+
+    Exact, in float32 or better, and bounded in memory as :func:`knn_scores` says.
+
+    Args:
+        bank: ``[N, D]``, the features to search.
+        queries: ``[Q, D]``.
+        k: number of neighbours, in ``[1, N]``.
+        chunk_size: number of queries compared with a part of the bank at once.
+
+    Returns:
+        Cosines and rows of the bank, both ``[Q, k]``.
+
+    Raises:
+        ValueError: for features that are not finite ``[N, D]``, of two dimensions D, or k larger than the bank.
+
+    Example:
+        >>> nearest_neighbours(torch.eye(3), torch.tensor([[1.0, 0.0, 2.0]]), k=2)[1]
+        tensor([[2, 0]])
+    """
+    check_features("bank", bank)
+    check_features("queries", queries)
+    if bank.shape[1] != queries.shape[1]:
+        raise ValueError(f"bank and queries must have one dimension D, but got {bank.shape[1]} and {queries.shape[1]}")
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k must be in [1, {len(bank)}], the bank's size, but got {k}; lower k or take more samples")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be >= 1, but got {chunk_size}")
+
+    dtype = torch.promote_types(bank.dtype, torch.float32)
+    similarity = torch.full((len(queries), k), -torch.inf, dtype=dtype, device=queries.device)  # the best so far
+    rows = torch.zeros(len(queries), k, dtype=torch.long, device=queries.device)
+    chunks = [tensor.split(chunk_size) for tensor in (queries, similarity, rows)]
+    for start in range(0, len(bank), _PART):
+        candidates = _normalize(bank[start : start + _PART]).T  # [D, n]
+        for chunk, best, best_rows in zip(*chunks, strict=True):  # [q, D], [q, k], [q, k]
+            values, columns = _largest(_normalize(chunk).to(dtype) @ candidates, k)  # [q, up to k]
+            values, order = torch.cat([best, values], dim=1).topk(k, dim=1)
+            best.copy_(values)
+            best_rows.copy_(torch.cat([best_rows, columns + start], dim=1).gather(1, order))
+    return similarity, rows
 
 
 def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -48,11 +48,9 @@ def ridge_classifier(
     count, dim = features.shape
     x = features.to("cpu" if features.device.type == "mps" else features.device, torch.float64)  # mps has no float64
     y = F.one_hot(targets.to(x.device).long(), num_classes).to(x.dtype)  # [N, classes]
-    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
-    x_std = x.std(dim=0, correction=0)
-    # A constant feature differs from its own mean by rounding, which must not be blown up to variance 1.
-    x_std[x_std <= x_mean.abs() * torch.finfo(features.dtype).eps] = 1
-    x, y = (x - x_mean) / x_std, y - y_mean
+    y_mean = y.mean(dim=0)
+    x, x_mean, x_std = standardized(x, torch.finfo(features.dtype).eps)
+    y = y - y_mean
 
     ridge = penalty * count
     if dim <= count:
@@ -63,6 +61,28 @@ def ridge_classifier(
     bias = y_mean - weight @ x_mean
     dtype = torch.promote_types(features.dtype, torch.float32)
     return weight.to(features.device, dtype), bias.to(features.device, dtype)
+
+
+def standardized(x: Tensor, precision: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Features brought to mean 0 and variance 1 over the samples, with their mean and standard deviation.
+
+    Args:
+        x: ``[N, D]``, N >= 1.
+        precision: of the numbers; a standard deviation of no more than that, relative to the mean, is a constant
+            feature, which stays 0.
+
+    Returns:
+        ``[N, D]``, and ``[D]`` twice; of a constant feature the standard deviation is given as 1.
+
+    Example:
+        >>> standardized(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), precision=1e-7)[0]
+        tensor([[-1.,  0.],
+                [ 1.,  0.]])
+    """
+    mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
+    # A constant feature differs from its own mean by rounding, which must not be blown up to variance 1.
+    std[std <= mean.abs() * precision] = 1
+    return (x - mean) / std, mean, std
 
 
 def _factor(gram: Tensor, ridge: float) -> Tensor:

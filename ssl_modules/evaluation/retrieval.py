@@ -23,8 +23,10 @@ def retrieval(
 
     The gallery is ordered by cosine to the query, of equal ones the first in the gallery first. ``recall@k`` is the
     share of queries with an image of their class among the first k; a query's average precision is the mean, over all
-    gallery images of its class, of the share of that class among the images up to this one. Queries whose class the
-    gallery lacks are left out. For targets of several levels call it once for each.
+    gallery images of its class, of the share of that class among the images up to this one. ``curve_ap`` is what the
+    code of RINCE calls AP: precision and recall are averaged over the queries at each place, and the precision is then
+    summed over the gains in recall, without that of the first place. Queries whose class the gallery lacks are left
+    out. For targets of several levels call it once for each.
 
     Args:
         queries: ``[Q, D]``.
@@ -35,7 +37,7 @@ def retrieval(
         chunk_size: queries compared with the gallery at once; memory is some 25 bytes times N for each of them.
 
     Returns:
-        ``{"recall@1": ..., "map": ...}``, in [0, 1]; NaN where no query is left.
+        ``{"recall@1": ..., "map": ..., "curve_ap": ...}``, in [0, 1]; NaN where no query is left.
 
     Raises:
         ValueError: for features that are not finite ``[N, D]``, targets that don't fit, a gallery without targets, or
@@ -44,7 +46,7 @@ def retrieval(
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.3], [0.0, 1.0]])
         >>> retrieval(features, torch.tensor([0, 1, 0, 1]), k=(1, 2))
-        {'recall@1': 0.0, 'recall@2': 0.75, 'map': 0.4583333432674408}
+        {'recall@1': 0.0, 'recall@2': 0.75, 'map': 0.4583333432674408, 'curve_ap': 0.3645833333333333}
     """
     if (gallery is None) != (gallery_targets is None):
         raise ValueError("gallery and gallery_targets: give both, or neither to look among the queries themselves")
@@ -66,6 +68,7 @@ def retrieval(
     place = torch.arange(1, size + 1, device=queries.device)
     hits: dict[int, list[Tensor]] = {n: [] for n in k}
     precisions = []
+    found_by, recall_by = (torch.zeros(size, dtype=torch.float64) for _ in range(2))  # on the CPU: mps has no float64
     for start in range(0, len(queries), chunk_size):
         scores = queries[start : start + chunk_size] @ gallery.T  # [q, N]
         if among_themselves:
@@ -76,7 +79,11 @@ def retrieval(
         total = found[:, -1]
         precision = torch.where(related, found / place, 0).sum(dim=1) / total
         precisions.append(precision[total > 0])
+        found_by += found.sum(dim=0).cpu()
+        recall_by += (found[total > 0] / total[total > 0, None]).sum(dim=0).cpu()
         for n in k:
             hits[n].append(found[total > 0, n - 1] > 0)
     result = {f"recall@{n}": torch.cat(hits[n]).float().mean().item() for n in k}
-    return result | {"map": torch.cat(precisions).mean().item()}
+    by_query = torch.cat(precisions)
+    curve = (recall_by.diff() * found_by[1:] / place[1:].cpu()).sum() / len(by_query) ** 2
+    return result | {"map": by_query.mean().item(), "curve_ap": curve.item()}

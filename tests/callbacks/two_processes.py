@@ -10,7 +10,15 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks import (
+    EmbeddingPlot,
+    NeighbourGrid,
+    OnlineKNNProbe,
+    OnlineLinearProbe,
+    OnlineRetrieval,
+    OutOfDistributionProbe,
+    ViewGrid,
+)
 from ssl_modules.callbacks.shared import SharedFeatures
 
 
@@ -32,7 +40,7 @@ class Supervised(pl.LightningModule):
 
 def loaders() -> tuple[DataLoader, DataLoader]:
     images, targets = load_digits(return_X_y=True)
-    data = TensorDataset(torch.from_numpy(images).float() / 16, torch.from_numpy(targets))
+    data = TensorDataset(torch.from_numpy(images).float().view(-1, 1, 8, 8) / 16, torch.from_numpy(targets))
     train = torch.utils.data.Subset(data, range(331))  # neither the batches nor the samples divide by 2
     test = torch.utils.data.Subset(data, range(500, 705))
     return DataLoader(train, batch_size=32, shuffle=True), DataLoader(test, batch_size=50)
@@ -53,7 +61,25 @@ def probes() -> list[pl.Callback]:
         OnlineKNNProbe(**own, bank_size=200),
         OnlineLinearProbe(**own),
         OnlineKNNProbe(train=as_it_is, test=one_batch, features="encoder", bank_size=200, name="stream"),
+        OnlineRetrieval(**own, bank_size=200),
+        OutOfDistributionProbe(**own, outliers=outliers(), bank_size=200),
         OnlineLinearProbe(**own, fit="sgd", num_classes=10, name="sgd"),
+    ]
+
+
+def outliers() -> DataLoader:
+    """105 images without labels, in batches of 33."""
+    images, _ = load_digits(return_X_y=True)
+    return DataLoader(torch.from_numpy(images[800:905]).float().view(-1, 1, 8, 8).roll(1, dims=3) / 16, batch_size=33)
+
+
+def pictures() -> list[pl.Callback]:
+    train, test = loaders()
+    own = {"train": train, "test": test, "features": "encoder"}
+    return [
+        EmbeddingPlot(**own),
+        NeighbourGrid(**own, queries=2, k=2),
+        ViewGrid(augmentation=lambda images, generator: [images]),
     ]
 
 
@@ -83,7 +109,7 @@ def levels() -> tuple[DataLoader, list]:
 
 
 def main(folder: str) -> None:
-    callbacks = [*probes(), Reads()]
+    callbacks = [*pictures(), *probes(), Reads()]
     pl.seed_everything(1)
     module = Supervised()
     trainer = pl.Trainer(

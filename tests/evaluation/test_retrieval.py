@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
@@ -26,6 +29,29 @@ def slow(queries, query_targets, gallery, gallery_targets, k):
     return sum(hits) / len(hits), sum(precisions) / len(precisions)
 
 
+@pytest.mark.parametrize("chunk_size", [7, 100])
+def test_equals_the_official_values(chunk_size):
+    with np.load(Path(__file__).parents[1] / "reference" / "rince_eval.npz") as v:
+        parts = [torch.from_numpy(v[name]) for name in ("test", "test_labels", "train", "train_labels")]
+        result = retrieval(*parts, k=(1, 5, 10, 20), chunk_size=chunk_size)
+        expected = {f"recall@{k}": value for k, value in zip((1, 5, 10, 20), v["recall_at_k"], strict=True)}
+        expected |= {"map": v["std_map"].item(), "curve_ap": v["ap_official"].item()}
+    assert result == pytest.approx(expected, rel=1e-6)  # ratios of counts are float32
+
+
+def slow_curve(queries, query_targets, gallery, gallery_targets):
+    """The area under the averages of precision and recall at each place."""
+    precision, recall = [], []
+    for q, target in zip(queries, query_targets, strict=True):
+        related = gallery_targets[(normalize(gallery, dim=1) @ q).argsort(descending=True)] == target
+        if related.any():
+            found = np.cumsum(related.numpy())
+            precision.append(found / np.arange(1, len(gallery) + 1))
+            recall.append(found / found[-1])
+    precision, recall = np.mean(precision, 0), np.mean(recall, 0)
+    return sum((recall[i] - recall[i - 1]) * precision[i] for i in range(1, len(gallery)))
+
+
 @pytest.mark.parametrize("chunk_size", [1, 10, 100])
 def test_equals_scikit_learns_average_precision(chunk_size):
     queries, gallery, query_targets, gallery_targets = problem()
@@ -35,6 +61,8 @@ def test_equals_scikit_learns_average_precision(chunk_size):
         recall, precision = slow(queries, query_targets, gallery, gallery_targets, k)
         assert result[f"recall@{k}"] == pytest.approx(recall, abs=1e-6)
         assert result["map"] == pytest.approx(precision, abs=1e-6)
+    curve = slow_curve(queries, query_targets, gallery, gallery_targets)
+    assert result["curve_ap"] == pytest.approx(curve, abs=1e-6)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 100])
@@ -46,13 +74,15 @@ def test_among_themselves_a_query_does_not_find_itself(chunk_size):
         others = torch.arange(len(queries)) != i
         expected.append(slow(queries[i : i + 1], targets[i : i + 1], queries[others], targets[others], 2))
     recall, precision = torch.tensor(expected).mean(0).tolist()
+    curve = result.pop("curve_ap")
     assert result == pytest.approx({"recall@2": recall, "map": precision}, abs=1e-6)
+    assert 0 < curve < 1
 
 
 def test_negative_cosines_count_as_any_other():
     gallery = -torch.tensor([[1.0, 0.1], [1.0, 0.5], [1.0, 0.9]])
     result = retrieval(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), gallery, torch.tensor([0, 0, 1]), k=(1,))
-    assert result == {"recall@1": 1.0, "map": 1.0}
+    assert result == {"recall@1": 1.0, "map": 1.0, "curve_ap": 0.0}  # all recall is gained at the first place
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""Monitor of collapse."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ssl_modules.callbacks.features import device_of
+from ssl_modules.callbacks.shared import gather_in_order
+from ssl_modules.distributed import rank, world_size
+from ssl_modules.evaluation.collapse import feature_std, rankme, uniformity
+
+
+class CollapseMonitor(Callback):
+    """Whether a module's features collapse, from those that its training step has computed anyway.
+
+    Needs neither labels nor another forward: ``training_step`` returns a dict with the features of its batch, as
+    ``{"loss": loss, "features": h.detach()}``, which all methods of this package do. At the end of each training epoch
+    the last ``size`` of them are measured, of all processes together:
+
+    - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of their dimension: about 1 where the
+      features spread over all directions, 0 where they are all the same;
+    - ``{name}/rankme``: :func:`~ssl_modules.evaluation.rankme`, the number of dimensions that they fill;
+    - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 where they are all the same.
+
+    Args:
+        key: of the features, ``[N, D]``, in what ``training_step`` returns.
+        size: number of features to measure, at least 2. They are kept between the steps, on the module's device.
+        name: first part of the metrics' names.
+
+    Raises:
+        ValueError: for a size below 2.
+
+    Example:
+        >>> monitor = CollapseMonitor(size=512)
+        >>> [metric.removeprefix("repr/") for metric in monitor.measure(torch.eye(4))]
+        ['std', 'rankme', 'uniformity']
+    """
+
+    def __init__(self, *, key: str = "features", size: int = 2_048, name: str = "repr") -> None:
+        if size < 2:
+            raise ValueError(f"size must be >= 2, but got {size}")
+        self.key = key
+        self.size = size
+        self.name = name
+        self._batches: deque[tuple[int, Tensor]] = deque()  # numbers and features of the last steps
+
+    @property
+    def state_key(self) -> str:
+        """Tells monitors apart by their names."""
+        return self._generate_state_key(name=self.name)
+
+    def measure(self, features: Tensor) -> dict[str, float]:
+        """The metrics of features, by name.
+
+        Args:
+            features: ``[N, D]``, N >= 2.
+
+        Raises:
+            ValueError: for features that are not finite ``[N, D]``, or fewer than two.
+        """
+        return {
+            f"{self.name}/std": feature_std(features) * features.shape[1] ** 0.5,
+            f"{self.name}/rankme": rankme(features),
+            f"{self.name}/uniformity": uniformity(features),
+        }
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins anew."""
+        self._batches.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keeps the features of the step."""
+        if not outputs:  # a step that training_step skipped
+            return
+        features = outputs.get(self.key) if isinstance(outputs, Mapping) else None
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            raise ValueError(
+                f"{self.name}: training_step must return a dict with features [N, D] as {self.key!r}, but gave "
+                f'{_describe(outputs)}; return {{"loss": loss, "{self.key}": features.detach()}}, or name the entry in '
+                "key="
+            )
+        self._batches.append((batch_idx, features.detach()))
+        while sum(len(kept) for _, kept in self._batches) - len(self._batches[0][1]) >= self._share:
+            self._batches.popleft()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures and logs."""
+        features, numbers = self._gathered(device_of(pl_module))
+        self._batches.clear()
+        if len(features) < 2:  # nothing was trained, or one image in a fast_dev_run
+            return
+        broken = ~features.isfinite().all(dim=1)
+        if broken.any():
+            raise ValueError(
+                f"{self.name}: the features of batch {numbers[broken].min()} of epoch {trainer.current_epoch} hold NaN "
+                "or infinity; has the training diverged?"
+            )
+        pl_module.log_dict(self.measure(features), on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
+
+    @property
+    def _share(self) -> int:
+        """Features to keep in this process."""
+        return -(-self.size // world_size())
+
+    def _gathered(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The last features of all processes, and the numbers of their batches."""
+        if not self._batches:
+            self._batches.append((0, torch.zeros(0, 0, device=device)))
+        own = torch.cat([features for _, features in self._batches])[-self._share :]
+        numbers = torch.cat([torch.full((len(features),), number) for number, features in self._batches])
+        order = torch.arange(len(own), device=own.device) * world_size() + rank()
+        features, numbers = gather_in_order(own, numbers[-self._share :].to(own.device), order)
+        return features[-self.size :], numbers[-self.size :]
+
+
+def _describe(outputs: Any) -> str:
+    if not isinstance(outputs, Mapping):
+        return f"a {type(outputs).__name__}"
+    shapes = {key: list(value.shape) if isinstance(value, Tensor) else type(value) for key, value in outputs.items()}
+    return f"a dict of {shapes}"

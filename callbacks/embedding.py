@@ -1,0 +1,154 @@
+"""Plot of a module's features in two dimensions."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from ssl_modules.callbacks.pictures import names_of_classes, new_figure, publish
+from ssl_modules.callbacks.probe import Labelled, OnlineProbe
+from ssl_modules.seeds import derive_generator
+
+
+class EmbeddingPlot(OnlineProbe):
+    """A module's features of the labelled test images as points in the plane, coloured by class, while it trains.
+
+    The features are L2-normalised and projected onto their two principal components, or by t-SNE. The picture goes to
+    every logger that takes images, and to a file where none does. It needs matplotlib.
+
+    What it attaches to, where the data come from, and the hooks are those of
+    :class:`~ssl_modules.callbacks.OnlineKNNProbe`. It logs no metric, reads no training images, and shares its pass
+    through the module with the probes.
+
+    Args:
+        train: labelled loader, with ``test``; not read.
+        test: labelled loader of the images to plot.
+        datamodule: set up by the callback, unless it is the Trainer's.
+        features: None for ``module(images)``; the dotted name of a submodule whose output is taken; or, from Python, a
+            function ``(module, images) -> [N, D]``.
+        prepare: function of a loader's batch that returns ``(images as the module expects them, targets)``; None takes
+            the first two of a tuple as they are.
+        level: the column of targets ``[N, levels]``; None for targets ``[N]``.
+        size: number of images to plot, a fixed random choice, at least 2.
+        projection: ``"pca"``, the same on each run and in milliseconds; or ``"tsne"``, which takes seconds.
+        class_names: of the classes, for the legend; None for those of the datamodule, or indices.
+        folder: where to write a file as well; None writes one only where no logger takes images.
+        every_n_epochs: plots when n epochs or more have passed since it last did, and in the last epoch.
+        name: of the picture; must differ between two plots.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+        ModuleNotFoundError: if matplotlib isn't installed.
+
+    Example:
+        >>> plot = EmbeddingPlot(every_n_epochs=10)
+        >>> plot.project(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])).abs()
+        tensor([[0.7071, 0.0000],
+                [0.7071, 0.0000]])
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Iterable[Any] | None = None,
+        test: Iterable[Any] | None = None,
+        datamodule: LightningDataModule | None = None,
+        features: str | Callable[[Any, Any], Tensor] | None = None,
+        prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        level: int | None = None,
+        size: int = 2_000,
+        projection: Literal["pca", "tsne"] = "pca",
+        class_names: list[str] | None = None,
+        folder: str | None = None,
+        every_n_epochs: int = 1,
+        name: str = "embedding",
+    ) -> None:
+        super().__init__(
+            train=train,
+            test=test,
+            datamodule=datamodule,
+            features=features,
+            prepare=prepare,
+            level=level,
+            bank_size=None,
+            every_n_epochs=every_n_epochs,
+            name=name,
+        )
+        if size < 2:
+            raise ValueError(f"size must be >= 2, but got {size}")
+        if projection not in ("pca", "tsne"):
+            raise ValueError(f'projection must be "pca" or "tsne", but got {projection!r}')
+        new_figure(1, 1)  # says that matplotlib is missing before the training
+        self.size = size
+        self.projection = projection
+        self.class_names = class_names
+        self.folder = folder
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features in the plane.
+
+        Args:
+            features: ``[N, D]``, N >= 2.
+
+        Returns:
+            ``[N, 2]`` on the CPU; principal components in falling order, the largest entry of each positive.
+        """
+        x = torch.nn.functional.normalize(features.double().cpu(), dim=1)
+        x = x - x.mean(dim=0)
+        _, _, axes = torch.linalg.svd(x, full_matrices=False)  # [min(N, D), D]
+        points = x @ axes[:2].T
+        points = torch.nn.functional.pad(points, (0, 2 - points.shape[1]))
+        points = points * points.gather(0, points.abs().argmax(dim=0, keepdim=True)).sign()
+        if self.projection == "tsne":
+            from sklearn.manifold import TSNE  # noqa: PLC0415  (a second to import)
+
+            start = (points / points.std().clamp(min=1e-12) * 1e-4).numpy()
+            perplexity = min(30.0, (len(x) - 1) / 3)
+            points = torch.from_numpy(TSNE(init=start, perplexity=perplexity, random_state=0).fit_transform(x.numpy()))
+        return points.float()
+
+    def draw(self, points: Tensor, targets: Tensor, names: list[str]) -> Any:
+        """The figure.
+
+        Args:
+            points: ``[N, 2]``.
+            targets: ``[N]``, class indices.
+            names: of the classes.
+
+        Returns:
+            A matplotlib figure.
+        """
+        import matplotlib  # noqa: PLC0415
+
+        figure = new_figure(7.5, 5.5)
+        axis = figure.subplots()
+        classes = targets.unique().tolist()
+        palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "nipy_spectral"]
+        tints = palette(np.arange(len(classes)) if len(classes) <= 10 else np.linspace(0.05, 0.95, len(classes)))
+        for target, tint in zip(classes, tints, strict=True):
+            own = points[targets == target].numpy()
+            axis.scatter(own[:, 0], own[:, 1], s=6, color=tint, alpha=0.7, linewidths=0, label=names[target])
+        if len(classes) <= 40:  # more would not fit beside the plot
+            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3, ncols=1 + len(classes) // 21)
+        axis.set(xticks=[], yticks=[], title=f"{len(points):,} images, by {_PROJECTIONS[self.projection]}")
+        return figure
+
+    def _measure(
+        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
+    ) -> dict[str, float]:
+        if trainer is not None and trainer.is_global_zero and len(queries) > 1:
+            chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
+            targets = targets.cpu()[chosen]
+            points = self.project(queries[chosen.to(queries.device)])
+            names = self.class_names or names_of_classes(self.datamodule or trainer.datamodule, int(targets.max()) + 1)
+            publish(self.draw(points, targets, names), trainer, self.name, self.folder)
+        return {}
+
+    def _protocol(self) -> dict[str, int | float | str | None]:
+        return {"projection": self.projection, "size": self.size}
+
+
+_PROJECTIONS = {"pca": "principal components", "tsne": "t-SNE"}

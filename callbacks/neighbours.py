@@ -1,0 +1,127 @@
+"""Grid of images with their nearest neighbours."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from ssl_modules.callbacks.batches import samples
+from ssl_modules.callbacks.features import images_and_targets, undisturbed
+from ssl_modules.callbacks.pictures import names_of_classes, new_figure, publish, show_images, to_pixels
+from ssl_modules.callbacks.probe import Labelled, OnlineProbe
+from ssl_modules.evaluation.knn import nearest_neighbours
+from ssl_modules.seeds import derive_generator
+
+
+class NeighbourGrid(OnlineProbe):
+    """A few test images beside the training images whose features are nearest, while a module trains.
+
+    A row is a test image under its class, and its neighbours by cosine, in falling order, each under class and cosine:
+    green where the class is right, red where it is wrong. The picture goes to every logger that takes images, and to a
+    file where none does. It needs matplotlib.
+
+    What it attaches to, where the data come from, and the hooks are those of
+    :class:`~ssl_modules.callbacks.OnlineKNNProbe`, whose pass through the module it shares. The loaders must be over
+    map-style data sets. It logs no metric.
+
+    Args:
+        train: labelled loader of the images to search, with ``test``.
+        test: labelled loader of the images to look up, with ``train``.
+        datamodule: set up by the callback, unless it is the Trainer's.
+        features: None for ``module(images)``; the dotted name of a submodule whose output is taken; or, from Python, a
+            function ``(module, images) -> [N, D]``.
+        prepare: function of a loader's batch that returns ``(images as the module expects them, targets)``; None takes
+            the first two of a tuple as they are.
+        level: the column of targets ``[N, levels]``; None for targets ``[N]``.
+        bank_size: number of training images to search, a fixed random choice; None for all.
+        queries: number of test images to show, the same at each time.
+        k: number of neighbours to show.
+        class_names: of the classes; None for those of the datamodule, or indices.
+        folder: where to write a file as well; None writes one only where no logger takes images.
+        every_n_epochs: draws when n epochs or more have passed since it last did, and in the last epoch.
+        name: of the picture; must differ between two grids.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+        ModuleNotFoundError: if matplotlib isn't installed.
+
+    Example:
+        >>> NeighbourGrid(queries=4, k=8).name
+        'neighbours'
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Iterable[Any] | None = None,
+        test: Iterable[Any] | None = None,
+        datamodule: LightningDataModule | None = None,
+        features: str | Callable[[Any, Any], Tensor] | None = None,
+        prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        level: int | None = None,
+        bank_size: int | None = 5_000,
+        queries: int = 8,
+        k: int = 8,
+        class_names: list[str] | None = None,
+        folder: str | None = None,
+        every_n_epochs: int = 1,
+        name: str = "neighbours",
+    ) -> None:
+        super().__init__(
+            train=train,
+            test=test,
+            datamodule=datamodule,
+            features=features,
+            prepare=prepare,
+            level=level,
+            bank_size=bank_size,
+            every_n_epochs=every_n_epochs,
+            name=name,
+        )
+        for argument, value in (("queries", queries), ("k", k)):
+            if value < 1:
+                raise ValueError(f"{argument} must be >= 1, but got {value}")
+        new_figure(1, 1)  # says that matplotlib is missing before the training
+        self.queries = queries
+        self.k = k
+        self.class_names = class_names
+        self.folder = folder
+
+    def _measure(
+        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
+    ) -> dict[str, float]:
+        features, labels = bank()  # in every process: the pass is shared out
+        if trainer is not None and trainer.is_global_zero:
+            order = torch.randperm(len(queries), generator=derive_generator("neighbours"))
+            chosen = order[: self.queries].sort().values.to(queries.device)
+            cosines, rows = nearest_neighbours(features, queries[chosen], k=min(self.k, len(features)))
+            with undisturbed(module):
+                shown = self._images("test", chosen.tolist(), None, trainer)
+                near = self._images("train", rows.flatten().tolist(), self.bank_size, trainer)
+            data = self.datamodule or trainer.datamodule
+            names = self.class_names or names_of_classes(data, int(max(targets.max(), labels.max())) + 1)
+            near = near.reshape(*rows.shape, *near.shape[1:])  # [queries, k, H, W(, 3)]
+            images = [[image, *found] for image, found in zip(shown, near, strict=True)]
+            figure = self._draw(images, torch.cat([targets[chosen, None], labels[rows]], dim=1), cosines, names)
+            publish(figure, trainer, self.name, self.folder)
+        return {}
+
+    def _images(self, which: str, places: list[int], size: int | None, trainer: Any) -> np.ndarray:
+        images, _ = images_and_targets(samples(self._find_loader(which, trainer), places, size), self.prepare)
+        return to_pixels(images)
+
+    def _draw(self, images: list[list[np.ndarray]], labels: Tensor, cosines: Tensor, names: list[str]) -> Any:
+        """Rows of images ``[queries, 1 + k]`` with their classes, and the cosines ``[queries, k]``."""
+        titles, colors = [], []
+        for (own, *found), row in zip(labels.tolist(), cosines.tolist(), strict=True):
+            titles.append([names[own], *(f"{names[label]}\n{s:.3f}" for label, s in zip(found, row, strict=True))])
+            colors.append(["black", *("green" if label == own else "red" for label in found)])
+        figure = new_figure(1.1 * len(images[0]), 1.3 * len(images))
+        show_images(figure, images, titles, colors)
+        return figure
+
+    def _protocol(self) -> dict[str, int | float | str | None]:
+        return {"k": self.k, "bank_size": self.bank_size}

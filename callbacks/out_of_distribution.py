@@ -1,0 +1,144 @@
+"""Online probe of out-of-distribution detection."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, cast, get_args
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from ssl_modules.callbacks.probe import Labelled, OnlineProbe, is_fast_dev_run
+from ssl_modules.callbacks.shared import shared_features
+from ssl_modules.evaluation.checks import check_features
+from ssl_modules.evaluation.out_of_distribution import cosine_scores, detection, gaussian_scores, neighbour_scores
+
+Score = Literal["gaussian", "neighbours", "cosine"]
+
+
+class OutOfDistributionProbe(OnlineProbe):
+    """How well a module's features tell test images from those of another data set, while it trains.
+
+    Every image is scored by how close it is to the labelled training images, and the scores of the test images are
+    compared with those of the outliers:
+
+    - ``"gaussian"``: log-likelihood under the best of one Gaussian a class, as RINCE is judged; see
+      :func:`~ssl_modules.evaluation.gaussian_scores`;
+    - ``"neighbours"``: distance to the k-th nearest; see :func:`~ssl_modules.evaluation.neighbour_scores`;
+    - ``"cosine"``: cosine to the nearest class mean; see :func:`~ssl_modules.evaluation.cosine_scores`.
+
+    Logs ``{name}/gaussian_auroc`` and ``{name}/gaussian_fpr95``, and so for each score; see
+    :func:`~ssl_modules.evaluation.detection`.
+
+    What it attaches to, where the other data come from, and the hooks are those of
+    :class:`~ssl_modules.callbacks.OnlineKNNProbe`. The outliers need one more pass through the module.
+
+    Args:
+        outliers: loader of the other data set's images, of the size and scale of the test images, or a datamodule with
+            a ``probe_test_dataloader()`` or ``val_dataloader()``; labels are not read, and need not be there.
+        train: labelled loader of the familiar images, with ``test``.
+        test: labelled loader of the familiar images to judge on, with ``train``.
+        datamodule: set up by the probe, unless it is the Trainer's.
+        features: None for ``module(images)``; the dotted name of a submodule whose output is taken; or, from Python, a
+            function ``(module, images) -> [N, D]``.
+        prepare: function of a batch of any of the loaders that returns ``(images as the module expects them,
+            targets)``; None takes the first two of a tuple as they are, and of outliers the first, or the batch.
+        level: the column of targets ``[N, levels]``; None for targets ``[N]``.
+        bank_size: number of training images to use, a fixed random choice, and the most outliers; None for all.
+        scores: which to compute.
+        k: number of neighbours of ``"neighbours"``, at most the number of training images used.
+        every_n_epochs: judges when n epochs or more have passed since it last did, and in the last epoch.
+        name: first part of the metrics' names; must differ between two probes of one class.
+
+    Raises:
+        ValueError: for arguments that do not go together.
+
+    Example:
+        >>> images, labels = torch.eye(4)[:3].repeat(2, 1), torch.arange(3).repeat(2)
+        >>> loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=4)
+        >>> probe = OutOfDistributionProbe(outliers=[torch.eye(4)[3:]], train=loader, test=loader, scores=("cosine",))
+        >>> probe.evaluate(torch.nn.Identity())
+        {'ood/cosine_auroc': 1.0, 'ood/cosine_fpr95': 0.0}
+    """
+
+    def __init__(
+        self,
+        *,
+        outliers: Iterable[Any] | LightningDataModule,
+        train: Iterable[Any] | None = None,
+        test: Iterable[Any] | None = None,
+        datamodule: LightningDataModule | None = None,
+        features: str | Callable[[Any, Any], Tensor] | None = None,
+        prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        level: int | None = None,
+        bank_size: int | None = 5_000,
+        scores: Sequence[Score] = ("gaussian", "neighbours", "cosine"),
+        k: int = 50,
+        every_n_epochs: int = 1,
+        name: str = "ood",
+    ) -> None:
+        super().__init__(
+            train=train,
+            test=test,
+            datamodule=datamodule,
+            features=features,
+            prepare=prepare,
+            level=level,
+            bank_size=bank_size,
+            every_n_epochs=every_n_epochs,
+            name=name,
+        )
+        if not scores or not set(scores) <= set(get_args(Score)):
+            raise ValueError(f"scores must be some of {list(get_args(Score))}, but got {list(scores)}")
+        if k < 1:
+            raise ValueError(f"k must be >= 1, but got {k}")
+        self.outliers = outliers
+        self.scores = tuple(scores)
+        self.k = k
+
+    def _measure(
+        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
+    ) -> dict[str, float]:
+        features, labels = bank()
+        outliers = self._outliers(module, trainer)
+        images = torch.cat([queries, outliers])
+        k = min(self.k, len(features)) if is_fast_dev_run(trainer) else self.k
+        metrics: dict[str, float] = {}
+        for kind in self.scores:
+            if kind == "gaussian":
+                scores = gaussian_scores(features, labels, images)
+            elif kind == "neighbours":
+                scores = neighbour_scores(features, images, k=k)
+            else:
+                scores = cosine_scores(features, labels, images)
+            found = detection(*scores.split([len(queries), len(outliers)]))
+            metrics |= {f"{kind}_{metric}": value for metric, value in found.items()}
+        return metrics
+
+    def _outliers(self, module: nn.Module, trainer: Any) -> Tensor:
+        loader = self._find_loader("outliers", trainer)
+        features, _ = self._pass(module, loader, self.bank_size, trainer, self.prepare or _without_labels)
+        if len(features) == 0:
+            raise ValueError(f"{self.name}: the outliers' loader delivers no samples; give another one as outliers=")
+        check_features(f"{self.name}, outliers", features)
+        return features
+
+    def _look_for_loader(self, which: str, trainer: Any) -> Any:
+        if which != "outliers":
+            return super()._look_for_loader(which, trainer)
+        if hasattr(self.outliers, "val_dataloader"):  # a datamodule of either namespace
+            data = cast(LightningDataModule, self.outliers)
+            return self._one(which, shared_features(trainer, self.shared).loader(data, "test", set_up=True))
+        return self.outliers
+
+    def _protocol(self) -> dict[str, int | float | str | None]:
+        return {"scores": " ".join(self.scores), "k": self.k, "bank_size": self.bank_size}
+
+
+def _without_labels(batch: Any) -> tuple[Any, Tensor]:
+    images = batch[0] if isinstance(batch, tuple | list) else batch
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"outliers: the loader delivers {type(batch).__name__}, not images or (images, ...); give prepare= a "
+            "function of the batch that returns (images, targets)"
+        )
+    return images, torch.zeros(len(images), dtype=torch.long)

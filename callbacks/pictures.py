@@ -1,0 +1,124 @@
+"""Pictures that callbacks make, and where they go."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure of a size in inches, apart from pyplot, whose state belongs to the user.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib isn't installed; it says how to install it.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "pictures need matplotlib: pip install 'ssl-modules[viz]', or pip install matplotlib"
+        ) from error
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> None:
+    """Gives a picture to the loggers that take images, and writes it to a file where none does or a folder is named.
+
+    For one process alone to call, the first.
+
+    Images are taken by loggers with a ``log_image`` (Weights & Biases and others), and by TensorBoard's.
+
+    Args:
+        figure: made by :func:`new_figure`.
+        trainer: whose loggers get it.
+        name: the key for the loggers; the file is ``{name}_epoch{epoch}_step{step}.png``.
+        folder: where to write; None for ``pictures`` in the first logger's folder or the Trainer's root, where no
+            logger takes it.
+    """
+    pixels = _rendered(figure)
+    taken = [_log(logger, name, pixels, trainer.global_step) for logger in trainer.loggers]
+    if folder is not None or not any(taken):
+        # Not trainer.log_dir, for which all processes would have to ask.
+        logs = [found for logger in trainer.loggers if (found := getattr(logger, "log_dir", None))]
+        where = Path(folder) if folder is not None else Path(*logs[:1] or [trainer.default_root_dir]) / "pictures"
+        where.mkdir(parents=True, exist_ok=True)
+        file = f"{name.replace('/', '_')}_epoch{trainer.current_epoch}_step{trainer.global_step}.png"
+        Image.fromarray(pixels).save(where / file)
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Images as matplotlib shows them: ``[N, H, W]`` or ``[N, H, W, 3]``, float in [0, 1].
+
+    Of images that are neither uint8 nor in [0, 1], as normalised ones, each is scaled to span it.
+
+    Args:
+        images: ``[N, C, H, W]``; of other than 1 or 3 channels the first is shown.
+
+    Raises:
+        ValueError: for another number of axes.
+
+    Example:
+        >>> to_pixels(torch.tensor([-1.0, 3.0]).view(1, 1, 1, 2)).tolist()
+        [[[0.0, 1.0]]]
+    """
+    if images.ndim != 4:
+        raise ValueError(f"images must be [N, C, H, W] to be shown, but got {list(images.shape)}")
+    pixels = images.detach().cpu().float() / (255 if images.dtype == torch.uint8 else 1)
+    if pixels.numel() and not 0 <= pixels.min() <= pixels.max() <= 1:
+        low, high = (getattr(pixels, bound)(dim=(1, 2, 3), keepdim=True) for bound in ("amin", "amax"))
+        pixels = (pixels - low) / (high - low).clamp(min=1e-12)
+    return (pixels.movedim(1, 3) if pixels.shape[1] == 3 else pixels[:, 0]).numpy()
+
+
+def show_images(
+    figure: Any, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], colors: Sequence[Sequence[str]]
+) -> None:
+    """Fills a figure with rows of images, each under a title in its colour.
+
+    Args:
+        figure: made by :func:`new_figure`.
+        rows: of images as :func:`to_pixels` makes them.
+        titles: of each image.
+        colors: of each title, as matplotlib names them.
+    """
+    axes = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, images, texts, tints in zip(axes, rows, titles, colors, strict=True):
+        for axis, image, text, tint in zip(line, images, texts, tints, strict=False):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_title(text, fontsize=8, color=tint)
+
+
+def names_of_classes(data: Any, classes: int) -> list[str]:
+    """The names of a datamodule's classes where it tells enough of them in ``class_names``, else the indices.
+
+    Example:
+        >>> names_of_classes(None, 2)
+        ['0', '1']
+    """
+    names = getattr(data, "class_names", None) or []
+    return [str(name) for name in names] if len(names) >= classes else [str(index) for index in range(classes)]
+
+
+def _rendered(figure: Any) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def _log(logger: Any, name: str, pixels: np.ndarray, step: int) -> bool:
+    """Whether the logger took it."""
+    if hasattr(logger, "log_image"):
+        logger.log_image(name, [pixels], step=step)
+    elif hasattr(logger.experiment, "add_image"):
+        logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+    else:
+        return False
+    return True

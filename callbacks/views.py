@@ -1,0 +1,109 @@
+"""Grid of the views that an augmentation makes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ssl_modules.batch import read_batch
+from ssl_modules.callbacks.features import undisturbed
+from ssl_modules.callbacks.pictures import new_figure, publish, show_images, to_pixels
+from ssl_modules.seeds import derive_generator
+
+
+class ViewGrid(Callback):
+    """What the augmentation makes of a few training images, drawn at the start of the training.
+
+    A row is an image, where the batch has it, beside its views; a view of patches is drawn as the grid that they form.
+    The views are those of the batch, where the loader makes them, and else those of ``augmentation``. The picture goes
+    to every logger that takes images, and to a file where none does. It needs matplotlib.
+
+    Attaches to any LightningModule, at the first batch of each ``fit``, and leaves random states as they are.
+
+    Args:
+        augmentation: function ``(images [N, ch, H, W], generator) -> list of views``; None for the module's
+            ``augmentation``, which all methods of this package have.
+        images: number of images to show.
+        folder: where to write a file as well; None writes one only where no logger takes images.
+        name: of the picture; must differ between two grids.
+
+    Raises:
+        ValueError: if ``images`` isn't positive.
+        ModuleNotFoundError: if matplotlib isn't installed.
+
+    Example:
+        >>> ViewGrid(images=4).name
+        'views'
+    """
+
+    def __init__(
+        self,
+        *,
+        augmentation: Callable[[Tensor, torch.Generator], Sequence[Tensor]] | None = None,
+        images: int = 8,
+        folder: str | None = None,
+        name: str = "views",
+    ) -> None:
+        if images < 1:
+            raise ValueError(f"images must be >= 1, but got {images}")
+        new_figure(1, 1)  # says that matplotlib is missing before the training
+        self.augmentation = augmentation
+        self.images = images
+        self.folder = folder
+        self.name = name
+        self._drawn = False
+
+    @property
+    def state_key(self) -> str:
+        """Tells grids apart by their names."""
+        return self._generate_state_key(name=self.name)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Draws anew in each run."""
+        self._drawn = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Draws, at the first batch."""
+        if self._drawn or not trainer.is_global_zero:
+            return
+        self._drawn = True
+        with undisturbed(pl_module):
+            images, views = self._views(pl_module, batch)
+            publish(self._draw(images, views), trainer, self.name, self.folder)
+
+    def _views(self, module: Any, batch: Any) -> tuple[Tensor | None, list[Tensor]]:
+        read = read_batch(batch)
+        if read.views is not None:
+            return None, [view[: self.images] for view in read.views]
+        assert read.images is not None
+        images = read.images[: self.images]
+        augmentation = self.augmentation or getattr(module, "augmentation", None)
+        if not callable(augmentation):
+            raise ValueError(
+                f"{self.name}: the batch holds images and no views, and {type(module).__name__} has no augmentation; "
+                "give augmentation= a function (images, generator) -> list of views"
+            )
+        return images, list(augmentation(images, derive_generator("views", device=images.device)))
+
+    def _draw(self, images: Tensor | None, views: list[Tensor]) -> Any:
+        columns = [to_pixels(_assembled(view)) for view in views]
+        titles = [f"view {number}" for number in range(1, len(views) + 1)]
+        if images is not None:
+            columns, titles = [to_pixels(images), *columns], ["image", *titles]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+        figure = new_figure(1.3 * len(columns), 1.3 * len(rows) + 0.3)
+        blank = [[""] * len(columns)] * (len(rows) - 1)
+        show_images(figure, rows, [titles, *blank], [["black"] * len(columns)] * len(rows))
+        return figure
+
+
+def _assembled(view: Tensor) -> Tensor:
+    """Images ``[N, ch, H, W]`` of a view, whose patches ``[N, rows, cols, ch, h, w]`` stand apart by a white line."""
+    if view.ndim == 4:
+        return view
+    count, rows, cols, channels, height, width = view.shape
+    framed = torch.nn.functional.pad(view, (0, 1, 0, 1), value=1.0)
+    grid = framed.permute(0, 3, 1, 4, 2, 5)  # [N, ch, rows, h + 1, cols, w + 1]
+    return grid.reshape(count, channels, rows * (height + 1), cols * (width + 1))[:, :, :-1, :-1]

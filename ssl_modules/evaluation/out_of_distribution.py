@@ -1,0 +1,164 @@
+"""Detection of images unlike any seen: scores that are larger for the familiar, and how well they tell the two apart.
+
+Gaussians as RINCE is judged by (Hoffmann et al., AAAI 2022); k nearest neighbours by Sun et al., Out-of-Distribution
+Detection with Deep Nearest Neighbors, ICML 2022.
+"""
+
+from math import ceil, log, pi
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_modules.evaluation.checks import check_features, check_labelled
+from ssl_modules.evaluation.knn import nearest_neighbours
+
+
+@torch.no_grad()
+def gaussian_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor, *, regularization: float = 1e-6) -> Tensor:
+    """The largest log-likelihood of a query among one Gaussian for each class, of L2-normalised features.
+
+    A class has the mean and the full, biased covariance of its samples, with ``regularization`` added to the diagonal:
+    scikit-learn's ``GaussianMixture(1)`` of each class. Computed in float64, for a class of fewer samples than
+    dimensions through its Gram matrix.
+
+    Args:
+        bank: ``[N, D]``, N >= 1, the labelled features of what is familiar.
+        bank_targets: ``[N]``, their class indices.
+        queries: ``[Q, D]``.
+        regularization: positive.
+
+    Returns:
+        ``[Q]``, in float64 (on mps float32).
+
+    Raises:
+        ValueError: for features that are not finite ``[N, D]``, targets that do not fit, or a regularisation not
+            positive.
+
+    Example:
+        >>> bank = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> scores = gaussian_scores(bank, torch.tensor([0, 0, 1, 1]), torch.tensor([[2.0, 0.1], [-1.0, 0.0]]))
+        >>> scores[0] > 0 > scores[1]
+        tensor(True)
+    """
+    check_labelled("bank", bank, bank_targets)
+    _check_queries(bank, queries)
+    if regularization <= 0:
+        raise ValueError(f"regularization must be positive, but got {regularization}")
+    device = "cpu" if queries.device.type == "mps" else queries.device  # mps has no float64
+    bank, queries_ = (F.normalize(x.to(device, torch.float64), dim=1) for x in (bank, queries))
+    bank_targets = bank_targets.to(device)
+    scores = queries_.new_full((len(queries),), -torch.inf)
+    for target in bank_targets.unique():
+        torch.maximum(scores, _log_likelihood(bank[bank_targets == target], queries_, regularization), out=scores)
+    return scores.to(queries.device, torch.float32 if queries.device.type == "mps" else torch.float64)
+
+
+def neighbour_scores(bank: Tensor, queries: Tensor, *, k: int = 50) -> Tensor:
+    """Minus the distance to the k-th nearest bank sample, of L2-normalised features.
+
+    Args:
+        bank: ``[N, D]``, the features of what is familiar.
+        queries: ``[Q, D]``.
+        k: in ``[1, N]``; the paper takes 50 for CIFAR-10's 50,000 images.
+
+    Returns:
+        ``[Q]``, from -2 to 0, float32 or better.
+
+    Raises:
+        ValueError: for features that are not finite ``[N, D]``, or k larger than the bank.
+
+    Example:
+        >>> neighbour_scores(torch.eye(2), torch.tensor([[3.0, 0.0]]), k=1).item()
+        -0.0
+    """
+    similarity, _ = nearest_neighbours(bank, queries, k=k)
+    return -(2 - 2 * similarity[:, -1]).clamp(min=0).sqrt()
+
+
+@torch.no_grad()
+def cosine_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor) -> Tensor:
+    """The cosine to the nearest class mean, of L2-normalised features.
+
+    Args:
+        bank: ``[N, D]``, N >= 1, the labelled features of what is familiar.
+        bank_targets: ``[N]``, their class indices.
+        queries: ``[Q, D]``.
+
+    Returns:
+        ``[Q]``, from -1 to 1, float32 or better.
+
+    Raises:
+        ValueError: for features that are not finite ``[N, D]``, or targets that do not fit.
+
+    Example:
+        >>> cosine_scores(torch.eye(2), torch.tensor([0, 1]), torch.tensor([[3.0, 4.0]]))
+        tensor([0.8000])
+    """
+    check_labelled("bank", bank, bank_targets)
+    _check_queries(bank, queries)
+    dtype = torch.promote_types(bank.dtype, torch.float32)
+    bank, queries = (F.normalize(x.to(dtype), dim=1) for x in (bank, queries))
+    means = torch.stack([bank[bank_targets == target].mean(dim=0) for target in bank_targets.unique()])
+    return (queries @ F.normalize(means, dim=1).T).amax(dim=1)
+
+
+def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
+    """How well scores tell familiar samples from unfamiliar ones.
+
+    Args:
+        familiar: ``[N]``, N >= 1, the scores of samples of the training distribution, larger where more familiar.
+        unfamiliar: ``[M]``, M >= 1, the scores of others.
+
+    Returns:
+        ``auroc``, the share of pairs of a familiar and an unfamiliar sample that are ordered right, ties counting half;
+        and ``fpr95``, the share of unfamiliar samples that pass the largest threshold which at least 95 % of the
+        familiar ones reach.
+
+    Raises:
+        ValueError: for scores that hold NaN or are not ``[N]``, N >= 1.
+
+    Example:
+        >>> detection(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.5, 0.0]))
+        {'auroc': 0.8333333333333334, 'fpr95': 0.5}
+    """
+    for name, scores in (("familiar", familiar), ("unfamiliar", unfamiliar)):
+        if scores.ndim != 1 or len(scores) == 0 or scores.isnan().any():
+            raise ValueError(
+                f"{name} must be at least one score [N] without NaN, but got {list(scores.shape)} with "
+                f"{int(scores.isnan().sum())} NaN"
+            )
+    ordered = familiar.sort().values
+    unfamiliar = unfamiliar.to(ordered)
+    below, up_to = (torch.searchsorted(ordered, unfamiliar, right=right) for right in (False, True))
+    wrong = int((below + up_to).sum()) / 2
+    threshold = ordered[len(ordered) - ceil(0.95 * len(ordered))]
+    return {
+        "auroc": 1 - wrong / (len(familiar) * len(unfamiliar)),
+        "fpr95": int((unfamiliar >= threshold).sum()) / len(unfamiliar),
+    }
+
+
+def _log_likelihood(samples: Tensor, queries: Tensor, regularization: float) -> Tensor:
+    """Of queries ``[Q, D]`` under the Gaussian of samples ``[n, D]``."""
+    count, dim = samples.shape
+    mean = samples.mean(dim=0)
+    deviations, differences = (samples - mean) / count**0.5, (queries - mean).T  # [n, D], [D, Q]
+    gram = deviations.T @ deviations if dim <= count else deviations @ deviations.T
+    gram.diagonal().add_(regularization)
+    factor = torch.linalg.cholesky(gram)
+    log_determinant = 2 * factor.diagonal().log().sum() + max(dim - count, 0) * log(regularization)
+    if dim <= count:
+        distances = torch.linalg.solve_triangular(factor, differences, upper=False).square().sum(dim=0)  # [Q]
+    else:  # the inverse of A'A + r is (1 - A' (AA' + r)^-1 A) / r
+        inside = torch.linalg.solve_triangular(factor, deviations @ differences, upper=False).square().sum(dim=0)
+        distances = (differences.square().sum(dim=0) - inside) / regularization
+    return -0.5 * (distances + log_determinant + dim * log(2 * pi))
+
+
+def _check_queries(bank: Tensor, queries: Tensor) -> None:
+    check_features("queries", queries)
+    if len(bank) == 0:
+        raise ValueError("bank must hold at least one sample, but got none")
+    if bank.shape[1] != queries.shape[1]:
+        raise ValueError(f"bank and queries must have one dimension D, but got {bank.shape[1]} and {queries.shape[1]}")

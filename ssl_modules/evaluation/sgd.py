@@ -1,0 +1,107 @@
+"""Linear classification of fixed features by the recipes of stochastic gradient descent that papers use."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from ssl_modules.evaluation.checks import check_labelled, class_count
+from ssl_modules.seeds import derive_generator
+
+
+@dataclass(frozen=True)
+class SGDRecipe:
+    """Settings of :func:`sgd_classifier`.
+
+    Args:
+        learning_rate: at the start, positive.
+        batch_size: samples per step.
+        epochs: passes over the samples.
+        milestones: epochs after which the learning rate is multiplied by ``factor``; none for half a cosine to 0, a
+            step an epoch.
+        factor: see ``milestones``.
+        momentum: in [0, 1).
+        weight_decay: of weight and bias alike.
+    """
+
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
+SGD_RECIPES = {
+    "rince_cifar100": SGDRecipe(5.0, batch_size=512, epochs=100, milestones=(60, 75, 90), factor=0.2),
+    "sce_cifar": SGDRecipe(30.0, batch_size=256, epochs=100, milestones=(60, 80)),
+    "sce_imagenet": SGDRecipe(0.4, batch_size=1024, epochs=90),
+}
+
+
+def sgd_classifier(
+    features: Tensor, targets: Tensor, num_classes: int | None = None, *, recipe: SGDRecipe, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The linear classifier that a recipe of stochastic gradient descent makes of the cross-entropy.
+
+    ``SGD_RECIPES`` holds those of published evaluation code. There the images are augmented anew in each epoch, where
+    here the features stand still: give those of a few augmented copies of each image to come nearer. The features are
+    taken as they are, neither centred nor scaled, which the learning rates assume. It starts from zeros and keeps the
+    last, incomplete batch; a published number may be the best of all epochs on the test part, this is the last one.
+
+    Args:
+        features: ``[N, D]``, N >= 1.
+        targets: ``[N]``, class indices.
+        num_classes: number of rows of the result; None for the largest target plus one.
+        recipe: learning rate and the rest.
+        seed: of the order of the samples.
+
+    Returns:
+        ``weight [num_classes, D]`` and ``bias [num_classes]``, for
+        ``torch.nn.functional.linear(queries, weight, bias)``: scores ``[Q, num_classes]``, largest for the best class.
+
+    Raises:
+        ValueError: for features that are not finite ``[N, D]``, or targets that do not fit; where it diverges.
+
+    Example:
+        >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+        >>> weight, bias = sgd_classifier(features, torch.tensor([0, 0, 1, 1]), recipe=SGDRecipe(1.0, 2, epochs=50))
+        >>> F.linear(torch.tensor([[0.2], [2.9]]), weight, bias).argmax(dim=1)
+        tensor([0, 1])
+    """
+    check_labelled("features", features, targets)
+    if len(features) == 0:
+        raise ValueError("features must hold at least one sample, but got none")
+    weight, bias = _steps(features, targets.long(), class_count(targets, num_classes), recipe, seed)
+    if not weight.isfinite().all():
+        raise ValueError(
+            f"recipe: diverged at a learning_rate of {recipe.learning_rate}; lower it, or scale the features down"
+        )
+    return weight, bias
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _steps(features: Tensor, targets: Tensor, num_classes: int, recipe: SGDRecipe, seed: int) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    weight = torch.zeros(num_classes, features.shape[1], dtype=dtype, device=features.device, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=dtype, device=features.device, requires_grad=True)
+    optimizer = torch.optim.SGD(
+        [weight, bias], lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    schedule: LRScheduler = (
+        MultiStepLR(optimizer, list(recipe.milestones), recipe.factor)
+        if recipe.milestones
+        else CosineAnnealingLR(optimizer, recipe.epochs)
+    )
+    for epoch in range(recipe.epochs):
+        order = torch.randperm(len(features), generator=derive_generator(seed, "sgd", epoch)).to(features.device)
+        for rows in order.split(recipe.batch_size):
+            loss = F.cross_entropy(F.linear(features[rows].to(dtype), weight, bias), targets[rows])
+            weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
+            optimizer.step()
+        schedule.step()
+    return weight.detach(), bias.detach()

@@ -1,0 +1,119 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from processes import run_in_processes
+from strangers import NAMESPACES, pl, stranger, train_loader, trainer
+
+from ssl_modules.callbacks import CollapseMonitor
+from ssl_modules.evaluation import feature_std, rankme, uniformity
+
+
+def watched(change=lambda module, step, features: features, **options):
+    """A module whose steps return features, which it also keeps by epoch."""
+    module = stranger(**options)
+    module.seen = [[]]
+    step = module.training_step
+
+    def training_step(batch, batch_idx):
+        features = change(module, batch_idx, module.encoder(batch[0]).detach())
+        module.seen[-1].append(features)
+        return {"loss": step(batch, batch_idx), "features": features}
+
+    module.training_step = training_step
+    module.on_train_epoch_end = lambda: module.seen.append([])
+    return module
+
+
+def expected(features):
+    std = feature_std(features) * math.sqrt(features.shape[1])
+    return {"repr/std": std, "repr/rankme": rankme(features), "repr/uniformity": uniformity(features)}
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+@pytest.mark.parametrize("manual", [False, True])
+@pytest.mark.parametrize(("size", "kept"), [(100, 100), (64, 64), (2048, 300)])
+def test_measures_the_last_features_of_each_epoch(tmp_path, namespace, manual, size, kept):
+    module = watched(namespace=namespace, manual=manual)
+    fit = trainer(tmp_path, [CollapseMonitor(size=size)], namespace)
+    fit.fit(module, train_loader())
+    last = torch.cat(module.seen[1])[-kept:]
+    assert len(last) == kept
+    for name, value in expected(last).items():
+        assert fit.callback_metrics[name].item() == np.float32(value)
+
+
+def test_collapse_is_seen(tmp_path):
+    fit = trainer(tmp_path, [CollapseMonitor()])
+    fit.fit(watched(lambda module, step, features: torch.ones_like(features)), train_loader())
+    assert fit.callback_metrics["repr/std"] == 0
+    assert fit.callback_metrics["repr/rankme"].item() == pytest.approx(1, abs=1e-3)
+    assert fit.callback_metrics["repr/uniformity"].item() == pytest.approx(0, abs=1e-12)
+
+
+def test_it_changes_nothing(tmp_path):
+    results = []
+    for callbacks in ([], [CollapseMonitor(), CollapseMonitor(size=10, name="few")]):
+        module = watched()
+        pl.seed_everything(1)
+        fit = trainer(tmp_path, callbacks)
+        fit.fit(module, train_loader())
+        logged = {name: value for name, value in fit.callback_metrics.items() if "/" not in name}
+        results.append((module.state_dict(), logged, torch.rand(1)))
+    for plain, monitored in zip(results[0][:2], results[1][:2], strict=True):
+        assert plain.keys() == monitored.keys()
+        assert all(torch.equal(plain[name], monitored[name]) for name in plain)
+    assert torch.equal(results[0][2], results[1][2])
+
+
+def test_skipped_steps_and_single_images_are_no_mistakes(tmp_path):
+    module = stranger()
+    module.training_step = lambda batch, batch_idx: None
+    trainer(tmp_path, [CollapseMonitor()], max_epochs=1).fit(module, train_loader())
+    one = watched(lambda module, step, features: features[:1])
+    fit = trainer(tmp_path, [CollapseMonitor()], fast_dev_run=True)
+    fit.fit(one, train_loader())
+    assert "repr/std" not in fit.callback_metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda module, step, x: x[:, :, None], r"as 'features', but gave a dict of .*'features': \[64, 32, 1\]"),
+        (
+            lambda module, step, x: x * (torch.nan if step == 3 else 1),
+            "the features of batch 3 of epoch 0 hold NaN or infinity",
+        ),
+    ],
+)
+def test_errors(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, [CollapseMonitor()]).fit(watched(change), train_loader())
+
+
+def test_a_step_without_features_is_told_how(tmp_path):
+    with pytest.raises(ValueError, match=r'return {"loss": loss, "h": features.detach\(\)}, or name the entry in key='):
+        trainer(tmp_path, [CollapseMonitor(key="h")]).fit(watched(), train_loader())
+    with pytest.raises(ValueError, match="size must be >= 2"):
+        CollapseMonitor(size=1)
+
+
+FEATURES = torch.randn(44, 5, generator=torch.Generator().manual_seed(0))
+
+
+def gathered(rank):
+    monitor = CollapseMonitor(size=30)
+    for step, batch in enumerate(FEATURES.split(11)[rank::2]):  # 22 rows each, of which 15 are kept
+        monitor.on_train_batch_end(None, None, {"features": batch}, None, step)
+    return monitor._gathered(torch.device("cpu"))
+
+
+def test_two_processes_measure_all_features():
+    first, second = run_in_processes(gathered)
+    assert torch.equal(first[0], second[0])
+    rows = {tuple(row) for row in first[0].tolist()}
+    parts = FEATURES.split(11)
+    kept = torch.cat([torch.cat(parts[rank::2])[-15:] for rank in range(2)])
+    assert rows == {tuple(row) for row in kept.tolist()}
+    assert expected(first[0]) == pytest.approx(expected(kept), rel=1e-12)

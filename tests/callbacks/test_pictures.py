@@ -1,0 +1,298 @@
+import random
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+from strangers import (
+    IMAGES,
+    NAMESPACES,
+    TARGETS,
+    data_module,
+    embed,
+    own,
+    pl,
+    stranger,
+    test_loader,
+    train_loader,
+    trainer,
+)
+from torch.utils.data import DataLoader, TensorDataset
+
+from ssl_modules.callbacks import EmbeddingPlot, NeighbourGrid, OnlineKNNProbe, ViewGrid
+from ssl_modules.callbacks.batches import samples
+from ssl_modules.callbacks.pictures import to_pixels
+
+NAMES = [f"digit {n}" for n in range(10)]
+
+
+def flips(images, generator):
+    return [images.flip(3), images.flip(2)]
+
+
+def in_order():
+    return DataLoader(TensorDataset(IMAGES, TARGETS), batch_size=256)
+
+
+def all_of_them(**options):
+    grids = [EmbeddingPlot, NeighbourGrid]
+    return [*(grid(**own(), features="encoder", **options) for grid in grids), ViewGrid(augmentation=flips, **options)]
+
+
+# ------------------------------------------------------------------------------------------------ what is drawn
+
+
+class Drawn:
+    """Keeps the figures instead of publishing them."""
+
+    def __init__(self, monkeypatch):
+        self.figures = []
+        for module in ("embedding", "neighbours", "views"):
+            publish = f"ssl_modules.callbacks.{module}.publish"
+            monkeypatch.setattr(publish, lambda figure, *_: self.figures.append(figure))
+
+    @property
+    def last(self):
+        return self.figures[-1]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    return Drawn(monkeypatch)
+
+
+def shown(axis):
+    return np.asarray(axis.get_images()[0].get_array())
+
+
+def test_embedding_is_the_principal_components_of_each_class(tmp_path, drawn):
+    module = stranger()
+    plot = EmbeddingPlot(**own(), features="encoder", class_names=NAMES)
+    trainer(tmp_path, [plot], max_epochs=1).fit(module, train_loader())
+    expected = PCA(2).fit_transform(normalize(embed(module, IMAGES[300:500]).astype(float)))
+    expected *= np.sign(expected[np.abs(expected).argmax(0), [0, 1]])
+    [axis] = drawn.last.axes
+    for target, points in enumerate(axis.collections):
+        assert points.get_label() == f"digit {target}"
+        found = {tuple(point) for point in points.get_offsets().data.round(4) + 0.0}
+        assert found == {tuple(point) for point in expected[TARGETS[300:500] == target].round(4) + 0.0}
+    assert len({tuple(points.get_facecolor()[0]) for points in axis.collections}) == 10
+    assert "200 images" in axis.get_title()
+
+
+def test_embedding_of_a_choice_of_images(tmp_path, drawn):
+    plot = EmbeddingPlot(**own(), size=50, projection="tsne")
+    trainer(tmp_path, [plot], max_epochs=1).fit(stranger(), train_loader())
+    assert sum(len(points.get_offsets()) for points in drawn.last.axes[0].collections) == 50
+
+
+@pytest.mark.parametrize("projection", ["pca", "tsne"])
+def test_clusters_stay_apart_in_the_plane(projection):
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(90) % 3
+    features = torch.eye(8)[targets] + 0.05 * torch.randn(90, 8, generator=generator)
+    points = EmbeddingPlot(projection=projection).project(features)
+    _, nearest = NearestNeighbors(n_neighbors=5).fit(points).kneighbors(points)
+    assert (targets[nearest] == targets[:, None]).all()
+    assert torch.equal(points, EmbeddingPlot(projection=projection).project(features))
+
+
+def test_neighbours_are_the_nearest_images(tmp_path, drawn):
+    module = stranger()
+    grid = NeighbourGrid(**own(), features="encoder", queries=3, k=4, class_names=NAMES)
+    trainer(tmp_path, [grid], max_epochs=1).fit(module, train_loader())
+    axes = np.array(drawn.last.axes).reshape(3, 5)
+    features = normalize(embed(module, IMAGES).astype(float))
+    search = NearestNeighbors(n_neighbors=4).fit(features[:300])
+    for row in axes:
+        [query] = [i for i in range(300, 500) if np.array_equal(shown(row[0]), IMAGES[i, 0])]
+        assert row[0].get_title() == NAMES[TARGETS[query]]
+        distances, nearest = search.kneighbors(features[query : query + 1])
+        for axis, distance, index in zip(row[1:], distances[0], nearest[0], strict=True):
+            np.testing.assert_array_equal(shown(axis), IMAGES[index, 0])
+            assert axis.get_title() == f"{NAMES[TARGETS[index]]}\n{1 - distance**2 / 2:.3f}"
+            assert axis.title.get_color() == ("green" if TARGETS[index] == TARGETS[query] else "red")
+
+
+def test_neighbours_in_a_part_of_the_training_images(drawn, tmp_path):
+    bank = samples(train_loader(), list(range(40)), size=40)[0]
+    grid = NeighbourGrid(**own(), queries=2, k=3, bank_size=40)
+    trainer(tmp_path, [grid], max_epochs=1).fit(stranger(), train_loader())
+    for axis in np.array(drawn.last.axes).reshape(2, 4)[:, 1:].flat:
+        assert any(np.array_equal(shown(axis), image[0]) for image in bank)
+
+
+def test_views_of_an_augmentation(tmp_path, drawn):
+    trainer(tmp_path, [ViewGrid(augmentation=flips, images=4)]).fit(stranger(), in_order())
+    assert len(drawn.figures) == 1
+    axes = np.array(drawn.last.axes).reshape(4, 3)
+    assert [axis.get_title() for axis in axes[0]] == ["image", "view 1", "view 2"]
+    for image, row in zip(IMAGES[:4, 0], axes, strict=True):
+        for axis, expected in zip(row, (image, image.flip(1), image.flip(0)), strict=True):
+            np.testing.assert_array_equal(shown(axis), expected)
+
+
+def test_views_that_the_loader_makes(tmp_path, drawn):
+    module = stranger()
+    step = module.training_step
+    module.training_step = lambda batch, batch_idx: step((batch[0][0], batch[1]), batch_idx)
+    loader = DataLoader([((IMAGES[:8], 1 - IMAGES[:8]), TARGETS[:8])], batch_size=None)
+    trainer(tmp_path, [ViewGrid(images=5)], max_epochs=1).fit(module, loader)
+    axes = np.array(drawn.last.axes).reshape(5, 2)
+    assert [axis.get_title() for axis in axes[0]] == ["view 1", "view 2"]
+    np.testing.assert_array_equal(shown(axes[3, 1]), 1 - IMAGES[3, 0])
+
+
+def test_views_of_patches_form_a_grid(tmp_path, drawn):
+    def cut(images, generator):
+        return [images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5)]  # [N, 2, 2, 1, 4, 4]
+
+    trainer(tmp_path, [ViewGrid(augmentation=cut, images=1)]).fit(stranger(), in_order())
+    found, image = shown(drawn.last.axes[1]), IMAGES[0, 0].numpy()
+    assert found.shape == (9, 9)
+    assert (found[4] == 1).all()
+    assert (found[:, 4] == 1).all()
+    np.testing.assert_array_equal(np.delete(np.delete(found, 4, 0), 4, 1), image)
+
+
+def test_pixels():
+    expected = (IMAGES[:5, 0] * 255).byte().float() / 255
+    for images in ((IMAGES[:5] * 255).byte(), expected[:, None]):
+        np.testing.assert_array_equal(to_pixels(images), expected)
+        color = torch.cat([images, images.flip(3), images], dim=1)
+        np.testing.assert_array_equal(to_pixels(color)[..., 1], expected.flip(2))
+
+
+def test_pixels_of_normalised_images_span_each_of_them():
+    pixels = to_pixels(torch.stack([IMAGES[0] * 4 - 1, IMAGES[1] * 2 - 1, torch.full((1, 8, 8), 7.0)]))
+    np.testing.assert_allclose(pixels[:2], IMAGES[:2, 0] / IMAGES[:2, 0].amax((1, 2), keepdim=True), atol=1e-6)
+    assert (pixels[2] == 0).all()
+
+
+# -------------------------------------------------------------------------------------------------- where it goes
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_files_where_no_logger_takes_images(tmp_path, namespace):
+    fit = trainer(tmp_path, all_of_them(), namespace)
+    fit.fit(stranger(namespace), train_loader())
+    epochs = [f"{name}_epoch{end}.png" for name in ("embedding", "neighbours") for end in ("0_step5", "1_step10")]
+    assert {file.name for file in (tmp_path / "pictures").iterdir()} == {"views_epoch0_step0.png", *epochs}
+    for file in (tmp_path / "pictures").iterdir():
+        picture = matplotlib.image.imread(file)
+        assert picture.std() > 0.05  # not a blank
+        border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+        assert (border == 1).all()  # nothing is cut off
+
+
+class Recorder(pl.loggers.CSVLogger):
+    def log_image(self, key, images, step):
+        self.images = [*getattr(self, "images", []), (key, images[0], step)]
+
+
+def test_loggers_that_take_images_get_them(tmp_path):
+    logger, board = Recorder(tmp_path), pl.loggers.TensorBoardLogger(tmp_path)
+    loggers = [logger, board, pl.loggers.CSVLogger(tmp_path)]
+    trainer(tmp_path, all_of_them(), logger=loggers, max_epochs=1).fit(stranger(), train_loader())
+    assert [(key, step) for key, _, step in logger.images] == [("views", 0), ("embedding", 5), ("neighbours", 5)]
+    for _, picture, _ in logger.images:
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
+        assert picture.std() > 10
+    assert not list(tmp_path.rglob("*.png"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
+
+    events = EventAccumulator(board.log_dir)
+    events.Reload()
+    assert sorted(events.Tags()["images"]) == ["embedding", "neighbours", "views"]
+
+
+def test_files_beside_what_a_logger_writes(tmp_path):
+    logger = pl.loggers.CSVLogger(tmp_path / "logs")
+    trainer(tmp_path, all_of_them(), logger=logger, max_epochs=1).fit(stranger(), train_loader())
+    assert len(list((tmp_path / "logs/lightning_logs/version_0/pictures").glob("*.png"))) == 3
+
+
+def test_a_folder_of_ones_own_beside_a_logger(tmp_path):
+    folder = tmp_path / "mine"
+    fit = trainer(tmp_path, all_of_them(folder=str(folder)), logger=Recorder(tmp_path), max_epochs=1)
+    fit.fit(stranger(), train_loader())
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_without_matplotlib_it_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for make in (EmbeddingPlot, NeighbourGrid, ViewGrid):
+        with pytest.raises(ModuleNotFoundError, match=r"pictures need matplotlib: pip install 'ssl-modules\[viz\]'"):
+            make()
+
+
+# ------------------------------------------------------------------------------------------ the run is left as it is
+
+
+@pytest.mark.parametrize("validates", [False, True])
+def test_pictures_change_nothing_and_share_the_pass(tmp_path, validates):
+    def run(callbacks):
+        module, seen = stranger(validates=validates), []
+        module.encoder.register_forward_hook(lambda part, x, output: seen.append(0 if part.training else len(output)))
+        pl.seed_everything(3)
+        fit = trainer(tmp_path, callbacks, num_sanity_val_steps=0)
+        fit.fit(module, train_loader(), test_loader() if validates else None)
+        logged = {name: value for name, value in fit.callback_metrics.items() if not name.startswith("probe")}
+        draws = torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
+        modes = [part.training for part in module.modules()]
+        return module.state_dict(), (module.losses, logged, draws, modes), sum(seen)
+
+    data = {**own(), "features": "encoder"}
+    probes = [OnlineKNNProbe(**data, name="probe")]
+    grids = [EmbeddingPlot(**data), NeighbourGrid(**data), ViewGrid(augmentation=lambda x, g: [x + torch.rand(1)])]
+    plain, drawing, probing = run([]), run(probes + grids), run(probes)
+    assert all(torch.equal(plain[0][name], value) for name, value in drawing[0].items())
+    assert plain[1] == drawing[1]
+    assert drawing[2] == probing[2] + 2 * 128  # which the two others try before the first epoch
+
+
+def test_resume_with_and_without(tmp_path):
+    fit = trainer(tmp_path, all_of_them(), max_epochs=1)
+    fit.fit(stranger(), train_loader())
+    fit.save_checkpoint(tmp_path / "with.ckpt")
+    again = all_of_them()
+    trainer(tmp_path, again).fit(stranger(), train_loader(), ckpt_path=tmp_path / "with.ckpt")
+    assert again[0].result["epoch"] == 1
+    trainer(tmp_path, []).fit(stranger(), train_loader(), ckpt_path=tmp_path / "with.ckpt")
+
+
+# ----------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EmbeddingPlot(size=1), "size must be >= 2"),
+        (lambda: EmbeddingPlot(projection="lda"), 'projection must be "pca" or "tsne", but got \'lda\''),
+        (lambda: NeighbourGrid(k=0), "k must be >= 1"),
+        (lambda: NeighbourGrid(queries=0), "queries must be >= 1"),
+        (lambda: ViewGrid(images=0), "images must be >= 1"),
+        (lambda: to_pixels(IMAGES[0]), r"images must be \[N, C, H, W\] to be shown, but got \[1, 8, 8\]"),
+        (lambda: samples([IMAGES], [0]), "a list delivers its samples only in its own order"),
+    ],
+)
+def test_constructor_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_module_without_an_augmentation_is_told(tmp_path):
+    with pytest.raises(ValueError, match="Stranger has no augmentation; give augmentation="):
+        trainer(tmp_path, [ViewGrid()]).fit(stranger(), train_loader())
+
+
+def test_class_names_of_the_datamodule(tmp_path, drawn):
+    data = data_module()
+    data.class_names = NAMES
+    trainer(tmp_path, [EmbeddingPlot()], max_epochs=1).fit(stranger(), datamodule=data)
+    assert [points.get_label() for points in drawn.last.axes[0].collections] == NAMES

@@ -1,0 +1,89 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ssl_modules.evaluation import logistic_classifier, multilabel_logistic_classifier
+
+_images, _targets = load_digits(return_X_y=True)
+FEATURES, TARGETS = torch.from_numpy(_images), torch.from_numpy(_targets)  # some of the 64 pixels are constant
+
+
+def scikit_learns(penalty, count):
+    return LogisticRegression(C=1 / (penalty * count), solver="newton-cg", tol=1e-10)
+
+
+@pytest.mark.parametrize("count", [40, 1000])  # fewer samples than features, and more
+@pytest.mark.parametrize("penalty", [1e-3, 1e-1])
+def test_equals_scikit_learn(count, penalty):
+    reference = make_pipeline(StandardScaler(), scikit_learns(penalty, count))
+    expected = reference.fit(FEATURES[:count], TARGETS[:count]).predict_proba(FEATURES[1000:])
+    weight, bias = logistic_classifier(FEATURES[:count], TARGETS[:count], num_classes=10, penalty=penalty)
+    probabilities = F.linear(FEATURES[1000:], weight, bias).softmax(dim=1)
+    # A gradient of up to 1e-9 allows weights to differ by 1e-9 / penalty, of 64 features of size 1.
+    torch.testing.assert_close(probabilities, torch.from_numpy(expected), rtol=0, atol=64e-9 / penalty)
+
+
+def test_several_labels_equal_scikit_learn():
+    labels = torch.stack([TARGETS % 2 == 0, TARGETS > 6, TARGETS == 3], dim=1).long()
+    reference = make_pipeline(StandardScaler(), OneVsRestClassifier(scikit_learns(1e-2, 500)))
+    expected = reference.fit(FEATURES[:500], labels[:500]).decision_function(FEATURES[1000:])
+    weight, bias = multilabel_logistic_classifier(FEATURES[:500], labels[:500], penalty=1e-2)
+    scores = F.linear(FEATURES[1000:], weight, bias)
+    torch.testing.assert_close(scores, torch.from_numpy(expected), rtol=0, atol=64e-9 / 1e-2)
+
+
+def test_float32_features_give_the_float64_probabilities():
+    expected = F.linear(FEATURES, *logistic_classifier(FEATURES[:1000], TARGETS[:1000])).softmax(dim=1)
+    weight, bias = logistic_classifier(FEATURES[:1000].float(), TARGETS[:1000])
+    assert weight.dtype == bias.dtype == torch.float32
+    probabilities = F.linear(FEATURES.float(), weight, bias).softmax(dim=1)
+    torch.testing.assert_close(probabilities.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_nothing_of_the_surroundings_is_needed_or_kept():
+    features = FEATURES[:100].clone().requires_grad_()
+    expected = logistic_classifier(features, TARGETS[:100])
+    assert features.grad is None
+    assert not expected[0].requires_grad
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = logistic_classifier(FEATURES[:100] * 1, TARGETS[:100])
+        assert all(map(torch.equal, found, expected))
+
+
+def test_it_warns_where_it_has_not_converged():
+    with pytest.warns(UserWarning, match="not converged in max_iter=3; raise it"):
+        weight, _ = logistic_classifier(FEATURES[:100], TARGETS[:100], max_iter=3)
+    assert weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"penalty": 0.0}, "penalty must be positive, but got 0.0"),
+        ({"num_classes": 1}, "num_classes must exceed every target, but got 1 and a target 1"),
+        ({"features": torch.full((2, 3), float("nan"))}, "2 of 2 features hold NaN"),
+        ({"features": torch.ones(0, 3), "targets": torch.ones(0, dtype=torch.long)}, "at least one sample"),
+    ],
+)
+def test_errors_name_the_argument(change, message):
+    with pytest.raises(ValueError, match=message):
+        logistic_classifier(**{"features": torch.ones(2, 3), "targets": torch.tensor([0, 1]), **change})
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.tensor([0, 1]), r"targets must be \[2, classes\] of 0 and 1, but got torch.int64 \[2\]"),
+        (torch.tensor([[0, -1], [0, 1]]), "from -1 to 1"),
+        (torch.tensor([[0, 1]]), r"\[2, classes\] of 0 and 1, but got torch.int64 \[1, 2\]"),
+    ],
+)
+def test_labels_that_are_not_0_and_1_are_refused(targets, message):
+    with pytest.raises(ValueError, match=message):
+        multilabel_logistic_classifier(torch.ones(2, 3), targets)

@@ -11,7 +11,7 @@ from ssl_modules import Contrast
 from ssl_modules.extractions import AllViews
 from ssl_modules.losses import GroCoLoss
 from ssl_modules.objective import chance_level, objective
-from ssl_modules.similarities import Cosine
+from ssl_modules.similarities import Cosine, Dot
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 NETWORKS = {"odd_even": odd_even, "bitonic": bitonic}
@@ -195,3 +195,26 @@ def test_refuses_more_negatives_than_there_are(block):
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         GroCoLoss(**arguments)
+
+
+@pytest.mark.parametrize("block", [None, 0, 3])
+def test_names_a_batch_of_too_few_images_whatever_the_form(block):
+    contrasts = AllViews(same_view_negatives=True)(list(torch.randn(2, 4, 5)), None, torch.arange(4)[:, None], None)
+    with pytest.raises(ValueError, match="negatives: expected at most the 3 that an anchor of this batch has, got 10"):
+        objective(contrasts, Cosine(), GroCoLoss(), block)
+
+
+def test_the_fused_form_is_the_plain_one_of_each_anchor():
+    g = torch.Generator().manual_seed(4)
+    z = torch.randn(3, 6, 5, generator=g, dtype=torch.float64, requires_grad=True)
+    [contrast] = AllViews(same_view_negatives=True)(list(z), None, torch.arange(6)[:, None], None)
+    unit = replace(contrast, anchors=Cosine().embed(contrast.anchors), candidates=Cosine().embed(contrast.candidates))
+    loss = GroCoLoss(negatives=3)
+    fused = loss.fused(unit, Dot())
+    scores, relation = unit.anchors @ unit.candidates.T, unit.relation[:]
+    plain = torch.stack([loss(scores[i, None], relation[i, None]) for i in range(18)])
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-13)
+    weight = torch.randn(18, generator=g, dtype=torch.float64)
+    gradients = [torch.autograd.grad((weight * x).sum(), z, retain_graph=True)[0] for x in (fused, plain)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-13)
+    assert loss.fused(unit, Cosine()) is None

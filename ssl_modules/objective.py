@@ -131,7 +131,7 @@ def _scored(contrasts: Iterable[Contrast], similarity: Similarity) -> Iterator[t
 def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block: int | None) -> Tensor:
     with torch.autocast(c.anchors.device.type, enabled=False):
         compare, anchors, candidates, reference = _embedded(c, similarity)
-        if anchor_block is None:
+        if anchor_block is None and _is_of_one_class(loss, "partial", "fused"):
             embedded = Contrast(anchors, candidates, c.relation, reference)
             by_anchor = loss.fused(embedded, compare)
             if by_anchor is not None:
@@ -156,6 +156,12 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
         is_dot = type(compare) is Dot and (reference is None or not candidates.requires_grad)
         take = _ByProducts(share) if is_dot else _ByAutograd(share, compare)
         return _InBlocks.apply(anchors, candidates, take, blocks)
+
+
+def _is_of_one_class(loss: Loss, method: str, form: str) -> bool:
+    """Whether no subclass has changed a method since the class that wrote another form of it."""
+    first, second = (next(kind for kind in type(loss).__mro__ if name in vars(kind)) for name in (method, form))
+    return issubclass(second, first)
 
 
 def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, Tensor, Tensor | None]:

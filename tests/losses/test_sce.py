@@ -208,6 +208,17 @@ def test_there_is_a_fused_form_for_fixed_candidates_of_a_queue_alone():
     assert SCELoss().fused(Contrast(z, of_queue.candidates, of_queue.relation[:], z), Dot()) is None
 
 
+class Doubled(SCELoss):
+    def partial(self, scores, relation, reference_scores, counts):
+        return 2 * super().partial(scores, relation, reference_scores, counts)
+
+
+def test_a_subclass_with_its_own_partial_is_not_bypassed():
+    z, queue = torch.eye(3), torch.randn(4, 3)
+    plain, doubled = (objective([queue_contrast(z, z, queue)], Dot(), loss) for loss in (SCELoss(), Doubled()))
+    torch.testing.assert_close(doubled, 2 * plain)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("relation", [[[0, 0]], [[1, -1]], [[1, 1]], [[-1, -1]]])
 def test_nothing_to_compare_costs_nothing(target, relation):

@@ -21,7 +21,6 @@ from ssl_modules.losses.base import Loss, mean, positive_pairs
 # positives; its gradient goes to out.
 Surrogate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-_STEP = 2.0**-100  # a temperature that leaves of the sigmoid of a difference 0, 1/2 or 1
 _LOWEST = -torch.finfo(torch.float32).max  # so low that no score makes up for it
 _CACHED, _HELD = 2**17, 2**24  # soft comparisons at a time on a processor, whose cache holds them, and elsewhere
 
@@ -125,8 +124,16 @@ def exact_average_precision(scores: Tensor, relation: Tensor) -> Tensor:
         >>> exact_average_precision(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[0, 1, 0]], dtype=torch.int8))
         tensor([0.5000])
     """
-    precision = 1 - _smooth(scores, relation, None, temperature=_STEP)
-    return precision.masked_fill(relation.amax(dim=1) <= 0, torch.nan)
+    positive = relation > 0
+    p, n = _above(scores, positive) + 0.5, _above(scores, relation == 0)  # a positive is half above itself
+    return (p / (p + n)).masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1)
+
+
+def _above(scores: Tensor, group: Tensor) -> Tensor:
+    """How many of a group of candidates have a larger score than each candidate ``[A, C]``; equal ones count half."""
+    members = scores.masked_fill(~group, -torch.inf).sort(dim=1).values
+    below, up_to = (torch.searchsorted(members, scores.contiguous(), right=right) for right in (False, True))
+    return scores.shape[1] - (below + up_to).to(scores.dtype) / 2
 
 
 def _smooth(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, temperature: float) -> Tensor:

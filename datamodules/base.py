@@ -281,8 +281,25 @@ class ImageDataModule(Configurable, LightningDataModule):
         """
         return self._labelled(self._loader("val", self.val_set) if self.val_size else self.test_dataloader())
 
+    def supervised_dataloader(self, rows: Tensor | None = None) -> ResumableDataLoader:
+        """Labelled training part in the order of (seed, epoch), to the last image.
+
+        Args:
+            rows: of the labelled training part, to learn from few; None for all.
+
+        Raises:
+            ValueError: if there are no labels.
+        """
+        dataset = self.labelled_set if rows is None or self.labelled_set is None else _rows(self.labelled_set, rows)
+        return self._labelled(self._loader("train", dataset, shuffle=True, drop_last=False))
+
     def _loader(
-        self, part: str, dataset: Dataset | None, shuffle: bool = False, shared: bool = True
+        self,
+        part: str,
+        dataset: Dataset | None,
+        shuffle: bool = False,
+        shared: bool = True,
+        drop_last: bool | None = None,
     ) -> ResumableDataLoader:
         if self.train_set is None:
             raise RuntimeError(
@@ -290,6 +307,7 @@ class ImageDataModule(Configurable, LightningDataModule):
             )
         if dataset is None:
             raise ValueError(f"{self.name} has no {part} part; pass {part}= to the data module")
+        drop_last = shuffle if drop_last is None else drop_last
         num_workers = 0 if isinstance(dataset, TensorImages) else self.num_workers
         if isinstance(dataset, ImageFiles):
             batched: Any = BatchedFiles(dataset, training=shuffle, seed=self.seed, return_index=self.return_index)
@@ -299,8 +317,8 @@ class ImageDataModule(Configurable, LightningDataModule):
         return ResumableDataLoader(
             batched,
             batch_size=self.batch_size,
-            sampler=EpochSampler(batched, shuffle=shuffle, drop_last=shuffle, seed=self.seed) if shared else None,
-            drop_last=shuffle,
+            sampler=EpochSampler(batched, shuffle=shuffle, drop_last=drop_last, seed=self.seed) if shared else None,
+            drop_last=drop_last,
             num_workers=num_workers,
             # Others than ours may draw from a worker's random state, which is seeded anew as it starts.
             persistent_workers=shuffle and num_workers > 0 and isinstance(dataset, ImageFiles),

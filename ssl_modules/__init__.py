@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from ssl_modules.checkpoint import load_module
 from ssl_modules.contrast import Contrast, Relation
+from ssl_modules.finetuning import FineTuning
 from ssl_modules.methods import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, GroCo, MoCo, SimCLR
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.version import __version__
@@ -17,11 +19,13 @@ __all__ = [
     "YADIM",
     "Contrast",
     "ContrastiveModule",
+    "FineTuning",
     "GroCo",
     "MoCo",
     "Relation",
     "SimCLR",
     "__version__",
+    "load_module",
 ]
 
 # In a bare checkout the data modules and callbacks stand beside this folder; installed, they are inside it.

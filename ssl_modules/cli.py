@@ -1,5 +1,6 @@
 """The command ``ssl-modules``: Lightning's own CLI, with what every run of ours wants."""
 
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from operator import attrgetter
@@ -13,21 +14,22 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules import cli_evaluate, cli_export
+from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.cli_parser import Parser
-from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.datamodules import ImageDataModule, ImageFiles
 from ssl_modules.module import ContrastiveModule
 
 
 class ContrastiveCLI(LightningCLI):
     """Trains any method on any data module from a YAML file.
 
-    Image size, channels, mean and std of the model come from the data. Both online probes, the learning rate, the last
-    checkpoint and the one of the best k-NN accuracy are there by default, each configurable under its own key:
-    ``knn_probe``, ``linear_probe``, ``lr_monitor``, ``best_checkpoint``, ``last_checkpoint``. The probes read the
-    finest level of hierarchical targets unless told otherwise, and stay away where there are no targets or several
-    labels an image.
+    Image size, channels, mean and std of the model come from the data. Both online probes, the monitor of collapse, the
+    learning rate, the last checkpoint and the one of the best k-NN accuracy are there by default, each configurable
+    under its own key: ``knn_probe``, ``linear_probe``, ``collapse_monitor``, ``lr_monitor``, ``best_checkpoint``,
+    ``last_checkpoint``. The probes read the finest level of hierarchical targets unless told otherwise, and stay away
+    where there are no targets or several labels an image.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -35,6 +37,7 @@ class ContrastiveCLI(LightningCLI):
             parser.link_arguments("data", f"model.init_args.{name}", attrgetter(name), apply_on="instantiate")
         parser.add_lightning_class_args(OnlineKNNProbe, "knn_probe")
         parser.add_lightning_class_args(OnlineLinearProbe, "linear_probe")
+        parser.add_lightning_class_args(CollapseMonitor, "collapse_monitor")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(
@@ -78,12 +81,16 @@ class ContrastiveCLI(LightningCLI):
             self.save_config_callback = None
         return super()._instantiate_trainer(config, wanted)
 
+    def before_predict(self) -> None:
+        """Ask the data for the row of each image, which unreadable files may be missing among."""
+        self.datamodule.return_index = True
+
     def after_predict(self) -> None:
-        """Write the features of all batches, and their index where there is one, into the run's folder."""
-        features, index = zip(*self.trainer.predict_loop.predictions, strict=True)
-        arrays: dict[str, Any] = {"features": torch.cat(features).float().numpy()}
-        if index[0] is not None:
-            arrays["index"] = torch.cat(index).numpy()
+        """Write the features of all batches, their rows in the test part, and paths of files, into the run's folder."""
+        features, index = (torch.cat(parts) for parts in zip(*self.trainer.predict_loop.predictions, strict=True))
+        arrays = {"features": features.float().numpy(), "index": index.numpy()}
+        if isinstance(images := self.datamodule.test_set, ImageFiles):
+            arrays["path"] = np.array([str(images.path(i)) for i in index.tolist()])
         path = Path(self.trainer.log_dir or ".") / "features.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **arrays)
@@ -104,12 +111,20 @@ def _default_loggers(folder: str) -> list[Logger]:
     return [csv, TensorBoardLogger(folder, version=f"version_{csv.version}")]
 
 
+_OFFLINE = {"evaluate": cli_evaluate.main, "export": cli_export.main}
+_MORE = "and beside them: evaluate (judge a checkpoint, a timm model or a weights file), export (encoder weights)"
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run ``ssl-modules``.
 
     Args:
         args: of the command line; None = those of the process.
     """
+    given = list(sys.argv[1:] if args is None else args)
+    if given and given[0] in _OFFLINE:
+        _OFFLINE[given[0]](given[1:])
+        return
     ContrastiveCLI(
         ContrastiveModule,
         ImageDataModule,
@@ -118,6 +133,6 @@ def main(args: Sequence[str] | None = None) -> None:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         parser_class=Parser,
-        parser_kwargs={"prog": "ssl-modules"},
-        args=None if args is None else list(args),
+        parser_kwargs={"prog": "ssl-modules", "epilog": _MORE},
+        args=None if args is None else given,
     )

@@ -76,7 +76,13 @@ class NotStored(Exception):
     """An object that has no form as plain data."""
 
 
-def _path(cls: type) -> str:
+def class_path(cls: type) -> str:
+    """The dotted name that a class is imported by.
+
+    Example:
+        >>> class_path(Configurable)
+        'ssl_modules.configurable.Configurable'
+    """
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -95,14 +101,14 @@ def to_config(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: to_config(item) for key, item in value.items()}
     if isinstance(value, Configurable):
-        return {"class_path": _path(type(value)), "init_args": to_config(value.arguments)}
+        return {"class_path": class_path(type(value)), "init_args": to_config(value.arguments)}
     if isinstance(value, functools.partial) and all(callable(x) for x in value.args):
         # The command line's partial has the optimiser's class among its positional arguments.
         classes = [x for x in (value.func, *value.args) if isinstance(x, type)]
         if len(classes) == 1 and _is_optimizer(classes[0]):
-            return {"class_path": _path(classes[0]), "init_args": to_config(value.keywords)}
+            return {"class_path": class_path(classes[0]), "init_args": to_config(value.keywords)}
     if _is_optimizer(value):
-        return {"class_path": _path(value), "init_args": {}}
+        return {"class_path": class_path(value), "init_args": {}}
     raise NotStored(value)
 
 
@@ -113,7 +119,7 @@ def storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
             config[name] = to_config(value)
         except NotStored:
-            config[name] = {"not_stored": _path(type(value))}
+            config[name] = {"not_stored": class_path(type(value))}
     return config
 
 
@@ -143,12 +149,12 @@ def _is_optimizer(value: Any) -> TypeGuard[type[torch.optim.Optimizer]]:
     return isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
 
 
-def _load_class(name: str, class_path: str) -> type:
-    module, _, qualname = class_path.rpartition(".")
+def _load_class(name: str, path: str) -> type:
+    module, _, qualname = path.rpartition(".")
     # A checkpoint is data from elsewhere: it may name classes of our kind, not have anything imported or called.
     cls = getattr(sys.modules.get(module), qualname, None)
     if cls is None:
-        raise ValueError(f"{name}: class {class_path!r} is not there; define or import it first, or pass {name}=...")
+        raise ValueError(f"{name}: class {path!r} is not there; define or import it first, or pass {name}=...")
     if not (_is_optimizer(cls) or (isinstance(cls, type) and issubclass(cls, Configurable))):
-        raise ValueError(f"{name}: {class_path!r} is neither a Configurable nor an optimiser; pass {name}=... instead")
+        raise ValueError(f"{name}: {path!r} is neither a Configurable nor an optimiser; pass {name}=... instead")
     return cls

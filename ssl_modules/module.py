@@ -22,11 +22,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import Lars
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.batch import Batch, read_batch
-from ssl_modules.configurable import Configurable, storable
+from ssl_modules.configurable import Configurable, class_path, storable
 from ssl_modules.contrast import Contrast
 from ssl_modules.distributed import gather_objects, rank, world_size
 from ssl_modules.encoders import Encoder
@@ -36,7 +35,7 @@ from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
 from ssl_modules.memory import keep_freed_memory
 from ssl_modules.objective import average_precision, chance_level, objective, top1
-from ssl_modules.optim import param_groups, warmup_cosine
+from ssl_modules.optim import param_groups, scheduled
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
 from ssl_modules.similarities import Similarity
 from ssl_modules.teacher import Schedule, Teacher
@@ -44,7 +43,7 @@ from ssl_modules.teacher import Schedule, Teacher
 _Kind = TypeVar("_Kind")
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
-_STATE = "ssl_modules"
+STATE = "ssl_modules"  # the key of ours in a checkpoint
 _ROWS = 2**20  # ids leave room for this many images per batch and process
 
 
@@ -323,14 +322,18 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         if stored:
             checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = storable(stored)
         # Dropout draws from the global state, which differs between processes.
-        checkpoint[_STATE] = {"seed": self.seed, "random_state": gather_objects(global_random_state(self.device))}
+        checkpoint[STATE] = {
+            "class": class_path(type(self)),
+            "seed": self.seed,
+            "random_state": gather_objects(global_random_state(self.device)),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         resuming = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        if resuming and _STATE in checkpoint:
+        if resuming and STATE in checkpoint:
             self._resumed = True
-            self.seed = checkpoint[_STATE]["seed"]
-            states = checkpoint[_STATE]["random_state"]
+            self.seed = checkpoint[STATE]["seed"]
+            states = checkpoint[STATE]["random_state"]
             self._random_state = states[rank()] if rank() < len(states) else None
 
     def _restore_random_state(self) -> None:
@@ -356,17 +359,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] *= batch_size / self.reference_batch_size
             rank_zero_info(f"learning rate {optimizer.param_groups[0]['lr']:g} for {batch_size} images a step")
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < float("inf"):  # -1 for a loader without a length
-            raise ValueError(
-                "max_epochs: a schedule needs an end; set Trainer(max_epochs=...), or max_steps for a loader without a "
-                "length"
-            )
-        schedule = warmup_cosine(int(steps), round(self.warmup * steps))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
-        }
+        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.warmup)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """The optimiser's step, and then the teacher's, which comes also where mixed precision skips the former."""
@@ -397,7 +390,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         """The backbone's own state dict, which the plain timm or torchvision model without classifier loads.
 
         A model that was given the stem for small images (see ``small_stem``; the metadata say so) loads into one that
-        :func:`~ssl_modules.encoders.shrink_stem` gave it too.
+        :func:`~ssl_modules.encoders.shrink_stem` gave it too. :func:`~ssl_modules.encoders.load_encoder` makes an
+        encoder of ours of the file.
 
         Args:
             path: where to write it as well, with architecture, image size, mean and std as metadata: a file ending

@@ -166,13 +166,19 @@ def _is_of_one_class(loss: Loss, method: str, form: str) -> bool:
 
 def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, Tensor, Tensor | None]:
     """What is left of a similarity when all that concerns one vector alone is done; anchors, candidates, reference."""
-    embed, compare = full_precision, similarity
+    reference = None if c.reference is None else full_precision(c.reference.detach())
+    anchors, candidates = full_precision(c.anchors), full_precision(c.candidates)
     # A subclass may have a forward of its own.
-    if isinstance(similarity, InnerProduct) and type(similarity).forward is InnerProduct.forward:
-        embed, compare = lambda x: similarity.embed(full_precision(x)), Dot()
-    anchors = embed(c.anchors)
-    candidates = anchors if c.candidates is c.anchors else embed(c.candidates)
-    return compare, anchors, candidates, None if c.reference is None else embed(c.reference.detach())
+    if not isinstance(similarity, InnerProduct) or type(similarity).forward is not InnerProduct.forward:
+        return similarity, anchors, candidates, reference
+    embedded = similarity.embed(anchors)
+    candidates = embedded if c.candidates is c.anchors else similarity.embed(candidates)
+    factor = similarity.factor(anchors.shape[1])  # of the anchors: they are fewer
+    if factor != 1:
+        embedded = factor * embedded
+    if reference is not None:
+        reference = factor * similarity.embed(reference)
+    return Dot(), embedded, candidates, reference
 
 
 def _blocks(shape: torch.Size, anchor_block: int | None, fewest: int) -> Iterator[slice]:

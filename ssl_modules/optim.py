@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterable
 from math import cos, pi
 from typing import Any
 
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
@@ -62,3 +65,29 @@ def warmup_cosine(steps: int, warmup_steps: int) -> Callable[[int], float]:
         return (1 + cos(pi * min(progress, 1.0))) / 2
 
     return factor
+
+
+def scheduled(optimizer: Optimizer, steps: int | float, warmup: float) -> OptimizerLRScheduler:
+    """An optimiser with its schedule of :func:`warmup_cosine`, one step each optimiser step, as Lightning takes it.
+
+    Args:
+        optimizer: with the learning rates that the warm-up leads to.
+        steps: ``trainer.estimated_stepping_batches``.
+        warmup: share of them, in [0, 1].
+
+    Raises:
+        ValueError: if the run has no known end.
+
+    Example:
+        >>> import torch
+        >>> sgd = torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.5)
+        >>> scheduled(sgd, 10, warmup=0.2)["lr_scheduler"]["interval"], sgd.param_groups[0]["lr"]
+        ('step', 0.25)
+    """
+    if not 0 < steps < float("inf"):  # -1 for a loader without a length
+        raise ValueError(
+            "max_epochs: a schedule needs an end; set Trainer(max_epochs=...), or max_steps for a loader without a "
+            "length"
+        )
+    schedule = LambdaLR(optimizer, warmup_cosine(int(steps), round(warmup * steps)))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -21,7 +21,8 @@ class Similarity(Configurable, nn.Module, ABC):
 class InnerProduct(Similarity):
     """Inner product of what :meth:`embed` makes of each vector alone; all similarities of this package are such.
 
-    A subclass writes ``embed``. It is computed once per vector, however many blocks of scores are made of it.
+    A subclass writes ``embed``, which is computed once per vector, however many blocks of scores are made of it, and
+    :meth:`factor`, where all scores have one.
 
     Example:
         >>> import torch
@@ -36,8 +37,12 @@ class InnerProduct(Similarity):
         """Vectors ``[N, D]`` whose inner products are the scores."""
         return x
 
+    def factor(self, dim: int) -> float:
+        """Of all inner products of vectors of ``dim`` numbers."""
+        return 1.0
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.embed(x) @ self.embed(y).T
+        return (self.factor(x.shape[1]) * self.embed(x)) @ self.embed(y).T
 
 
 class Dot(InnerProduct):
@@ -59,8 +64,8 @@ class ScaledDot(InnerProduct):
         tensor([[4.]])
     """
 
-    def embed(self, x: Tensor) -> Tensor:
-        return x / x.shape[1] ** 0.25
+    def factor(self, dim: int) -> float:
+        return dim**-0.5
 
 
 class Cosine(InnerProduct):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import ssl_modules
 from ssl_modules import SimCLR
@@ -141,6 +142,7 @@ def test_a_run_leaves_config_metrics_and_checkpoints_and_resumes_from_them():
         rows = list(csv.DictReader(file))
     columns = ["train/loss", "train/loss_epoch", "train/chance", "lr-AdamW/pg1", "lr-AdamW/pg2"]
     columns += ["probe/knn_top1", "probe/knn_top5", "probe/linear_top1", "probe/linear_top5"]
+    columns += ["repr/std", "repr/rankme", "repr/uniformity"]
     for column in columns:
         assert any(row[column] for row in rows), column
     knn = [float(row["probe/knn_top1"]) for row in rows if row["probe/knn_top1"]]
@@ -176,13 +178,29 @@ def test_flags_that_leave_a_callback_nothing_to_do_take_it_away():
     main(["fit", "--config", write(config(trainer__logger=False, trainer__enable_checkpointing=False))])
 
 
-def test_predict_writes_features():
-    c = config(data__init_args__return_index=True, trainer__limit_predict_batches=2)
-    main(["predict", "--config", write(c)])
+def test_predict_writes_features_with_their_rows():
+    main(["predict", "--config", write(config(trainer__limit_predict_batches=2))])
     [path] = Path().rglob("features.npz")
     arrays = np.load(path)
     assert arrays["features"].shape == (64, 96)
     assert arrays["index"].tolist() == list(range(64))
+
+
+def test_predict_names_the_files_and_leaves_out_what_it_could_not_read():
+    for i in range(5):
+        path = Path("images", "train" if i < 2 else "test", "kind", f"{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 50 * i).save(path)
+    Path("images/test/kind/3.png").write_bytes(b"not an image")
+    data = {"root": "images/train", "test": "images/test", "image_size": 8, "in_channels": 1, "num_workers": 0}
+    c = config(data__class_path="ImageFolderDataModule", data__init_args=data)
+    with pytest.warns(UserWarning, match=r"3\.png"):
+        main(["predict", "--config", write(c)])
+    [path] = Path().rglob("features.npz")
+    arrays = np.load(path)
+    assert arrays["index"].tolist() == [0, 2]
+    assert [Path(path).name for path in arrays["path"]] == ["2.png", "4.png"]
+    assert not np.array_equal(*arrays["features"])
 
 
 def test_data_without_labels_train_without_probes(monkeypatch):

@@ -35,7 +35,7 @@ from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.cli import ContrastiveCLI
 from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
 from ssl_modules.evaluation import retrieval
-from ssl_modules.optim import param_groups, warmup_cosine
+from ssl_modules.optim import param_groups, scheduled
 
 CONFIGS = {
     "SimCLR": "examples/configs/budget_fashion.yaml",
@@ -122,9 +122,7 @@ class Lightly(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(param_groups([self]))
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, round(self.warmup * steps)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.warmup)
 
 
 class LightlySimCLR(Lightly):

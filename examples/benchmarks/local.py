@@ -2,14 +2,16 @@
 
     python examples/benchmarks/local.py [--images 200] [--dim 256] [--threads 1] [--rounds 5]
 
-Embeddings of two views as AMDIM's encoder gives them: maps of 1 x 1, 5 x 5 and 7 x 7 locations, float32. Ours has the
-scores of one comparison at a time; "all at once" is the same objective differentiated by autograd, which keeps those of
-all six until the end. Where pl_bolts is installed, as in the environment of ``make test-bolts``, its task is there as
-well. First as glibc treats memory by default, then with freed memory kept. MiB: the most that PyTorch's allocator held
-during a run beyond the maps. Random locations are the same for all.
+Embeddings of two views as AMDIM's encoder gives them: maps of 1 x 1, 5 x 5 and 7 x 7 locations, float32; channels first
+in memory for lightning-bolts, as in its encoder, and last for the others, as in ours. Ours has the scores of one
+comparison at a time; "all at once" writes out the same objective, and autograd keeps the scores of all six until the
+end. Where pl_bolts is installed, as in the environment of ``make test-bolts``, its task is there as well. First as
+glibc treats memory by default, then with freed memory kept. MiB: the most that PyTorch's allocator held during a run
+beyond the maps. Random locations are the same for all.
 """
 
 import argparse
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,19 +24,40 @@ from ssl_modules.losses import InfoNCE
 from ssl_modules.objective import objective
 from ssl_modules.similarities import ScaledDot
 
+Maps = list[list[Tensor]]  # of each view
+
 SIDES = (7, 5, 1)  # of the maps, shallow to deep
 
 
-def ours(maps: list[list[Tensor]], block: int | None = None) -> Tensor:
+def ours(maps: Maps) -> Tensor:
     extraction = LocalMaps("multi-pair")
     extraction.build([1] * len(SIDES))
     views = [{i: m.flatten(2).mT for i, m in enumerate(view)} for view in maps]
     ids = torch.arange(len(maps[0][0]))[:, None]
     contrasts = extraction(views, None, ids, torch.Generator().manual_seed(0))
-    return objective(contrasts, ScaledDot(), InfoNCE(clip=20.0, l2=0.05), block)
+    return objective(contrasts, ScaledDot(), InfoNCE(clip=20.0, l2=0.05))
 
 
-def bolts(maps: list[list[Tensor]]) -> Tensor:
+def plain(maps: Maps) -> Tensor:
+    """All six score matrices, and what autograd keeps of each."""
+    g, images = torch.Generator().manual_seed(0), len(maps[0][0])
+    local, middle, deep = zip(*([m.flatten(2).mT for m in view] for view in maps), strict=True)  # [N, L, D]
+    drawn = [m[torch.arange(images), torch.randint(m.shape[1], (1, images), generator=g)[0]] for m in middle]
+    anchors = [z[:, 0] for z in deep]
+    total = torch.zeros(())
+    for sources, targets in ((anchors, middle), (anchors, local), (drawn, middle)):
+        for u, v in ((0, 1), (1, 0)):
+            scores = torch.einsum("ad,cld->acl", sources[u], targets[v]) / sources[u].shape[1] ** 0.5
+            clipped = 20 * torch.tanh(scores / 20)
+            own = torch.eye(images, dtype=torch.bool)
+            negatives = clipped.masked_fill(own[..., None], -torch.inf).flatten(1).logsumexp(1)
+            positives = clipped[own]  # [N, L]
+            loss = torch.nn.functional.softplus(negatives[:, None] - positives).mean()
+            total = total + (loss + 0.05 * scores.square().mean()) / 2
+    return total
+
+
+def bolts(maps: Maps) -> Tensor:
     from pl_bolts.losses.self_supervised_learning import FeatureMapContrastiveTask  # noqa: PLC0415  (an extra)
 
     # The random locations that ours has, in the order in which bolts asks for them.
@@ -61,19 +84,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     g = torch.Generator().manual_seed(1)
-    shapes = [(args.images, args.dim, side, side) for side in SIDES]
-    maps = [[torch.randn(shape, generator=g).requires_grad_() for shape in shapes] for _ in range(2)]
-    leaves = maps[0] + maps[1]
+    channels_first = [[torch.randn(args.images, args.dim, n, n, generator=g) for n in SIDES] for _ in range(2)]
+    channels_last = [[m.to(memory_format=torch.channels_last) for m in view] for view in channels_first]
 
-    def gradient(loss: Tensor) -> Tensor:
-        return torch.cat([x.flatten() for x in torch.autograd.grad(loss, leaves)])
+    def gradient(of: Callable[[Maps], Tensor], maps: Maps) -> tuple[Tensor, ...]:
+        leaves = [m.requires_grad_() for view in maps for m in view]
+        return torch.autograd.grad(of(maps), leaves)
 
     runs = {
-        "all at once": lambda: gradient(ours(maps, block=0)),
-        "ours": lambda: gradient(ours(maps)),
+        "all at once": lambda: gradient(plain, channels_last),
+        "ours": lambda: gradient(ours, channels_last),
     }
     if find_spec("pl_bolts"):
-        runs = {"lightning-bolts": lambda: gradient(bolts(maps)), **runs}
+        runs = {"lightning-bolts": lambda: gradient(bolts, channels_first), **runs}
     print(machine())
     with threads(args.threads):
         for memory in with_and_without_kept_memory():

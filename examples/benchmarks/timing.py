@@ -26,19 +26,24 @@ def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> di
     return {name: median(times[1:]) for name, times in seconds.items()}
 
 
-def gradients(runs: dict[str, Callable[[], Tensor]], rounds: int) -> list[tuple[str | float, ...]]:
+def gradients(runs: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]], rounds: int) -> list[tuple[str | float, ...]]:
     """A row (name, ms, times as fast as, MiB, times as much memory as) for each; the last one, "ours", is compared.
 
     Args:
-        runs: what gives the same gradient; checked against the first one's.
+        runs: what gives the same gradient, of one or several tensors; checked against the first one's.
         rounds: see :func:`interleaved`.
     """
-    expected = next(iter(runs.values()))()
+    expected = _as_tuple(next(iter(runs.values()))())
+    largest = max(x.abs().max().item() for x in expected)
     for run in runs.values():
-        torch.testing.assert_close(run(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+        torch.testing.assert_close(_as_tuple(run()), expected, rtol=1e-3, atol=1e-3 * largest)
     seconds = interleaved(runs, rounds)
     memory = {name: peak_mib(run) for name, run in runs.items()}
     return [(n, 1000 * s, s / seconds["ours"], memory[n], memory[n] / memory["ours"]) for n, s in seconds.items()]
+
+
+def _as_tuple(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (found,) if isinstance(found, Tensor) else found
 
 
 GRADIENTS_HEADER = ("loss", "ms", "ours is faster by", "MiB", "ours needs less by")

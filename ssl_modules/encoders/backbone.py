@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 SMALL_IMAGE = 64
+CLASSIFIERS = ("classifier", "fc", "head", "heads")  # as timm and torchvision name the last layer
 
 
 class TimmBackbone(nn.Module):
@@ -53,10 +54,10 @@ class TimmBackbone(nn.Module):
         self.own_pooling = (
             own.shape != mean.shape
             or not torch.allclose(own, mean, rtol=1e-3, atol=1e-5)
-            or self._reached(own) != self._reached(mean)
+            or self.reached(own) != self.reached(mean)
         )
 
-    def _reached(self, features: Tensor) -> list[bool]:
+    def reached(self, features: Tensor) -> list[bool]:
         """Which of the trainable parameters the features depend on."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
@@ -164,7 +165,7 @@ def as_maps(model: nn.Module) -> nn.Module:
         return TimmBackbone(model)
     if isinstance(model, torchvision.models.ResNet):
         return TorchvisionResNet(model)
-    classifier = next((n for n in ("classifier", "fc", "head", "heads") if hasattr(model, n)), None)
+    classifier = next((n for n in CLASSIFIERS if hasattr(model, n)), None)
     if type(model).__module__.startswith("torchvision.models") and not isinstance(
         getattr(model, classifier or "", None), nn.Identity | None
     ):

@@ -1,6 +1,6 @@
 """Aspect 2, encoder: raw pixels to a tuple of maps; it normalises, so that nobody else has to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from ssl_modules.augmentations.patches import PatchGrid
 from ssl_modules.configurable import Configurable
 from ssl_modules.encoders.amdim import AMDIMEncoder
 from ssl_modules.encoders.backbone import (
+    CLASSIFIERS,
     SMALL_IMAGE,
     PlainBackbone,
     TimmBackbone,
@@ -24,7 +25,7 @@ from ssl_modules.encoders.split_norm import split_batch_norms
 _ROUNDING = 1e-3  # by which resized images may leave [0, 1]
 
 
-class Encoder(nn.Module):
+class Encoder(Configurable, nn.Module):
     """A backbone with its normalisation: raw pixels to maps, shallow to deep.
 
     With ``patches``, each image is cut into a grid and each patch goes through the backbone alone; the mean of a map
@@ -216,10 +217,15 @@ class Encoder(nn.Module):
             )
         self._range_is_known = True
 
-    def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The backbone's own state dict, and what one must know to use it."""
+    @property
+    def network(self) -> nn.Module:
+        """The model inside, whose weights keep the names that it gave them."""
         wrapped = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | PlainBackbone)
-        model: nn.Module = self.backbone.model if wrapped else self.backbone
+        return self.backbone.model if wrapped else self.backbone
+
+    def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The network's own state dict, and what one must know to use it."""
+        model = self.network
         metadata = {
             "architecture": self.name,
             "image_size": self.image_size,
@@ -233,6 +239,40 @@ class Encoder(nn.Module):
             metadata["arguments"] = dict(model.arguments)
         weights = model.state_dict()
         return {key: weights[key].cpu().clone(memory_format=torch.contiguous_format) for key in weights}, metadata
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of a network of this architecture, by its own names.
+
+        Those of a classifier that this network doesn't have (``fc``, ``head``, ``heads``, ``classifier``) are left out.
+
+        Args:
+            weights: names to tensors, all of the network's; see :meth:`export`.
+
+        Raises:
+            ValueError: if one is missing, unknown or of another shape; nothing has changed then.
+        """
+        own = self.network.state_dict()
+        given = {k: w for k, w in weights.items() if k in own or k.split(".")[0] not in CLASSIFIERS}
+        faults = {
+            "missing": [k for k in own if k not in given and not k.endswith("num_batches_tracked")],
+            "unknown": [k for k in given if k not in own],
+            "of another shape": [
+                f"{k} {list(given[k].shape)}, not {list(own[k].shape)}"
+                for k in own.keys() & given.keys()
+                if given[k].shape != own[k].shape
+            ],
+        }
+        if any(faults.values()):
+            said = "; ".join(f"{fault}: {_first(sorted(names))}" for fault, names in faults.items() if names)
+            raise ValueError(
+                f"weights: don't fit {self.name} of image_size={self.image_size}, in_channels={self.in_channels}, "
+                f"small_stem={self.small_stem}; {said}; give the network's own names, and build the encoder alike"
+            )
+        self.network.load_state_dict(given)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _patch_grid(patches: tuple[int, int], image_size: int) -> PatchGrid:

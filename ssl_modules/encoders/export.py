@@ -1,12 +1,23 @@
-"""Encoder weights as files that others load."""
+"""Encoder weights as files that others load, and that encoders are built from."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from ssl_modules.encoders.amdim import AMDIMEncoder
+from ssl_modules.encoders.cpc import CPCEncoder
+from ssl_modules.encoders.encoder import Encoder
+
+_KEY = "ssl_modules"  # of the metadata in a safetensors file
+_OURS = {network.__name__: network for network in (AMDIMEncoder, CPCEncoder)}
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -21,8 +32,116 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
         ValueError: for another ending.
     """
     if path.suffix == ".safetensors":
-        save_file({k: v.contiguous() for k, v in weights.items()}, path, {"ssl_modules": json.dumps(metadata)})
+        save_file({k: v.contiguous() for k, v in weights.items()}, path, {_KEY: json.dumps(metadata)})
     elif path.suffix == ".pt":
         torch.save({"state_dict": weights, "metadata": metadata}, path)
     else:
         raise ValueError(f"path: expected a file ending in .safetensors or .pt, got {path.name!r}")
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read weights and what the file says of them, on the CPU; no code of the file runs.
+
+    Args:
+        path: what :func:`save_weights` wrote, or a plain file of names to tensors, which torch reads unless it ends in
+            ``.safetensors``.
+
+    Returns:
+        Names to tensors, and the metadata, empty for a plain file.
+
+    Raises:
+        ValueError: if the file holds something else.
+
+    Example:
+        >>> save_weights(Path("layer.safetensors"), nn.Linear(2, 1).state_dict(), {"image_size": 32})
+        >>> weights, metadata = load_weights("layer.safetensors")
+        >>> list(weights), metadata
+        (['bias', 'weight'], {'image_size': 32})
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+                return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"path: {path.name} is no file of tensors and plain data: {error}") from error
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        raise ValueError(
+            f"path: {path.name} is a checkpoint of a whole module; load that by load_from_checkpoint, and take its "
+            "encoder, or write the encoder's file by its export_encoder"
+        )
+    weights, metadata = content, {}
+    if isinstance(content, dict) and "state_dict" in content:
+        weights, metadata = content["state_dict"], content.get("metadata", {})
+    if not (isinstance(weights, dict) and weights and all(isinstance(w, Tensor) for w in weights.values())):
+        raise ValueError(f"path: {path.name} holds no names to tensors, as a state dict does")
+    return weights, metadata
+
+
+def load_encoder(
+    path: str | Path,
+    encoder: str | nn.Module | None = None,
+    *,
+    image_size: int | None = None,
+    in_channels: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    small_stem: bool | None = None,
+) -> Encoder:
+    """An encoder with the weights of a file.
+
+    A file of :meth:`~ssl_modules.ContrastiveModule.export_encoder` says of itself what the encoder has to be, unless
+    that was built from a network of one's own. Of a plain file the arguments say it; ``mean`` and ``std`` as well, as
+    features of images that are normalised otherwise look right and are not.
+
+    Args:
+        path: see :func:`load_weights`.
+        encoder: a timm name, or a network, which takes the weights over; None = as the file says.
+        image_size: side of the images, pixels; None = as the file says.
+        in_channels: number of their channels; None = as the file says.
+        mean: per channel, of pixels in [0, 1]; None = as the file says.
+        std: per channel; None = as the file says.
+        small_stem: whether a ResNet has the stem for small images; None = as the file says, and a plain one False.
+
+    Returns:
+        The encoder, in training mode.
+
+    Raises:
+        ValueError: if the file doesn't say what the arguments don't either, or its weights don't fit.
+
+    Example:
+        >>> before = Encoder("test_resnet", image_size=32, in_channels=1, mean=[0.5])
+        >>> save_weights(Path("encoder.pt"), *before.export())
+        >>> load_encoder("encoder.pt").mean.item()
+        0.5
+    """
+    path = Path(path)
+    weights, metadata = load_weights(path)
+    needed: dict[str, Any] = {
+        "encoder": _network(metadata) if encoder is None else encoder,
+        "image_size": metadata.get("image_size") if image_size is None else image_size,
+        "in_channels": metadata.get("in_channels") if in_channels is None else in_channels,
+        "mean": metadata.get("mean") if mean is None else mean,
+        "std": metadata.get("std") if std is None else std,
+    }
+    if missing := [name for name, value in needed.items() if value is None]:
+        kind = metadata.get("architecture")
+        said = "says nothing of itself" if kind is None else f"is of a {kind}, which doesn't tell how to build it"
+        raise ValueError(f"{', '.join(missing)}: {path.name} {said}; give load_encoder these arguments")
+    loaded = Encoder(
+        **needed,
+        small_stem=metadata.get("small_stem", False) if small_stem is None else small_stem,
+        patches=metadata.get("patches"),
+    )
+    loaded.load(weights)
+    return loaded
+
+
+def _network(metadata: dict[str, Any]) -> str | nn.Module | None:
+    """What the file is of, where its name is enough to build it."""
+    name = metadata.get("architecture")
+    if name in _OURS:
+        return _OURS[name](**metadata["arguments"])
+    return name if name is not None and timm.is_model(name) else None

@@ -1,18 +1,25 @@
 """Pure functions that judge a representation."""
 
-from ssl_modules.evaluation.accuracy import mean_average_precision, top_k_accuracy
+from ssl_modules.evaluation.accuracy import accuracies, mean_average_precision, top_k_accuracy
 from ssl_modules.evaluation.collapse import alignment, feature_std, lidar, rankme, similarity_ratio, uniformity
 from ssl_modules.evaluation.few_labels import balanced_rows, svm_scores
 from ssl_modules.evaluation.knn import knn_scores, nearest_neighbours
 from ssl_modules.evaluation.linear import ridge_classifier
 from ssl_modules.evaluation.logistic import logistic_classifier, multilabel_logistic_classifier
-from ssl_modules.evaluation.out_of_distribution import cosine_scores, detection, gaussian_scores, neighbour_scores
+from ssl_modules.evaluation.out_of_distribution import (
+    cosine_scores,
+    detection,
+    gaussian_scores,
+    neighbour_scores,
+    novelty_detection,
+)
 from ssl_modules.evaluation.retrieval import retrieval
 from ssl_modules.evaluation.sgd import SGD_RECIPES, SGDRecipe, sgd_classifier
 
 __all__ = [
     "SGD_RECIPES",
     "SGDRecipe",
+    "accuracies",
     "alignment",
     "balanced_rows",
     "cosine_scores",
@@ -26,6 +33,7 @@ __all__ = [
     "multilabel_logistic_classifier",
     "nearest_neighbours",
     "neighbour_scores",
+    "novelty_detection",
     "rankme",
     "retrieval",
     "ridge_classifier",

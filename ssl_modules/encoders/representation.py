@@ -1,0 +1,32 @@
+"""An encoder's representation as a module of its own."""
+
+from torch import Tensor, nn
+
+from ssl_modules.extractions.heads import pool
+
+
+class Representation(nn.Module):
+    """The representation of images by an encoder: the mean of its deepest map, what a method's ``module(images)`` is.
+
+    Args:
+        encoder: see :class:`~ssl_modules.encoders.Encoder`; it is shared, not copied.
+
+    Shape:
+        ``[N, ch, ...]``, uint8 or float in [0, 1], to ``[N, D]``.
+
+    Example:
+        >>> import torch
+        >>> from ssl_modules.encoders import Encoder
+        >>> representation = Representation(Encoder("resnet18", image_size=32, in_channels=1))
+        >>> representation(torch.zeros(2, 1, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 512])
+    """
+
+    accepts_uint8 = True
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return pool(self.encoder(images))

@@ -1,0 +1,236 @@
+"""Fine-tuning: an encoder and a linear classifier on its representation learn from labels."""
+
+import copy
+import warnings
+from typing import Any, Literal, Self, get_args
+
+import lightning.pytorch as pl
+import torch.nn.functional as F
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
+
+from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, RandomResizedCrop, Views
+from ssl_modules.batch import Batch, read_batch
+from ssl_modules.configurable import Configurable, storable
+from ssl_modules.distributed import rank
+from ssl_modules.encoders import Encoder
+from ssl_modules.extractions.heads import pool
+from ssl_modules.memory import keep_freed_memory
+from ssl_modules.optim import param_groups, scheduled
+from ssl_modules.seeds import derive_generator
+
+TargetType = Literal["single", "hierarchical", "multilabel"]
+
+
+class FineTuning(Configurable, pl.LightningModule):
+    """Supervised training of an encoder with a linear classifier, or of the classifier alone.
+
+    ``module(images)`` are the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. It learns by
+    cross-entropy, that of each class on its own where an image may have several, and logs ``train/loss``,
+    ``val/loss`` and ``test/loss``; ``val/top1``, ``val/top5`` and likewise for test, or with several classes an image
+    ``val/map``, the mean average precision. Only training images are augmented. Which images have labels is the
+    loader's business; where it fills up the share of a process, as Lightning's do, these images count twice.
+
+    SimCLR's recipe for 1 % or 10 % of ImageNet's labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5) is SGD with
+    Nesterov momentum 0.9 and a learning rate of 0.05 per 256 images, without weight decay or warm-up, for 60 or 30
+    epochs. That for a linear classifier on CIFAR-10, ``freeze=True`` (its authors' code), has a learning rate of 0.1
+    per 256 images, batches of 512 and 100 epochs. Linear recipes of other methods are in
+    :data:`ssl_modules.evaluation.SGD_RECIPES`.
+
+    Args:
+        encoder: what is pretrained: ``Encoder("resnet50", ..., pretrained=True)``, ``load_encoder(path)`` or a method's
+            ``encoder``. It is copied, so that several runs begin alike; a copy is not compiled.
+        num_classes: number of classes, of that level where there are several; at least 2.
+        target_type: as a data module says: "single", targets ``[N]``; "hierarchical", ``[N, levels]``; "multilabel",
+            ``[N, num_classes]`` of 0 and 1.
+        level: the column of hierarchical targets to learn; 0 is the finest.
+        augmentation: one view of a training image; None = random resized crop to the encoder's ``image_size``, and
+            horizontal flip.
+        freeze: whether the classifier alone learns; the encoder is then in evaluation mode always.
+        optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``; its learning
+            rate is the classifier's.
+        backbone_lr_scale: how many times as large the encoder's learning rate is, positive.
+        warmup: share of all optimiser steps spent in linear warm-up, before the cosine to 0; in [0, 1].
+        seed: of the augmentation.
+
+    Raises:
+        TypeError: if the encoder is no :class:`~ssl_modules.encoders.Encoder`, or the optimiser can't be called.
+        ValueError: if an argument is outside its range, or targets are not what ``target_type`` says.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> encoder = Encoder("resnet18", image_size=32, in_channels=3)
+        >>> module = FineTuning(encoder, num_classes=10, optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+        >>> module(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 10])
+    """
+
+    accepts_uint8 = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        *,
+        target_type: TargetType = "single",
+        level: int = 0,
+        augmentation: Augmentation | None = None,
+        freeze: bool = False,
+        optimizer: OptimizerCallable,
+        backbone_lr_scale: float = 1.0,
+        warmup: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(storable(self.arguments))
+        if not isinstance(encoder, Encoder):
+            raise TypeError(
+                f"encoder: expected an Encoder, got {encoder!r}; give Encoder(name, ...), load_encoder(path) or a "
+                "method's encoder"
+            )
+        if target_type not in get_args(TargetType):
+            raise ValueError(f"target_type: expected one of {get_args(TargetType)}, got {target_type!r}")
+        if num_classes < 2:
+            raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
+        if backbone_lr_scale <= 0:
+            raise ValueError(
+                f"backbone_lr_scale: expected a positive number, got {backbone_lr_scale}; to keep the encoder as it "
+                "is, freeze=True"
+            )
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup: expected a share of the steps in [0, 1], got {warmup}")
+        if not callable(optimizer):
+            raise TypeError(
+                "optimizer: expected a function of parameter groups, such as partial(torch.optim.SGD, lr=0.1), "
+                f"got {optimizer!r}"
+            )
+        self.encoder = copy.deepcopy(encoder)
+        self.head = nn.Linear(encoder.out_channels[-1], num_classes)
+        if augmentation is None:
+            augmentation = Views([RandomResizedCrop(encoder.image_size), RandomHorizontalFlip()], views=1)
+        self.augmentation = augmentation
+        self.num_classes = num_classes
+        self.target_type = target_type
+        self.level = level
+        self.freeze_encoder = freeze
+        self.optimizer = optimizer
+        self.backbone_lr_scale = backbone_lr_scale
+        self.warmup = warmup
+        self.seed = seed
+        self.metrics: Any = nn.ModuleDict({stage: self._metrics(stage) for stage in ("val", "test")})
+        self._targets_are_known = False
+        if freeze:
+            self.encoder.requires_grad_(False)
+            warnings.filterwarnings("ignore", ".* in eval mode at the start of training")  # which is meant
+        self.train()
+
+    def _metrics(self, stage: str) -> MetricCollection:
+        if self.target_type == "multilabel":
+            return MetricCollection({"map": MultilabelAveragePrecision(self.num_classes)}, prefix=f"{stage}/")
+        return MetricCollection(
+            {
+                f"top{k}": MulticlassAccuracy(self.num_classes, top_k=min(k, self.num_classes), average="micro")
+                for k in (1, 5)
+            },
+            prefix=f"{stage}/",
+            compute_groups=False,  # they would be taken for one where the first batch has no errors
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, of a frozen encoder always that of evaluation."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The scores ``[N, num_classes]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1]."""
+        return self.head(pool(self.encoder(images)))
+
+    # ---- steps -----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss of a batch of images with targets, which may be one finished view of each."""
+        read = read_batch(batch)
+        generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
+        views = self.augmentation(read.images, generator) if read.views is None else read.views
+        if len(views) != 1:
+            raise ValueError(f"augmentation: fine-tuning takes one view of an image, got {len(views)}; make one")
+        loss = self._loss(self(views[0]), self._targets(read))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(read))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Any) -> None:
+        read = read_batch(batch)
+        if read.images is None:
+            raise ValueError("batch: evaluation takes images, but the loader gives views")
+        scores, targets = self(read.images), self._targets(read)
+        self.log(f"{stage}/loss", self._loss(scores, targets), batch_size=len(read), sync_dist=True)
+        metrics = self.metrics[stage]
+        # torchmetrics would decide batch by batch whether they are probabilities already.
+        metrics.update(scores.double().sigmoid() if self.target_type == "multilabel" else scores, targets.long())
+        self.log_dict(metrics, batch_size=len(read))
+
+    def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        if self.target_type == "multilabel":
+            return F.binary_cross_entropy_with_logits(scores.float(), targets.float())
+        return F.cross_entropy(scores.float(), targets)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """Classes ``[N]``, or ``[N, num_classes]`` of 0 and 1; their values are checked once."""
+        targets = batch.targets
+        if targets is None:
+            raise ValueError("targets: got none; fine-tuning needs a loader of (images, targets)")
+        several = self.target_type == "multilabel"
+        shapes = {
+            "single": targets.ndim == 1,
+            "hierarchical": targets.ndim == 2 and -targets.shape[1] <= self.level < targets.shape[1],
+            "multilabel": targets.ndim == 2 and targets.shape[1] == self.num_classes,
+        }
+        if not shapes[self.target_type] or len(targets) != len(batch) or (targets.is_floating_point() and not several):
+            raise ValueError(
+                f"targets: {targets.dtype} {list(targets.shape)} of {len(batch)} images don't fit target_type="
+                f"{self.target_type!r}, level={self.level} and num_classes={self.num_classes}; give what the data has"
+            )
+        if self.target_type == "hierarchical":
+            targets = targets[:, self.level]
+        if not self._targets_are_known:
+            low, high = (bound.item() for bound in targets.aminmax())
+            most = 1 if several else self.num_classes - 1
+            if low < 0 or high > most:
+                raise ValueError(
+                    f"targets: go from {low} to {high}, but num_classes={self.num_classes} and target_type="
+                    f"{self.target_type!r} allow 0 to {most}; leave out unlabelled images"
+                )
+            self._targets_are_known = True
+        return targets
+
+    def on_fit_start(self) -> None:
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    # ---- optimisation ----------------------------------------------------------------------------------------------
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters of classifier and encoder, those of biases and norms apart and without weight decay.
+
+        A group's learning rate is ``lr_scale`` times the optimiser's.
+        """
+        scales = ((self.head, 1.0), (self.encoder, self.backbone_lr_scale))
+        return [{**group, "lr_scale": scale} for part, scale in scales for group in param_groups([part])]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.param_groups())
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_scale"]
+        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.warmup)

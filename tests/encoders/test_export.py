@@ -1,0 +1,223 @@
+import pytest
+import timm
+import torch
+import torchvision
+from encoders.networks import Clips, TwoMaps, Vector, pixels, randomised
+from safetensors.torch import save_file
+from torch import nn
+
+from ssl_modules import SimCLR
+from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder, Representation, load_encoder, load_weights
+from ssl_modules.encoders.export import save_weights
+
+KNOWN = {"image_size": 32, "in_channels": 3, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+
+
+def plain_file(tmp_path, model):
+    path = tmp_path / "plain.pth"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+# ---- the network's own names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model", [torchvision.models.resnet18, Vector, TwoMaps, Clips, lambda: timm.create_model("test_vit", img_size=32)]
+)
+def test_the_weights_have_the_names_that_the_network_gave_them(model):
+    model = model()
+    size = 8 if isinstance(model, Clips) else 32
+    weights, metadata = Encoder(model, image_size=size, in_channels=3).export()
+    assert weights.keys() == model.state_dict().keys()  # its classifier is gone, where it had one
+    assert metadata["architecture"] == type(model).__name__
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_convnext"])
+def test_the_weights_of_a_timm_name_are_those_of_the_plain_model(name):
+    plain = timm.create_model(name, num_classes=0)
+    assert Encoder(name, image_size=32, in_channels=3).export()[0].keys() == plain.state_dict().keys()
+
+
+def test_the_weights_are_copies_in_the_usual_layout():
+    encoder = Encoder("test_resnet", image_size=32, in_channels=3)
+    weights, _ = encoder.export()
+    assert encoder.network.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(w.is_contiguous() for w in weights.values())
+    own = encoder.network.state_dict()
+    assert weights.keys() == own.keys()
+    assert all(torch.equal(weights[k], own[k]) and weights[k].data_ptr() != own[k].data_ptr() for k in own)
+
+
+# ---- and back ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        ("test_resnet", {"in_channels": 1}),  # with the small stem
+        ("test_resnet", {"small_stem": False, "patches": (16, 8)}),
+        ("test_vit", {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}),
+        ("test_convnext", {}),
+        (AMDIMEncoder(32, width=4, features=16, depth=1), {}),
+        (CPCEncoder(16, 1, layers=[1, 1, 1, 1], width=2), {"in_channels": 1, "patches": (16, 8)}),
+    ],
+)
+def test_a_file_says_what_its_encoder_is(network, arguments, ending, tmp_path):
+    before = randomised(Encoder(network, **{"image_size": 32, "in_channels": 3, **arguments}))
+    path = tmp_path / f"encoder.{ending}"
+    save_weights(path, *before.export())
+    after = load_encoder(path)
+    assert after.training
+    assert after.export()[1] == before.export()[1] == load_weights(path)[1]
+    images = pixels(channels=before.in_channels)
+    for m, expected in zip(after.eval()(images), before(images), strict=True):
+        assert torch.equal(m, expected)
+
+
+def test_arguments_win_over_the_file(tmp_path):
+    path = tmp_path / "encoder.pt"
+    save_weights(path, *Encoder("test_resnet", image_size=32, in_channels=3).export())
+    loaded = load_encoder(path, image_size=96, mean=(0.5, 0.5, 0.5))
+    assert (loaded.image_size, loaded.small_stem) == (96, True)
+    assert loaded.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert loaded.std.flatten().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_a_network_of_ones_own_is_given_and_takes_the_weights_over(tmp_path):
+    model = randomised(torchvision.models.resnet18())
+    path = tmp_path / "encoder.safetensors"
+    save_weights(path, *Encoder(model, image_size=32, in_channels=3, small_stem=True).export())
+    with pytest.raises(ValueError, match=r"^encoder: encoder.safetensors is of a ResNet, which doesn't tell how"):
+        load_encoder(path)
+    given = torchvision.models.resnet18()
+    loaded = load_encoder(path, given)
+    assert loaded.network is given
+    assert torch.equal(given.conv1.weight, model.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("test_resnet", 32), ("test_vit", 32), ("test_convnext", 32), ("test_efficientnet", 32)],
+)
+def test_plain_weights_of_timm_lose_their_classifier(name, size, tmp_path):
+    fixed = {"img_size": size} if timm.get_pretrained_cfg(name).fixed_input_size else {}
+    model = randomised(timm.create_model(name, num_classes=7, **fixed))
+    path = plain_file(tmp_path, model)
+    assert load_weights(path)[1] == {}
+    loaded = load_encoder(path, name, **KNOWN).eval()
+    assert not loaded.small_stem  # which would throw weights away
+    model.reset_classifier(0)
+    x = pixels(size=size)
+    mean, std = (torch.tensor(KNOWN[k]).view(3, 1, 1) for k in ("mean", "std"))
+    expected = model((x / 255 - mean) / std)
+    actual = Representation(loaded)(x)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_plain_weights_of_torchvision_lose_their_classifier(ending, tmp_path):
+    model = randomised(torchvision.models.resnet18())
+    path = tmp_path / f"plain.{ending}"
+    (save_file if ending == "safetensors" else torch.save)(model.state_dict(), path)
+    loaded = load_encoder(path, torchvision.models.resnet18(), **KNOWN)
+    model.fc = nn.Identity()
+    assert loaded.export()[0].keys() == model.state_dict().keys()
+    for key, value in loaded.export()[0].items():
+        assert torch.equal(value, model.state_dict()[key])
+
+
+def test_what_a_plain_file_does_not_say_is_asked_for(tmp_path):
+    path = plain_file(tmp_path, timm.create_model("test_resnet"))
+    with pytest.raises(ValueError, match=r"^encoder, image_size, in_channels, mean, std: plain.pth says nothing of it"):
+        load_encoder(path)
+    with pytest.raises(ValueError, match=r"^mean, std: plain.pth says nothing of itself; give load_encoder these arg"):
+        load_encoder(path, "test_resnet", image_size=32, in_channels=3)
+
+
+# ---- what doesn't fit ----------------------------------------------------------------------------------------------
+
+
+def renamed(weights):
+    return {f"encoder.{k}": w for k, w in weights.items()}
+
+
+def without_one(weights):
+    return {k: w for k, w in weights.items() if k != "bn1.weight"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            renamed,
+            r"weights: don't fit test_resnet of .*missing: bn1.bias, bn1.running_mean, .* and \d+ more; unknown: ",
+        ),
+        (without_one, "; missing: bn1.weight; give the network's own names"),
+        (lambda w: w | {"layer9.weight": torch.zeros(1)}, "; unknown: layer9.weight; give"),
+        (
+            lambda w: w | {"bn1.weight": torch.zeros(3)},
+            r"small_stem=True; of another shape: bn1.weight \[3\], not \[32\]; give",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_change_nothing(change, message):
+    encoder = Encoder("test_resnet", image_size=32, in_channels=3)
+    before = encoder.export()[0]
+    other = Encoder("test_resnet", image_size=32, in_channels=3).export()[0]
+    with pytest.raises(ValueError, match=message):
+        encoder.load(change(other))
+    assert all(torch.equal(w, before[k]) for k, w in encoder.export()[0].items())
+
+
+def test_a_stem_or_a_size_that_the_weights_are_not_of_is_named(tmp_path):
+    path = plain_file(tmp_path, timm.create_model("resnet18"))
+    with pytest.raises(ValueError, match=r"small_stem=True; .*conv1.weight \[64, 3, 7, 7\], not \[64, 3, 3, 3\]"):
+        load_encoder(path, "resnet18", small_stem=True, **KNOWN)
+    path = tmp_path / "vit.pt"
+    save_weights(path, *Encoder("test_vit", image_size=32, in_channels=3).export())
+    with pytest.raises(ValueError, match=r"image_size=64, .*; of another shape: pos_embed"):
+        load_encoder(path, image_size=64)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"pytorch-lightning_version": "2.6.6", "state_dict": {}},
+            "weights.pt is a checkpoint of a whole module; load",
+        ),
+        ([torch.zeros(1)], "weights.pt holds no names to tensors"),
+        ({}, "weights.pt holds no names to tensors"),
+        ({"state_dict": {"a": 1}}, "weights.pt holds no names to tensors"),
+        (nn.Linear(1, 1), "weights.pt is no file of tensors and plain data"),
+    ],
+)
+def test_files_of_other_things_are_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=f"path: {message}"):
+        load_weights(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not weights"])
+def test_files_that_are_broken_are_refused(content, ending, tmp_path):
+    path = tmp_path / f"weights.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"path: weights.{ending} is no file of tensors"):
+        load_weights(path)
+    with pytest.raises(FileNotFoundError):
+        load_weights(tmp_path / f"nothing.{ending}")
+
+
+# ---- the representation --------------------------------------------------------------------------------------------
+
+
+def test_the_representation_of_an_exported_encoder_is_the_modules_own(tmp_path):
+    module = SimCLR(encoder="test_resnet", mean=(0.5,) * 3, std=(0.25,) * 3)
+    randomised(module)
+    module.export_encoder(tmp_path / "encoder.safetensors")
+    representation = Representation(load_encoder(tmp_path / "encoder.safetensors")).eval()
+    assert torch.equal(representation(pixels()), module(pixels()))
+    assert representation.accepts_uint8

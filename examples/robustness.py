@@ -173,7 +173,10 @@ def draw(cells: list[Cell], path: Path) -> None:
     for encoder, marker in MARKERS.items():
         axes[0].plot([], [], marker, color="gray", label=encoder)
     axes[0].legend(title="encoder", fontsize=8)
-    figure.suptitle("Each point a run; colours are extractions; bars are mean and standard deviation over the grid")
+    for place, names in enumerate(zip(LOCAL, CONTEXT, strict=True)):
+        axes[1].plot([], [], "s", color=f"C{place}", label="; ".join(names))
+    axes[1].legend(title="extraction; CPC's", fontsize=8, loc="lower left")
+    figure.suptitle("Each point a run; bars are mean and standard deviation over the grid")
     figure.savefig(path, dpi=120)
 
 

@@ -88,7 +88,7 @@ class ContrastiveCLI(LightningCLI):
     def after_predict(self) -> None:
         """Write the features of all batches, their rows in the test part, and paths of files, into the run's folder."""
         features, index = (torch.cat(parts) for parts in zip(*self.trainer.predict_loop.predictions, strict=True))
-        arrays = {"features": features.float().numpy(), "index": index.numpy()}
+        arrays: dict[str, Any] = {"features": features.float().numpy(), "index": index.numpy()}
         if isinstance(images := self.datamodule.test_set, ImageFiles):
             arrays["path"] = np.array([str(images.path(i)) for i in index.tolist()])
         path = Path(self.trainer.log_dir or ".") / "features.npz"

@@ -58,7 +58,7 @@ def evaluate(
         data: labelled; prepared and set up here.
         protocols: any of "knn", "linear", "few-label", "retrieval", "ood" and "finetune"; as a mapping, each to its
             settings, the keywords of ``ssl_modules.evaluation.protocols`` and of
-            :func:`~ssl_modules.finetuning.finetune_protocol`.
+            :func:`finetune`.
         outliers: images unlike those of ``data``, for "ood": their test part.
         split: what is judged: the "test" part, or "val", the validation part, to choose by.
 
@@ -88,7 +88,7 @@ def evaluate(
     learned_from = getattr(getattr(module, "encoder", None), "image_size", data.image_size)
     if learned_from != data.image_size:
         rank_zero_warn(f"the encoder is of images of {learned_from} pixels, but the data's have {data.image_size}")
-    rank_zero_info(f"{data.name}: features of {len(data.labelled_set)} training images, then of those to judge")
+    rank_zero_info(f"{data.name}: one pass over the labelled training images and over those to judge")
     shared = SharedFeatures()
     train = shared.read(module, data.probe_train_dataloader())
     test = shared.read(module, data.test_dataloader() if split == "test" else data.val_dataloader())
@@ -146,6 +146,8 @@ def finetune(
     encoder = getattr(module, "encoder", None)
     if not isinstance(encoder, Encoder):
         raise ValueError(f"finetune: needs an Encoder at module.encoder, but {type(module).__name__} has {encoder!r}")
+    if data.target_type == "none":
+        raise ValueError(f"finetune: {data.name} has no targets to learn from")
     rows = None if share is None else balanced_rows(targets, share=share, seed=seed).cpu()
     seed_everything(seed, verbose=False)
     tuned = FineTuning(

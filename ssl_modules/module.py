@@ -34,7 +34,7 @@ from ssl_modules.extractions import Extraction
 from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
 from ssl_modules.memory import keep_freed_memory
-from ssl_modules.objective import average_precision, chance_level, objective, top1
+from ssl_modules.objective import chance_level, objective, ranking
 from ssl_modules.optim import param_groups, scheduled
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
 from ssl_modules.similarities import Similarity
@@ -276,10 +276,9 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         # The same views at every epoch, so that epochs compare.
         contrasts, _ = self.contrasts(images, self._generator(images, stage, 0, batch_idx))
         values = {f"{stage}/loss": objective(contrasts, self.similarity, self.loss, self.anchor_block)}
-        for name, metric in (("contrast_top1", top1), ("contrast_ap", average_precision)):
-            value = metric(contrasts, self.similarity)
+        for name, value in ranking(contrasts, self.similarity).items():
             if not value.isnan():  # as it is without negatives
-                values[f"{stage}/{name}"] = value
+                values[f"{stage}/contrast_{name}"] = value
         self.log_dict(values, batch_size=len(images), sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:

@@ -85,47 +85,29 @@ def chance_level(contrasts: Iterable[Contrast], loss: Loss) -> Tensor:
 
 
 @torch.no_grad()
-def top1(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
-    """The share of anchors whose best candidate is a positive, in [0, 1].
+def ranking(contrasts: Iterable[Contrast], similarity: Similarity) -> dict[str, Tensor]:
+    """How well anchors rank their positives among their candidates.
 
     Args:
         contrasts: as for :func:`objective`.
         similarity: as for :func:`objective`.
 
     Returns:
-        Scalar; the mean over all anchors of all contrasts that have a negative; NaN where none has.
+        ``top1``, the share of anchors whose best candidate is a positive, and ``ap``, how early the positives come, the
+        exact average precision: scalars in [0, 1], means over the anchors of all contrasts that have a negative, the
+        second over those that have a positive as well; NaN where none has.
     """
-    hits = []
-    for scores, relation in _scored(contrasts, similarity):
-        best = scores.masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
-        hits.append((relation.gather(1, best) > 0)[~relation.bool().all(dim=1)])
-    return torch.cat(hits).float().mean()
-
-
-@torch.no_grad()
-def average_precision(contrasts: Iterable[Contrast], similarity: Similarity) -> Tensor:
-    """How early an anchor's positives come among its candidates, in (0, 1]: the exact mean average precision.
-
-    Args:
-        contrasts: as for :func:`objective`.
-        similarity: as for :func:`objective`.
-
-    Returns:
-        Scalar; the mean over all anchors of all contrasts that have a positive and a negative; NaN where none has.
-    """
-    blocks = _scored(contrasts, similarity)
-    return torch.cat([exact_average_precision(s, r)[~r.bool().all(dim=1)] for s, r in blocks]).nanmean()
-
-
-def _scored(contrasts: Iterable[Contrast], similarity: Similarity) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scores and relation of one block of anchors after the other, of all contrasts."""
+    hits, precisions = [], []
     for c in contrasts:
         with torch.autocast(c.anchors.device.type, enabled=False):
             compare, anchors, candidates, _ = _embedded(c, similarity)
-        for rows in _blocks(c.relation.shape, None, _ROWS_OF_FIXED):
-            with torch.autocast(c.anchors.device.type, enabled=False):
-                scores = compare(anchors[rows], candidates)
-            yield scores, c.relation[rows]
+            for rows in _blocks(c.relation.shape, None, _ROWS_OF_FIXED):
+                scores, relation = compare(anchors[rows], candidates), c.relation[rows]
+                has_negative = ~relation.bool().all(dim=1)
+                best = scores.masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
+                hits.append((relation.gather(1, best) > 0)[has_negative])
+                precisions.append(exact_average_precision(scores, relation)[has_negative])
+    return {"top1": torch.cat(hits).float().mean(), "ap": torch.cat(precisions).nanmean()}
 
 
 def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block: int | None) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity
 
 from ssl_modules import Contrast, Relation
 from ssl_modules.losses import InfoNCE
-from ssl_modules.objective import average_precision, chance_level, objective, top1
+from ssl_modules.objective import chance_level, objective, ranking
 from ssl_modules.similarities import Cosine, Dot
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -141,7 +141,7 @@ def test_top1_counts_anchors_whose_best_candidate_is_a_positive():
         scores = [cosine_similarity(z[a], z[b], dim=0).item() if a != b else -2 for b in range(24)]
         hits += scores.index(max(scores)) % 8 == a % 8
     assert 0 < hits < 24
-    assert top1([all_views(z, 8)], Cosine()).item() == pytest.approx(hits / 24)
+    assert ranking([all_views(z, 8)], Cosine())["top1"].item() == pytest.approx(hits / 24)
 
 
 def test_no_contrasts_and_a_negative_block_are_refused():
@@ -260,18 +260,18 @@ def test_a_transposed_relation_is_a_relation(block):
 def test_average_precision_is_the_mean_over_the_anchors_of_all_contrasts():
     v = np.load(REFERENCE / "s2r2_smooth_4views.npz")
     contrast = all_views(torch.tensor(v["z"]).flatten(0, 1), 8)
-    assert average_precision([contrast], Cosine()).item() == pytest.approx(1 - v["exact_loss"], abs=1e-12)
+    assert ranking([contrast], Cosine())["ap"].item() == pytest.approx(1 - v["exact_loss"], abs=1e-12)
     z = torch.eye(3)
     relation = torch.tensor([[1, -1, -1], [0, 1, -1], [0, -1, 0]], dtype=torch.int8)  # the first and the last: no say
     second = Contrast(z, z, relation)
-    assert average_precision([second], Dot()) == 1
+    assert ranking([second], Dot())["ap"] == 1
     mean = (32 * (1 - v["exact_loss"]) + 1) / 33
-    assert average_precision([contrast, second], Cosine()).item() == pytest.approx(mean, abs=1e-6)
-    assert average_precision([Contrast(z, z, relation[:1].expand(3, 3))], Dot()).isnan()
+    assert ranking([contrast, second], Cosine())["ap"].item() == pytest.approx(mean, abs=1e-6)
+    assert ranking([Contrast(z, z, relation[:1].expand(3, 3))], Dot())["ap"].isnan()
 
 
 def test_anchors_without_negatives_have_no_say_in_the_top_one():
     z = torch.eye(3)
     relation = torch.tensor([[1, -1, -1], [0, 1, -1], [-1, 1, 0]], dtype=torch.int8)  # no say, hit, miss
-    assert top1([Contrast(z, z, relation)], Dot()) == 0.5
-    assert top1([Contrast(z, z, relation[:1].expand(3, 3))], Dot()).isnan()
+    assert ranking([Contrast(z, z, relation)], Dot())["top1"] == 0.5
+    assert ranking([Contrast(z, z, relation[:1].expand(3, 3))], Dot())["top1"].isnan()

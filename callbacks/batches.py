@@ -108,14 +108,20 @@ def samples(loader: Any, places: list[int], size: int | None = None) -> Any:
     return next(iter(DataLoader(loader.dataset, batch_sampler=chosen, collate_fn=loader.collate_fn)))
 
 
-def is_rereadable(loader: Any) -> bool:
-    """Whether a loader's samples can be read without iterating over the loader itself.
+def sample_count(loader: Any, size: int | None = None) -> int | None:
+    """The number of samples that :func:`shared_batches` delivers; None where it must iterate over the loader itself.
+
+    Args:
+        loader: as of :func:`shared_batches`.
+        size: likewise.
 
     Example:
-        >>> is_rereadable(DataLoader(range(3))), is_rereadable([torch.zeros(1)])
-        (True, False)
+        >>> loader = DataLoader(range(3))
+        >>> sample_count(loader), sample_count(loader, size=2), sample_count([torch.ones(1)])
+        (3, 2, None)
     """
-    return _indices(loader, None) is not None
+    indices = _indices(loader, size)
+    return None if indices is None else len(indices)
 
 
 def _indices(loader: Any, size: int | None) -> list[int] | None:

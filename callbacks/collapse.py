@@ -6,20 +6,21 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from ssl_modules.callbacks.features import device_of
+from ssl_modules.callbacks.features import as_vectors, device_of, find_submodule
 from ssl_modules.callbacks.shared import gather_in_order
 from ssl_modules.distributed import rank, world_size
 from ssl_modules.evaluation.collapse import feature_std, rankme, uniformity
 
 
 class CollapseMonitor(Callback):
-    """Whether a module's features collapse, from those that its training step has computed anyway.
+    """Whether a module's features collapse, from those that its training step computes anyway.
 
-    Needs neither labels nor another forward: ``training_step`` returns a dict with the features of its batch, as
-    ``{"loss": loss, "features": h.detach()}``, which all methods of this package do. At the end of each training epoch
-    the last ``size`` of them are measured, of all processes together:
+    Needs neither labels nor another forward. The features are what ``training_step`` returns beside its loss,
+    ``{"loss": loss, "features": h.detach()}``, as all methods of this package do; or the output of a submodule that
+    the step calls. At the end of each training epoch the last ``size`` of them are measured, of all processes together:
 
     - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of their dimension: about 1 where the
       features spread over all directions, 0 where they are all the same;
@@ -27,7 +28,8 @@ class CollapseMonitor(Callback):
     - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 where they are all the same.
 
     Args:
-        key: of the features, ``[N, D]``, in what ``training_step`` returns.
+        features: None for the entry ``"features"`` of what ``training_step`` returns; or the dotted name of a
+            submodule, whose output at the first call in the step is taken. ``[N, D]``, or ``[N, D, 1, 1]``.
         size: number of features to measure, at least 2. They are kept between the steps, on the module's device.
         name: first part of the metrics' names.
 
@@ -40,13 +42,15 @@ class CollapseMonitor(Callback):
         ['std', 'rankme', 'uniformity']
     """
 
-    def __init__(self, *, key: str = "features", size: int = 2_048, name: str = "repr") -> None:
+    def __init__(self, *, features: str | None = None, size: int = 2_048, name: str = "repr") -> None:
         if size < 2:
             raise ValueError(f"size must be >= 2, but got {size}")
-        self.key = key
+        self.features = features
         self.size = size
         self.name = name
         self._batches: deque[tuple[int, Tensor]] = deque()  # numbers and features of the last steps
+        self._output: Any = None  # of the submodule in this step
+        self._hook: RemovableHandle | None = None
 
     @property
     def state_key(self) -> str:
@@ -72,22 +76,31 @@ class CollapseMonitor(Callback):
         """Begins anew."""
         self._batches.clear()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Listens to the submodule, for this step alone."""
+        if self.features is not None:
+            self._hook = find_submodule(pl_module, self.features).register_forward_hook(self._listen)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keeps the features of the step."""
-        if not outputs:  # a step that training_step skipped
+        self._stop_listening()
+        if self.features is None and isinstance(outputs, Mapping):
+            self._output = outputs.get("features")
+        output, self._output = self._output, None
+        if output is None and not outputs and pl_module.automatic_optimization:  # a step that training_step skipped
             return
-        features = outputs.get(self.key) if isinstance(outputs, Mapping) else None
-        if not isinstance(features, Tensor) or features.ndim != 2:
-            raise ValueError(
-                f"{self.name}: training_step must return a dict with features [N, D] as {self.key!r}, but gave "
-                f'{_describe(outputs)}; return {{"loss": loss, "{self.key}": features.detach()}}, or name the entry in '
-                "key="
-            )
+        features = as_vectors(output)
+        if features is None:
+            raise ValueError(f"{self.name}: {self._complaint(outputs if self.features is None else output)}")
         self._batches.append((batch_idx, features.detach()))
         while sum(len(kept) for _, kept in self._batches) - len(self._batches[0][1]) >= self._share:
             self._batches.popleft()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves nothing on the module."""
+        self._stop_listening()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures and logs."""
@@ -102,6 +115,26 @@ class CollapseMonitor(Callback):
                 "or infinity; has the training diverged?"
             )
         pl_module.log_dict(self.measure(features), on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
+
+    def _listen(self, part: nn.Module, arguments: Any, output: Any) -> None:
+        if self._output is None:
+            self._output = output
+
+    def _stop_listening(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def _complaint(self, found: Any) -> str:
+        if self.features is not None:
+            return (
+                f"features={self.features!r} must give vectors [N, D] in the training step, but gave "
+                f"{_describe(found)}; name a submodule that the step calls, and that pools what it gives"
+            )
+        return (
+            f'training_step must return a dict with "features" [N, D], but gave {_describe(found)}; return '
+            '{"loss": loss, "features": features.detach()}, or name in features= the submodule that computes them'
+        )
 
     @property
     def _share(self) -> int:
@@ -119,8 +152,11 @@ class CollapseMonitor(Callback):
         return features[-self.size :], numbers[-self.size :]
 
 
-def _describe(outputs: Any) -> str:
-    if not isinstance(outputs, Mapping):
-        return f"a {type(outputs).__name__}"
-    shapes = {key: list(value.shape) if isinstance(value, Tensor) else type(value) for key, value in outputs.items()}
-    return f"a dict of {shapes}"
+def _describe(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a dict {{{', '.join(f'{key!r}: {_describe(item)}' for key, item in value.items())}}}"
+    return f"a {type(value).__name__}"

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from ssl_modules.callbacks.pictures import names_of_classes, new_figure, publish
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe
+from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.seeds import derive_generator
 
 
@@ -128,17 +128,22 @@ class EmbeddingPlot(OnlineProbe):
         classes = targets.unique().tolist()
         palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "nipy_spectral"]
         tints = palette(np.arange(len(classes)) if len(classes) <= 10 else np.linspace(0.05, 0.95, len(classes)))
+        size = min(40, 4 + 8_000 / len(points))
         for target, tint in zip(classes, tints, strict=True):
             own = points[targets == target].numpy()
-            axis.scatter(own[:, 0], own[:, 1], s=6, color=tint, alpha=0.7, linewidths=0, label=names[target])
+            axis.scatter(own[:, 0], own[:, 1], s=size, color=tint, alpha=0.8, linewidths=0, label=names[target])
         if len(classes) <= 40:  # more would not fit beside the plot
-            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3, ncols=1 + len(classes) // 21)
+            legend = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
+            axis.legend(**legend, markerscale=(50 / size) ** 0.5, ncols=1 + len(classes) // 21)
         axis.set(xticks=[], yticks=[], title=f"{len(points):,} images, by {_PROJECTIONS[self.projection]}")
         return figure
 
-    def _measure(
-        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
-    ) -> dict[str, float]:
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("test",)
+
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        queries, targets = self._read("test", module, trainer)
         if trainer is not None and trainer.is_global_zero and len(queries) > 1:
             chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
             targets = targets.cpu()[chosen]

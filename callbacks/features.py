@@ -62,7 +62,8 @@ def features_and_targets(
         precision: a Trainer's ``precision_plugin``, so that the module computes as in training; None for as it is.
 
     Returns:
-        ``[N, D]`` in float32 or better, and the targets, integers ``[N, ...]``, both on the module's device.
+        ``[N, D]`` in float32 or better, of an output ``[N, D]`` or ``[N, D, 1, 1]``, and the targets, integers
+        ``[N, ...]``, both on the module's device.
 
     Raises:
         ValueError: names the argument that mends it: ``train``/``test`` for a loader without labels, ``prepare`` for
@@ -93,12 +94,25 @@ def features_and_targets(
             f"features={features!r} gave a {type(output).__name__}, not one tensor [N, D]; name the submodule whose "
             "output to judge, or give a function (module, images) -> tensor"
         )
-    if output.ndim != 2 or len(output) != len(targets):
+    vectors = as_vectors(output)
+    if vectors is None or len(vectors) != len(targets):
         raise ValueError(
             f"features={features!r} gave shape {list(output.shape)} for {len(targets)} images, not [N, D]; pool it "
             "in a function: features=lambda module, images: module.encoder(images).mean((2, 3))"
         )
-    return output.to(torch.promote_types(output.dtype, torch.float32)), targets
+    return vectors.to(torch.promote_types(output.dtype, torch.float32)), targets
+
+
+def as_vectors(output: Any) -> Tensor | None:
+    """A module's output as one vector an image, ``[N, D]``; None for anything but ``[N, D]`` and ``[N, D, 1, ...]``.
+
+    Example:
+        >>> as_vectors(torch.zeros(2, 3, 1, 1)).shape, as_vectors(torch.zeros(2, 3, 2, 2))
+        (torch.Size([2, 3]), None)
+    """
+    if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[2:].numel() != 1:
+        return None
+    return output.flatten(1)
 
 
 def classes(targets: Tensor, level: int | None) -> Tensor:

@@ -6,7 +6,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe, accuracies, is_fast_dev_run
+from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
+from ssl_modules.evaluation.accuracy import accuracies
 from ssl_modules.evaluation.knn import knn_scores
 
 
@@ -27,8 +28,9 @@ class OnlineKNNProbe(OnlineProbe):
     Probes of one Trainer with the same loader objects or datamodule, ``features``, ``prepare`` and ``bank_size`` send
     the images through the module once for all of them, and keep no features for longer.
 
-    Hooks: ``on_train_start`` tries one batch; ``on_validation_epoch_end`` (not in the sanity check) judges, or
-    ``on_train_epoch_end`` where the Trainer runs no validation loop.
+    Hooks: ``on_train_start`` tries one batch of each loader, and counts its samples where that needs no reading;
+    ``on_validation_epoch_end`` (not in the sanity check) judges, or ``on_train_epoch_end`` where the Trainer runs no
+    validation loop.
 
     Args:
         train: labelled loader of the images to learn from, with ``test``.
@@ -89,12 +91,17 @@ class OnlineKNNProbe(OnlineProbe):
         self.k = k
         self.temperature = temperature
 
-    def _measure(
-        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
-    ) -> dict[str, float]:
-        features, labels = bank()
-        k = min(self.k, len(features)) if is_fast_dev_run(trainer) else self.k
-        return accuracies("knn", knn_scores(features, labels, queries, k=k, temperature=self.temperature), targets)
+    def _least(self, part: str) -> int:
+        return self.k if part == "train" else 1
+
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        queries, targets = self._read("test", module, trainer)
+        bank, labels = self._read("train", module, trainer)
+        self._check_classes(labels, trainer)
+        k = min(self.k, len(bank)) if is_fast_dev_run(trainer) else self.k
+        classes = int(labels.max()) + 1
+        scores = knn_scores(bank, labels, queries, classes, k=k, temperature=self.temperature)
+        return {f"knn_{metric}": value for metric, value in accuracies(scores, targets).items()}
 
     def _protocol(self) -> dict[str, int | float | str | None]:
         return {"k": self.k, "temperature": self.temperature, "bank_size": self.bank_size}

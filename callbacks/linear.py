@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ssl_modules.callbacks.batches import endless_batches
 from ssl_modules.callbacks.features import undisturbed
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe, accuracies
+from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.distributed import total
+from ssl_modules.evaluation.accuracy import accuracies
 from ssl_modules.evaluation.linear import ridge_classifier
 
 
@@ -147,7 +148,7 @@ class OnlineLinearProbe(OnlineProbe):
         with undisturbed(pl_module):
             if self._batches is None:
                 self._batches = endless_batches(self._find_loader("train", trainer), self.bank_size, self._steps)
-            features, targets = self._of_batch(pl_module, next(self._batches), trainer)
+            features, targets = self._of_batch("train", pl_module, next(self._batches), trainer)
         classes = self._class_count(trainer)
         if not 0 <= int(targets.min()) <= int(targets.max()) < classes:
             raise ValueError(
@@ -162,19 +163,24 @@ class OnlineLinearProbe(OnlineProbe):
         """Lets the workers of its loader go."""
         self._batches = None
 
-    def _measure(
-        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
-    ) -> dict[str, float]:
-        return accuracies("linear", self._scores(queries, bank), targets)
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        queries, targets = self._read("test", module, trainer)
+        weight, bias = self._ridge(module, trainer) if self.fit == "ridge" else self._present_head(queries)
+        scores = F.linear(queries, weight, bias)
+        return {f"linear_{metric}": value for metric, value in accuracies(scores, targets).items()}
 
-    def _scores(self, queries: Tensor, bank: Callable[[], Labelled]) -> Tensor:
-        if self.fit == "ridge":
-            return F.linear(queries, *ridge_classifier(*bank(), penalty=self.penalty))
+    def _ridge(self, module: nn.Module, trainer: Any) -> tuple[Tensor, Tensor]:
+        bank, labels = self._read("train", module, trainer)
+        self._check_classes(labels, trainer)
+        return ridge_classifier(bank, labels, int(labels.max()) + 1, penalty=self.penalty)
+
+    def _present_head(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         if self._head is None and self._restored is not None:
             self._build_head(queries, len(self._restored["bias"]))
         if self._head is None:
             raise ValueError('fit="sgd" has no head before the first training step; take fit="ridge"')
-        return F.linear(queries, *(tensor.to(queries) for tensor in self._head))
+        weight, bias = self._head
+        return weight.to(queries), bias.to(queries)
 
     def _protocol(self) -> dict[str, int | float | str | None]:
         choice = {"penalty": self.penalty} if self.fit == "ridge" else {"learning_rate": self.learning_rate}

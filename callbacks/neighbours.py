@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from ssl_modules.callbacks.batches import samples
 from ssl_modules.callbacks.features import images_and_targets, undisturbed
-from ssl_modules.callbacks.pictures import names_of_classes, new_figure, publish, show_images, to_pixels
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe
+from ssl_modules.callbacks.pictures import image_grid, names_of_classes, new_figure, publish, shortened, to_pixels
+from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.evaluation.knn import nearest_neighbours
 from ssl_modules.seeds import derive_generator
 
@@ -90,17 +90,24 @@ class NeighbourGrid(OnlineProbe):
         self.class_names = class_names
         self.folder = folder
 
-    def _measure(
-        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
-    ) -> dict[str, float]:
-        features, labels = bank()  # in every process: the pass is shared out
+    def _least(self, part: str) -> int:
+        return self.k if part == "train" else 1
+
+    def _try(self, part: str, module: nn.Module, trainer: Trainer) -> None:
+        super()._try(part, module, trainer)
+        with undisturbed(module):
+            self._images(part, [0], trainer)
+
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        queries, targets = self._read("test", module, trainer)  # in every process: the pass is shared out
+        bank, labels = self._read("train", module, trainer)
         if trainer is not None and trainer.is_global_zero:
             order = torch.randperm(len(queries), generator=derive_generator("neighbours"))
             chosen = order[: self.queries].sort().values.to(queries.device)
-            cosines, rows = nearest_neighbours(features, queries[chosen], k=min(self.k, len(features)))
+            cosines, rows = nearest_neighbours(bank, queries[chosen], k=min(self.k, len(bank)))
             with undisturbed(module):
-                shown = self._images("test", chosen.tolist(), None, trainer)
-                near = self._images("train", rows.flatten().tolist(), self.bank_size, trainer)
+                shown = self._images("test", chosen.tolist(), trainer)
+                near = self._images("train", rows.flatten().tolist(), trainer)
             data = self.datamodule or trainer.datamodule
             names = self.class_names or names_of_classes(data, int(max(targets.max(), labels.max())) + 1)
             near = near.reshape(*rows.shape, *near.shape[1:])  # [queries, k, H, W(, 3)]
@@ -109,19 +116,19 @@ class NeighbourGrid(OnlineProbe):
             publish(figure, trainer, self.name, self.folder)
         return {}
 
-    def _images(self, which: str, places: list[int], size: int | None, trainer: Any) -> np.ndarray:
-        images, _ = images_and_targets(samples(self._find_loader(which, trainer), places, size), self.prepare)
-        return to_pixels(images)
+    def _images(self, part: str, places: list[int], trainer: Any) -> np.ndarray:
+        batch = samples(self._find_loader(part, trainer), places, self._size(part))
+        return to_pixels(images_and_targets(batch, self.prepare)[0])
 
     def _draw(self, images: list[list[np.ndarray]], labels: Tensor, cosines: Tensor, names: list[str]) -> Any:
         """Rows of images ``[queries, 1 + k]`` with their classes, and the cosines ``[queries, k]``."""
+        names = [shortened(name) for name in names]
         titles, colors = [], []
         for (own, *found), row in zip(labels.tolist(), cosines.tolist(), strict=True):
-            titles.append([names[own], *(f"{names[label]}\n{s:.3f}" for label, s in zip(found, row, strict=True))])
+            near = [f"{names[label]}\n{cosine:.3f}" for label, cosine in zip(found, row, strict=True)]
+            titles.append([f"{names[own]}\ntest image", *near])
             colors.append(["black", *("green" if label == own else "red" for label in found)])
-        figure = new_figure(1.1 * len(images[0]), 1.3 * len(images))
-        show_images(figure, images, titles, colors)
-        return figure
+        return image_grid(images, titles, colors)
 
     def _protocol(self) -> dict[str, int | float | str | None]:
         return {"k": self.k, "bank_size": self.bank_size}

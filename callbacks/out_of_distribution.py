@@ -1,18 +1,16 @@
 """Online probe of out-of-distribution detection."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe, is_fast_dev_run
+from ssl_modules.callbacks.features import Prepare
+from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
 from ssl_modules.callbacks.shared import shared_features
-from ssl_modules.evaluation.checks import check_features
-from ssl_modules.evaluation.out_of_distribution import cosine_scores, detection, gaussian_scores, neighbour_scores
-
-Score = Literal["gaussian", "neighbours", "cosine"]
+from ssl_modules.evaluation.out_of_distribution import NoveltyScore, novelty_detection
 
 
 class OutOfDistributionProbe(OnlineProbe):
@@ -71,7 +69,7 @@ class OutOfDistributionProbe(OnlineProbe):
         prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
         level: int | None = None,
         bank_size: int | None = 5_000,
-        scores: Sequence[Score] = ("gaussian", "neighbours", "cosine"),
+        scores: Sequence[NoveltyScore] = ("gaussian", "neighbours", "cosine"),
         k: int = 50,
         every_n_epochs: int = 1,
         name: str = "ood",
@@ -87,40 +85,32 @@ class OutOfDistributionProbe(OnlineProbe):
             every_n_epochs=every_n_epochs,
             name=name,
         )
-        if not scores or not set(scores) <= set(get_args(Score)):
-            raise ValueError(f"scores must be some of {list(get_args(Score))}, but got {list(scores)}")
+        if not scores or not set(scores) <= set(get_args(NoveltyScore)):
+            raise ValueError(f"scores must be some of {list(get_args(NoveltyScore))}, but got {list(scores)}")
         if k < 1:
             raise ValueError(f"k must be >= 1, but got {k}")
         self.outliers = outliers
         self.scores = tuple(scores)
         self.k = k
 
-    def _measure(
-        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
-    ) -> dict[str, float]:
-        features, labels = bank()
-        outliers = self._outliers(module, trainer)
-        images = torch.cat([queries, outliers])
-        k = min(self.k, len(features)) if is_fast_dev_run(trainer) else self.k
-        metrics: dict[str, float] = {}
-        for kind in self.scores:
-            if kind == "gaussian":
-                scores = gaussian_scores(features, labels, images)
-            elif kind == "neighbours":
-                scores = neighbour_scores(features, images, k=k)
-            else:
-                scores = cosine_scores(features, labels, images)
-            found = detection(*scores.split([len(queries), len(outliers)]))
-            metrics |= {f"{kind}_{metric}": value for metric, value in found.items()}
-        return metrics
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("train", "test", "outliers")
 
-    def _outliers(self, module: nn.Module, trainer: Any) -> Tensor:
-        loader = self._find_loader("outliers", trainer)
-        features, _ = self._pass(module, loader, self.bank_size, trainer, self.prepare or _without_labels)
-        if len(features) == 0:
-            raise ValueError(f"{self.name}: the outliers' loader delivers no samples; give another one as outliers=")
-        check_features(f"{self.name}, outliers", features)
-        return features
+    def _least(self, part: str) -> int:
+        return self.k if part == "train" and "neighbours" in self.scores else 1
+
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        bank, labels = self._read("train", module, trainer)
+        test, outliers = (self._read(part, module, trainer)[0] for part in ("test", "outliers"))
+        k = min(self.k, len(bank)) if is_fast_dev_run(trainer) else self.k
+        return novelty_detection(bank, labels, test, outliers, scores=self.scores, k=k)
+
+    def _prepare(self, part: str) -> Prepare:
+        return _without_labels if part == "outliers" and self.prepare is None else self.prepare
+
+    def _labels(self, part: str, features: Tensor, targets: Tensor) -> Tensor:
+        return targets if part == "outliers" else super()._labels(part, features, targets)
 
     def _look_for_loader(self, which: str, trainer: Any) -> Any:
         if which != "outliers":

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+_SIDE, _GAP, _LINE = 1.1, 0.1, 0.15  # inches: of an image, between two, and of a line of text
+
 
 def new_figure(width: float, height: float) -> Any:
     """A matplotlib figure of a size in inches, apart from pyplot, whose state belongs to the user.
@@ -74,24 +76,47 @@ def to_pixels(images: Tensor) -> np.ndarray:
     return (pixels.movedim(1, 3) if pixels.shape[1] == 3 else pixels[:, 0]).numpy()
 
 
-def show_images(
-    figure: Any, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], colors: Sequence[Sequence[str]]
-) -> None:
-    """Fills a figure with rows of images, each under a title in its colour.
+def image_grid(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], colors: Sequence[Sequence[str]]
+) -> Any:
+    """A figure of rows of images, each under a title in its colour.
 
     Args:
-        figure: made by :func:`new_figure`.
-        rows: of images as :func:`to_pixels` makes them.
-        titles: of each image.
+        rows: of images as :func:`to_pixels` makes them, as many in each.
+        titles: of each image; empty for none.
         colors: of each title, as matplotlib names them.
     """
-    axes = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for line, images, texts, tints in zip(axes, rows, titles, colors, strict=True):
-        for axis, image, text, tint in zip(line, images, texts, tints, strict=False):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set_title(text, fontsize=8, color=tint)
+    lines = [max(text.count("\n") + bool(text) for text in texts) for texts in titles]
+    width = len(rows[0]) * (_SIDE + _GAP) + _GAP
+    height = sum(lines) * _LINE + len(rows) * (_SIDE + _GAP) + _GAP
+    figure = new_figure(width, height)
+    # One pair of axes, in inches: a pair for each image would take a second to lay out.
+    figure.set_layout_engine("none")
+    axis = figure.add_axes((0, 0, 1, 1))
+    top = _GAP
+    for images, texts, tints, count in zip(rows, titles, colors, lines, strict=True):
+        top += count * _LINE
+        middle = _GAP + _SIDE / 2
+        for image, text, tint in zip(images, texts, tints, strict=True):
+            high, wide = (_SIDE * length / max(image.shape[:2]) for length in image.shape[:2])
+            extent = (middle - wide / 2, middle + wide / 2, top + high, top)
+            axis.imshow(image, extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.text(middle, top - 0.03, text, fontsize=8, color=tint, ha="center", va="bottom")
+            middle += _SIDE + _GAP
+        top += _SIDE + _GAP
+    axis.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+    axis.set_axis_off()
+    return figure
+
+
+def shortened(name: str, length: int = 16) -> str:
+    """A name that fits above a small image.
+
+    Example:
+        >>> shortened("sulphur-crested cockatoo")
+        'sulphur-crested…'
+    """
+    return name if len(name) <= length else f"{name[: length - 1].rstrip()}…"
 
 
 def names_of_classes(data: Any, classes: int) -> list[str]:
@@ -117,7 +142,7 @@ def _log(logger: Any, name: str, pixels: np.ndarray, step: int) -> bool:
     """Whether the logger took it."""
     if hasattr(logger, "log_image"):
         logger.log_image(name, [pixels], step=step)
-    elif hasattr(logger.experiment, "add_image"):
+    elif hasattr(getattr(logger, "experiment", None), "add_image"):
         logger.experiment.add_image(name, pixels, step, dataformats="HWC")
     else:
         return False

@@ -1,16 +1,15 @@
 """What the online probes share: whose data, when, and where the result goes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.batches import is_rereadable, shared_batches
+from ssl_modules.callbacks.batches import sample_count, shared_batches
 from ssl_modules.callbacks.features import (
     Features,
     Prepare,
@@ -20,7 +19,6 @@ from ssl_modules.callbacks.features import (
     undisturbed,
 )
 from ssl_modules.callbacks.shared import SharedFeatures, shared_features
-from ssl_modules.evaluation.accuracy import top_k_accuracy
 from ssl_modules.evaluation.checks import check_labelled
 
 Labelled = tuple[Tensor, Tensor]
@@ -122,13 +120,14 @@ class OnlineProbe(Callback):
             self.load_state_dict({"result": None})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes one batch through the module."""
+        """Takes one batch of each loader through the module, and counts their samples where that costs nothing."""
         if isinstance(self.features, str):
             find_submodule(pl_module, self.features)
-        self._try(pl_module, self._find_loader("train", trainer), trainer)
-        # Lightning asks for the validation loader as late as the first epoch that needs it.
-        if not (_validates(trainer) and trainer.val_dataloaders is None):
-            self._try(pl_module, self._find_loader("test", trainer), trainer)
+        for part in self._parts:
+            # Lightning asks for the validation loader as late as the first epoch that needs it.
+            is_late = part == "test" and _validates(trainer) and trainer.val_dataloaders is None
+            if not (is_late and self._takes_the_trainers_loaders(trainer)):
+                self._try(part, pl_module, trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judges after a validation run."""
@@ -142,7 +141,7 @@ class OnlineProbe(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judges in ``Trainer.test`` as well, where the probe has training data of its own or a datamodule's."""
-        if self.train is not None or (self.datamodule or getattr(trainer, "datamodule", None)) is not None:
+        if not self._takes_the_trainers_loaders(trainer):
             self._run_if_due(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -161,11 +160,18 @@ class OnlineProbe(Callback):
         """Frees the features."""
         self.shared.clear()
 
-    def _measure(
-        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
-    ) -> dict[str, float]:
-        """Metrics of test features, without the probe's name; ``bank()`` computes the labelled training features."""
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        """The loaders that it reads."""
+        return ("train", "test")
+
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        """Metrics, without the probe's name, of what ``self._read(part, module, trainer)`` gives."""
         raise NotImplementedError
+
+    def _least(self, part: str) -> int:
+        """The fewest samples of a part that ``k`` allows."""
+        return 1
 
     def _protocol(self) -> dict[str, int | float | str | None]:
         raise NotImplementedError
@@ -193,45 +199,73 @@ class OnlineProbe(Callback):
 
     @torch.no_grad()
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
-        train, test = self._find_loader("train", trainer), self._find_loader("test", trainer)
-        queries, targets = self._read("test", module, test, None, trainer)
-        metrics = self._measure(
-            queries, targets, lambda: self._read("train", module, train, self.bank_size, trainer), module, trainer
-        )
-        return {f"{self.name}/{metric}": value for metric, value in metrics.items()}
+        for part in self._parts:  # says what is missing before a pass through the module
+            self._find_loader(part, trainer)
+        return {f"{self.name}/{metric}": value for metric, value in self._measure(module, trainer).items()}
 
-    def _read(self, which: str, module: nn.Module, loader: Any, size: int | None, trainer: Any) -> Labelled:
-        """Features and classes of a loader's samples."""
-        features, targets = self._pass(module, loader, size, trainer, self.prepare)
-        if len(targets) == 0:
-            raise ValueError(f"{self.name}: the {which} loader delivers no samples; give the probe {which}=")
-        labels = classes(targets, self.level)
-        check_labelled(f"{self.name}, {which} data", features, labels)
-        return features, labels
-
-    def _pass(self, module: nn.Module, loader: Any, size: int | None, trainer: Any, prepare: Prepare) -> Labelled:
-        """Features and targets of a loader's samples, from a pass that the Trainer's probes share."""
-        return shared_features(trainer, self.shared).read(
+    def _read(self, part: str, module: nn.Module, trainer: Any) -> Labelled:
+        """Features and classes of a part's samples, from a pass that the Trainer's probes share."""
+        features, targets = shared_features(trainer, self.shared).read(
             module,
-            loader,
-            size=size,
+            self._find_loader(part, trainer),
+            name=f"{self.name}, {part} data",
+            size=self._size(part),
             batches=(trainer.fast_dev_run or None) if trainer is not None else None,
             features=self.features,
-            prepare=prepare,
+            prepare=self._prepare(part),
             precision=_precision(trainer),
         )
+        if len(targets) == 0:
+            raise ValueError(self._has_none(part))
+        return features, self._labels(part, features, targets)
 
-    def _of_batch(self, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
+    def _of_batch(self, part: str, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
         features, targets = features_and_targets(
-            module, batch, features=self.features, prepare=self.prepare, precision=_precision(trainer)
+            module, batch, features=self.features, prepare=self._prepare(part), precision=_precision(trainer)
         )
-        return features, classes(targets, self.level)
+        return features, self._labels(part, features, targets)
 
-    def _try(self, module: nn.Module, loader: Any, trainer: Trainer) -> None:
+    def _try(self, part: str, module: nn.Module, trainer: Trainer) -> None:
+        loader = self._find_loader(part, trainer)
+        count = sample_count(loader, self._size(part))
+        least = 1 if is_fast_dev_run(trainer) else self._least(part)
+        if count == 0:
+            raise ValueError(self._has_none(part))
+        if count is not None and count < least:
+            raise ValueError(
+                f"{self.name}: its k needs {least} samples of the {part} data, but there are {count}; lower k or give "
+                "it more samples"
+            )
         with undisturbed(module):
-            for _, batch in shared_batches(loader, self.bank_size):
-                self._of_batch(module, batch, trainer)
+            for _, batch in shared_batches(loader, self._size(part)):
+                self._of_batch(part, module, batch, trainer)
                 break
+
+    def _labels(self, part: str, features: Tensor, targets: Tensor) -> Tensor:
+        labels = classes(targets, self.level)
+        check_labelled(f"{self.name}, {part} data", features, labels)
+        return labels
+
+    def _check_classes(self, labels: Tensor, trainer: Any) -> None:
+        """Raises for labels of one class alone, unless a Trainer only tries a few batches."""
+        if bool((labels == labels[0]).all()) and not is_fast_dev_run(trainer):
+            raise ValueError(
+                f"{self.name}: all {len(labels)} labelled samples are of class {labels[0]}, which leaves nothing to "
+                "tell apart; give it data of more classes"
+            )
+
+    def _size(self, part: str) -> int | None:
+        """The most samples of a part to read."""
+        return None if part == "test" else self.bank_size
+
+    def _prepare(self, part: str) -> Prepare:
+        return self.prepare
+
+    def _has_none(self, part: str) -> str:
+        return f"{self.name}: the {part} loader delivers no samples; give the probe another one as {part}="
+
+    def _takes_the_trainers_loaders(self, trainer: Any) -> bool:
+        return self.train is None and self.datamodule is None and getattr(trainer, "datamodule", None) is None
 
     def _find_loader(self, which: str, trainer: Any) -> Any:
         if which not in self._loaders:
@@ -250,7 +284,7 @@ class OnlineProbe(Callback):
             raise ValueError(f"{self.name} has no data: give it labelled loaders, train= and test=, or datamodule=")
         loader = self._one(which, trainer.train_dataloader if which == "train" else trainer.val_dataloaders)
         # To iterate over the Trainer's own loader would move its sampler, or restart its workers.
-        if not is_rereadable(loader):
+        if sample_count(loader) is None:
             raise ValueError(
                 f"{self.name}: the Trainer's {which} loader is a {type(loader).__name__} with an order of its own, "
                 "which the probe would disturb; give it loaders of its own: train= and test="
@@ -267,24 +301,6 @@ class OnlineProbe(Callback):
                 "give the probe loaders of its own: train= and test="
             )
         return loader
-
-
-def accuracies(kind: str, scores: Tensor, targets: Tensor) -> dict[str, float]:
-    """Top-1 accuracy, and top-5 accuracy where there are more than 5 classes, by metric name.
-
-    Args:
-        kind: of classifier, the first part of the names.
-        scores: ``[N, classes]``.
-        targets: ``[N]``; a class that has no column is never guessed.
-
-    Example:
-        >>> accuracies("knn", torch.tensor([[0.2, 0.8], [0.7, 0.3]]), torch.tensor([1, 2]))
-        {'knn_top1': 0.5}
-    """
-    missing = int(targets.max()) + 1 - scores.shape[1]
-    scores = F.pad(scores, (0, max(missing, 0)), value=-torch.inf)
-    guesses = (1, 5) if scores.shape[1] > 5 else (1,)
-    return {f"{kind}_top{k}": top_k_accuracy(scores, targets, k) for k in guesses}
 
 
 def is_fast_dev_run(trainer: Any) -> bool:

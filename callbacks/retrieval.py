@@ -6,7 +6,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.probe import Labelled, OnlineProbe, is_fast_dev_run
+from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
 from ssl_modules.evaluation.retrieval import retrieval
 
 
@@ -79,13 +79,21 @@ class OnlineRetrieval(OnlineProbe):
         self.gallery = gallery
         self.k = tuple(k)
 
-    def _measure(
-        self, queries: Tensor, targets: Tensor, bank: Callable[[], Labelled], module: nn.Module, trainer: Any
-    ) -> dict[str, float]:
-        searched = bank() if self.gallery == "train" else (None, None)
-        size = len(queries) - 1 if searched[0] is None else len(searched[0])
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("train", "test") if self.gallery == "train" else ("test",)
+
+    def _least(self, part: str) -> int:
+        return max(self.k) + (self.gallery == "test") if part == self.gallery else 1
+
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        queries = self._read("test", module, trainer)
+        gallery = self._read("train", module, trainer) if self.gallery == "train" else None
+        _, labels = gallery or queries
+        self._check_classes(labels, trainer)
+        size = len(labels) - (gallery is None)
         ks = {k: min(k, size) if is_fast_dev_run(trainer) else k for k in self.k}
-        found = retrieval(queries, targets, *searched, k=tuple(ks.values()))
+        found = retrieval(*queries, *(gallery or ()), k=tuple(ks.values()))
         return {f"recall_at_{k}": found[f"recall@{read}"] for k, read in ks.items()} | {"map": found["map"]}
 
     def _protocol(self) -> dict[str, int | float | str | None]:

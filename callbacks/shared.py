@@ -64,6 +64,7 @@ class SharedFeatures:
         module: nn.Module,
         loader: Any,
         *,
+        name: str = "data",
         size: int | None = None,
         batches: int | None = None,
         features: Features = None,
@@ -77,6 +78,7 @@ class SharedFeatures:
         Args:
             module: any module, on its device.
             loader: any iterable of batches; see :func:`~ssl_modules.callbacks.batches.shared_batches`.
+            name: what an error calls these samples.
             size: the most samples to read; None for all.
             batches: the most batches to read; None for all.
             features: as of :func:`~ssl_modules.callbacks.features.features_and_targets`.
@@ -85,6 +87,9 @@ class SharedFeatures:
 
         Returns:
             ``[N, D]`` in float32 or better, and int64 ``[N, ...]``; N is 0 for an empty loader.
+
+        Raises:
+            ValueError: for features that are not finite, in every process; it names the batch.
         """
         self._forget_other_weights(module)
         settings = {"features": features, "prepare": prepare, "precision": precision}
@@ -92,7 +97,10 @@ class SharedFeatures:
             if known[0] is loader and known[1:] == [size, batches, settings]:
                 return result
         with undisturbed(module):
-            result = _read(module, loader, size, batches, settings)
+            own, targets, order = _own_share(module, loader, size, batches, settings)
+        _check_finite(name, own, order >> 32)
+        gathered, targets = gather_in_order(own, targets, order)
+        result = gathered[:size], targets[:size]
         self._passes.append((loader, size, batches, settings, result))
         return result
 
@@ -155,9 +163,10 @@ def _gather(values: Tensor, rows: int, counts: list[int]) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def _read(
+def _own_share(
     module: nn.Module, loader: Any, size: int | None, limit: int | None, settings: dict[str, Any]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features and targets of this process's batches, and their places: a batch's number in the upper 32 bits."""
     features, targets, order, count = [], [], [], 0
     for number, batch in shared_batches(loader, size):
         if (size is not None and count >= size) or (limit is not None and number >= limit):
@@ -171,8 +180,18 @@ def _read(
         device, dtype = device_of(module), next(module.parameters(), torch.zeros(0)).dtype
         features = [torch.zeros(0, 0, device=device, dtype=torch.promote_types(dtype, torch.float32))]
         targets = order = [torch.zeros(0, device=device, dtype=torch.long)]
-    gathered, labels = gather_in_order(torch.cat(features), torch.cat(targets), torch.cat(order))
-    return gathered[:size], labels[:size]
+    return torch.cat(features), torch.cat(targets), torch.cat(order)
+
+
+def _check_finite(name: str, features: Tensor, numbers: Tensor) -> None:
+    """Raises, in every process, if the features of one are not finite; ``numbers [N]`` are those of their batches."""
+    broken = numbers[~features.isfinite().all(dim=1)]
+    first = [number for found in gather_objects(broken[:1].tolist()) for number in found]
+    if first:
+        raise ValueError(
+            f"{name}: the features of batch {min(first)} hold NaN or infinity; has the training diverged, or do the "
+            "images hold NaN?"
+        )
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_modules.batch import read_batch
 from ssl_modules.callbacks.features import undisturbed
-from ssl_modules.callbacks.pictures import new_figure, publish, show_images, to_pixels
+from ssl_modules.callbacks.pictures import image_grid, new_figure, publish, to_pixels
 from ssl_modules.seeds import derive_generator
 
 
@@ -17,14 +17,16 @@ class ViewGrid(Callback):
     """What the augmentation makes of a few training images, drawn at the start of the training.
 
     A row is an image, where the batch has it, beside its views; a view of patches is drawn as the grid that they form.
-    The views are those of the batch, where the loader makes them, and else those of ``augmentation``. The picture goes
-    to every logger that takes images, and to a file where none does. It needs matplotlib.
+    The views are those of the batch, ``(views, ...)``, where the loader makes them, and else those that
+    ``augmentation`` makes of its images, ``(images, ...)`` or images alone. The picture goes to every logger that takes
+    images, and to a file where none does. It needs matplotlib.
 
     Attaches to any LightningModule, at the first batch of each ``fit``, and leaves random states as they are.
 
     Args:
         augmentation: function ``(images [N, ch, H, W], generator) -> list of views``; None for the module's
             ``augmentation``, which all methods of this package have.
+        prepare: function of any other batch that returns it in one of these forms.
         images: number of images to show.
         folder: where to write a file as well; None writes one only where no logger takes images.
         name: of the picture; must differ between two grids.
@@ -42,6 +44,7 @@ class ViewGrid(Callback):
         self,
         *,
         augmentation: Callable[[Tensor, torch.Generator], Sequence[Tensor]] | None = None,
+        prepare: Callable[[Any], Any] | None = None,
         images: int = 8,
         folder: str | None = None,
         name: str = "views",
@@ -50,6 +53,7 @@ class ViewGrid(Callback):
             raise ValueError(f"images must be >= 1, but got {images}")
         new_figure(1, 1)  # says that matplotlib is missing before the training
         self.augmentation = augmentation
+        self.prepare = prepare
         self.images = images
         self.folder = folder
         self.name = name
@@ -74,7 +78,7 @@ class ViewGrid(Callback):
             publish(self._draw(images, views), trainer, self.name, self.folder)
 
     def _views(self, module: Any, batch: Any) -> tuple[Tensor | None, list[Tensor]]:
-        read = read_batch(batch)
+        read = read_batch(batch if self.prepare is None else self.prepare(batch))
         if read.views is not None:
             return None, [view[: self.images] for view in read.views]
         assert read.images is not None
@@ -93,10 +97,8 @@ class ViewGrid(Callback):
         if images is not None:
             columns, titles = [to_pixels(images), *columns], ["image", *titles]
         rows = [list(row) for row in zip(*columns, strict=True)]
-        figure = new_figure(1.3 * len(columns), 1.3 * len(rows) + 0.3)
         blank = [[""] * len(columns)] * (len(rows) - 1)
-        show_images(figure, rows, [titles, *blank], [["black"] * len(columns)] * len(rows))
-        return figure
+        return image_grid(rows, [titles, *blank], [["black"] * len(columns)] * len(rows))
 
 
 def _assembled(view: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
 """Projects that have nothing of ours but the probes, and labelled digits for them."""
 
 import importlib
+import random
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 
 from ssl_modules.callbacks import OnlineKNNProbe
 
@@ -72,6 +76,82 @@ def stranger(namespace=NAMESPACES[0], validates=False, manual=False):
         )
     torch.manual_seed(0)
     return Stranger()
+
+
+class TwoOptimizers(pl.LightningModule):
+    """A supervised module of someone else: manual optimisation by two optimisers, torchmetrics, nothing returned.
+
+    Its batches are dicts of "image" and "label".
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+        )
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(32, 10))
+        self.accuracy = MulticlassAccuracy(10)
+        self.mean_loss = MeanMetric()
+
+    def forward(self, images):
+        return self.head(self.body(images))
+
+    def training_step(self, batch, batch_idx):
+        scores = self(batch["image"])
+        loss = F.cross_entropy(scores, batch["label"])
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+        self.mean_loss(loss)
+        self.accuracy(scores, batch["label"])
+        self.log("accuracy", self.accuracy, on_step=True, on_epoch=True)
+
+    def on_train_epoch_end(self):
+        self.log("mean_loss", self.mean_loss.compute())
+        self.mean_loss.reset()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.body.parameters(), lr=0.1), torch.optim.Adam(self.head.parameters())]
+
+
+class BackboneAndHead(pl.LightningModule):
+    """SimCLR as lightly's examples write it; its batches are ((view, view), target, name)."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.projection_head = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8))
+
+    def forward(self, x):
+        features = self.backbone(x).flatten(start_dim=1)
+        return self.projection_head(features)
+
+    def training_step(self, batch, batch_index):
+        (x0, x1), _, _ = batch
+        z = F.normalize(torch.cat([self(x0), self(x1)]), dim=1)
+        scores = (z @ z.T / 0.5).fill_diagonal_(-torch.inf)
+        loss = F.cross_entropy(scores, torch.arange(len(z)).roll(len(x0)))
+        self.log("train_loss_ssl", loss)
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2)]
+
+
+class TwoViews(Dataset):
+    """Digits as lightly's data sets deliver them: ((view, view), target, name), drawn from the global random states."""
+
+    def __len__(self):
+        return 128
+
+    def __getitem__(self, index):
+        draws = torch.rand(1), random.random(), float(np.random.rand())  # noqa: NPY002
+        view = IMAGES[index] * draws[1] + draws[2]
+        return (view + 0.1 * torch.randn(1, 8, 8), view.roll(int(3 * draws[0]), dims=2)), TARGETS[index], f"{index}.png"
 
 
 def trainer(folder, callbacks, namespace=NAMESPACES[0], **options):

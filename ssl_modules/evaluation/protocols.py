@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_modules.evaluation.accuracy import accuracies, mean_average_precision
+from ssl_modules.evaluation.checks import class_count
 from ssl_modules.evaluation.few_labels import balanced_rows, svm_scores
 from ssl_modules.evaluation.knn import knn_scores
 from ssl_modules.evaluation.linear import ridge_classifier
@@ -199,4 +200,4 @@ def _class_count(protocol: str, train: Labelled, test: Labelled) -> int:
             f"{protocol}: takes one class a sample, targets [N], but these are {list(test.targets.shape)}; samples of "
             "several labels are judged by linear and few-label"
         )
-    return int(max(train.targets.max(), test.targets.max())) + 1
+    return max(class_count(train.targets, None), int(test.targets.max()) + 1)

@@ -11,7 +11,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from ssl_modules.callbacks.batches import endless_batches, is_rereadable, shared_batches
+from ssl_modules.callbacks.batches import endless_batches, sample_count, shared_batches
 
 
 class Counting(IterableDataset):
@@ -39,6 +39,8 @@ def read(loader, size=None):
 )
 def test_every_sample_once_in_order(loader):
     assert read(loader) == list(range(10))
+    assert sample_count(loader) == 10
+    assert sample_count(loader, 4) == 4
 
 
 def test_a_sampler_split_over_something_else_is_refused():
@@ -57,7 +59,7 @@ def test_other_loaders_are_iterated_as_they_are():
     assert read(DataLoader(range(10), sampler=sampler, batch_size=3)) == [9] * 4
     assert read(DataLoader(Counting(), batch_size=4)) == list(range(10))
     assert read([torch.tensor([3, 1]), torch.tensor([2])]) == [3, 1, 2]
-    assert not is_rereadable(DataLoader(Counting()))
+    assert sample_count(DataLoader(Counting())) is None
 
 
 def test_size_is_a_fixed_random_choice():

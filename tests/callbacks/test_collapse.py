@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from processes import run_in_processes
-from strangers import NAMESPACES, pl, stranger, train_loader, trainer
+from strangers import NAMESPACES, stranger, train_loader, trainer
 
 from ssl_modules.callbacks import CollapseMonitor
 from ssl_modules.evaluation import feature_std, rankme, uniformity
@@ -52,21 +52,6 @@ def test_collapse_is_seen(tmp_path):
     assert fit.callback_metrics["repr/uniformity"].item() == pytest.approx(0, abs=1e-12)
 
 
-def test_it_changes_nothing(tmp_path):
-    results = []
-    for callbacks in ([], [CollapseMonitor(), CollapseMonitor(size=10, name="few")]):
-        module = watched()
-        pl.seed_everything(1)
-        fit = trainer(tmp_path, callbacks)
-        fit.fit(module, train_loader())
-        logged = {name: value for name, value in fit.callback_metrics.items() if "/" not in name}
-        results.append((module.state_dict(), logged, torch.rand(1)))
-    for plain, monitored in zip(results[0][:2], results[1][:2], strict=True):
-        assert plain.keys() == monitored.keys()
-        assert all(torch.equal(plain[name], monitored[name]) for name in plain)
-    assert torch.equal(results[0][2], results[1][2])
-
-
 def test_skipped_steps_and_single_images_are_no_mistakes(tmp_path):
     module = stranger()
     module.training_step = lambda batch, batch_idx: None
@@ -80,7 +65,10 @@ def test_skipped_steps_and_single_images_are_no_mistakes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda module, step, x: x[:, :, None], r"as 'features', but gave a dict of .*'features': \[64, 32, 1\]"),
+        (
+            lambda module, step, x: x.reshape(-1, 8, 2, 2),
+            r"\"features\" \[N, D\], but gave a dict {'loss': .*'features': a tensor \[64, 8, 2, 2\]",
+        ),
         (
             lambda module, step, x: x * (torch.nan if step == 3 else 1),
             "the features of batch 3 of epoch 0 hold NaN or infinity",
@@ -92,11 +80,52 @@ def test_errors(tmp_path, change, message):
         trainer(tmp_path, [CollapseMonitor()]).fit(watched(change), train_loader())
 
 
-def test_a_step_without_features_is_told_how(tmp_path):
-    with pytest.raises(ValueError, match=r'return {"loss": loss, "h": features.detach\(\)}, or name the entry in key='):
-        trainer(tmp_path, [CollapseMonitor(key="h")]).fit(watched(), train_loader())
+@pytest.mark.parametrize(
+    ("features", "manual", "message"),
+    [
+        (None, False, r"gave a dict {'loss': a tensor \[\]}; return .* or name in features= the submodule"),
+        (None, True, "gave a dict {'loss'"),
+        ("encodr", False, "'encodr' is no submodule of Stranger; near matches: encoder"),
+        ("encoder.0", False, r"features='encoder.0' must give vectors .* gave a tensor \[64, 8, 8, 8\]"),
+        ("unused", False, "features='unused' must give vectors .* gave nothing; name a submodule that the step calls"),
+    ],
+)
+def test_a_step_without_features_is_told_how(tmp_path, features, manual, message):
+    module = stranger(manual=manual)
+    module.unused = torch.nn.Identity()
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, [CollapseMonitor(features=features)]).fit(module, train_loader())
+    assert len(module.losses) <= 1
+    assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_manual_optimisation_that_returns_nothing_is_told_how(tmp_path):
+    module = stranger(manual=True)
+    module.training_step = lambda batch, batch_idx: None
+    with pytest.raises(ValueError, match=r"but gave a dict {}; return"):
+        trainer(tmp_path, [CollapseMonitor()]).fit(module, train_loader())
+
+
+def test_size_is_checked():
     with pytest.raises(ValueError, match="size must be >= 2"):
         CollapseMonitor(size=1)
+
+
+def test_the_first_output_of_a_submodule(tmp_path):
+    module = stranger()
+    module.encoder.append(torch.nn.Unflatten(1, (32, 1, 1)))
+    seen = []
+
+    def training_step(batch, batch_idx):
+        first, second = (module.encoder(images).flatten(1) for images in (batch[0], batch[0].flip(3)))
+        seen.append(first.detach())
+        return (first - second).square().mean()
+
+    module.training_step = training_step
+    fit = trainer(tmp_path, [CollapseMonitor(features="encoder")], max_epochs=1)
+    fit.fit(module, train_loader())
+    for name, value in expected(torch.cat(seen)).items():
+        assert fit.callback_metrics[name].item() == np.float32(value)
 
 
 FEATURES = torch.randn(44, 5, generator=torch.Generator().manual_seed(0))

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ssl_modules.callbacks import CollapseMonitor
 from ssl_modules.evaluation import top_k_accuracy
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -74,6 +75,16 @@ def test_two_processes_give_the_values_of_one(run, script):
         features = module.encoder(torch.stack(images))
     scores = F.linear(features, stored["head"]["weight"], stored["head"]["bias"])
     assert logged[0][f"{sgd.name}/linear_top1"] == np.float32(top_k_accuracy(scores, torch.stack(targets)))
+
+
+def test_the_monitor_measures_the_last_features_of_both(run):
+    logged = json.loads((run / "0.json").read_text())
+    seen = [torch.load(run / f"{rank}.pt", weights_only=True)["seen"] for rank in range(2)]
+    assert [len(features) for features in seen] == [166, 166]
+    # 101 of each process, of which the first one's oldest is one too many.
+    features = torch.cat([seen[0][-100:], seen[1][-101:]])
+    for name, value in CollapseMonitor().measure(features).items():
+        assert logged[name] == pytest.approx(value, rel=1e-6)
 
 
 def test_one_process_draws(run):

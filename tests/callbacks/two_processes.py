@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import (
+    CollapseMonitor,
     EmbeddingPlot,
     NeighbourGrid,
     OnlineKNNProbe,
@@ -27,12 +28,15 @@ class Supervised(pl.LightningModule):
         super().__init__()
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
         self.head = nn.Linear(16, 10)
+        self.seen: list[torch.Tensor] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.encoder(images))
 
     def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+        features = self.encoder(batch[0])
+        self.seen.append(features.detach())
+        return nn.functional.cross_entropy(self.head(features), batch[1])
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.5)
@@ -109,7 +113,7 @@ def levels() -> tuple[DataLoader, list]:
 
 
 def main(folder: str) -> None:
-    callbacks = [*pictures(), *probes(), Reads()]
+    callbacks = [CollapseMonitor(features="encoder", size=201), *pictures(), *probes(), Reads()]
     pl.seed_everything(1)
     module = Supervised()
     trainer = pl.Trainer(
@@ -120,7 +124,7 @@ def main(folder: str) -> None:
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     Path(folder, f"{trainer.global_rank}.json").write_text(json.dumps(metrics))
     *_, sgd, reads = callbacks
-    stored = {"module": module.state_dict(), "head": sgd.state_dict()["head"]}
+    stored = {"module": module.state_dict(), "head": sgd.state_dict()["head"], "seen": torch.cat(module.seen)}
     stored |= {"results": reads.results, "counts": reads.counts}
     torch.save(stored, Path(folder, f"{trainer.global_rank}.pt"))
 

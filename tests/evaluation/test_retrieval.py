@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score
 from torch.nn.functional import normalize
 
 from ssl_modules.evaluation import retrieval
+from ssl_modules.evaluation.retrieval import _falling
 
 
 def problem(queries=23, gallery=40, classes=5):
@@ -105,3 +106,11 @@ def test_refuses(change, message):
     }
     with pytest.raises(ValueError, match=message):
         retrieval(**{**given, **change})
+
+
+def test_the_fast_order_is_the_stable_one():
+    scores = torch.randn(50, 997, generator=torch.Generator().manual_seed(0)).mul(8).round().div(8)
+    scores[:, ::7] *= -0.0
+    scores[:, 3], scores[:, 8] = 1e-42, -1e-42
+    scores[::2, 5], scores[::3, 6] = -torch.inf, torch.inf
+    assert torch.equal(_falling(scores), scores.argsort(dim=1, descending=True, stable=True))

@@ -15,6 +15,7 @@ from ssl_modules.cli_evaluate import evaluate
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.encoders import shrink_stem
+from ssl_modules.evaluation import balanced_rows
 
 
 def views():
@@ -104,6 +105,14 @@ def test_fine_tuning_learns_and_leaves_the_module_alone(module):
     tuned = evaluate(module, data, {"finetune": settings})["finetune"]["top1"]
     assert tuned > linear
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_fine_tuning_on_a_share_sees_that_share_of_each_class(module, monkeypatch):
+    data, seen = DigitsDataModule(), []
+    original = data.supervised_dataloader
+    monkeypatch.setattr(data, "supervised_dataloader", lambda rows: seen.append(rows) or original(rows))
+    evaluate(module, data, {"finetune": {"share": 0.1, "epochs": 1, "seed": 3}})
+    assert torch.equal(seen[0], balanced_rows(data.labelled_set.targets, share=0.1, seed=3))
 
 
 def test_hierarchical_targets_are_judged_at_each_level(module):

@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.pictures import names_of_classes, new_figure, publish
-from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.callbacks.drawing import DrawingProbe
+from ssl_modules.callbacks.pictures import names_of_classes, new_figure
 from ssl_modules.seeds import derive_generator
 
 
-class EmbeddingPlot(OnlineProbe):
+class EmbeddingPlot(DrawingProbe):
     """A module's features of the labelled test images as points in the plane, coloured by class, while it trains.
 
     The features are L2-normalised and projected onto their two principal components, or by t-SNE. The picture goes to
@@ -110,17 +110,8 @@ class EmbeddingPlot(OnlineProbe):
             points = torch.from_numpy(TSNE(init=start, perplexity=perplexity, random_state=0).fit_transform(x.numpy()))
         return points.float()
 
-    def draw(self, points: Tensor, targets: Tensor, names: list[str]) -> Any:
-        """The figure.
-
-        Args:
-            points: ``[N, 2]``.
-            targets: ``[N]``, class indices.
-            names: of the classes.
-
-        Returns:
-            A matplotlib figure.
-        """
+    def _draw(self, points: Tensor, targets: Tensor, names: list[str]) -> Any:
+        """The figure of points ``[N, 2]`` with their classes."""
         import matplotlib  # noqa: PLC0415
 
         figure = new_figure(7.5, 5.5)
@@ -142,15 +133,14 @@ class EmbeddingPlot(OnlineProbe):
     def _parts(self) -> tuple[str, ...]:
         return ("test",)
 
-    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+    def _figure(self, module: nn.Module, trainer: Any) -> Any:
         queries, targets = self._read("test", module, trainer)
-        if trainer is not None and trainer.is_global_zero and len(queries) > 1:
-            chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
-            targets = targets.cpu()[chosen]
-            points = self.project(queries[chosen.to(queries.device)])
-            names = self.class_names or names_of_classes(self.datamodule or trainer.datamodule, int(targets.max()) + 1)
-            publish(self.draw(points, targets, names), trainer, self.name, self.folder)
-        return {}
+        if (trainer is not None and not trainer.is_global_zero) or len(queries) < 2:
+            return None
+        chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
+        targets = targets.cpu()[chosen]
+        names = self.class_names or names_of_classes(self._data(trainer), int(targets.max()) + 1)
+        return self._draw(self.project(queries[chosen.to(queries.device)]), targets, names)
 
     def _protocol(self) -> dict[str, int | float | str | None]:
         return {"projection": self.projection, "size": self.size}

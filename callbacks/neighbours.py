@@ -9,14 +9,14 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from ssl_modules.callbacks.batches import samples
+from ssl_modules.callbacks.drawing import DrawingProbe
 from ssl_modules.callbacks.features import images_and_targets, undisturbed
-from ssl_modules.callbacks.pictures import image_grid, names_of_classes, new_figure, publish, shortened, to_pixels
-from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.callbacks.pictures import image_grid, names_of_classes, new_figure, shortened, to_pixels
 from ssl_modules.evaluation.knn import nearest_neighbours
 from ssl_modules.seeds import derive_generator
 
 
-class NeighbourGrid(OnlineProbe):
+class NeighbourGrid(DrawingProbe):
     """A few test images beside the training images whose features are nearest, while a module trains.
 
     A row is a test image under its class, and its neighbours by cosine, in falling order, each under class and cosine:
@@ -98,23 +98,21 @@ class NeighbourGrid(OnlineProbe):
         with undisturbed(module):
             self._images(part, [0], trainer)
 
-    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
-        queries, targets = self._read("test", module, trainer)  # in every process: the pass is shared out
+    def _figure(self, module: nn.Module, trainer: Any) -> Any:
+        queries, targets = self._read("test", module, trainer)
         bank, labels = self._read("train", module, trainer)
-        if trainer is not None and trainer.is_global_zero:
-            order = torch.randperm(len(queries), generator=derive_generator("neighbours"))
-            chosen = order[: self.queries].sort().values.to(queries.device)
-            cosines, rows = nearest_neighbours(bank, queries[chosen], k=min(self.k, len(bank)))
-            with undisturbed(module):
-                shown = self._images("test", chosen.tolist(), trainer)
-                near = self._images("train", rows.flatten().tolist(), trainer)
-            data = self.datamodule or trainer.datamodule
-            names = self.class_names or names_of_classes(data, int(max(targets.max(), labels.max())) + 1)
-            near = near.reshape(*rows.shape, *near.shape[1:])  # [queries, k, H, W(, 3)]
-            images = [[image, *found] for image, found in zip(shown, near, strict=True)]
-            figure = self._draw(images, torch.cat([targets[chosen, None], labels[rows]], dim=1), cosines, names)
-            publish(figure, trainer, self.name, self.folder)
-        return {}
+        if trainer is not None and not trainer.is_global_zero:
+            return None
+        order = torch.randperm(len(queries), generator=derive_generator("neighbours"))
+        chosen = order[: self.queries].sort().values.to(queries.device)
+        cosines, rows = nearest_neighbours(bank, queries[chosen], k=min(self.k, len(bank)))
+        with undisturbed(module):
+            shown = self._images("test", chosen.tolist(), trainer)
+            near = self._images("train", rows.flatten().tolist(), trainer)
+        names = self.class_names or names_of_classes(self._data(trainer), int(max(targets.max(), labels.max())) + 1)
+        near = near.reshape(*rows.shape, *near.shape[1:])  # [queries, k, H, W(, 3)]
+        images = [[image, *found] for image, found in zip(shown, near, strict=True)]
+        return self._draw(images, torch.cat([targets[chosen, None], labels[rows]], dim=1), cosines, names)
 
     def _images(self, part: str, places: list[int], trainer: Any) -> np.ndarray:
         batch = samples(self._find_loader(part, trainer), places, self._size(part))

@@ -1,6 +1,8 @@
 """Pictures that callbacks make, and where they go."""
 
 from collections.abc import Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ def new_figure(width: float, height: float) -> Any:
         raise ModuleNotFoundError(
             "pictures need matplotlib: pip install 'ssl-modules[viz]', or pip install matplotlib"
         ) from error
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure._repr_png_ = partial(_png, figure)  # a notebook shows it so, pyplot or not
+    return figure
 
 
 def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> None:
@@ -136,6 +140,12 @@ def _rendered(figure: Any) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+
+
+def _png(figure: Any) -> bytes:
+    file = BytesIO()
+    Image.fromarray(_rendered(figure)).save(file, "png")
+    return file.getvalue()
 
 
 def _log(logger: Any, name: str, pixels: np.ndarray, step: int) -> bool:

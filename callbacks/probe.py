@@ -276,7 +276,7 @@ class OnlineProbe(Callback):
     def _look_for_loader(self, which: str, trainer: Any) -> Any:
         if self.train is not None:
             return self.train if which == "train" else self.test
-        data = self.datamodule or (trainer.datamodule if trainer else None)
+        data = self._data(trainer)
         if data is not None:
             is_trainers = trainer is not None and data is trainer.datamodule
             return self._one(which, shared_features(trainer, self.shared).loader(data, which, set_up=not is_trainers))
@@ -290,6 +290,9 @@ class OnlineProbe(Callback):
                 "which the probe would disturb; give it loaders of its own: train= and test="
             )
         return loader
+
+    def _data(self, trainer: Any) -> LightningDataModule | None:
+        return self.datamodule or (None if trainer is None else trainer.datamodule)
 
     def _one(self, which: str, loader: Any) -> Any:
         if isinstance(loader, list | tuple) and len(loader) == 1:

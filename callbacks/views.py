@@ -73,9 +73,23 @@ class ViewGrid(Callback):
         if self._drawn or not trainer.is_global_zero:
             return
         self._drawn = True
-        with undisturbed(pl_module):
-            images, views = self._views(pl_module, batch)
-            publish(self._draw(images, views), trainer, self.name, self.folder)
+        publish(self.draw(pl_module, batch), trainer, self.name, self.folder)
+
+    def draw(self, module: Any, batch: Any) -> Any:
+        """The picture, without a Trainer.
+
+        Args:
+            module: whose ``augmentation`` makes the views, where the grid has none of its own.
+            batch: as a loader delivers it.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ValueError: if the batch has no views and nothing makes them.
+        """
+        with undisturbed(module):
+            return self._draw(*self._views(module, batch))
 
     def _views(self, module: Any, batch: Any) -> tuple[Tensor | None, list[Tensor]]:
         read = read_batch(batch if self.prepare is None else self.prepare(batch))

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import EmbeddingPlot, NeighbourGrid, OnlineKNNProbe, ViewGrid
 from ssl_modules.callbacks.batches import samples
-from ssl_modules.callbacks.pictures import to_pixels
+from ssl_modules.callbacks.pictures import _rendered, to_pixels
 
 NAMES = [f"digit {n}" for n in range(10)]
 
@@ -51,7 +51,7 @@ class Drawn:
 
     def __init__(self, monkeypatch):
         self.figures = []
-        for module in ("embedding", "neighbours", "views"):
+        for module in ("drawing", "views"):
             publish = f"ssl_modules.callbacks.{module}.publish"
             monkeypatch.setattr(publish, lambda figure, *_: self.figures.append(figure))
 
@@ -85,6 +85,26 @@ def test_embedding_is_the_principal_components_of_each_class(tmp_path, drawn):
         assert found == {tuple(point) for point in expected[TARGETS[300:500] == target].round(4) + 0.0}
     assert len({tuple(points.get_facecolor()[0]) for points in axis.collections}) == 10
     assert "200 images" in axis.get_title()
+
+
+@pytest.mark.parametrize("kind", [EmbeddingPlot, NeighbourGrid])
+def test_a_picture_without_a_trainer_is_that_with_one(kind, tmp_path, drawn):
+    module = stranger()
+    picture = kind(**own(), features="encoder")
+    trainer(tmp_path, [picture], max_epochs=1).fit(module, train_loader())
+    rendered = [
+        np.asarray(_rendered(figure)) for figure in (drawn.last, kind(**own(), features="encoder").draw(module))
+    ]
+    np.testing.assert_array_equal(*rendered)
+    with pytest.raises(ValueError, match=r"measures nothing; without a Trainer, take draw\(module\)"):
+        picture.evaluate(module)
+
+
+def test_views_without_a_trainer_are_those_with_one(tmp_path, drawn):
+    module, grid = stranger(), ViewGrid(augmentation=flips, images=3)
+    trainer(tmp_path, [grid], max_epochs=1).fit(module, in_order())
+    figure = grid.draw(module, next(iter(in_order())))
+    np.testing.assert_array_equal(*(np.asarray(_rendered(f)) for f in (drawn.last, figure)))
 
 
 def test_embedding_of_a_choice_of_images(tmp_path, drawn):

@@ -1,0 +1,51 @@
+"""The base of probes that draw instead of measuring."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_modules.callbacks.pictures import publish
+from ssl_modules.callbacks.probe import OnlineProbe
+
+
+class DrawingProbe(OnlineProbe):
+    """An :class:`OnlineProbe` whose outcome is a picture; it logs no metric. A subclass writes :meth:`_figure`.
+
+    Attributes:
+        folder: where to write a file as well; None writes one only where no logger takes images.
+    """
+
+    folder: str | None
+
+    @torch.no_grad()
+    def draw(self, module: nn.Module) -> Any:
+        """The picture of a module, without a Trainer: before training, of a checkpoint, in a notebook.
+
+        The data are the callback's own, or those it found in the last run.
+
+        Args:
+            module: any module, on its device; it is left as it was.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            ValueError: if the callback has no data, or they do not fit the module.
+        """
+        try:
+            return self._figure(module, None)
+        finally:
+            self.shared.clear()
+
+    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        if trainer is None:
+            raise ValueError(f"{self.name}: measures nothing; without a Trainer, take draw(module)")
+        figure = self._figure(module, trainer)  # in every process: the pass is shared out
+        if figure is not None:
+            publish(figure, trainer, self.name, self.folder)
+        return {}
+
+    def _figure(self, module: nn.Module, trainer: Any) -> Any:
+        """The figure; None where there is too little to draw, and in all processes but the first."""
+        raise NotImplementedError

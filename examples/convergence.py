@@ -1,7 +1,7 @@
 """Do objectives that rank learn in fewer epochs? k-NN accuracy after each epoch of S2R2, GroCo and SimCLR.
 
     python examples/convergence.py                   # scikit-learn's digits, 6 epochs, seeds 0 and 1: minutes
-    python examples/convergence.py --data fashion    # Fashion-MNIST, 6 times 39 batches of 256 images: 25 minutes of one core
+    python examples/convergence.py --data fashion    # Fashion-MNIST, 6 times 39 batches of 256: 25 minutes of one core
 
 S2R2's paper claims that an objective over all views at once converges in fewer epochs. Here the three methods see the
 same images in the same order, the same four views of each, with the same encoder, starting weights, width of projector

@@ -1,5 +1,6 @@
 """CIFAR-10: 60,000 small colour photographs of animals and vehicles in ten classes."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ class CIFAR10DataModule(ImageDataModule):
     """CIFAR-10 with its official parts: 50,000 training and 10,000 test images, 32 x 32, colour, in memory.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Mean and standard deviation are
-    those of the training images.
+    those of the training images as they are commonly published; we have not measured them.
 
     Args:
         root: folder of data sets; the files lie in ``root/cifar-10-batches-py``, and have to be the original ones.
@@ -53,7 +54,7 @@ class CIFAR10DataModule(ImageDataModule):
             seed=seed,
             return_index=return_index,
         )
-        self.root = str(root)
+        self.root = os.path.expanduser(root)
         self.download = download
         self._save_arguments()
 

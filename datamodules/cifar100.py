@@ -1,5 +1,6 @@
 """CIFAR-100: 60,000 small colour photographs in 100 classes, and these in 20 superclasses."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ class CIFAR100DataModule(ImageDataModule):
     A target is (class, superclass), [N, 2]: 100 classes, five in each of 20 superclasses.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Mean and standard deviation are
-    those of the training images.
+    those of the training images as they are commonly published; we have not measured them.
 
     Args:
         root: folder of data sets; the files lie in ``root/cifar-100-python``, and have to be the original ones.
@@ -82,7 +83,7 @@ class CIFAR100DataModule(ImageDataModule):
             seed=seed,
             return_index=return_index,
         )
-        self.root = str(root)
+        self.root = os.path.expanduser(root)
         self.download = download
         self._save_arguments()
 

@@ -1,6 +1,7 @@
 """MS-COCO 2017: photographs of everyday scenes, most with several kinds of objects in them."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,9 +10,9 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.utils import download_and_extract_archive
 
 from ssl_modules.augmentations import Augmentation
+from ssl_modules.datamodules.archive import download_and_unpack
 from ssl_modules.datamodules.base import ImageDataModule
 from ssl_modules.datamodules.files import ImageFiles, Unreadable, available_workers
 from ssl_modules.seeds import derive_generator
@@ -28,18 +29,18 @@ _NAMES = (
 CLASS_NAMES = tuple(_NAMES.split("|"))
 
 SITE = "http://images.cocodataset.org"
-# What is there once an archive is unpacked, the archive, and its checksum.
+# Each archive with its checksum, and with what we read of it.
 ARCHIVES = {
-    "train2017": ("zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2"),
-    "val2017": ("zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80"),
-    "unlabeled2017": ("zips/unlabeled2017.zip", "7ebc562819fdb32847aab79530457326"),
-    "annotations/instances_train2017.json": (
-        "annotations/annotations_trainval2017.zip",
+    "zips/train2017.zip": ("cced6f7f71b7629ddf16f17bbcfab6b2", ("train2017",)),
+    "zips/val2017.zip": ("442b8da7639aecaf257c1dceb8ba8c80", ("val2017",)),
+    "zips/unlabeled2017.zip": ("7ebc562819fdb32847aab79530457326", ("unlabeled2017",)),
+    "annotations/annotations_trainval2017.zip": (
         "f4bbac642086de4f52a3fdda2de5fa2c",
+        ("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
     ),
-    "annotations/image_info_unlabeled2017.json": (
-        "annotations/image_info_unlabeled2017.zip",
+    "annotations/image_info_unlabeled2017.zip": (
         "ede38355d5c3e5251bb7f8b68e2c068f",
+        ("annotations/image_info_unlabeled2017.json",),
     ),
 }
 
@@ -122,7 +123,7 @@ class COCODataModule(ImageDataModule):
             num_workers=available_workers() if num_workers is None else num_workers,
             return_index=return_index,
         )
-        self.root = str(root)
+        self.root = os.path.expanduser(root)
         self.train_split = train_split
         self.subset = subset
         self.decode_size = decode_size
@@ -133,9 +134,10 @@ class COCODataModule(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Downloads and unpacks the archives of what is missing, if ``download``; nothing else."""
-        for place, (archive, md5) in ARCHIVES.items():
-            if self.download and self._is_wanted(place) and not Path(self.root, place).exists():
-                download_and_extract_archive(f"{SITE}/{archive}", self.root, md5=md5, remove_finished=True)
+        for archive, (md5, places) in ARCHIVES.items():
+            wanted = self.download and ("unlabeled" not in archive or self.train_split != "train")
+            if wanted and not all(Path(self.root, place).exists() for place in places):
+                download_and_unpack(f"{SITE}/{archive}", self.root, md5)
 
     def load(self) -> tuple[ImageFiles, ImageFiles]:
         """The training and the official validation images, with their targets, in files.
@@ -155,7 +157,7 @@ class COCODataModule(ImageDataModule):
         assert isinstance(labelled, ImageFiles)
         files = labelled
         if self.train_split != "train":
-            images = self._annotations("image_info_unlabeled2017.json")["images"]
+            images = self._annotations("image_info_unlabeled2017.json", "images")["images"]
             names = [f"unlabeled2017/{image['file_name']}" for image in images]
             targets = torch.full((len(names), len(CLASS_NAMES)), -1, dtype=torch.int8)
             if self.train_split == "train+unlabeled":
@@ -172,35 +174,56 @@ class COCODataModule(ImageDataModule):
             return order[: self.subset].sort().values
         rows = {Path(name).stem: row for row, name in enumerate(files.names())}
         # An id is the number that names the file, with zeros before it.
-        wanted = [Path(line).stem.zfill(12) for line in Path(str(self.subset)).read_text().split()]
+        path = Path(str(self.subset))
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"subset: expected a number, or a text file of names or ids, but there is no {path}"
+            )
+        wanted = [Path(line).stem.zfill(12) for line in path.read_text().split()]
         unknown = [name for name in wanted if name not in rows]
         if unknown or not wanted:
             raise ValueError(
-                f"subset: of the {len(wanted)} images in {self.subset}, {len(unknown)} are not in "
-                f"{self.train_split!r}: {unknown[:3]}"
+                f"subset: of the {len(wanted)} images in {path}, {len(unknown)} are not in {self.train_split!r}: "
+                f"{unknown[:3]}"
             )
         return torch.tensor(sorted({rows[name] for name in wanted}))
 
     def _labelled_part(self, split: str) -> ImageFiles:
-        annotations = self._annotations(f"instances_{split}.json")
+        file = f"instances_{split}.json"
+        annotations = self._annotations(file, "categories", "images", "annotations")
         categories = sorted(annotations["categories"], key=lambda category: category["id"])
         if tuple(category["name"] for category in categories) != CLASS_NAMES:
-            raise ValueError(f"annotations/instances_{split}.json: its {len(categories)} categories are not COCO's 80")
+            raise ValueError(f"{self._path(file)}: its {len(categories)} categories are not COCO's 80")
         column = {category["id"]: index for index, category in enumerate(categories)}
         images = annotations["images"]
         row = {image["id"]: index for index, image in enumerate(images)}
         targets = torch.zeros(len(images), len(CLASS_NAMES), dtype=torch.int8)
         objects = annotations["annotations"]
-        rows, columns = [row[o["image_id"]] for o in objects], [column[o["category_id"]] for o in objects]
+        try:
+            rows, columns = [row[o["image_id"]] for o in objects], [column[o["category_id"]] for o in objects]
+        except KeyError as error:
+            raise ValueError(
+                f"{self._path(file)}: an object is of image or category {error}, which is not in the file; remove it "
+                "and pass download=True"
+            ) from error
         targets[rows, columns] = 1
         return self._files([f"{split}/{image['file_name']}" for image in images], targets)
 
-    def _annotations(self, name: str) -> dict[str, Any]:
-        path = Path(self.root, "annotations", name)
+    def _path(self, name: str) -> Path:
+        return Path(self.root, "annotations", name)
+
+    def _annotations(self, name: str, *keys: str) -> dict[str, Any]:
+        path = self._path(name)
         if not path.is_file():
             raise self._missing(path)
-        with path.open() as file:
-            return json.load(file)
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: is no JSON or cut short ({error}); remove it and pass download=True") from error
+        missing = [key for key in keys if key not in content]
+        if missing:
+            raise ValueError(f"{path}: expected {list(keys)}, but there is no {missing}; give COCO's own file")
+        return content
 
     def _files(self, names: Sequence[str], targets: Tensor) -> ImageFiles:
         for folder in {name.partition("/")[0] for name in names}:
@@ -215,9 +238,6 @@ class COCODataModule(ImageDataModule):
             augmentation=self.augmentation,
             unreadable=self.unreadable,
         )
-
-    def _is_wanted(self, place: str) -> bool:
-        return "unlabeled" not in place or self.train_split != "train"
 
     def _missing(self, path: Path) -> FileNotFoundError:
         return FileNotFoundError(

@@ -1,9 +1,10 @@
 """From an image file to uint8 pixels, no larger than they are needed."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -15,7 +16,8 @@ WIDE = ("I", "I;16", "I;16B", "I;16L")  # modes of 16-bit images
 def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
     """The pixels of an image file of any format that Pillow reads, of 8 or 16 bits.
 
-    Transparency is dropped, 16 bits become the nearest of 8, and an orientation noted beside the pixels is ignored.
+    It is turned upright where its Exif orientation says how. Transparency is dropped; 16 bits become the nearest of 8,
+    but of colours Pillow gives the upper 8; of an animation the first picture is taken.
 
     Args:
         path: of the file.
@@ -38,6 +40,9 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
     with Image.open(path) as image:
         if at_least is not None:
             image.draft(MODES[channels], (at_least, at_least))
+        image.load()
+        with suppress(Exception):  # faults in what is noted beside the pixels, which are whole
+            ImageOps.exif_transpose(image, in_place=True)
         return pil_to_tensor(_convert(image, MODES[channels]))
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -93,7 +94,7 @@ class FashionMNISTDataModule(ImageDataModule):
             seed=seed,
             return_index=return_index,
         )
-        self.root = str(root)
+        self.root = os.path.expanduser(root)
         self.coarse = coarse
         self.subset = subset
         self.download = download
@@ -167,15 +168,16 @@ def read_idx(path: Path) -> Tensor:
         try:
             content = gzip.decompress(content)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}: can't be decompressed ({error}); get it again") from error
+            raise ValueError(f"{path}: can't be decompressed ({error}); remove it, and get it again") from error
     if content[:3] != b"\0\0\x08" or len(content) < 4 or len(content) < (start := 4 + 4 * content[3]):
         raise ValueError(
-            f"{path}: expected an idx file of bytes, but got one that begins {content[:4]!r}; get it again"
+            f"{path}: expected an idx file of bytes, but got one that begins {content[:4]!r}; remove it, "
+            "and get it again"
         )
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != math.prod(shape):
         raise ValueError(
             f"{path}: expected {math.prod(shape)} values for shape {list(shape)}, but got {len(content) - start}; "
-            "get it again"
+            "remove it, and get it again"
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)

@@ -19,7 +19,9 @@ from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.seeds import derive_generator
 
 Unreadable = Literal["skip", "error"]
+ENDINGS = ", ".join(IMG_EXTENSIONS)
 MOST_WORKERS = 8
+IN_MEMORY_BATCH = 256
 SHOWN = 20  # paths in a warning
 
 
@@ -48,6 +50,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             counts and names them; "error": raise.
 
     Raises:
+        TypeError: if targets are not integers.
         ValueError: if there are no paths, not as many targets, or an argument is out of range.
 
     Attributes:
@@ -77,6 +80,8 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"paths: expected at least one image in {root}, but got none")
         if targets is None:
             targets = torch.full((len(paths),), -1)
+        if targets.is_floating_point() or targets.is_complex():
+            raise TypeError(f"targets: expected integers, but got {targets.dtype}; give class indices, targets.long()")
         if len(targets) != len(paths):
             raise ValueError(f"targets: expected one for each of {len(paths)} images, but got {len(targets)}")
         if image_size < 1:
@@ -152,13 +157,15 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             num_workers: processes that decode.
         """
         loader = DataLoader(
-            BatchedFiles(self),
-            batch_size=256,
+            BatchedFiles(self, return_index=True),
+            batch_size=IN_MEMORY_BATCH,
             num_workers=num_workers,
             collate_fn=_as_it_is,
             generator=torch.Generator(),
         )
-        images, targets = (torch.cat(parts) for parts in zip(*loader, strict=True))
+        # In place of a batch of which nothing could be read stands an image of another.
+        own = [batch for number, (*batch, rows) in enumerate(loader) if rows[0] // IN_MEMORY_BATCH == number]
+        images, targets = (torch.cat(parts) for parts in zip(*own, strict=True))
         self.report()
         return TensorImages(images, targets)
 
@@ -275,7 +282,9 @@ class BatchedFiles(Dataset[tuple]):
 
 
 def find_images(folder: Path) -> list[str]:
-    """The image files below a folder, sorted, relative to it; hidden files and folders are left out.
+    """The image files below a folder, sorted, relative to it, known by their endings; hidden ones are left out.
+
+    Links are followed, but no folder is searched twice, so that one that leads back does no harm.
 
     Args:
         folder: which is searched with all folders in it.
@@ -288,8 +297,14 @@ def find_images(folder: Path) -> list[str]:
         ['day 2/sea.JPG']
     """
     found = []
+    searched: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(place)
+        if real in searched:
+            folders.clear()
+            continue
+        searched.add(real)
         relative = os.path.relpath(place, folder)
         for name in files:
             if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
@@ -315,7 +330,9 @@ def find_labelled_images(folder: Path, names: Sequence[str]) -> tuple[list[str],
             raise FileNotFoundError(f"{folder}: there is no folder of class {name!r}")
         found = find_images(folder / name)
         if not found:
-            raise ValueError(f"{folder / name}: no images of class {name!r}; add some, or remove the folder")
+            raise ValueError(
+                f"{folder / name}: no images of class {name!r} ({ENDINGS}); add some, or remove the folder"
+            )
         paths += [os.path.join(name, path) for path in found]
         targets += [target] * len(found)
     return paths, torch.tensor(targets)

@@ -1,5 +1,6 @@
 """A folder of one's own images, with or without a folder for each class."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,12 +9,19 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ssl_modules.augmentations import Augmentation
 from ssl_modules.datamodules.base import ImageDataModule
-from ssl_modules.datamodules.files import ImageFiles, Unreadable, available_workers, find_images, find_labelled_images
+from ssl_modules.datamodules.files import (
+    ENDINGS,
+    ImageFiles,
+    Unreadable,
+    available_workers,
+    find_images,
+    find_labelled_images,
+)
 from ssl_modules.datamodules.images import TensorImages
 
 
 class ImageFolderDataModule(ImageDataModule):
-    """Any tree of images: JPEG, PNG, WebP, TIFF and more, of any sizes, gray or colour, of 8 or 16 bits.
+    """Any tree of images: JPEG, PNG, WebP, TIFF, BMP or PNM, of any sizes, gray or colour, of 8 or 16 bits.
 
     With ``class_folders`` each folder in ``root`` is a class, numbered in alphabetical order, and holds its images and
     any folders of them, as torchvision's ``ImageFolder`` has it. Without, all images below ``root`` are taken, and
@@ -82,9 +90,10 @@ class ImageFolderDataModule(ImageDataModule):
                 f"in_memory: images are decoded once, at image_size, but got decode_size={decode_size} and "
                 f"augmentation={augmentation!r}; leave these out, or in_memory"
             )
-        names = _class_names(Path(root)) if class_folders else []
+        root = Path(root).expanduser()
+        names = _class_names(root) if class_folders else []
         super().__init__(
-            name=Path(root).resolve().name,
+            name=root.resolve().name,
             num_classes=len(names),
             dims=(in_channels, image_size, image_size),
             mean=_by_channel(IMAGENET_DEFAULT_MEAN, in_channels) if mean is None else mean,
@@ -98,7 +107,7 @@ class ImageFolderDataModule(ImageDataModule):
             return_index=return_index,
         )
         self.root = str(root)
-        self.test = None if test is None else str(test)
+        self.test = None if test is None else os.path.expanduser(test)
         self.class_folders = class_folders
         self.keep_in_memory = in_memory
         self.decode_size = image_size if in_memory else decode_size
@@ -121,6 +130,8 @@ class ImageFolderDataModule(ImageDataModule):
             paths, targets = find_labelled_images(folder, self.class_names)
         else:
             paths, targets = find_images(folder), None
+            if not paths:
+                raise ValueError(f"{folder}: no images in it ({ENDINGS}); give the folder that yours are in")
         files = ImageFiles(
             folder,
             paths,
@@ -145,7 +156,7 @@ def _class_names(root: Path) -> list[str]:
     names = sorted(place.name for place in places if place.is_dir())
     if not names:
         raise ValueError(f"class_folders: there are no folders in {root}; without classes pass class_folders=False")
-    stray = [place.name for place in places if place.suffix.lower() in IMG_EXTENSIONS]
+    stray = [place.name for place in places if place.suffix.lower() in IMG_EXTENSIONS and not place.is_dir()]
     if stray:
         raise ValueError(
             f"class_folders: {len(stray)} images in {root} are in no folder, such as {stray[0]}; move them to one, "

@@ -1,10 +1,12 @@
 """ImageNet-1k, and any of its classes, such as the hundred of ImageNet-100."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torchvision.datasets import ImageNet
+from torchvision.datasets import imagenet
 
 from ssl_modules.augmentations import Augmentation
 from ssl_modules.datamodules.base import ImageDataModule
@@ -96,7 +98,7 @@ class ImageNetDataModule(ImageDataModule):
             num_workers=available_workers() if num_workers is None else num_workers,
             return_index=return_index,
         )
-        self.root = str(root)
+        self.root = os.path.expanduser(root)
         self.decode_size = decode_size
         self.augmentation = augmentation
         self.unreadable = unreadable
@@ -105,9 +107,16 @@ class ImageNetDataModule(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Unpacks the official archives by torchvision, if ``extract`` and a part is not there; nothing else."""
-        for split in ("train", "val"):
-            if self.extract and not Path(self.root, split).is_dir():
-                ImageNet(self.root, split)
+        for split, unpack in (("train", imagenet.parse_train_archive), ("val", imagenet.parse_val_archive)):
+            place = Path(self.root, split)
+            if not self.extract or place.is_dir():
+                continue
+            unpacked = place.with_name(f"{split}.unpacking")
+            shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was interrupted
+            if not Path(self.root, imagenet.META_FILE).is_file():
+                imagenet.parse_devkit_archive(self.root)
+            unpack(self.root, folder=unpacked.name)
+            unpacked.rename(place)
 
     def load(self) -> tuple[ImageFiles, ImageFiles]:
         """The training images and the official validation images, in files.

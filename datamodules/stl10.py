@@ -1,9 +1,11 @@
 """STL-10: 13,000 labelled colour photographs of 96 x 96 in ten classes, and 100,000 without labels."""
 
+import os
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets import STL10
@@ -14,6 +16,14 @@ from ssl_modules.datamodules.images import TensorImages
 CLASS_NAMES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 SIDE = 96
 FOLDS = 10
+PIXELS = 3 * SIDE * SIDE
+SIZES = {  # of the files, in bytes
+    "train_X.bin": 5_000 * PIXELS,
+    "train_y.bin": 5_000,
+    "test_X.bin": 8_000 * PIXELS,
+    "test_y.bin": 8_000,
+    "unlabeled_X.bin": 100_000 * PIXELS,
+}
 
 TrainSplit = Literal["unlabeled", "train+unlabeled", "train"]
 
@@ -25,7 +35,8 @@ class STL10DataModule(ImageDataModule):
     from the training images, or one of their ten official folds of 1,000, and are judged on the test images.
 
     Source: Coates, Lee and Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning", AISTATS 2011.
-    Mean and standard deviation are those of the training images.
+    Mean and standard deviation are those of the 5,000 training images as they are commonly published; we have not
+    measured them.
 
     Args:
         root: folder of data sets; the files lie in ``root/stl10_binary``.
@@ -79,7 +90,7 @@ class STL10DataModule(ImageDataModule):
             seed=seed,
             return_index=return_index,
         )
-        self.root = str(root)
+        self.root = os.path.expanduser(root)
         self.train_split = train_split
         self.fold = fold
         self.download = download
@@ -87,8 +98,9 @@ class STL10DataModule(ImageDataModule):
         self._save_arguments()
 
     def prepare_data(self) -> None:
-        """Downloads the files by torchvision, if ``download`` and they are not there; nothing else."""
-        if self.download and not self._folder.is_dir():
+        """Downloads the files by torchvision, if ``download`` and they are not all there and whole; nothing else."""
+        # By their sizes: torchvision compares checksums, which would take seconds at each start.
+        if self.download and not all(self._has(name) for name in SIZES):
             STL10(self.root, split="test", download=True)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
@@ -128,27 +140,34 @@ class STL10DataModule(ImageDataModule):
             return TensorImages(parts[0].images.contiguous(), parts[0].targets)
         return TensorImages(torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts]))
 
-    @property
-    def _folder(self) -> Path:
-        return Path(self.root) / STL10.base_folder
-
-    def _file(self, name: str) -> Path:
-        path = self._folder / name
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"STL-10: there is no {path} (root={self.root!r}); pass download=True (2.6 GB), or unpack "
-                f"{STL10.url} in {self.root}"
-            )
-        return path
-
     def _images(self, name: str) -> Tensor:
         """The images [N, 3, 96, 96] of a file, which is mapped and not read: columns come first in it."""
         path = self._file(name)
         size = path.stat().st_size
-        if size == 0 or size % (3 * SIDE * SIDE):
-            raise ValueError(f"{path}: {size} bytes are no whole number of images of 3 x 96 x 96; get it again")
+        if size == 0 or size % PIXELS:
+            raise ValueError(f"{path}: {size} bytes are no whole number of images of 3 x 96 x 96; {self._fix} again")
         return torch.from_file(str(path), size=size, dtype=torch.uint8).view(-1, 3, SIDE, SIDE).mT
 
     def _labels(self, name: str) -> Tensor:
         """Classes [N] of a file, which counts from 1."""
         return torch.frombuffer(bytearray(self._file(name).read_bytes()), dtype=torch.uint8).long() - 1
+
+    def _file(self, name: str) -> Path:
+        path = self._folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"STL-10: there is no {path} (root={self.root!r}); {self._fix}")
+        if name in SIZES and not self._has(name):  # cut short, or a smaller copy on purpose
+            rank_zero_warn(f"{path}: has {path.stat().st_size} bytes, where STL-10's has {SIZES[name]}")
+        return path
+
+    @property
+    def _fix(self) -> str:
+        return f"pass download=True (2.6 GB), or unpack {STL10.url} in {self.root}"
+
+    def _has(self, name: str) -> bool:
+        path = self._folder / name
+        return path.is_file() and path.stat().st_size == SIZES[name]
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.root) / STL10.base_folder

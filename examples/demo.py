@@ -4,8 +4,8 @@
     make demo DATA=path/to/folder
 
 Trains on the 1,437 training images of scikit-learn's digits and judges on the 360 test images, or trains on a folder of
-your own images, brought to 64 px, of which a fifth is set aside to judge on. Its folders, if there are any, are taken
-for classes; without, there is no accuracy.
+your own images, brought to 64 px, of which a fifth is set aside to judge on. Two folders in it and more are taken for
+classes, unless images lie beside them; without classes there is no accuracy.
 
 Writes demo.png: what the augmentation makes of a few images, the judged images' representations before and after
 (t-SNE), and the k-NN accuracy after each epoch, or the loss where there are no classes.
@@ -32,15 +32,17 @@ from torch import Tensor
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import Augmentation, ColorJitter, RandomResizedCrop, SimCLRViews, Views
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks.features import undisturbed
 from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, ImageFolderDataModule, TensorImages
-from ssl_modules.datamodules.files import find_images
+from ssl_modules.datamodules.files import ENDINGS, find_images
 from ssl_modules.losses import InfoNCE
 
 EPOCHS = 30
 PICTURE = Path("demo.png")
 SIDE = 64  # pixels that the images of a folder are brought to
 BUDGET = 45_000  # images of a folder, over all epochs: minutes on a laptop
+FEWEST = 20  # images of a folder: a fifth of fewer can't be drawn
 SHOWN = 2_000  # points in the picture
 
 
@@ -64,8 +66,14 @@ def digits() -> tuple[ImageDataModule, Augmentation]:
 
 def folder(root: Path) -> tuple[ImageDataModule, Augmentation]:
     """A folder of one's own, in memory, a fifth of it for validation."""
-    count = len(find_images(root))
-    classes = any(place.is_dir() for place in root.iterdir())
+    names = find_images(root)
+    count = len(names)
+    if count < FEWEST:
+        raise ValueError(
+            f"{root}: {count} images found, but the demo needs {FEWEST}; files count by their endings, {ENDINGS}"
+        )
+    folders = {name.split(os.sep)[0] for name in names if os.sep in name}
+    classes = len(folders) > 1 and all(os.sep in name for name in names)
     print(f"{count} images in {root}, {'its folders are the classes' if classes else 'without classes'}")
     data = ImageFolderDataModule(
         root,
@@ -84,9 +92,11 @@ def main() -> None:
     args = parser.parse_args()
     quieten()
     pl.seed_everything(0, verbose=False)
-    data, views = digits() if args.folder is None else folder(args.folder)
-    data.prepare_data()
-    data.setup()
+    try:
+        data, views = digits() if args.folder is None else folder(args.folder)
+        data.setup()
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     module = SimCLR(
         augmentation=views,
         encoder="resnet10t",
@@ -137,15 +147,11 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
 
 
-@torch.no_grad()
-def features(module: SimCLR, images: Tensor) -> Tensor:
-    module.eval()
-    return torch.cat([module(batch) for batch in images.split(256)])
-
-
 def project(module: SimCLR, images: Tensor) -> Tensor:
     """The representations of at most ``SHOWN`` images in two dimensions."""
-    z = torch.nn.functional.normalize(features(module, images[:SHOWN]), dim=1)
+    with undisturbed(module):
+        features = torch.cat([module(batch) for batch in images[:SHOWN].split(256)])
+    z = torch.nn.functional.normalize(features, dim=1)
     tsne = TSNE(init="pca", random_state=0, perplexity=min(30, (len(z) - 1) // 3))
     return torch.from_numpy(tsne.fit_transform(z.numpy()))
 

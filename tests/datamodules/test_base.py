@@ -6,7 +6,17 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ssl_modules.datamodules import ImageDataModule, TensorImages
+from ssl_modules.datamodules import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    COCODataModule,
+    FashionMNISTDataModule,
+    ImageDataModule,
+    ImageNetDataModule,
+    STL10DataModule,
+    TensorImages,
+    TinyImageNetDataModule,
+)
 
 SIZE = 20
 
@@ -72,6 +82,36 @@ def test_parts_and_their_order():
     test = [[0, 1, 2, 3, 4, 5, 6, 7], [8]]
     assert rows(data.test_dataloader()) == rows(data.probe_test_dataloader()) == rows(data.predict_dataloader()) == test
     assert flat(data.probe_train_dataloader()) == list(range(20))
+
+
+def test_supervised_loader_goes_through_all_labelled_images():
+    data = make(val_size=2)
+    loader = data.supervised_dataloader()
+    orders = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        assert [len(batch) for batch in rows(loader)] == [8, 8, 2]  # the last is kept
+        orders.append(flat(loader))
+    labelled = flat(data.probe_train_dataloader())
+    assert sorted(orders[0]) == sorted(orders[1]) == labelled
+    assert orders[0] != orders[1]
+    assert flat(data.supervised_dataloader()) == orders[0]
+    assert flat(make(val_size=2, seed=1).supervised_dataloader()) != orders[0]
+
+
+@pytest.mark.parametrize("train", [part(), Pictures()], ids=["memory", "pictures"])
+def test_supervised_loader_of_few_rows(train):
+    data = make(train, val_size=2, mean=(0.0,), std=(1.0,))
+    labelled = flat(data.probe_train_dataloader())
+    chosen = torch.tensor([11, 3, 5])
+    for images, targets in data.supervised_dataloader(chosen):
+        assert sorted(images[:, 0, 0, 0].tolist()) == sorted(labelled[row] for row in chosen.tolist())
+        assert torch.equal(targets, images[:, 0, 0, 0].long() % 4)
+    assert data.labelled_set is data.train_set
+    with pytest.raises(ValueError, match="target_type: images has no targets"):
+        make(target_type="none", num_classes=0).supervised_dataloader()
+    with pytest.raises(RuntimeError, match=r"call prepare_data\(\) and setup\(\) first"):
+        make(setup=False).supervised_dataloader(chosen)
 
 
 def test_seed_drives_order_and_split():
@@ -243,6 +283,20 @@ def test_a_validation_part_is_validated(tmp_path):
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(**kwargs)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(CIFAR10DataModule, CIFAR100DataModule, COCODataModule, FashionMNISTDataModule, ImageNetDataModule),
+        *(STL10DataModule, TinyImageNetDataModule),
+    ],
+)
+def test_roots_may_be_in_the_home_folder(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = kind("~/data")
+    assert data.root == str(tmp_path / "data")
+    assert data.hparams["root"] == "~/data"
 
 
 def test_images_that_are_not_square_have_no_image_size():

@@ -100,6 +100,8 @@ def test_a_subset_from_a_file_of_names_or_ids(root, tmp_path):
     path.write_text("36\n8\n")
     with pytest.raises(ValueError, match=r"of the 2 images in .*subset.txt, 1 are not in 'train': \['000000000008'\]"):
         data(root, subset=path).setup()
+    with pytest.raises(FileNotFoundError, match=r"subset: expected a number, or a text file .*there is no .*none.txt"):
+        data(root, subset=tmp_path / "none.txt").setup()
 
 
 def test_a_validation_part_is_not_trained_on(root):
@@ -129,24 +131,57 @@ def test_missing_or_wrong_files_are_named(root, tmp_path):
         COCODataModule(train_split="val")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: text[:-40],
+            r"instances_train2017.json: is no JSON or cut short \(.*; remove it and pass download",
+        ),
+        (lambda text: "[]", r"instances_train2017.json: expected .* but there is no \['categories', 'images', 'annot"),
+        (lambda text: text.replace('"image_id": 30,', '"image_id": 31,'), r"train2017.json: .*image or category 31,"),
+        (lambda text: text.replace('"category_id": 1,', '"category_id": 12,'), r"train2017.json: .*category 12, which"),
+    ],
+    ids=["cut short", "no annotations", "absent image", "absent category"],
+)
+def test_wrong_annotations_are_named(root, change, message):
+    path = root / "annotations" / "instances_train2017.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=message):
+        data(root).setup()
+
+
+def test_an_annotated_image_that_is_not_there_is_left_out(root):
+    (root / "train2017" / name(30)).unlink()
+    module = data(root, batch_size=10, return_index=True)
+    module.setup()
+    with pytest.warns(UserWarning, match=f"1 of 10 images could not be read .*{name(30)}"):
+        ((_, targets, index),) = module.probe_train_dataloader()
+    assert index.tolist() == [0, 1, *range(3, 10)]
+    assert torch.equal(targets, module.labelled_set.targets[index].long())
+
+
 def test_downloads_what_is_missing_and_compares_checksums(root, tmp_path, monkeypatch):
     """From the official archives, in each of which is one folder."""
     served = tmp_path / "site"
     archives = {}
-    for place, (archive, _) in coco.ARCHIVES.items():
-        inner = place.partition("/")[0]
+    for archive, (_, places) in coco.ARCHIVES.items():
+        inner = places[0].partition("/")[0]
         path = Path(shutil.make_archive(str(served / archive.removesuffix(".zip")), "zip", root, inner))
-        archives[place] = (archive, hashlib.md5(path.read_bytes()).hexdigest())
+        archives[archive] = (hashlib.md5(path.read_bytes()).hexdigest(), places)
     module = data(tmp_path / "new", download=True)
     with site(served) as address:
         monkeypatch.setattr(coco, "SITE", address)
-        with pytest.raises(RuntimeError, match="File not found or corrupted"):
+        with pytest.raises(OSError, match=r"train2017.zip could not be downloaded .*corrupted"):
             module.prepare_data()
         monkeypatch.setattr(coco, "ARCHIVES", archives)
         data(tmp_path / "other").prepare_data()
         assert not (tmp_path / "other").exists()
         one_epoch(module, train=10, labelled=10, test=3)
         assert not (tmp_path / "new" / "unlabeled2017").exists()
+        (tmp_path / "new" / "annotations" / "instances_val2017.json").unlink()
+        one_epoch(module_again := data(tmp_path / "new", download=True), train=10, labelled=10, test=3)
+        assert ids(module_again.test_set) == list(VAL)
         one_epoch(data(tmp_path / "new", download=True, train_split="unlabeled"), train=4, labelled=10, test=3)
 
 

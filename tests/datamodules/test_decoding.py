@@ -1,10 +1,12 @@
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from pictures import pixels, write_image
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.transforms.v2 import functional as reference
 
 from ssl_modules.datamodules.decoding import crop, read_image, square
@@ -35,6 +37,64 @@ def test_transparency_is_dropped_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(tmp_path / "x.png").shape == (3, 6, 8)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path, ending, orientation):
+    """As ImageOps does it with the decoded picture; the shape tells the four that swap the sides."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"x.{ending}"
+    Image.fromarray(pixels(0, 48, 64)).save(path, exif=exif)
+    turns = {
+        1: lambda x: x,
+        2: lambda x: x.flip(2),
+        3: lambda x: x.flip(1, 2),
+        4: lambda x: x.flip(1),
+        5: lambda x: x.mT,
+        6: lambda x: x.rot90(-1, (1, 2)),
+        7: lambda x: x.mT.flip(1, 2),
+        8: lambda x: x.rot90(1, (1, 2)),
+    }
+    Image.fromarray(pixels(0, 48, 64)).save(tmp_path / f"plain.{ending}")
+    expected = turns[orientation](read_image(tmp_path / f"plain.{ending}"))
+    assert torch.equal(read_image(path), expected)
+
+
+def test_damaged_notes_are_no_damage_to_the_image(tmp_path):
+    path = write_image(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    expected = reference.pil_to_tensor(Image.open(write_image(tmp_path / "plain.jpg")))
+    assert torch.equal(read_image(path), expected)
+    path = write_image(tmp_path / "y.jpg", exif=b"Exif\0\0no header at all")
+    assert torch.equal(read_image(path), expected)
+
+
+def test_of_an_animation_the_first_picture_is_taken(tmp_path):
+    first, second = (Image.fromarray(pixels(seed, 8, 8)) for seed in (0, 1))
+    first.save(tmp_path / "x.webp", save_all=True, append_images=[second], lossless=True)
+    assert torch.equal(read_image(tmp_path / "x.webp"), reference.pil_to_tensor(first))
+
+
+def png(colour_type, rows):
+    """A PNG of 16 bits a channel, written by hand: Pillow reads colour of 16 bits, but writes none."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = rows.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bits_of_several_channels_lose_the_lower_8(tmp_path, colour_type, channels):
+    levels = np.random.default_rng(0).integers(65536, size=(5, 6, channels), dtype=np.uint16)
+    (tmp_path / "x.png").write_bytes(png(colour_type, levels))
+    colours = levels[..., :3] if channels > 2 else levels[..., :1].repeat(3, axis=2)
+    expected = torch.from_numpy((colours >> 8).astype(np.int64)).permute(2, 0, 1)
+    assert torch.equal(read_image(tmp_path / "x.png").long(), expected)
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])

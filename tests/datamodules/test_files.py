@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from ssl_modules.augmentations import RandomResizedCrop, SimCLRViews, Views
 from ssl_modules.datamodules import ImageDataModule, ImageFiles
+from ssl_modules.datamodules import files as datamodule_files
 from ssl_modules.datamodules.decoding import read_image
 from ssl_modules.datamodules.files import BatchedFiles, available_workers, find_images, find_labelled_images
 
@@ -75,9 +76,10 @@ def test_training_batches_are_larger_squares_and_evaluation_is_not(folder):
         assert torch.equal(images[:, 2, 5, 5], (index * 10).to(torch.uint8))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("augmentation", [None, "views"], ids=["fast", "in workers"])
-def test_batches_do_not_depend_on_workers(folder, augmentation):
-    """Nor on the place in the epoch that is resumed; epochs and seeds differ."""
+def test_batches_do_not_depend_on_workers(folder, augmentation, workers):
+    """Nor on an epoch that was not read to its end, nor on the place that is resumed; epochs and seeds differ."""
     if augmentation:
         augmentation = Views([RandomResizedCrop(8)])
     part = files(folder, image_size=8, augmentation=augmentation)
@@ -91,12 +93,17 @@ def test_batches_do_not_depend_on_workers(folder, augmentation):
         return made
 
     alone = epochs()
-    assert equal(alone, epochs(num_workers=2))
+    assert equal(alone, epochs())
+    assert equal(alone, epochs(num_workers=workers))
     assert not equal(alone[0][0], alone[1][0])
     assert not equal(alone[0][0], epochs(seed=1)[0][0])
-    loader = module(part, num_workers=1).train_dataloader()
+    loader = module(part, num_workers=workers).train_dataloader()
     loader.load_state_dict({"epoch": 1, "batches": 1})
     assert equal(list(loader), alone[1][1:])
+    loader.sampler.set_epoch(0)
+    assert equal(next(iter(loader)), alone[0][0])  # workers that persist have more of this epoch ready
+    loader.sampler.set_epoch(1)
+    assert equal(list(loader), alone[1])
 
 
 def test_views_of_an_image_differ_between_epochs_and_seeds_alone(tmp_path):
@@ -210,6 +217,16 @@ def test_in_memory_holds_what_files_hold(folder):
         assert files(folder).in_memory().targets.tolist() == [0, 1, 2, *range(4, COUNT)]
 
 
+@pytest.mark.parametrize("broken", [[0, 1], [4, 5], [12], [0, 1, 12], list(range(12))])
+def test_in_memory_holds_no_image_twice(folder, monkeypatch, broken):
+    """Where a batch has nothing that can be read."""
+    monkeypatch.setattr(datamodule_files, "IN_MEMORY_BATCH", 2)
+    for row in broken:
+        break_file(folder / f"{row:02}.png")
+    with pytest.warns(UserWarning, match=f"{len(broken)} of 13"):
+        assert files(folder).in_memory().targets.tolist() == [row for row in range(COUNT) if row not in broken]
+
+
 def test_a_part_is_selected_by_rows(folder):
     part = files(folder, image_size=7, decode_size=9, unreadable="error")
     some = part.select(torch.tensor([5, 2]))
@@ -221,8 +238,9 @@ def test_a_part_is_selected_by_rows(folder):
     assert len(parts[1]) == 3
 
 
-def test_processes_share_the_epoch_and_make_the_same_views(folder):
-    part = files(folder, image_size=8, augmentation=Views([RandomResizedCrop(8)]))
+@pytest.mark.parametrize("augmentation", [None, Views([RandomResizedCrop(8)])], ids=["fast", "in workers"])
+def test_processes_share_the_epoch_and_make_the_same_views(folder, augmentation):
+    part = files(folder, image_size=8, augmentation=augmentation)
     whole = module(part, batch_size=12).train_dataloader()
     ((views, _, index),) = whole
     for rank in range(2):
@@ -230,7 +248,7 @@ def test_processes_share_the_epoch_and_make_the_same_views(folder):
         loader.sampler.num_replicas, loader.sampler.rank, loader.sampler.total_size = 2, rank, 12
         ((own, _, own_index),) = loader
         assert torch.equal(own_index, index[rank::2])
-        assert equal(own, [view[rank::2] for view in views])
+        assert equal(own, [view[rank::2] for view in views] if augmentation else views[rank::2])
 
 
 def test_workers_of_any_kind_share_epoch_and_unread(folder):
@@ -263,7 +281,9 @@ def test_paths_and_targets_must_agree(folder):
     with pytest.raises(ValueError, match="paths: expected at least one image in"):
         ImageFiles(folder, [], image_size=8)
     with pytest.raises(ValueError, match="targets: expected one for each of 1 images, but got 2"):
-        ImageFiles(folder, ["00.png"], torch.zeros(2), image_size=8)
+        ImageFiles(folder, ["00.png"], torch.zeros(2, dtype=torch.int64), image_size=8)
+    with pytest.raises(TypeError, match=r"targets: expected integers, but got torch.float32"):
+        ImageFiles(folder, ["00.png"], torch.zeros(1), image_size=8)
     with pytest.raises(ValueError, match=r"train: expected images of dims \[3, 16, 16\], but got \[3, 14, 14\]"):
         module(files(folder), dims=(3, 16, 16))
     with pytest.raises(ValueError, match=r"train: expected targets from 0 to below \[3\]"):
@@ -282,10 +302,31 @@ def test_folders_are_searched_as_torchvision_does(tmp_path):
     assert found == set(reference_set.samples)
     assert find_images(tmp_path) == sorted(paths)
     (tmp_path / "c").mkdir()
-    with pytest.raises(ValueError, match="c: no images of class 'c'"):
+    (tmp_path / "c" / "animation.gif").touch()
+    with pytest.raises(ValueError, match=r"c: no images of class 'c' \(\.jpg, .*\); add some, or remove the folder"):
         find_labelled_images(tmp_path, ["a", "c"])
     with pytest.raises(FileNotFoundError, match="there is no folder of class 'd'"):
         find_labelled_images(tmp_path, ["a", "d"])
+
+
+def test_links_folders_and_names_of_all_kinds(tmp_path):
+    inside = tmp_path / "inside"
+    write_image(inside / "a" / "1.jpg")
+    write_image(inside / "a" / "1.png")  # of the same stem
+    write_image(inside / "a" / "猫 ñ.jpg")
+    write_image(inside / "album.jpg" / "2.jpg")  # a folder
+    write_image(tmp_path / "outside" / "3.jpg")
+    (inside / "linked.jpg").symlink_to(tmp_path / "outside" / "3.jpg")
+    (inside / "linked").symlink_to(tmp_path / "outside")
+    (inside / "again").symlink_to(inside / "a")
+    (inside / "a" / "up").symlink_to(inside)  # leads back
+    found = find_images(inside)
+    assert found == ["a/1.jpg", "a/1.png", "a/猫 ñ.jpg", "album.jpg/2.jpg", "linked.jpg", "linked/3.jpg"]
+    part = ImageFiles(inside, found, image_size=8, unreadable="error")
+    assert part.names() == found
+    assert [part[row][0].shape for row in range(len(part))] == [(3, 8, 8)] * 6
+    (inside / "broken.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert "broken.jpg" in find_images(inside)  # to be named as unreadable
 
 
 def test_workers_are_as_many_as_cores_but_no_more_than_8():

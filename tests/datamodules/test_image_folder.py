@@ -62,20 +62,28 @@ def test_statistics_are_imagenets_unless_given(root):
     assert data(root, in_channels=1, mean=[0.3], std=[0.2]).mean == (0.3,)
 
 
+def test_folders_may_be_in_the_home_folder(root, monkeypatch):
+    monkeypatch.setenv("HOME", str(root.parent))
+    module = data("~/pets", test="~/test")
+    assert (module.root, module.test) == (str(root), str(root.parent / "test"))
+
+
 def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
         data(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
     with pytest.raises(ValueError, match=r"class_folders: there are no folders in .*flat; .*class_folders=False"):
         data(tmp_path / "flat")
-    with pytest.raises(ValueError, match=r"paths: expected at least one image in .*flat, but got none"):
+    with pytest.raises(ValueError, match=r"flat: no images in it \(\.jpg, .*\); give the folder that yours are in"):
         data(tmp_path / "flat", class_folders=False).setup()
     (root / "bird").mkdir()
-    with pytest.raises(ValueError, match="no images of class 'bird'; add some, or remove the folder"):
+    with pytest.raises(ValueError, match=r"no images of class 'bird' .*; add some, or remove the folder"):
         data(root).setup()
     (root / "bird").rmdir()
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing"):
         data(root, test=tmp_path / "missing").setup()
+    write_image(root / "album.png" / "1.png")  # a class of an odd name
+    assert data(root).class_names == ("album.png", "cat", "dog")
     write_image(root / "stray.png")
     with pytest.raises(ValueError, match=r"class_folders: 1 images in .*pets are in no folder, such as stray.png"):
         data(root)

@@ -117,6 +117,26 @@ def test_official_archives_are_unpacked_on_request(tmp_path, monkeypatch):
     module.prepare_data()  # it is there
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_archives_unpacked_half_way_are_unpacked_again(tmp_path, monkeypatch, split):
+    archives(tmp_path, monkeypatch)
+    unpack = torchvision_imagenet.extract_archive
+
+    def half(source, *args, **kwargs):
+        unpack(source, *args, **kwargs)
+        if f"img_{split}" in str(source):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision_imagenet, "extract_archive", half)
+    module = data(tmp_path, classes=WNIDS, extract=True, batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        module.prepare_data()
+    assert not (tmp_path / split).exists()
+    monkeypatch.setattr(torchvision_imagenet, "extract_archive", unpack)
+    one_epoch(module, train=3, labelled=3, test=3)
+    assert not [place for place in tmp_path.iterdir() if "unpacking" in place.name]
+
+
 def test_missing_parts_and_classes_are_named(root, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         data(tmp_path / "nowhere").setup()

@@ -23,6 +23,7 @@ def root(tmp_path, monkeypatch):
             (np.arange(count, dtype=np.uint8) % 10 + 1).tofile(folder / f"{part}_y.bin")
     (folder / "fold_indices.txt").write_text("".join(" ".join(map(str, rows)) + " \n" for rows in FOLDS))
     (folder / "class_names.txt").write_text("\n".join(stl10.CLASS_NAMES) + "\n")
+    monkeypatch.setattr(stl10, "SIZES", {name: (folder / name).stat().st_size for name in stl10.SIZES})
     monkeypatch.setattr(STL10, "_check_integrity", lambda self: True)
     return tmp_path
 
@@ -84,15 +85,25 @@ def test_missing_or_damaged_files_are_named(root, tmp_path):
         data(tmp_path / "nowhere").setup()
     for expected in ("nowhere/stl10_binary/train_X.bin", "download=True", "2.6 GB", STL10.url):
         assert expected in str(error.value)
-    path = root / STL10.base_folder / "test_X.bin"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"test_X.bin: 331775 bytes are no whole number of images.*get it again"):
+    path = root / STL10.base_folder / "unlabeled_X.bin"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-27648])
+    with pytest.warns(UserWarning, match=r"unlabeled_X.bin: has 663552 bytes, where STL-10's has 691200"):
+        data(root).setup()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"unlabeled_X.bin: 691199 bytes are no whole number of images.*download=True"):
         data(root).setup()
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="0 bytes"):
         data(root).setup()
+    path.write_bytes(whole)
+    labels = root / STL10.base_folder / "test_y.bin"
+    labels.write_bytes(labels.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="targets"):
+        data(root).setup()
+    labels.write_bytes(bytes([1] * TEST))
     (root / STL10.base_folder / "train_y.bin").write_bytes(bytes([11] * TRAIN))
-    with pytest.raises(ValueError, match=r"train: expected targets from 0 to below \[10\], but got 10|0 bytes"):
+    with pytest.raises(ValueError, match=r"train: expected targets from 0 to below \[10\], but got 10"):
         data(root).setup()
 
 
@@ -104,6 +115,9 @@ def test_downloads_only_when_asked_and_missing(root, tmp_path, monkeypatch):
     assert calls == []
     data(tmp_path / "nowhere", download=True).prepare_data()
     assert calls == [((str(tmp_path / "nowhere"),), {"split": "test", "download": True})]
+    (root / STL10.base_folder / "unlabeled_X.bin").write_bytes(b"of an unpacking that was interrupted")
+    data(root, download=True).prepare_data()
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(

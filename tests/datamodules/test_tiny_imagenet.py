@@ -34,6 +34,12 @@ def archive(tmp_path_factory):
     return shutil.make_archive(str(root / "tiny-imagenet-200"), "zip", root, "tiny-imagenet-200")
 
 
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch):
+    monkeypatch.setattr(tiny_imagenet, "TRAIN_SIZE", 200)
+    monkeypatch.setattr(tiny_imagenet, "VAL_SIZE", 40)
+
+
 @pytest.fixture
 def root(archive, tmp_path):
     shutil.unpack_archive(archive, tmp_path)
@@ -56,7 +62,7 @@ def test_downloads_and_unpacks_the_archive_and_compares_its_checksum(archive, tm
     with site(path.parent) as address:
         monkeypatch.setattr(tiny_imagenet, "URL", f"{address}/{path.name}")
         TinyImageNetDataModule(tmp_path).prepare_data()
-        with pytest.raises(RuntimeError, match="File not found or corrupted"):
+        with pytest.raises(OSError, match=r"tiny-imagenet-200.zip could not be downloaded .*corrupted"):
             data.prepare_data()
         monkeypatch.setattr(tiny_imagenet, "MD5", hashlib.md5(path.read_bytes()).hexdigest())
         data.prepare_data()
@@ -72,12 +78,19 @@ def test_missing_or_wrong_files_are_named(root, tmp_path):
         assert expected in str(error.value)
     folder = root / "tiny-imagenet-200"
     annotations = folder / "val" / "val_annotations.txt"
-    annotations.write_text("val_0.JPEG\tn77777777\t0\t0\t63\t63\n")
     data = TinyImageNetDataModule(root, num_workers=0)
+    (folder / "val" / "images").rename(folder / "val" / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"there is no .*val/images .*remove .*-200, then pass download=True"):
+        data.setup()
+    annotations.write_text("".join(annotations.read_text().splitlines(keepends=True)[:-1]))
+    (folder / "val" / "elsewhere").rename(folder / "val" / "images")
+    with pytest.warns(UserWarning, match=r"val_annotations.txt: has 39 images, where Tiny-ImageNet has 40"):
+        TinyImageNetDataModule(root, num_workers=0).setup()
+    annotations.write_text("val_0.JPEG\tn77777777\t0\t0\t63\t63\n")
     with pytest.raises(ValueError, match=r"val_annotations.txt: classes \['n77777777'\] are not in wnids.txt"):
         data.setup()
     shutil.rmtree(folder / "train" / WNIDS[0] / "images")
-    with pytest.raises(ValueError, match=f"no images of class {WNIDS[0]}"):
+    with pytest.raises(ValueError, match=f"no images of class {WNIDS[0]}; remove .*-200, then pass"):
         data.setup()
     (folder / "wnids.txt").write_text("n00000001\n")
     with pytest.raises(ValueError, match="expected 200 classes, but got 1"):

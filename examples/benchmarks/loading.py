@@ -1,6 +1,6 @@
 """Images per second from disk to augmented views, and what batches of a set in memory cost.
 
-    python examples/benchmarks/loading.py [--images 5000] [--workers 2] [--rounds 3]
+    python examples/benchmarks/loading.py [--images 5000] [--workers 2] [--rounds 3] [--threads 1]
 
 Photographs: as many JPEGs of 500 x 375 pixels and thereabouts as asked for, cut out of scikit-learn's two sample
 pictures and written to a temporary folder. A round goes once through all of them with each loader, 128 at a time, up to
@@ -8,9 +8,10 @@ two views of 224 pixels of each image: random resized crop, flip, colour jitter 
 
 - torchvision: its ImageFolder and DataLoader with torchvision's usual transform on one PIL image at a time;
 - ours, fast: decoding workers, and the batched augmentation in this process, as a training step does it;
-- ours, views in the workers: the same policy on each image at its full size, as torchvision's.
+- ours, views in the workers: the same policy on each image at its full size, as torchvision's; the views are bytes, which
+  the module brings to [0, 1] on its device.
 
-All workers persist. All but the first get batches ready while this process takes its time; on few cores both compete.
+All workers persist. With few cores, give this process one thread (--threads 1), or it fights with the workers for them.
 
 In memory: an epoch of batches of 50,000 images of 3 x 32 x 32, as CIFAR-10's, beside the epoch of SimCLR's step with a
 ResNet-18 alone, forward and backward on two views, extrapolated from a few batches.

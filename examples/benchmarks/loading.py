@@ -8,8 +8,8 @@ two views of 224 pixels of each image: random resized crop, flip, colour jitter 
 
 - torchvision: its ImageFolder and DataLoader with torchvision's usual transform on one PIL image at a time;
 - ours, fast: decoding workers, and the batched augmentation in this process, as a training step does it;
-- ours, views in the workers: the same policy on each image at its full size, as torchvision's; the views are bytes, which
-  the module brings to [0, 1] on its device.
+- ours, views in the workers: the same policy on each image at its full size, as torchvision's; the views are bytes,
+  which the module brings to [0, 1] on its device.
 
 All workers persist. With few cores, give this process one thread (--threads 1), or it fights with the workers for them.
 

@@ -26,7 +26,7 @@ def new_figure(width: float, height: float) -> Any:
         raise ModuleNotFoundError(
             "pictures need matplotlib: pip install 'ssl-modules[viz]', or pip install matplotlib"
         ) from error
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure: Any = Figure(figsize=(width, height), dpi=120, layout="constrained")
     figure._repr_png_ = partial(_png, figure)  # a notebook shows it so, pyplot or not
     return figure
 

@@ -155,7 +155,7 @@ def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, 
         return similarity, anchors, candidates, reference
     embedded = similarity.embed(anchors)
     candidates = embedded if c.candidates is c.anchors else similarity.embed(candidates)
-    factor = similarity.factor(anchors.shape[1])  # of the anchors: they are fewer
+    factor = similarity._factor(anchors.shape[1])  # of the anchors: they are fewer
     if factor != 1:
         embedded = factor * embedded
     if reference is not None:

@@ -21,8 +21,7 @@ class Similarity(Configurable, nn.Module, ABC):
 class InnerProduct(Similarity):
     """Inner product of what :meth:`embed` makes of each vector alone; all similarities of this package are such.
 
-    A subclass writes ``embed``, which is computed once per vector, however many blocks of scores are made of it, and
-    :meth:`factor`, where all scores have one.
+    A subclass writes ``embed``. It is computed once per vector, however many blocks of scores are made of it.
 
     Example:
         >>> import torch
@@ -37,12 +36,12 @@ class InnerProduct(Similarity):
         """Vectors ``[N, D]`` whose inner products are the scores."""
         return x
 
-    def factor(self, dim: int) -> float:
-        """Of all inner products of vectors of ``dim`` numbers."""
+    def _factor(self, dim: int) -> float:
+        """Of all inner products of vectors of ``dim`` numbers; private, as subclasses like the name for their own."""
         return 1.0
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return (self.factor(x.shape[1]) * self.embed(x)) @ self.embed(y).T
+        return (self._factor(x.shape[1]) * self.embed(x)) @ self.embed(y).T
 
 
 class Dot(InnerProduct):
@@ -64,7 +63,7 @@ class ScaledDot(InnerProduct):
         tensor([[4.]])
     """
 
-    def factor(self, dim: int) -> float:
+    def _factor(self, dim: int) -> float:
         return dim**-0.5
 
 

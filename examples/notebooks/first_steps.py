@@ -13,7 +13,8 @@
 # watch the representation get better, and keep what was learned. It takes less than a minute on a CPU, and downloads
 # nothing.
 #
-# The method is one name. Put another in its place, and the rest of the notebook stays as it is.
+# The method is one name. Put another in its place, and the rest of the notebook stays as it is. Two want more than
+# images, and say what: CPC compares patches, and RINCE ranks by labels.
 
 # %%
 from functools import partial

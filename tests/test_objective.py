@@ -8,9 +8,9 @@ from processes import run_in_processes
 from torch.nn.functional import cosine_similarity
 
 from ssl_modules import Contrast, Relation
-from ssl_modules.losses import InfoNCE
+from ssl_modules.losses import InfoNCE, SCELoss
 from ssl_modules.objective import chance_level, objective, ranking
-from ssl_modules.similarities import Cosine, Dot
+from ssl_modules.similarities import Cosine, Dot, ScaledDot
 
 REFERENCE = Path(__file__).parent / "reference"
 BLOCKS = [0, 1, 3, None]
@@ -275,3 +275,16 @@ def test_anchors_without_negatives_have_no_say_in_the_top_one():
     relation = torch.tensor([[1, -1, -1], [0, 1, -1], [-1, 1, 0]], dtype=torch.int8)  # no say, hit, miss
     assert ranking([Contrast(z, z, relation)], Dot())["top1"] == 0.5
     assert ranking([Contrast(z, z, relation[:1].expand(3, 3))], Dot())["top1"].isnan()
+
+
+@pytest.mark.parametrize("similarity", [Cosine(), Dot(), ScaledDot()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("anchor_block", [None, 0, 2])
+def test_a_reference_is_compared_as_the_anchors_are(similarity, anchor_block):
+    g = torch.Generator().manual_seed(0)
+    anchors, reference = (torch.randn(5, 7, generator=g, dtype=torch.float64) for _ in range(2))
+    candidates = torch.randn(9, 7, generator=g, dtype=torch.float64)
+    relation = torch.zeros(5, 9, dtype=torch.int8).fill_diagonal_(1)
+    loss = SCELoss(temperature=0.5, teacher_temperature=0.2, positive_weight=0.5)
+    expected = loss(similarity(anchors, candidates), relation, similarity(reference, candidates))
+    found = objective([Contrast(anchors, candidates, relation, reference)], similarity, loss, anchor_block)
+    torch.testing.assert_close(found, expected)

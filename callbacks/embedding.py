@@ -139,7 +139,7 @@ class EmbeddingPlot(DrawingProbe):
             return None
         chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
         targets = targets.cpu()[chosen]
-        names = self.class_names or names_of_classes(self._data(trainer), int(targets.max()) + 1)
+        names = self.class_names or names_of_classes(self._data(trainer), int(targets.max()) + 1, self.level)
         return self._draw(self.project(queries[chosen.to(queries.device)]), targets, names)
 
     def _protocol(self) -> dict[str, int | float | str | None]:

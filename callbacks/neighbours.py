@@ -109,7 +109,9 @@ class NeighbourGrid(DrawingProbe):
         with undisturbed(module):
             shown = self._images("test", chosen.tolist(), trainer)
             near = self._images("train", rows.flatten().tolist(), trainer)
-        names = self.class_names or names_of_classes(self._data(trainer), int(max(targets.max(), labels.max())) + 1)
+        names = self.class_names or names_of_classes(
+            self._data(trainer), int(max(targets.max(), labels.max())) + 1, self.level
+        )
         near = near.reshape(*rows.shape, *near.shape[1:])  # [queries, k, H, W(, 3)]
         images = [[image, *found] for image, found in zip(shown, near, strict=True)]
         return self._draw(images, torch.cat([targets[chosen, None], labels[rows]], dim=1), cosines, names)

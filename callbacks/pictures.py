@@ -123,14 +123,22 @@ def shortened(name: str, length: int = 16) -> str:
     return name if len(name) <= length else f"{name[: length - 1].rstrip()}…"
 
 
-def names_of_classes(data: Any, classes: int) -> list[str]:
-    """The names of a datamodule's classes where it tells enough of them in ``class_names``, else the indices.
+def names_of_classes(data: Any, classes: int, level: int | None = None) -> list[str]:
+    """The names of a datamodule's classes where it tells enough of them, else the indices.
+
+    Args:
+        data: with ``class_names``, or for hierarchical targets ``levels``, name of each level to names of its classes.
+        classes: how many are needed.
+        level: of hierarchical targets.
 
     Example:
         >>> names_of_classes(None, 2)
         ['0', '1']
     """
     names = getattr(data, "class_names", None) or []
+    if level is not None:
+        levels = list(getattr(data, "levels", None) or {})
+        names = data.levels[levels[level]] if level < len(levels) else []
     return [str(name) for name in names] if len(names) >= classes else [str(index) for index in range(classes)]
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -32,7 +33,10 @@ def load_module(path: str | Path) -> ContrastiveModule:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, EOFError, RuntimeError, IndexError) as error:
+        raise ValueError(f"path: {path} is no checkpoint") from error
     name = checkpoint.get(STATE, {}).get("class") if isinstance(checkpoint, dict) else None
     if name is None:
         raise ValueError(f"path: {path} is no checkpoint of a ContrastiveModule")

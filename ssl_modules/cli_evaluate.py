@@ -6,11 +6,12 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from ssl_modules.augmentations import Augmentation
@@ -74,13 +75,10 @@ def evaluate(
         >>> evaluate(nn.Flatten(), DigitsDataModule(), {"knn": {"k": 5}})["knn"]["top1"] > 0.9
         True
     """
-    settings = protocols if isinstance(protocols, Mapping) else {name: {} for name in protocols}
-    if unknown := set(settings) - set(PROTOCOLS):
-        raise ValueError(f"protocols: there is no {', '.join(sorted(unknown))}; there are {', '.join(PROTOCOLS)}")
-    if ("ood" in settings) != (outliers is not None):
-        raise ValueError('outliers: goes with the protocol "ood": give both, or neither')
-    if split == "val" and not data.val_size:
-        raise ValueError("split: there is no validation part; give the data val_size=, or take the test part")
+    if isinstance(protocols, str):
+        raise ValueError(f"protocols: expected a list such as [{protocols!r}], got {protocols!r}")
+    settings = dict(protocols) if isinstance(protocols, Mapping) else {name: {} for name in protocols}
+    _check(settings, data, outliers, split)
     for part in (data,) if outliers is None else (data, outliers):
         part.prepare_data()
         part.setup()
@@ -94,23 +92,27 @@ def evaluate(
     test = shared.read(module, data.test_dataloader() if split == "test" else data.val_dataloader())
     others = () if outliers is None else (shared.read(module, outliers.test_dataloader())[0],)
     results: Results = {}
-    for name, keywords in settings.items():
+    for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # which takes longest
         results[name] = {}
         for column, level in enumerate(data.level_names or [None]):
             parts = [
                 Labelled(features, targets if level is None else targets[:, column])
                 for features, targets in (train, test)
             ]
-            if name == "finetune":
-                metrics = finetune(module, data, parts[0].targets, level=column, split=split, **keywords)
-            else:
-                metrics = PROTOCOLS[name](*parts, *(others if name == "ood" else ()), **keywords)
+            try:
+                if name == "finetune":
+                    metrics = finetune(module, data, parts[0].targets, level=column, split=split, **keywords)
+                else:
+                    metrics = PROTOCOLS[name](*parts, *(others if name == "ood" else ()), **keywords)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{name if level is None else f'{name}, {level}'}: {error}") from error
             results[name] |= {
                 metric if level is None else f"{level}/{metric}": value for metric, value in metrics.items()
             }
     return results
 
 
+@isolate_rng()
 def finetune(
     module: nn.Module,
     data: ImageDataModule,
@@ -152,7 +154,7 @@ def finetune(
     seed_everything(seed, verbose=False)
     tuned = FineTuning(
         encoder,
-        int(targets.max()) + 1 if data.target_type == "hierarchical" else data.num_classes,
+        len(data.levels[data.level_names[level]]) if data.target_type == "hierarchical" else data.num_classes,
         target_type=data.target_type,
         level=level,
         augmentation=augmentation,
@@ -211,10 +213,15 @@ def representation(
     Raises:
         ValueError: if not exactly one of a checkpoint and an encoder is given, or they don't fit.
     """
-    if ckpt is not None and (encoder, weights) == (None, None):
-        return load_module(ckpt)
-    if ckpt is not None or (encoder, weights) == (None, None):
+    if (ckpt is None) == (encoder is None and weights is None):
         raise ValueError("give either --ckpt; or --encoder, a timm name; or --weights, with --encoder if it is plain")
+    others = {"pretrained": pretrained or None, "mean": mean, "std": std, "small_stem": small_stem}
+    if ckpt is not None:
+        if given := [name for name, value in others.items() if value is not None]:
+            raise ValueError(f"{', '.join(given)}: a checkpoint has its own; leave out --{' --'.join(given)}")
+        return load_module(ckpt)
+    if weights is not None and pretrained:
+        raise ValueError("pretrained: timm's weights and those of --weights exclude each other; give one of the two")
     told: dict[str, Any] = {"mean": mean, "std": std, "small_stem": small_stem}
     of_images: dict[str, Any] = {"image_size": data.image_size, "in_channels": data.in_channels}
     if encoder is None:
@@ -224,6 +231,24 @@ def representation(
     if not pretrained:
         told |= {"mean": mean or data.mean, "std": std or data.std}
     return Representation(Encoder(encoder, pretrained=pretrained, **of_images, **told))
+
+
+def _check(settings: Mapping[Any, Any], data: ImageDataModule, outliers: ImageDataModule | None, split: str) -> None:
+    if not settings:
+        raise ValueError('protocols: expected a list such as ["knn", "linear"], got none')
+    if unknown := set(settings) - set(PROTOCOLS):
+        raise ValueError(f"protocols: there is no {', '.join(sorted(unknown))}; there are {', '.join(PROTOCOLS)}")
+    if ("ood" in settings) != (outliers is not None):
+        raise ValueError('outliers: goes with the protocol "ood": give both, or neither')
+    if outliers is not None and outliers.dims != data.dims:
+        raise ValueError(
+            f"outliers: are images of dims {list(outliers.dims)}, the data's of {list(data.dims)}, "
+            "which alone would tell them apart; give both one image_size and the same channels"
+        )
+    if split not in get_args(Split):
+        raise ValueError(f"split: expected one of {', '.join(get_args(Split))}, got {split!r}")
+    if split == "val" and not data.val_size:
+        raise ValueError("split: there is no validation part; give the data val_size=, or take the test part")
 
 
 def table(results: Results) -> str:
@@ -251,6 +276,8 @@ def main(args: Sequence[str]) -> None:
     """
     parser = _parser()
     config = parser.parse_args(list(args))
+    if config.out.is_dir():
+        parser.error(f"out: {config.out} is a folder; give a file, such as {config.out / 'evaluation.json'}")
     seed_everything(0, verbose=False)  # of what has no seed of its own: an encoder without weights
     try:
         built = parser.instantiate_classes(config)
@@ -313,5 +340,8 @@ def _described(data: ImageDataModule) -> dict[str, Any]:
 def _commit() -> str | None:
     """Of the repository one works in, with a mark if files have changed since."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return None
     return found.stdout.strip() or None

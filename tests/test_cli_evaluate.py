@@ -160,3 +160,35 @@ def test_the_validation_part_is_judged_on_request(module):
 )
 def test_errors_are_one_line(arguments, message, capsys):
     assert failing(capsys, "--data", "DigitsDataModule", *arguments).startswith(message)
+
+
+def test_fine_tuning_leaves_the_random_state_alone(module):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    evaluate(module, DigitsDataModule(), {"finetune": {"epochs": 1, "share": 0.1}})
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("protocols", "options", "message"),
+    [
+        ("knn", {}, r"protocols: expected a list such as \['knn'\]"),
+        ([], {}, "protocols: expected a list .* got none"),
+        (["kn"], {}, "protocols: there is no kn; there are knn, linear"),
+        (["knn"], {"split": "train"}, "split: expected one of test, val, got 'train'"),
+        ({"knn": {"k": 5000}}, {}, r"knn: k must be in \[1, 1437\]"),
+        ({"knn": {"K": 5}}, {}, "knn: .*unexpected keyword argument 'K'"),
+        (["ood"], {"outliers": DigitsDataModule(image_size=16)}, r"outliers: are images of dims \[1, 16, 16\]"),
+    ],
+    ids=["string", "nothing", "name", "split", "k", "keyword", "size"],
+)
+def test_wrong_use_from_python(module, protocols, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(module, DigitsDataModule(), protocols, **options)
+
+
+def test_a_checkpoint_has_its_own_mean(module, capsys):
+    save(module, "last.ckpt")
+    found = failing(capsys, "--data", "DigitsDataModule", "--ckpt", "last.ckpt", "--mean=[0.5]")
+    assert found == "error: mean: a checkpoint has its own; leave out --mean"

@@ -13,8 +13,8 @@
 # watch the representation get better, and keep what was learned. It takes less than a minute on a CPU, and downloads
 # nothing.
 #
-# The method is one name. Put another in its place, and the rest of the notebook stays as it is. Two want more than
-# images, and say what: CPC compares patches, and RINCE ranks by labels.
+# The method is one name. Put another in its place, and the rest of the notebook stays as it is. Only RINCE wants
+# more than images, and says so: labels of two levels.
 
 # %%
 from functools import partial
@@ -25,9 +25,9 @@ import timm
 import torch
 
 from ssl_modules import SimCLR
-from ssl_modules.augmentations import Operation, RandomResizedCrop, RandomShift, Views
+from ssl_modules.augmentations import Operation, PatchGrid, RandomResizedCrop, RandomShift, Views
 from ssl_modules.augmentations.operation import per_image, uniform
-from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe, ViewGrid
 from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.encoders import shrink_stem
 
@@ -74,17 +74,21 @@ class RandomInk(Operation):
 # ## A method of our own
 #
 # The augmentation is the one aspect we choose; extraction, similarity and loss stay those of the method's paper. The
-# encoder is a very small one of timm's. The hook is Lightning's: after every epoch we keep what was logged, and print
+# encoder is a very small one of timm's. CPC alone compares the patches of an image, so for it the augmentation ends by
+# cutting them. The hook is Lightning's: after every epoch we keep what was logged, and print
 # some of it.
 
 # %%
 SHOWN = ("train/loss_epoch", "probe/knn_top1", "probe/linear_top1")
+PATCHES = [PatchGrid(size=2, overlap=1)] if METHOD.__name__ == "CPC" else []
 
 
 class InkMethod(METHOD):
     def __init__(self, mean, std, most_ink: float = 0.5, learning_rate: float = 2e-3) -> None:
         super().__init__(
-            augmentation=Views([RandomShift(pixels=1), RandomResizedCrop(8, scale=(0.5, 1.0)), RandomInk(most_ink)]),
+            augmentation=Views(
+                [RandomShift(pixels=1), RandomResizedCrop(8, scale=(0.5, 1.0)), RandomInk(most_ink), *PATCHES]
+            ),
             encoder="test_resnet",
             image_size=8,
             in_channels=1,
@@ -104,19 +108,11 @@ class InkMethod(METHOD):
 module = InkMethod(data.mean, data.std)
 
 # %% [markdown]
-# What the encoder will see: below each image two views of it. The training makes the views of an image alike, and
+# What the encoder will see: beside each image two views of it. The training makes the views of an image alike, and
 # keeps them apart from those of all others.
 
 # %%
-views = module.augmentation(images[:10], torch.Generator().manual_seed(0))
-rows = {"image": images[:10] / 255} | {f"view {i}": view for i, view in enumerate(views, start=1)}
-figure, axes = plt.subplots(len(rows), 10, figsize=(10, 1.1 * len(rows)))
-for row, (label, batch) in zip(axes, rows.items(), strict=True):
-    row[0].set_ylabel(label)
-    for axis, image in zip(row, batch, strict=True):
-        axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
-        axis.set(xticks=[], yticks=[])
-plt.show()
+ViewGrid(images=6).draw(module, images)
 
 # %% [markdown]
 # ## Training, watched by two probes
@@ -183,4 +179,4 @@ plain.load_state_dict(weights)
 
 normalised = (images / 255 - data.mean[0]) / data.std[0]
 with torch.no_grad():
-    torch.testing.assert_close(plain(normalised), again(images))
+    torch.testing.assert_close(plain(normalised), again.encoder.network(normalised))

@@ -65,7 +65,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
                 return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError, IndexError, IsADirectoryError) as error:
         raise ValueError(f"path: {path.name} is no file of tensors and plain data: {error}") from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise ValueError(

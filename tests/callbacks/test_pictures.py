@@ -1,5 +1,6 @@
 import random
 import sys
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import EmbeddingPlot, NeighbourGrid, OnlineKNNProbe, ViewGrid
 from ssl_modules.callbacks.batches import samples
-from ssl_modules.callbacks.pictures import _rendered, to_pixels
+from ssl_modules.callbacks.pictures import _rendered, names_of_classes, to_pixels
 
 NAMES = [f"digit {n}" for n in range(10)]
 
@@ -312,3 +313,10 @@ def test_class_names_of_the_datamodule(tmp_path, drawn):
     data.class_names = NAMES
     trainer(tmp_path, [EmbeddingPlot()], max_epochs=1).fit(stranger(), datamodule=data)
     assert [points.get_label() for points in drawn.last.axes[0].collections] == NAMES
+
+
+def test_class_names_of_a_level():
+    data = SimpleNamespace(class_names=("0", "1", "2"), levels={"digit": ("0", "1", "2"), "half": ("low", "high")})
+    assert names_of_classes(data, 2, level=1) == ["low", "high"]
+    assert names_of_classes(data, 3, level=0) == ["0", "1", "2"]
+    assert names_of_classes(data, 3, level=1) == ["0", "1", "2"]  # too few: indices

@@ -29,10 +29,11 @@ class FineTuning(Configurable, pl.LightningModule):
     """Supervised training of an encoder with a linear classifier, or of the classifier alone.
 
     ``module(images)`` are the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. It learns by
-    cross-entropy, that of each class on its own where an image may have several, and logs ``train/loss``,
-    ``val/loss`` and ``test/loss``; ``val/top1``, ``val/top5`` and likewise for test, or with several classes an image
-    ``val/map``, the mean average precision, in which a class that no image has counts as 0. Only training images are augmented. Which images have labels is the
-    loader's business; where it fills up the share of a process, as Lightning's do, these images count twice.
+    cross-entropy, that of each class on its own where an image may have several, and logs ``train/loss``, ``val/loss``
+    and ``test/loss``; ``val/top1``, ``val/top5`` and likewise for test, or with several classes an image ``val/map``,
+    the mean average precision, in which a class that no image has counts as 0. Only training images are augmented.
+    Which images have labels is the loader's business; where it fills up the share of a process, as Lightning's do,
+    these images count twice.
 
     SimCLR's recipe for 1 % or 10 % of ImageNet's labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5) is SGD with
     Nesterov momentum 0.9 and a learning rate of 0.05 per 256 images, without weight decay or warm-up, for 60 or 30

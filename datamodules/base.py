@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -13,12 +13,11 @@ from torch.utils.data import Dataset, Subset
 
 from ssl_modules.configurable import Configurable, storable
 from ssl_modules.datamodules.files import BatchedFiles, ImageFiles
-from ssl_modules.datamodules.images import BatchedImages, TensorImages, pixel_statistics, to_uint8
+from ssl_modules.datamodules.images import BatchedImages, TensorImages, first_dims, measured_statistics
 from ssl_modules.datamodules.loader import ResumableDataLoader
 from ssl_modules.datamodules.sampler import EpochSampler
+from ssl_modules.datamodules.targets import TargetType, check_targets, target_shape
 from ssl_modules.seeds import derive_generator
-
-TargetType = Literal["none", "single", "hierarchical", "multilabel"]
 
 
 class ImageDataModule(Configurable, LightningDataModule):
@@ -115,10 +114,10 @@ class ImageDataModule(Configurable, LightningDataModule):
         self._datasets = (train, test)
         self.name = name
         self.num_classes = num_classes
-        channels, height, width = _first_dims(train) if dims is None else dims
+        channels, height, width = first_dims(train) if dims is None else dims
         self.dims = (channels, height, width)
         if mean is None or std is None:
-            mean, std = _measured(train, mean, std)
+            mean, std = measured_statistics(train, mean, std)
         self.mean, self.std = tuple(mean), tuple(std)
         for argument, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.dims[0]:
@@ -293,6 +292,16 @@ class ImageDataModule(Configurable, LightningDataModule):
         dataset = self.labelled_set if rows is None or self.labelled_set is None else _rows(self.labelled_set, rows)
         return self._labelled(self._loader("train", dataset, shuffle=True, drop_last=False))
 
+    def labelled_targets(self) -> Tensor:
+        """Targets of the labelled training part, row by row; no image is read where they are held apart from images.
+
+        Raises:
+            ValueError: if there are no labels.
+        """
+        if isinstance(self.labelled_set, TensorImages | ImageFiles) and self.target_type != "none":
+            return self.labelled_set.targets.long()
+        return torch.cat([targets for _, targets, *_ in self.probe_train_dataloader()])
+
     def _loader(
         self,
         part: str,
@@ -313,7 +322,8 @@ class ImageDataModule(Configurable, LightningDataModule):
             batched: Any = BatchedFiles(dataset, training=shuffle, seed=self.seed, return_index=self.return_index)
         else:
             dims = dataset.dims if shuffle and isinstance(dataset, TensorImages) else self.dims
-            batched = BatchedImages(dataset, dims, self._target_shape, self.return_index)
+            shape = target_shape(self.target_type, self.num_classes, len(self.levels))
+            batched = BatchedImages(dataset, dims, shape, self.return_index)
         return ResumableDataLoader(
             batched,
             batch_size=self.batch_size,
@@ -332,16 +342,6 @@ class ImageDataModule(Configurable, LightningDataModule):
             raise ValueError(f"target_type: {self.name} has no targets, and a probe needs them; give it labelled data")
         return loader
 
-    @property
-    def _target_shape(self) -> tuple[int, ...] | None:
-        shapes: dict[str, tuple[int, ...] | None] = {
-            "none": None,
-            "single": (),
-            "hierarchical": (len(self.levels),),
-            "multilabel": (self.num_classes,),
-        }
-        return shapes[self.target_type]
-
     def _fit_into(self, dims: tuple[int, int, int]) -> bool:
         """Whether images of ``dims`` can be resized to our own."""
         (channels, height, width), (own_channels, own_height, own_width) = dims, self.dims
@@ -350,24 +350,8 @@ class ImageDataModule(Configurable, LightningDataModule):
     def _check(self, part: str, dataset: TensorImages | ImageFiles, dims: tuple[int, int, int]) -> None:
         if dataset.dims != dims:
             raise ValueError(f"{part}: expected images of dims {list(dims)}, but got {list(dataset.dims)}")
-        if self._target_shape is None:
-            return
-        if tuple(dataset.targets.shape[1:]) != self._target_shape:
-            raise ValueError(
-                f"{part}: expected targets {['N', *self._target_shape]} for target_type={self.target_type!r}, "
-                f"but got {list(dataset.targets.shape)}"
-            )
-        limits = {
-            "single": [self.num_classes],
-            "hierarchical": [len(names) for names in self.levels.values()],
-            "multilabel": [2] * self.num_classes,
-        }[self.target_type]
-        wrong = (dataset.targets < 0) | (dataset.targets >= dataset.targets.new_tensor(limits))
-        if wrong.any():
-            raise ValueError(
-                f"{part}: expected targets from 0 to below {limits}, but got {dataset.targets[wrong][0].item()}; "
-                "see num_classes and levels"
-            )
+        class_counts = [len(names) for names in self.levels.values()] or [self.num_classes]
+        check_targets(part, dataset.targets, self.target_type, class_counts)
 
 
 def _finished(batch: Any) -> Any:
@@ -379,26 +363,3 @@ def _rows(dataset: Dataset, rows: Tensor) -> Dataset:
     if isinstance(dataset, TensorImages | ImageFiles):
         return dataset.select(rows)
     return Subset(dataset, rows.tolist())
-
-
-def _first_dims(train: Dataset | None) -> tuple[int, int, int]:
-    if train is None:
-        raise ValueError("dims: expected (C, H, W), but got None; pass dims=, or a training part to read them from")
-    first: Any = train[0]
-    image = to_uint8(first[0] if isinstance(first, tuple | list) else first)
-    if image.ndim != 3:
-        raise ValueError(f"train: expected images [C, H, W], but got {list(image.shape)}; one channel: unsqueeze(0)")
-    channels, height, width = image.shape
-    return channels, height, width
-
-
-def _measured(
-    train: Dataset | None, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[Sequence[float], Sequence[float]]:
-    if not isinstance(train, TensorImages):
-        raise ValueError(
-            f"mean, std: got {mean}, {std} for images that are not in memory; "
-            "pass both, for pixels in [0, 1] (pixel_statistics measures them)"
-        )
-    measured = pixel_statistics(train.images)
-    return mean or measured[0], std or measured[1]

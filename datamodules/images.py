@@ -212,3 +212,48 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
         means.append(mean.item())
         stds.append((share * (levels - mean) ** 2).sum().sqrt().item())
     return tuple(means), tuple(stds)
+
+
+def first_dims(train: Dataset | None) -> tuple[int, int, int]:
+    """(C, H, W) of the first image of a data set.
+
+    Args:
+        train: map-style; None is refused.
+
+    Raises:
+        ValueError: if there is no data set, or its image is not [C, H, W].
+
+    Example:
+        >>> first_dims(TensorImages(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)))
+        (3, 8, 8)
+    """
+    if train is None:
+        raise ValueError("dims: expected (C, H, W), but got None; pass dims=, or a training part to read them from")
+    first: Any = train[0]
+    image = to_uint8(first[0] if isinstance(first, tuple | list) else first)
+    if image.ndim != 3:
+        raise ValueError(f"train: expected images [C, H, W], but got {list(image.shape)}; one channel: unsqueeze(0)")
+    channels, height, width = image.shape
+    return channels, height, width
+
+
+def measured_statistics(
+    train: Dataset | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of each channel: those given, and what is None measured.
+
+    Args:
+        train: images in memory; others would all have to be read.
+        mean: of each channel, for pixels in [0, 1], or None.
+        std: likewise.
+
+    Raises:
+        ValueError: if the images are not in memory.
+    """
+    if not isinstance(train, TensorImages):
+        raise ValueError(
+            f"mean, std: got {mean}, {std} for images that are not in memory; "
+            "pass both, for pixels in [0, 1] (pixel_statistics measures them)"
+        )
+    measured = pixel_statistics(train.images)
+    return mean or measured[0], std or measured[1]

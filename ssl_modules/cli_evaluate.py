@@ -1,6 +1,7 @@
 """``ssl-modules evaluate``: judge a representation that is there, by the protocols of the literature."""
 
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,8 @@ def evaluate(
         split: what is judged: the "test" part, or "val", the validation part, to choose by.
 
     Returns:
-        Metrics in [0, 1] by protocol, their names begun with that of the level where there are several.
+        Metrics in [0, 1] by protocol, their names begun with that of the level where there are several; NaN where
+        there is nothing to measure.
 
     Raises:
         ValueError: for an unknown protocol, "ood" without ``outliers``, a split that is not there, data without
@@ -86,24 +88,24 @@ def evaluate(
     learned_from = getattr(getattr(module, "encoder", None), "image_size", data.image_size)
     if learned_from != data.image_size:
         rank_zero_warn(f"the encoder is of images of {learned_from} pixels, but the data's have {data.image_size}")
-    rank_zero_info(f"{data.name}: one pass over the labelled training images and over those to judge")
-    shared = SharedFeatures()
-    train = shared.read(module, data.probe_train_dataloader())
-    test = shared.read(module, data.test_dataloader() if split == "test" else data.val_dataloader())
-    others = () if outliers is None else (shared.read(module, outliers.test_dataloader())[0],)
+    parts: list[tuple[Tensor, Tensor]] = []
+    others: tuple[Tensor, ...] = ()
+    if set(settings) != {"finetune"}:  # which learns features of its own
+        rank_zero_info(f"{data.name}: one pass over the labelled training images and over those to judge")
+        shared = SharedFeatures()
+        judged = data.test_dataloader() if split == "test" else data.val_dataloader()
+        parts = [shared.read(module, loader) for loader in (data.probe_train_dataloader(), judged)]
+        others = () if outliers is None else (shared.read(module, outliers.test_dataloader())[0],)
     results: Results = {}
     for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # which takes longest
         results[name] = {}
         for column, level in enumerate(data.level_names or [None]):
-            parts = [
-                Labelled(features, targets if level is None else targets[:, column])
-                for features, targets in (train, test)
-            ]
             try:
                 if name == "finetune":
-                    metrics = finetune(module, data, parts[0].targets, level=column, split=split, **keywords)
+                    metrics = finetune(module, data, level=column, split=split, **keywords)
                 else:
-                    metrics = PROTOCOLS[name](*parts, *(others if name == "ood" else ()), **keywords)
+                    train, test = (Labelled(x, y if level is None else y[:, column]) for x, y in parts)
+                    metrics = PROTOCOLS[name](train, test, *(others if name == "ood" else ()), **keywords)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{name if level is None else f'{name}, {level}'}: {error}") from error
             results[name] |= {
@@ -116,7 +118,6 @@ def evaluate(
 def finetune(
     module: nn.Module,
     data: ImageDataModule,
-    targets: Tensor,
     *,
     level: int = 0,
     split: Split = "test",
@@ -135,10 +136,9 @@ def finetune(
     Args:
         module: with an ``encoder``, which is copied.
         data: that is set up; batches have its size.
-        targets: of its labelled training part, to choose a share of.
         level: of hierarchical targets.
         split: what is judged.
-        share: of each class to learn from, in (0, 1]; None for all.
+        share: of each class to learn from, in (0, 1], counted with files that can't be read; None for all.
         epochs: passes over these.
         learning_rate: at the start, for 256 images a batch; it is scaled in proportion to the data's batch size.
         backbone_lr_scale: how many times as large the encoder's is.
@@ -150,7 +150,10 @@ def finetune(
         raise ValueError(f"finetune: needs an Encoder at module.encoder, but {type(module).__name__} has {encoder!r}")
     if data.target_type == "none":
         raise ValueError(f"finetune: {data.name} has no targets to learn from")
-    rows = None if share is None else balanced_rows(targets, share=share, seed=seed).cpu()
+    rows = None
+    if share is not None:
+        targets = data.labelled_targets()
+        rows = balanced_rows(targets[:, level] if data.levels else targets, share=share, seed=seed)
     seed_everything(seed, verbose=False)
     tuned = FineTuning(
         encoder,
@@ -289,7 +292,11 @@ def main(args: Sequence[str]) -> None:
         parser.error(str(error))
     print(table(results))
     record = {
-        "results": results,
+        # json has no NaN
+        "results": {
+            name: {metric: None if math.isnan(value) else value for metric, value in metrics.items()}
+            for name, metrics in results.items()
+        },
         "protocol": {name: storable(keywords) for name, keywords in chosen.items()} | {"split": built.split},
         "representation": {**origin, "class_path": class_path(type(module))},
         "data": _described(built.data),
@@ -309,7 +316,7 @@ def main(args: Sequence[str]) -> None:
 
 _ENCODER = ("ckpt", "encoder", "pretrained", "weights", "mean", "std", "small_stem")
 # What the functions get from elsewhere.
-_GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "targets", "level", "split"}
+_GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "level", "split"}
 
 
 def _parser() -> Parser:

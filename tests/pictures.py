@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.datamodules.targets import check_targets
 
 
 def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -44,20 +45,11 @@ def one_epoch(data: ImageDataModule, train: int, labelled: int, test: int | None
             assert images.dtype == torch.uint8
             assert images.shape[1] == data.in_channels
             assert targets.dtype == torch.int64
-            assert targets.shape == (len(images), *data._target_shape) if data._target_shape else (len(images),)
+            assert len(targets) == len(images)
             if loader.dataset is not parts[0][1].dataset:
                 assert tuple(images.shape[1:]) == data.dims
-                assert_in_range(data, targets)
-
-
-def assert_in_range(data: ImageDataModule, targets: torch.Tensor) -> None:
-    limits = {
-        "single": [data.num_classes],
-        "hierarchical": [len(names) for names in data.levels.values()],
-        "multilabel": [2] * data.num_classes,
-    }[data.target_type]
-    assert (targets >= 0).all()
-    assert (targets < torch.tensor(limits)).all()
+                counts = [len(names) for names in data.levels.values()] or [data.num_classes]
+                check_targets("batch", targets, data.target_type, counts)
 
 
 class _Quiet(SimpleHTTPRequestHandler):

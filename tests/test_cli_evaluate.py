@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from ssl_modules import SimCLR
+from ssl_modules import SimCLR, cli_evaluate
 from ssl_modules.augmentations import RandomResizedCrop, Views
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.cli import main
@@ -84,6 +84,12 @@ def test_an_exported_file_and_a_plain_one_are_judged_as_their_checkpoint(module)
     assert run("--encoder", "test_resnet", "--weights", "plain.pt", *said)["results"] == expected
 
 
+def test_what_cannot_be_measured_is_null_in_the_file(module, monkeypatch):
+    save(module, "last.ckpt")
+    monkeypatch.setattr(cli_evaluate, "evaluate", lambda *args, **kwargs: {"retrieval": {"map": float("nan")}})
+    assert run("--ckpt", "last.ckpt")["results"] == {"retrieval": {"map": None}}
+
+
 def test_every_protocol(module):
     save(module, "last.ckpt")
     finetune = ("--finetune.epochs=1", "--finetune.share=0.2", "--finetune.learning_rate=0.01")
@@ -113,6 +119,11 @@ def test_fine_tuning_on_a_share_sees_that_share_of_each_class(module, monkeypatc
     monkeypatch.setattr(data, "supervised_dataloader", lambda rows: seen.append(rows) or original(rows))
     evaluate(module, data, {"finetune": {"share": 0.1, "epochs": 1, "seed": 3}})
     assert torch.equal(seen[0], balanced_rows(data.labelled_set.targets, share=0.1, seed=3))
+
+
+def test_fine_tuning_alone_takes_no_features(module, monkeypatch):
+    monkeypatch.setattr(module, "forward", None)
+    assert evaluate(module, DigitsDataModule(), {"finetune": {"share": 0.1, "epochs": 1}}).keys() == {"finetune"}
 
 
 def test_hierarchical_targets_are_judged_at_each_level(module):

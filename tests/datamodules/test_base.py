@@ -108,8 +108,10 @@ def test_supervised_loader_of_few_rows(train):
         assert sorted(images[:, 0, 0, 0].tolist()) == sorted(labelled[row] for row in chosen.tolist())
         assert torch.equal(targets, images[:, 0, 0, 0].long() % 4)
     assert data.labelled_set is data.train_set
-    with pytest.raises(ValueError, match="target_type: images has no targets"):
-        make(target_type="none", num_classes=0).supervised_dataloader()
+    assert data.labelled_targets().tolist() == [value % 4 for value in labelled]
+    for read in (ImageDataModule.supervised_dataloader, ImageDataModule.labelled_targets):
+        with pytest.raises(ValueError, match="target_type: images has no targets"):
+            read(make(train, target_type="none", num_classes=0, mean=(0.0,), std=(1.0,)))
     with pytest.raises(RuntimeError, match=r"call prepare_data\(\) and setup\(\) first"):
         make(setup=False).supervised_dataloader(chosen)
 

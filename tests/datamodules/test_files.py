@@ -155,6 +155,7 @@ def test_unreadable_files_are_replaced_in_training_and_left_out_of_evaluation(fo
     assert message.startswith("3 of 13 images could not be read")
     assert all(str(folder / name) in message for name in ("00.png", "03.png", "12.png"))
     assert rows(data.test_dataloader()) == [[1, 2, 4, 5, 6, 7, 8, 9, 10, 11]]
+    assert data.labelled_targets().tolist() == list(range(COUNT))  # a row of theirs is one of the part's
 
 
 def test_what_was_not_yet_told_is_told_at_the_end_of_the_run(folder):

@@ -1,0 +1,63 @@
+"""What the targets of a data set look like, by their type."""
+
+from typing import Literal
+
+from torch import Tensor
+
+TargetType = Literal["none", "single", "hierarchical", "multilabel"]
+
+
+def target_shape(target_type: TargetType, num_classes: int, levels: int) -> tuple[int, ...] | None:
+    """Shape of one image's target; None where there is none.
+
+    Args:
+        target_type: "none", "single", "hierarchical" or "multilabel".
+        num_classes: at the finest level.
+        levels: number of levels of "hierarchical".
+
+    Example:
+        >>> target_shape("single", 10, 0), target_shape("hierarchical", 100, 2), target_shape("multilabel", 80, 0)
+        ((), (2,), (80,))
+    """
+    shapes: dict[TargetType, tuple[int, ...] | None] = {
+        "none": None,
+        "single": (),
+        "hierarchical": (levels,),
+        "multilabel": (num_classes,),
+    }
+    return shapes[target_type]
+
+
+def check_targets(part: str, targets: Tensor, target_type: TargetType, class_counts: list[int]) -> None:
+    """Raises unless all targets have the shape of their type, and each is below the number of its level's classes.
+
+    Args:
+        part: what the error calls these targets.
+        targets: ``[N, ...]``, integers; not looked at for "none".
+        target_type: "none", "single", "hierarchical" or "multilabel".
+        class_counts: number of classes at each level, of one level unless "hierarchical".
+
+    Raises:
+        ValueError: names the part, what was expected and what is there.
+
+    Example:
+        >>> import torch
+        >>> check_targets("train", torch.tensor([0, 3]), "single", [3])
+        Traceback (most recent call last):
+        ...
+        ValueError: train: expected targets from 0 to below [3], but got 3; see num_classes and levels
+    """
+    shape = target_shape(target_type, class_counts[0], len(class_counts))
+    if shape is None:
+        return
+    if tuple(targets.shape[1:]) != shape:
+        raise ValueError(
+            f"{part}: expected targets {['N', *shape]} for target_type={target_type!r}, but got {list(targets.shape)}"
+        )
+    limits = [2] if target_type == "multilabel" else class_counts
+    wrong = (targets < 0) | (targets >= targets.new_tensor(limits))
+    if wrong.any():
+        raise ValueError(
+            f"{part}: expected targets from 0 to below {limits}, but got {targets[wrong][0].item()}; "
+            "see num_classes and levels"
+        )

@@ -30,6 +30,7 @@ pl.Trainer(accelerator="cpu", fast_dev_run=1, logger=False, enable_progress_bar=
 )
 """
 
+# Another C library has neither this habit nor the two settings, so that there is nothing to see.
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the choice is glibc's")
 
 

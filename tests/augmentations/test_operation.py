@@ -170,6 +170,7 @@ def test_wrong_images_are_named(operation, images, error, message):
         operation(images)
 
 
+# Without a GPU there is no other device to compare with; on the processor the tests above compare each operation.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @every
 def test_a_gpu_gives_the_same_images_for_equal_parameters(operation):

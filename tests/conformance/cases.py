@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 from ssl_modules import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, ContrastiveModule, GroCo, MoCo, SimCLR
 from ssl_modules.augmentations import (
@@ -105,6 +106,21 @@ def digits(images: int = 48, batch_size: int = 8) -> ImageDataModule:
     data.setup()
     train = TensorImages(*data.train_set[:images])
     return ImageDataModule(train, num_classes=10, mean=data.mean, std=data.std, batch_size=batch_size)
+
+
+def images(n: int = 8, channels: int = 1, size: int = SIZE) -> torch.Tensor:
+    """Pixels, always the same."""
+    return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def one_batch(batch: Any, steps: int = 1) -> DataLoader:
+    """A loader of the same batch at every step."""
+    return DataLoader([batch] * steps, batch_size=None)
+
+
+def gradients(module: ContrastiveModule) -> dict[str, torch.Tensor]:
+    """Of the parameters that have one."""
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def fixed_views(

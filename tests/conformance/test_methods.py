@@ -9,33 +9,21 @@ from typing import get_type_hints
 import pytest
 import timm
 import torch
-from conformance.cases import CASES, ENCODER, SIZE, digits, fixed_views, trainer
+from conformance.cases import CASES, ENCODER, SIZE, digits, fixed_views, gradients, images, one_batch, trainer
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors import safe_open
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.augmentations import PatchGrid
+from ssl_modules.batch import read_batch
 from ssl_modules.encoders import shrink_stem
 from ssl_modules.objective import objective
-from ssl_modules.teacher import momentum_at
 
 ASPECTS = ["augmentation", "encoder", "extraction", "similarity", "loss"]
 
 pytestmark = pytest.mark.parametrize("case", CASES, ids=str)
-
-
-def images(n=8, channels=1, size=SIZE):
-    return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-
-
-def one_batch(batch, steps=1):
-    """A loader of the same batch at every step."""
-    return DataLoader([batch] * steps, batch_size=None)
-
-
-def gradients(module):
-    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def test_the_five_aspects_come_first_in_order_and_the_rest_by_name(case):
@@ -96,46 +84,6 @@ def test_every_trainable_parameter_has_a_gradient_within_two_steps(case):
     assert {name for name, p in module.named_parameters() if p.requires_grad} == reached
 
 
-def test_nothing_of_the_teacher_has_a_gradient_and_the_optimiser_does_not_see_it(case):
-    module = case.build()
-    if module.teacher is None:
-        pytest.skip("has no teacher")
-    module.training_step(fixed_views(case), 0)["loss"].backward()
-    own = set(module.teacher.parameters())
-    assert all(p.grad is None and not p.requires_grad for p in own)
-    assert own.isdisjoint(p for group in module.param_groups() for p in group["params"])
-
-
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate):
-    seed_everything(0)
-    module = case.build()
-    if module.teacher is None:
-        pytest.skip("has no teacher")
-    m, schedule = module.teacher.momentum, module.teacher.schedule
-    parts = [module.encoder, module.extraction.heads], [module.teacher.encoder, module.teacher.heads]
-    student, teacher = ([p for part in side for p in part.parameters()] for side in parts)
-    expected = [p.clone() for p in teacher]
-    assert all(map(torch.equal, student, teacher))  # it starts equal
-    updates = 0
-
-    class Watch(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            nonlocal updates, expected
-            if (batch_idx + 1) % accumulate == 0:
-                rate = m if schedule == "constant" else momentum_at(updates, 3, m)
-                expected = [rate * e + (1 - rate) * s.detach() for e, s in zip(expected, student, strict=True)]
-                updates += 1
-            for own, e in zip(teacher, expected, strict=True):
-                torch.testing.assert_close(own.detach(), e, rtol=1e-5, atol=1e-7)
-
-    batches = 3 * accumulate
-    run = trainer(max_epochs=1, accumulate_grad_batches=accumulate, callbacks=[Watch()])
-    run.fit(module, one_batch(images(), batches))
-    assert updates == 3
-    assert not all(map(torch.equal, student, teacher))
-
-
 @pytest.mark.parametrize("block", [1, 3])
 def test_blocks_equal_the_whole(case, block):
     results = []
@@ -181,7 +129,7 @@ def test_mixed_precision_is_finite(case):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_embeddings_with_a_zero_row_are_finite(case, dtype):
     module = case.build()
-    contrasts, _ = module.contrasts(module_batch(fixed_views(case)), torch.Generator())
+    contrasts, _ = module.contrasts(read_batch((fixed_views(case), None)), torch.Generator())
     for c in contrasts:
         anchors = c.anchors.detach().to(dtype)
         anchors[0] = 0
@@ -192,12 +140,6 @@ def test_half_precision_embeddings_with_a_zero_row_are_finite(case, dtype):
         assert loss.dtype == torch.float32
         assert loss.isfinite()
         assert anchors.grad.isfinite().all()
-
-
-def module_batch(views):
-    from ssl_modules.batch import read_batch  # noqa: PLC0415
-
-    return read_batch((views, None))
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt"])
@@ -285,8 +227,6 @@ class DropoutNet(nn.Module):
 
 
 def resumable_run(case, encoder, folder=None, ckpt_path=None, seed=0, **kwargs):
-    from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: PLC0415
-
     seed_everything(seed)
     module = case.build(encoder=encoder())
     callbacks = []

@@ -1,0 +1,46 @@
+"""What every method with a teacher must do besides."""
+
+import pytest
+import torch
+from conformance.cases import CASES, fixed_views, images, one_batch, trainer
+from lightning.pytorch import Callback, seed_everything
+
+from ssl_modules.teacher import momentum_at
+
+pytestmark = pytest.mark.parametrize("case", [case for case in CASES if "momentum" in case.numbers], ids=str)
+
+
+def test_nothing_of_the_teacher_has_a_gradient_and_the_optimiser_does_not_see_it(case):
+    module = case.build()
+    module.training_step(fixed_views(case), 0)["loss"].backward()
+    own = set(module.teacher.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in own)
+    assert own.isdisjoint(p for group in module.param_groups() for p in group["params"])
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate):
+    seed_everything(0)
+    module = case.build()
+    m, schedule = module.teacher.momentum, module.teacher.schedule
+    parts = [module.encoder, module.extraction.heads], [module.teacher.encoder, module.teacher.heads]
+    student, teacher = ([p for part in side for p in part.parameters()] for side in parts)
+    expected = [p.clone() for p in teacher]
+    assert all(map(torch.equal, student, teacher))  # it starts equal
+    updates = 0
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            nonlocal updates, expected
+            if (batch_idx + 1) % accumulate == 0:
+                rate = m if schedule == "constant" else momentum_at(updates, 3, m)
+                expected = [rate * e + (1 - rate) * s.detach() for e, s in zip(expected, student, strict=True)]
+                updates += 1
+            for own, e in zip(teacher, expected, strict=True):
+                torch.testing.assert_close(own.detach(), e, rtol=1e-5, atol=1e-7)
+
+    batches = 3 * accumulate
+    run = trainer(max_epochs=1, accumulate_grad_batches=accumulate, callbacks=[Watch()])
+    run.fit(module, one_batch(images(), batches))
+    assert updates == 3
+    assert not all(map(torch.equal, student, teacher))

@@ -1,0 +1,34 @@
+"""A small SimCLR and images for it."""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from ssl_modules import SimCLR
+from ssl_modules.augmentations import SimCLRViews
+
+
+class Net(nn.Module):
+    """A small network whose map has the size of the image."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def build(encoder=None, **given):
+    small = {
+        "augmentation": SimCLRViews(8, strength=0.5, blur=False),
+        "encoder": Net() if encoder is None else encoder,
+        "image_size": 8,
+        "optimizer": partial(torch.optim.SGD, lr=0.1),
+    }
+    return SimCLR(**{**small, **given})
+
+
+def pixels(n=8, size=8, channels=3):
+    return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

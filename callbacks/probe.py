@@ -20,8 +20,7 @@ from ssl_modules.callbacks.features import (
 )
 from ssl_modules.callbacks.shared import SharedFeatures, shared_features
 from ssl_modules.evaluation.checks import check_labelled
-
-Labelled = tuple[Tensor, Tensor]
+from ssl_modules.evaluation.protocols import Labelled
 
 
 class OnlineProbe(Callback):
@@ -217,13 +216,13 @@ class OnlineProbe(Callback):
         )
         if len(targets) == 0:
             raise ValueError(self._has_none(part))
-        return features, self._labels(part, features, targets)
+        return Labelled(features, self._labels(part, features, targets))
 
     def _of_batch(self, part: str, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
         features, targets = features_and_targets(
             module, batch, features=self.features, prepare=self._prepare(part), precision=_precision(trainer)
         )
-        return features, self._labels(part, features, targets)
+        return Labelled(features, self._labels(part, features, targets))
 
     def _try(self, part: str, module: nn.Module, trainer: Trainer) -> None:
         loader = self._find_loader(part, trainer)

@@ -5,18 +5,21 @@ import warnings
 from typing import Any, Literal, Self, get_args
 
 import lightning.pytorch as pl
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
+from torchmetrics.utilities import dim_zero_cat
 
 from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, RandomResizedCrop, Views
 from ssl_modules.batch import Batch, read_batch
 from ssl_modules.configurable import Configurable, storable
 from ssl_modules.distributed import rank
 from ssl_modules.encoders import Encoder
+from ssl_modules.evaluation import mean_average_precision
 from ssl_modules.extractions.heads import pool
 from ssl_modules.memory import keep_freed_memory
 from ssl_modules.optim import param_groups, scheduled
@@ -31,9 +34,8 @@ class FineTuning(Configurable, pl.LightningModule):
     ``module(images)`` are the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. It learns by
     cross-entropy, that of each class on its own where an image may have several, and logs ``train/loss``, ``val/loss``
     and ``test/loss``; ``val/top1``, ``val/top5`` and likewise for test, or with several classes an image ``val/map``,
-    the mean average precision, in which a class that no image has counts as 0. Only training images are augmented.
-    Which images have labels is the loader's business; where it fills up the share of a process, as Lightning's do,
-    these images count twice.
+    :func:`~ssl_modules.evaluation.mean_average_precision`. Only training images are augmented. Which images have labels
+    is the loader's business; where it fills up the share of a process, as Lightning's do, these images count twice.
 
     SimCLR's recipe for 1 % or 10 % of ImageNet's labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5) is SGD with
     Nesterov momentum 0.9 and a learning rate of 0.05 per 256 images, without weight decay or warm-up, for 60 or 30
@@ -62,7 +64,6 @@ class FineTuning(Configurable, pl.LightningModule):
         ValueError: if an argument is outside its range, or targets are not what ``target_type`` says.
 
     Example:
-        >>> import torch
         >>> from functools import partial
         >>> encoder = Encoder("resnet18", image_size=32, in_channels=3)
         >>> module = FineTuning(encoder, num_classes=10, optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9))
@@ -131,7 +132,7 @@ class FineTuning(Configurable, pl.LightningModule):
 
     def _metrics(self, stage: str) -> MetricCollection:
         if self.target_type == "multilabel":
-            return MetricCollection({"map": MultilabelAveragePrecision(self.num_classes)}, prefix=f"{stage}/")
+            return MetricCollection({"map": _MeanAveragePrecision(self.num_classes)}, prefix=f"{stage}/")
         return MetricCollection(
             {
                 f"top{k}": MulticlassAccuracy(self.num_classes, top_k=min(k, self.num_classes), average="micro")
@@ -235,3 +236,12 @@ class FineTuning(Configurable, pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_scale"]
         return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.warmup)
+
+
+class _MeanAveragePrecision(MultilabelAveragePrecision):
+    """Leaves out a class that no image has, as the protocols do; torchmetrics counts it as 0. NaN without any."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        scores, targets = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        value = mean_average_precision(scores, targets) if targets.any() else torch.nan
+        return torch.tensor(value, device=self.device)

@@ -243,6 +243,11 @@ def test_several_labels_an_image():
     assert logged.keys() == {"test/loss", "test/map"}
     assert logged["test/loss"] == pytest.approx(F.binary_cross_entropy_with_logits(scores, y.float()).item(), rel=1e-5)
     assert logged["test/map"] == pytest.approx(average_precision_score(y, scores, average="macro"))
+    y[:, 1] = 0  # a class that no image has
+    logged = trainer().test(module, loader(y), verbose=False)[0]
+    others = [0, 2, 3]
+    assert logged["test/map"] == pytest.approx(average_precision_score(y[:, others], scores[:, others]))
+    assert math.isnan(trainer().test(module, loader(0 * y), verbose=False)[0]["test/map"])
     module = build(num_classes=4, target_type="multilabel").eval()
     expected = F.binary_cross_entropy_with_logits(module(images(21)), y.float())
     torch.testing.assert_close(module.training_step((images(21), y), 0), expected)

@@ -21,6 +21,7 @@ from ssl_modules.distributed import rank
 from ssl_modules.encoders import Encoder
 from ssl_modules.evaluation import mean_average_precision
 from ssl_modules.extractions.heads import pool
+from ssl_modules.losses.base import full_precision
 from ssl_modules.memory import keep_freed_memory
 from ssl_modules.optim import param_groups, scheduled
 from ssl_modules.seeds import derive_generator
@@ -184,9 +185,10 @@ class FineTuning(Configurable, pl.LightningModule):
         self.log_dict(metrics, batch_size=len(read))
 
     def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        scores = full_precision(scores)
         if self.target_type == "multilabel":
-            return F.binary_cross_entropy_with_logits(scores.float(), targets.float())
-        return F.cross_entropy(scores.float(), targets)
+            return F.binary_cross_entropy_with_logits(scores, targets.to(scores.dtype))
+        return F.cross_entropy(scores, targets)
 
     def _targets(self, batch: Batch) -> Tensor:
         """Classes ``[N]``, or ``[N, num_classes]`` of 0 and 1; their values are checked once."""

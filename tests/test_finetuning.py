@@ -1,4 +1,5 @@
 import math
+import os
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from conformance.cases import trainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
+from processes import run_in_processes
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules import FineTuning, SimCLR
 from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, SimCLRViews, Views
-from ssl_modules.datamodules import DigitsDataModule
+from ssl_modules.datamodules import DigitsDataModule, EpochSampler
 from ssl_modules.encoders import Encoder
 
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -391,3 +393,35 @@ def test_targets_that_do_not_fit_are_named(given, targets, message):
 def test_a_schedule_needs_an_end():
     with pytest.raises(ValueError, match="max_epochs: a schedule needs an end"):
         trainer(max_epochs=-1).fit(build(encoder(nn.Conv2d(1, 4, 3))), loader(labels()))
+
+
+# ---- several processes ---------------------------------------------------------------------------------------------
+
+
+def of_processes(targets, batch_size, **given):
+    """Weights after an epoch without shuffling, and then the metrics of a test."""
+    seed_everything(0, verbose=False)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
+    kind = {"target_type": "multilabel", "num_classes": targets.shape[1]} if targets.ndim == 2 else {}
+    module = build(encoder(network), **kind).double()
+    data = TensorDataset(images(len(targets)), targets)
+    batches = DataLoader(data, batch_size, sampler=EpochSampler(data, shuffle=False))  # Lightning's would shuffle
+    run = trainer(max_epochs=1, use_distributed_sampler=False, **given)
+    run.fit(module, batches)
+    [metrics] = run.test(module, batches, verbose=False)
+    return weights(module), metrics
+
+
+def one_of_two(rank, *targets):
+    os.environ["LOCAL_RANK"] = str(rank)
+    return [of_processes(y, 4, strategy="ddp", devices=2) for y in targets]
+
+
+def test_two_processes_are_one():
+    several = torch.randint(2, (16, 4), generator=torch.Generator().manual_seed(2))
+    kinds = labels(), several
+    for y, (state, metrics), other in zip(kinds, *run_in_processes(one_of_two, *kinds), strict=True):
+        expected, expected_metrics = of_processes(y, 8)
+        assert metrics == other[1] == pytest.approx(expected_metrics, rel=1e-12)
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, rtol=0, atol=1e-12, msg=name)

@@ -124,7 +124,8 @@ class SameView:
         positive_count: so many views, the first ones, are positives, F; the anchors' are all among them, or none is.
 
     Raises:
-        ValueError: if ``own`` is no vector.
+        ValueError: if ``own`` is no vector, ``positive_count`` is outside [2, V], or ``anchor_views`` are no successive
+            views, all among the positives or none.
 
     Example:
         >>> SameView(own=torch.arange(2), images=3, views=2, anchor_views=range(2), positive_count=2)[:]
@@ -143,6 +144,15 @@ class SameView:
     def __post_init__(self) -> None:
         if self.own.ndim != 1:
             raise ValueError(f"own: expected [N], got {list(self.own.shape)}")
+        views, last = self.anchor_views, self.positive_count
+        if not 2 <= last <= self.views:
+            raise ValueError(f"positive_count: expected a number in [2, {self.views}], got {last}")
+        groups = (range(last), range(last, self.views))
+        if views.step != 1 or not views or not any(views.start in g and views.stop - 1 in g for g in groups):
+            raise ValueError(
+                f"anchor_views: expected successive views, all of the first {last} or all of the others up to "
+                f"{self.views}, got {views}"
+            )
 
     @property
     def shape(self) -> torch.Size:

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ssl_modules.contrast import Contrast
 from ssl_modules.distributed import total, world_size
-from ssl_modules.losses.average_precision import exact_average_precision
-from ssl_modules.losses.base import Loss, full_precision
+from ssl_modules.losses.average_precision import exact_average_precision, has_nan
+from ssl_modules.losses.base import Loss, first_derivative, full_precision
 from ssl_modules.similarities import Dot, InnerProduct, Similarity
 
 # Up to this many scores the matrix is cheaper whole; a block of this many costs little memory, and few blocks do.
@@ -95,7 +94,8 @@ def ranking(contrasts: Iterable[Contrast], similarity: Similarity) -> dict[str, 
     Returns:
         ``top1``, the share of anchors whose best candidate is a positive, and ``ap``, how early the positives come, the
         exact average precision: scalars in [0, 1], means over the anchors of all contrasts that have a negative, the
-        second over those that have a positive as well; NaN where none has.
+        second over those that have a positive as well; NaN where none has. An anchor with a score that is NaN counts as
+        one that found nothing, 0.
     """
     hits, precisions = [], []
     for c in contrasts:
@@ -105,7 +105,8 @@ def ranking(contrasts: Iterable[Contrast], similarity: Similarity) -> dict[str, 
                 scores, relation = compare(anchors[rows], candidates), c.relation[rows]
                 has_negative = ~relation.bool().all(dim=1)
                 best = scores.masked_fill(relation < 0, -torch.inf).argmax(1, keepdim=True)
-                hits.append((relation.gather(1, best) > 0)[has_negative])
+                found = (relation.gather(1, best)[:, 0] > 0) & ~has_nan(scores, relation)
+                hits.append(found[has_negative])
                 precisions.append(exact_average_precision(scores, relation)[has_negative])
     return {"top1": torch.cat(hits).float().mean(), "ap": torch.cat(precisions).nanmean()}
 
@@ -113,7 +114,7 @@ def ranking(contrasts: Iterable[Contrast], similarity: Similarity) -> dict[str, 
 def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block: int | None) -> Tensor:
     with torch.autocast(c.anchors.device.type, enabled=False):
         compare, anchors, candidates, reference = _embedded(c, similarity)
-        if anchor_block is None and _is_of_one_class(loss, "partial", "fused"):
+        if anchor_block is None and all(_is_of_one_class(loss, part, "fused") for part in ("partial", "counts")):
             embedded = Contrast(anchors, candidates, c.relation, reference)
             by_anchor = loss.fused(embedded, compare)
             if by_anchor is not None:
@@ -189,7 +190,7 @@ class _InBlocks(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *(None if g is None else grad * g for g in ctx.saved_tensors), None, None
 

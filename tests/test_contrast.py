@@ -118,6 +118,12 @@ def test_inner_products_of_same_view_are_those_of_the_pairs_that_matter(anchor_v
 def test_same_view_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"own: expected \[N\], got \[3, 1\]"):
         SameView(torch.zeros(3, 1), 4, 2, range(2), 2)
+    for positives in (1, 5):
+        with pytest.raises(ValueError, match=rf"positive_count: expected a number in \[2, 4\], got {positives}"):
+            SameView(torch.zeros(3), 4, 4, range(2), positives)
+    for views in (range(0, 4, 2), range(3), range(2, 5), range(1, 1)):
+        with pytest.raises(ValueError, match=r"anchor_views: expected successive views, all of the first 2 or all of"):
+            SameView(torch.zeros(3), 4, 4, views, 2)
 
 
 def test_contrast_refuses_shapes_that_do_not_fit():

@@ -8,7 +8,8 @@ from processes import run_in_processes
 from torch.nn.functional import cosine_similarity
 
 from ssl_modules import Contrast, Relation
-from ssl_modules.losses import InfoNCE, SCELoss
+from ssl_modules.extractions import AllViews
+from ssl_modules.losses import GroCoLoss, InfoNCE, SCELoss
 from ssl_modules.objective import chance_level, objective, ranking
 from ssl_modules.similarities import Cosine, Dot, ScaledDot
 
@@ -270,6 +271,16 @@ def test_average_precision_is_the_mean_over_the_anchors_of_all_contrasts():
     assert ranking([Contrast(z, z, relation[:1].expand(3, 3))], Dot())["ap"].isnan()
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 1)])
+def test_embeddings_that_are_nan_rank_nothing(rows):
+    z = torch.eye(8)
+    z = torch.cat([z, z])
+    found = ranking([all_views(z, 8)], Cosine())
+    assert (found["top1"], found["ap"]) == (1, 1)
+    z[rows] = torch.nan
+    assert ranking([all_views(z, 8)], Cosine()) == {"top1": 0, "ap": 0}  # one anchor's NaN is everyone's candidate
+
+
 def test_anchors_without_negatives_have_no_say_in_the_top_one():
     z = torch.eye(3)
     relation = torch.tensor([[1, -1, -1], [0, 1, -1], [-1, 1, 0]], dtype=torch.int8)  # no say, hit, miss
@@ -288,3 +299,15 @@ def test_a_reference_is_compared_as_the_anchors_are(similarity, anchor_block):
     expected = loss(similarity(anchors, candidates), relation, similarity(reference, candidates))
     found = objective([Contrast(anchors, candidates, relation, reference)], similarity, loss, anchor_block)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_subclass_that_counts_otherwise_is_asked_for_its_counts():
+    class Doubled(GroCoLoss):
+        def counts(self, relation):
+            return 2 * super().counts(relation)
+
+    z = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    contrasts = AllViews(same_view_negatives=True)(list(z), None, torch.arange(6)[:, None], None)
+    for block in (None, 0, 3):
+        found = objective(contrasts, Cosine(), Doubled(3), block)
+        torch.testing.assert_close(2 * found, objective(contrasts, Cosine(), GroCoLoss(3), block))

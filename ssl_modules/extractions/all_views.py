@@ -89,6 +89,8 @@ class AllViews(Extraction):
             raise ValueError(
                 f"batch: {images} image has no negatives; use a batch size of at least 2 and drop_last=True"
             )
+        if any(len(z) != images for z in student):
+            raise ValueError(f"views: expected {images} images in each, got {[len(z) for z in student]}")
         anchors = torch.cat(tuple(student))  # [V N, D], view by view
         candidates = gather(anchors.detach() if self.stop_gradient else anchors)
         if self.same_view_negatives:

@@ -8,20 +8,27 @@
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ssl_modules.losses.base import Loss, mean, positive_pairs
+from ssl_modules.losses.base import (
+    Loss,
+    check_positive,
+    first_derivative,
+    full_precision,
+    has_positive,
+    mean,
+    positive_pairs,
+)
 
 # (scores [A, C], relation [A, C], out [A, C] | None) -> 1 - average precision of each row [A], 0 for one without
 # positives; its gradient goes to out.
 Surrogate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-_LOWEST = -torch.finfo(torch.float32).max  # so low that no score makes up for it
 _CACHED, _HELD = 2**17, 2**24  # soft comparisons at a time on a processor, whose cache holds them, and elsewhere
 
 
@@ -45,8 +52,8 @@ class AveragePrecisionLoss(Loss):
     A candidate that the relation ignores is in neither P nor O; whether an anchor finds itself is thus the relation's
     choice, and extractions exclude it. Ranks of positives are all alike. Anchors without a positive don't count.
 
-    The loss is the complement of the soft average precision; :func:`~ssl_modules.objective.average_precision` is the
-    exact one. On a GPU the sums of "binned" have no fixed order of their terms, unless
+    The loss is the complement of the soft average precision; :func:`~ssl_modules.objective.ranking` has the exact
+    one. On a GPU the sums of "binned" have no fixed order of their terms, unless
     ``torch.use_deterministic_algorithms(True)`` asks for one.
 
     Args:
@@ -79,19 +86,18 @@ class AveragePrecisionLoss(Loss):
         super().__init__()
         if surrogate not in ("smooth", "binned"):
             raise ValueError(f'surrogate: expected "smooth" or "binned", got {surrogate!r}')
-        if temperature <= 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
+        check_positive("temperature", temperature)
         if bins < 2:
             raise ValueError(f"bins: expected at least 2, got {bins}")
-        if low >= high:
-            raise ValueError(f"low and high: expected low < high, got {low} and {high}")
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"low and high: expected two numbers low < high, got {low} and {high}")
         self.missed: Surrogate = functools.partial(_smooth, temperature=temperature)
         if surrogate == "binned":
             self.missed = functools.partial(_binned, bins=bins, low=low, high=high)
 
     def counts(self, relation: Tensor) -> Tensor:
         """Anchors with a positive: int64 ``[1]``."""
-        return (relation.amax(dim=1) > 0).sum()[None]
+        return has_positive(relation).sum()[None]
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
         return mean(_Missed.apply(scores, relation, self.missed).sum(), counts[0])
@@ -107,7 +113,7 @@ class _Missed(torch.autograd.Function):
         return surrogate(scores, relation, gradient)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, of_missed: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * of_missed[:, None], None, None
@@ -115,6 +121,8 @@ class _Missed(torch.autograd.Function):
 
 def exact_average_precision(scores: Tensor, relation: Tensor) -> Tensor:
     """The average precision of each anchor ``[A]``; NaN for one without a positive. Ties count half a place.
+
+    An anchor with a score that is NaN has found nothing: 0.
 
     Args:
         scores: ``[A, C]``.
@@ -124,15 +132,23 @@ def exact_average_precision(scores: Tensor, relation: Tensor) -> Tensor:
         >>> exact_average_precision(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[0, 1, 0]], dtype=torch.int8))
         tensor([0.5000])
     """
+    scores = full_precision(scores)  # in which places are counted
     positive = relation > 0
     p, n = _above(scores, positive) + 0.5, _above(scores, relation == 0)  # a positive is half above itself
-    return (p / (p + n)).masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1)
+    total = (p / (p + n)).masked_fill(~positive, 0).sum(dim=1)
+    return total.masked_fill(has_nan(scores, relation), 0) / positive.sum(dim=1)
+
+
+def has_nan(scores: Tensor, relation: Tensor) -> Tensor:
+    """Which anchors ``[A]`` have a score that is NaN, of a candidate that they don't ignore."""
+    return (scores.isnan() & (relation >= 0)).any(dim=1)
 
 
 def _above(scores: Tensor, group: Tensor) -> Tensor:
     """How many of a group of candidates have a larger score than each candidate ``[A, C]``; equal ones count half."""
-    members = scores.masked_fill(~group, -torch.inf).sort(dim=1).values
+    members = scores.masked_fill(~group, -torch.inf).sort(dim=1).values  # the others first, and among them -inf
     below, up_to = (torch.searchsorted(members, scores.contiguous(), right=right) for right in (False, True))
+    below = torch.maximum(below, (~group).sum(dim=1, keepdim=True))
     return scores.shape[1] - (below + up_to).to(scores.dtype) / 2
 
 
@@ -151,7 +167,7 @@ def _smooth(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, temper
     for rows in _blocks(scores, most):
         item = positives[rows, :, None]  # [R, P, 1]
         other = item.masked_fill(item.isinf(), -torch.inf).mT
-        negatives = (scores[rows] / temperature).add_(_not_negative(relation[rows], scores.dtype), alpha=_LOWEST)
+        negatives = (scores[rows] / temperature).masked_fill_(relation[rows].bool(), -torch.inf)
         before = (other - item).sigmoid_()  # [R, P, P]
         above = (negatives[:, None] - item).sigmoid_()  # [R, P, C]
         p, n = before.sum(2) + 0.5, above.sum(2)  # [R, P]; an item is half before itself
@@ -175,8 +191,8 @@ def _binned(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, bins: 
     missed = scores.new_empty(len(scores))
     for rows in _blocks(scores, 1):
         group = (relation[rows].clamp(max=1) + 1).to(scores.dtype)  # ignored, negative, positive
-        place = ((high - scores[rows]) / width + 1).clamp_(0, bins).add_(group, alpha=cells)
-        cell = place.nan_to_num(cells + 1).long()  # [R, C]; NaN to a negative's, so that the loss is NaN
+        place = ((high - scores[rows]) / width + 1).clamp_(0, bins)
+        cell = place.nan_to_num(1).add_(group, alpha=cells).long()  # [R, C]; NaN to any, where its share is NaN
         of_higher = 1 - place.frac_()  # share of the higher one of the two bins
         sums = scores.new_zeros(2, len(cell), 3 * cells)
         sums[0].scatter_add_(1, cell, scores.new_ones(()).expand_as(place))
@@ -195,11 +211,6 @@ def _binned(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, bins: 
             of_sums[:, 2, 1:bins] = -weight / width * share.diff(dim=1) - (slope * n / width)[:, :-1]
             torch.gather(of_sums.flatten(1), 1, cell, out=gradient[rows])
     return missed
-
-
-def _not_negative(relation: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 for positives and what is ignored, 0 for negatives; masks take ten times as long."""
-    return relation.bool().view(torch.int8).to(dtype)
 
 
 def _blocks(scores: Tensor, layers: int) -> Iterator[slice]:

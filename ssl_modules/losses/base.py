@@ -1,11 +1,13 @@
 """Aspect 5, loss: what all losses share."""
 
+import functools
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ssl_modules.configurable import Configurable
 from ssl_modules.contrast import Contrast
@@ -74,8 +76,42 @@ class Loss(Configurable, nn.Module, ABC):
         if scores.shape != relation.shape:
             raise ValueError(f"relation: expected {list(scores.shape)} as scores has, got {list(relation.shape)}")
         scores = full_precision(scores)
+        if not scores.numel():
+            return scores.sum()
         reference_scores = None if reference_scores is None else full_precision(reference_scores)
-        return self.partial(scores, relation, reference_scores, self.counts(relation).to(scores.dtype))
+        with torch.autocast(scores.device.type, enabled=False):
+            return self.partial(scores, relation, reference_scores, self.counts(relation).to(scores.dtype))
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises unless an argument is a positive number, and finite.
+
+    Example:
+        >>> check_positive("temperature", -1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: temperature: expected a positive number, got -1.0
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a positive number, got {value}")
+
+
+def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks the backward of a gradient that was written by hand, and so has no derivative of its own.
+
+    It raises where one is asked for by ``create_graph=True``. Torch's ``once_differentiable`` raises only where the
+    gradient that comes in has a derivative; the gradient of a loss itself has none, and would pass for a constant.
+    """
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *gradients: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "create_graph: this loss has a gradient, but no second derivative; leave out create_graph=True"
+            )
+        return backward(ctx, *gradients)
+
+    return checked
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -86,6 +122,11 @@ def full_precision(x: Tensor) -> Tensor:
 def is_positive(relation: Tensor) -> Tensor:
     """Where the relation is a positive, bool ``[A, C]``."""
     return relation.clamp(min=0).bool()  # an int8 is compared with a number ten times as slowly
+
+
+def has_positive(relation: Tensor) -> Tensor:
+    """Which anchors have a positive, bool ``[A]``."""
+    return is_positive(relation).sum(dim=1, dtype=torch.int32) > 0
 
 
 def count_pairs(relation: Tensor) -> Tensor:
@@ -163,7 +204,7 @@ class _NegativesAndPositives(torch.autograd.Function):
         return top - share.amax(dim=1).log(), scores[pairs] * scale
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, of_negatives: Tensor, of_positives: Tensor) -> tuple[Tensor | None, ...]:
         share, has_negatives, *pairs = ctx.saved_tensors
         gradient = share * (ctx.scale * of_negatives * has_negatives)[:, None]

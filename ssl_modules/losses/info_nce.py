@@ -6,13 +6,21 @@
     arXiv 1906.00910 (the soft clipping and the penalty on large scores).
 """
 
+import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.losses.base import Loss, is_positive, logsumexp_by_anchor, mean, negatives_and_positives
+from ssl_modules.losses.base import (
+    Loss,
+    check_positive,
+    is_positive,
+    logsumexp_by_anchor,
+    mean,
+    negatives_and_positives,
+)
 
 
 class InfoNCE(Loss):
@@ -51,11 +59,10 @@ class InfoNCE(Loss):
         mode: Literal["out", "in"] = "out",
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
-        if clip is not None and clip <= 0:
+        check_positive("temperature", temperature)
+        if clip is not None and not 0 < clip < math.inf:
             raise ValueError(f"clip: expected a positive number or None, got {clip}")
-        if l2 < 0:
+        if not 0 <= l2 < math.inf:
             raise ValueError(f"l2: expected a number >= 0, got {l2}")
         if mode not in ("out", "in"):
             raise ValueError(f'mode: expected "out" or "in", got {mode!r}')

@@ -5,6 +5,7 @@ Ranked Positives, AAAI 2022, arXiv 2201.11736. Not to be confused with robust In
 called RINCE as well.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -53,7 +54,7 @@ class RINCELoss(Loss):
         cumulative: bool = False,
     ) -> None:
         super().__init__()
-        if not temperatures or min(temperatures) <= 0:
+        if not temperatures or not all(0 < t < math.inf for t in temperatures):
             raise ValueError(f"temperatures: expected positive numbers, one per rank, got {temperatures}")
         terms = len(temperatures)
         if isinstance(modes, str):

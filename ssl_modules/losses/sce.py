@@ -9,10 +9,9 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ssl_modules.contrast import Contrast, Paired
-from ssl_modules.losses.base import Loss, count_pairs, mean, negatives_and_positives
+from ssl_modules.losses.base import Loss, check_positive, count_pairs, first_derivative, mean, negatives_and_positives
 from ssl_modules.similarities import Dot, Similarity
 
 # Scores at a time: what a processor's cache holds, and what an accelerator is worth being started for.
@@ -64,8 +63,7 @@ class SCELoss(Loss):
     ) -> None:
         super().__init__()
         for name, value in (("temperature", temperature), ("teacher_temperature", teacher_temperature)):
-            if value <= 0:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
+            check_positive(name, value)
         if not 0 <= positive_weight <= 1:
             raise ValueError(f"positive_weight: expected a number in [0, 1], got {positive_weight}")
         if positive_target not in ("masked", "zero"):
@@ -156,7 +154,7 @@ class _WithGradient(torch.autograd.Function):
         return values
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return grad[:, None] * ctx.saved_tensors[0], None, None
 

@@ -24,7 +24,8 @@ from typing import Any, Literal
 import torch
 from diffsort import DiffSortNet
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ssl_modules.losses.base import first_derivative
 
 Network = Literal["odd_even", "bitonic"]
 Distribution = Literal["cauchy", "logistic", "logistic_phi", "gaussian", "reciprocal", "optimal"]
@@ -34,7 +35,8 @@ def odd_even_cauchy(rows: Tensor, negatives: int, steepness: float) -> Tensor:
     """The losses of rows through the odd-even network with the Cauchy distribution, f(v) = 1/2 + atan(v) / π.
 
     Q itself is never formed: m = Q g for the groups' indicator g, so that a row takes O(n) numbers through O(n)
-    layers, and O(n²) time, where the product of matrices takes O(n⁴).
+    layers, and O(n²) time, where the product of matrices takes O(n⁴). In float32 the losses are exact to 1e-3 while
+    steepness times the differences of scores stays below 1e5.
 
     Args:
         rows: ``[R, n]``, ``negatives`` scores and then positives, each in ascending order.
@@ -77,6 +79,7 @@ def through_diffsort(
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # it is kept, and a tensor of the inference mode could not be trained with
 def _diffsort_net(network: str, n: int, device: torch.device, steepness: float, distribution: str) -> DiffSortNet:
     return DiffSortNet(network, n, device, steepness, distribution=distribution)
 
@@ -91,7 +94,7 @@ class _OddEvenCauchy(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, of_losses: Tensor) -> tuple[Tensor | None, ...]:
         return of_losses[:, None] * ctx.saved_tensors[0], None, None
 
@@ -111,13 +114,12 @@ def _losses_and_gradient(
     wires = rows.T.mul(steepness).contiguous()  # [n, R]
     pairs = [(wires[i : i + 2 * p : 2], wires[i + 1 : i + 2 * p : 2]) for i, p in layers]  # [p, R] each
     d, w, v, g = rows.new_empty(4, sum(sizes), rows.shape[0]).unbind()  # of all comparators
-    half = rows.new_full((), 0.5)
+    one = rows.new_ones(())
 
     # The values: d = b - a.
     for (a, b), d_, w_ in zip(pairs, d.split(sizes), w.split(sizes), strict=True):
         torch.sub(b, a, out=d_)
-        torch.atan(d_, out=w_)
-        torch.add(half, w_, alpha=-1 / pi, out=w_)
+        torch.atan2(one, d_, out=w_).mul_(1 / pi)  # 1/2 - atan(d)/π without rounding to 0
         _mix(a, b, w_, d_)
 
     # The groups' indicator: v = g_b - g_a.
@@ -127,13 +129,15 @@ def _losses_and_gradient(
         torch.sub(b, a, out=v_)
         _mix(a, b, w_, v_)
     torch.sub(1, wires[:negatives], out=wires[:negatives])
-    mass = wires.clamp_(min=torch.finfo(wires.dtype).tiny)
+    tiny = torch.finfo(wires.dtype).tiny
+    mass = wires.clamp_(min=tiny)
     losses = -mass.log().mean(0)
     if not with_gradient:
         return losses, None
 
     # The gradient of m, then that of w, which is -g v.
-    wires = mass.mul_(-n).reciprocal_()
+    is_clamped = mass == tiny
+    wires = mass.mul_(-n).reciprocal_().masked_fill_(is_clamped, 0)
     wires[:negatives].neg_()
     for (a, b), g_, w_ in zip(pairs, g.split(sizes), w.split(sizes), strict=True):
         torch.sub(b, a, out=g_)

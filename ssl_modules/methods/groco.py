@@ -26,7 +26,7 @@ class GroCo(ContrastiveModule):
 
     | aspect       | default                                                                                  |
     |--------------|------------------------------------------------------------------------------------------|
-    | augmentation | the paper's two unlike policies: crop, flip, colour jitter, grayscale, blur, solarise      |
+    | augmentation | the authors' two unlike policies: crop, flip, colour jitter, grayscale, blur, solarise     |
     | encoder      | ResNet-18                                                                                |
     | extraction   | a projector of two hidden layers of 2,048 to 2,048 numbers, batch norm last; an anchor's   |
     |              | negatives are the same view of other images; candidates have no gradient                  |
@@ -35,10 +35,11 @@ class GroCo(ContrastiveModule):
 
     The recipe is the authors' for 100 epochs of ImageNet: SGD, learning rate 24 per 1,024 images, momentum 0.9, weight
     decay 1e-6 (not on biases and norms, unlike their code), 1 % warm-up, cosine. For 200 and 400 epochs they halve the
-    learning rate. It is this large because the gradient is this small: with a steepness of 1 the network is so soft
-    that the whole way from equal cosines to the best ones takes about a quarter off the loss.
+    learning rate and warm up for 10 epochs. It is this large because the gradient is this small: with a steepness of 1
+    the network is so soft that the whole way from equal cosines to the best ones takes about a quarter off the loss.
 
-    For multi-crop they take ``augmentation="groco-multicrop-224"`` and give the extraction ``positive_count=2``.
+    For multi-crop they take ``augmentation="groco-multicrop-224"`` and 10 epochs of warm-up, and give the extraction
+    ``positive_count=2``.
 
     Args:
         augmentation: None = "groco-<image_size>".

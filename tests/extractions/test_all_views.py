@@ -160,6 +160,11 @@ def test_one_view_or_one_image_leaves_nothing_to_compare():
         contrast(views=2, images=1)
 
 
+def test_views_have_the_same_images():
+    with pytest.raises(ValueError, match=r"views: expected 3 images in each, got \[4, 2\]"):
+        AllViews()([torch.zeros(4, 5), torch.zeros(2, 5)], None, torch.arange(3)[:, None], None)
+
+
 @pytest.mark.parametrize("options", [{"positive_count": 2}, {"positive_count": 1, "same_view_negatives": True}])
 def test_positives_are_at_least_two_and_of_the_same_views_negatives(options):
     with pytest.raises(ValueError, match=r"positive_count: expected 2 or more with same_view_negatives=True, or None"):

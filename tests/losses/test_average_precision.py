@@ -267,6 +267,36 @@ def test_exact_average_precision_counts_ties_half_a_place():
     relation = torch.tensor([[1, 0, 0, -1]], dtype=torch.int8)
     values = [exact_average_precision(torch.tensor([s]), relation).item() for s in ([0.3] * 4, [0.3, 0.3, 0.2, 0.3])]
     assert values == pytest.approx([1 / 2, 1 / 1.5])
+    lowest = torch.tensor([[-torch.inf, 0.1, -torch.inf, 0.5]])  # no tie with what is ignored
+    assert exact_average_precision(lowest, relation).item() == pytest.approx(1 / 2.5)
+
+
+def test_exact_average_precision_of_many_candidates_in_half_precision():
+    g = torch.Generator().manual_seed(0)
+    scores = torch.rand(4, 5_000, generator=g).bfloat16()
+    relation = (torch.rand(4, 5_000, generator=g) < 0.01).to(torch.int8)
+    expected = exact_average_precision(scores.double(), relation)
+    torch.testing.assert_close(exact_average_precision(scores, relation).double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("row", [[torch.nan, 0.2, 0.1], [0.5, torch.nan, 0.1], [torch.nan] * 3])
+def test_an_anchor_with_a_score_that_is_nan_has_found_nothing(row):
+    relation = torch.tensor([[1, 0, 0], [-1, -1, 1]], dtype=torch.int8)
+    assert exact_average_precision(torch.tensor([row, [row[0], row[0], 0.3]]), relation).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 3.3e38, -torch.inf])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_an_ignored_score_may_be_anything(loss, value):
+    scores = torch.tensor([[0.3, 0.4, 0.1, value]], requires_grad=True)
+    relation = torch.tensor([[1, 0, 1, -1]], dtype=torch.int8)
+    found = loss(scores, relation)
+    found.backward()
+    without = scores.detach()[:, :3].requires_grad_()
+    expected = loss(without, relation[:, :3])
+    expected.backward()
+    assert found.item() == expected.item()
+    torch.testing.assert_close(scores.grad, torch.cat([without.grad, torch.zeros(1, 1)], dim=1))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +305,9 @@ def test_exact_average_precision_counts_ties_half_a_place():
         ({"surrogate": "hard"}, """surrogate: expected "smooth" or "binned", got 'hard'"""),
         ({"temperature": 0.0}, "temperature: .* got 0.0"),
         ({"surrogate": "binned", "bins": 1}, "bins: expected at least 2, got 1"),
-        ({"surrogate": "binned", "low": 1.0}, r"low and high: expected low < high, got 1.0 and 1.0"),
+        ({"temperature": float("nan")}, "temperature: .* got nan"),
+        ({"surrogate": "binned", "low": 1.0}, r"low and high: expected two numbers low < high, got 1.0 and 1.0"),
+        ({"surrogate": "binned", "high": float("inf")}, r"low and high: .* got -1.0 and inf"),
     ],
 )
 def test_refuses(arguments, message):

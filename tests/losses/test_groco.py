@@ -188,6 +188,7 @@ def test_refuses_more_negatives_than_there_are(block):
     [
         ({"negatives": 0}, "negatives: expected a positive number, got 0"),
         ({"steepness": 0}, "steepness: expected a positive number, got 0"),
+        ({"steepness": float("inf")}, "steepness: expected a positive number, got inf"),
         ({"network": "bubble"}, "network: expected one of odd_even, bitonic, got 'bubble'"),
         ({"distribution": "uniform"}, "distribution: expected one of cauchy, logistic, .*, optimal, got 'uniform'"),
     ],

@@ -74,6 +74,22 @@ def test_rows_stay_as_they_are_and_may_be_of_any_strides():
     torch.testing.assert_close(torch.autograd.grad(odd_even_cauchy(plain, 3, 1.0).sum(), plain)[0], first)
 
 
+@pytest.mark.parametrize(("steepness", "rtol"), [(1e3, 1e-4), (1e5, 1e-2), (1e6, 0.3)])
+def test_the_gradient_of_badly_sorted_rows_in_single_precision_is_that_in_double(steepness, rtol):
+    rows = torch.tensor([[-0.9, 0.9, 0.8], [0.9, 1.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    [expected] = torch.autograd.grad(odd_even_cauchy(rows, 2, steepness).sum(), rows)
+    single = rows.detach().float().requires_grad_()
+    [found] = torch.autograd.grad(odd_even_cauchy(single, 2, steepness).sum(), single)
+    torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=1e-3)
+
+
+@pytest.mark.parametrize("steepness", [1e8, 1e12])
+def test_shares_that_are_rounded_away_have_no_gradient(steepness):
+    rows = torch.tensor([[-0.9, 0.9, 0.8], [0.9, 1.0, -1.0]], requires_grad=True)
+    [gradient] = torch.autograd.grad(odd_even_cauchy(rows, 2, steepness).sum(), rows)
+    assert gradient.abs().max() < 100  # that of exact numbers
+
+
 @pytest.mark.parametrize("steepness", [1e-3, 1e3, 1e9])
 @pytest.mark.parametrize("distribution", ["cauchy", "logistic"])
 def test_extreme_steepness_is_finite_in_single_precision(steepness, distribution):

@@ -6,7 +6,7 @@ from ssl_modules.augmentations import GroCoViews
 from ssl_modules.extractions import AllViews
 
 
-def test_the_projector_is_the_papers():
+def test_the_projector_is_the_authors():
     layers = [m for m in GroCo().extraction.heads.modules() if not list(m.children())]
     kinds = [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2 + [nn.Linear, nn.BatchNorm1d]
     assert [type(layer) for layer in layers] == kinds
@@ -16,7 +16,7 @@ def test_the_projector_is_the_papers():
     assert [layer.affine for layer in layers if isinstance(layer, nn.BatchNorm1d)] == [True, True, False]
 
 
-def test_the_recipe_is_the_papers():
+def test_the_recipe_is_the_authors():
     module = GroCo()
     decayed, others = module.optimizer(module.param_groups()).param_groups
     assert (decayed["lr"], decayed["momentum"], decayed["weight_decay"]) == (24, 0.9, 1e-6)

@@ -10,9 +10,11 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ssl_modules import cli_evaluate, cli_export
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe
@@ -52,6 +54,20 @@ class ContrastiveCLI(LightningCLI):
                 "last_checkpoint.enable_version_counter": False,
             }
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Says what ``--model`` takes over from a config of another method: jsonargparse keeps parts of equal names."""
+        chosen = self._get(self.config, "model").class_path.rpartition(".")[2]
+        for file in self._get(self.config, "config") or ():
+            model = (yaml.safe_load(file.get_content()) or {}).get("model")
+            if not isinstance(model, dict) or not model.get("init_args"):
+                continue
+            name = str(model.get("class_path")).rpartition(".")[2]
+            if name != chosen:
+                rank_zero_warn(
+                    f"model: {chosen} takes {', '.join(model['init_args'])} from {file.relative}, a config of {name}; "
+                    f"for those of {chosen} start from a config of it"
+                )
 
     def instantiate_classes(self) -> None:
         try:

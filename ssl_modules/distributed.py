@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 def world_size() -> int:
@@ -31,7 +30,19 @@ def gather(x: Tensor) -> Tensor:
         >>> gather(torch.ones(2, 3)).shape
         torch.Size([2, 3])
     """
-    return torch.cat(all_gather(x)) if world_size() > 1 else x
+    return _Gather.apply(x) if world_size() > 1 else x
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return total(grad).chunk(world_size())[rank()]
 
 
 def total(x: Tensor) -> Tensor:

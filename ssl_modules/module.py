@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import Lars
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, IterableDataset
 
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.batch import Batch, read_batch
@@ -151,6 +152,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         if hasattr(self.extraction, "heads"):
             raise ValueError("extraction: has heads already, those of another module; give each module its own")
         self.extraction.build(self.encoder.out_channels)
+        self.extraction.student_views(len(self.augmentation.sizes))  # raises where it can't do with so many
         self.teacher = self._build_teacher(momentum, momentum_schedule, compile)
         # Data-parallel training asks the module that it wraps which buffers are no business of its broadcast.
         kept = getattr(self.extraction, "_ddp_params_and_buffers_to_ignore", ())
@@ -260,7 +262,13 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         loss = objective(contrasts, self.similarity, self.loss, self.anchor_block)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images))
-        self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
+        chance = chance_level(contrasts, self.loss)
+        if self._trainer is not None and self.trainer.global_step == 0 and loss == 0 and chance == 0:
+            raise ValueError(
+                f"loss: {type(self.loss).__name__} is 0 whatever the scores are, as {type(self.extraction).__name__} "
+                "gives no negatives to compare with; take another of the two"
+            )
+        self.log("train/chance", chance, prog_bar=True, batch_size=len(images))
         return {"loss": loss, "features": features}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -311,6 +319,21 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
         if isinstance(dataset, Sized):
             self.extraction.begin(len(dataset))
+        self._check_last_batch(self.trainer.train_dataloader)
+
+    def _check_last_batch(self, loader: Any) -> None:
+        """Raises for what would end the run after an epoch: a last batch with fewer images than the loss compares."""
+        if not isinstance(loader, DataLoader) or loader.batch_size is None or loader.drop_last:
+            return
+        if isinstance(loader.dataset, IterableDataset) or self.trainer.num_training_batches < len(loader):
+            return
+        images = (len(loader.sampler) % loader.batch_size or loader.batch_size) * world_size()  # type: ignore[arg-type]
+        # A single image is refused by those extractions alone that compare a batch's images with each other.
+        if Loss.least_images < self.loss.least_images > images:
+            raise ValueError(
+                f"batch: the last one of an epoch has {images} images, but {type(self.loss).__name__} compares "
+                f"{self.loss.least_images} or more; pass drop_last=True to the training loader"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # An aspect that was replaced since, and what a subclass saved with save_hyperparameters() of its own.
@@ -419,6 +442,11 @@ def _aspect(name: str, value: Any, kind: type[_Kind]) -> _Kind:
 def _augmentation(augmentation: str | Augmentation, image_size: int) -> Augmentation:
     augmentation = policy(augmentation) if isinstance(augmentation, str) else augmentation
     augmentation = _aspect("augmentation", augmentation, Augmentation)
+    if not hasattr(augmentation, "sizes"):
+        raise TypeError(
+            f"augmentation: {type(augmentation).__name__} has no sizes; set it to the sizes of its views in pixels, "
+            f"such as sizes = ({image_size}, {image_size}), None for one of the images' own size"
+        )
     sizes = {size for size in augmentation.sizes if size is not None}
     if sizes and image_size not in sizes:
         raise ValueError(

@@ -11,11 +11,11 @@ from timm.optim import Lars
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from ssl_modules import ContrastiveModule, SimCLR
-from ssl_modules.augmentations import SimCLRViews
+from ssl_modules import BYOL, ContrastiveModule, SimCLR
+from ssl_modules.augmentations import Augmentation, RandomResizedCrop, SimCLRViews, Views
 from ssl_modules.batch import read_batch
-from ssl_modules.extractions import AllViews
-from ssl_modules.losses import InfoNCE
+from ssl_modules.extractions import AllViews, Predictor
+from ssl_modules.losses import AveragePrecisionLoss, InfoNCE
 from ssl_modules.objective import objective
 from ssl_modules.optim import warmup_cosine
 from ssl_modules.similarities import Cosine, Dot
@@ -148,8 +148,10 @@ def test_batches_that_can_not_be_are_refused(batch, error, message):
     [
         ({"augmentation": "simclr-96"}, ValueError, r"makes views of \[96\] pixels, but image_size=8"),
         ({"augmentation": None}, ValueError, "there is no policy 'simclr-8'"),
+        ({"augmentation": Augmentation()}, TypeError, r"augmentation: Augmentation has no sizes; .* sizes = \(8, 8\)"),
+        ({"augmentation": Views([RandomResizedCrop(8)], 1)}, ValueError, "views: expected at least 2 per image, got 1"),
         ({"loss": "InfoNCE"}, TypeError, "loss: expected a .*Loss, got 'InfoNCE'"),
-        ({"similarity": InfoNCE()}, TypeError, r"similarity: expected a .*Similarity, got InfoNCE\(\)"),
+        ({"similarity": InfoNCE()}, TypeError, r"similarity: expected a .*Similarity, got InfoNCE\("),
         ({"warmup": 1.5}, ValueError, r"warmup: expected a share .* got 1.5"),
         ({"reference_batch_size": 0}, ValueError, "reference_batch_size: .* got 0"),
         ({"optimizer": None, "reference_batch_size": 0}, ValueError, "reference_batch_size: .* got 0"),
@@ -158,6 +160,16 @@ def test_batches_that_can_not_be_are_refused(batch, error, message):
 def test_constructor_errors_name_the_argument(given, error, message):
     with pytest.raises(error, match=message):
         build(**given)
+
+
+def test_a_loss_that_has_nothing_to_compare_is_refused():
+    module = BYOL(
+        SimCLRViews(8, blur=False), Net(), Predictor(16, 8, 16), loss=AveragePrecisionLoss(), image_size=8, momentum=0.9
+    )
+    with pytest.raises(
+        ValueError, match=r"loss: AveragePrecisionLoss is 0 whatever .* as Predictor gives no negatives"
+    ):
+        trainer(max_steps=1).fit(module, loader())
 
 
 # ---- hyper-parameters ------------------------------------------------------------------------------------------------

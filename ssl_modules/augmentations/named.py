@@ -84,6 +84,16 @@ def policy(name: str) -> Augmentation:
     if name not in POLICIES:
         raise ValueError(
             f"augmentation: there is no policy {name!r}; there are {', '.join(POLICIES)}. For another size say it in "
-            "full, such as SimCLRViews(28, strength=0.5, blur=False)"
+            f"full, such as {_in_full(name)}"
         )
     return POLICIES[name]()
+
+
+def _in_full(name: str) -> str:
+    """A method's policy for small images, as it is written for any size."""
+    method, _, size = name.rpartition("-")
+    like = POLICIES.get(f"{method}-32", POLICIES["simclr-32"])
+    assert isinstance(like, partial)
+    named = (f"{name}={value}" for name, value in like.keywords.items())
+    arguments = [size if size.isdecimal() else "28", *map(str, like.args[1:]), *named]
+    return f"{like.func.__name__}({', '.join(arguments)})"

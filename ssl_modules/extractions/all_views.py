@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Relation, SameView
 from ssl_modules.distributed import gather, rank, world_size
-from ssl_modules.extractions.base import Extraction
+from ssl_modules.extractions.base import Extraction, at_least_two
 from ssl_modules.extractions.heads import PooledMLP
 
 
@@ -75,6 +75,12 @@ class AllViews(Extraction):
         if self.output_norm:
             self.heads = nn.Sequential(self.heads, nn.BatchNorm1d(self.out_dim, affine=False))
 
+    def student_views(self, views: int) -> Sequence[int]:
+        """Which of the views go through the student: all."""
+        if self.positive_count is not None and self.positive_count > views:
+            raise ValueError(f"positive_count: expected at most the {views} views there are, got {self.positive_count}")
+        return at_least_two(views)
+
     def forward(
         self,
         student: Sequence[Tensor],
@@ -82,9 +88,7 @@ class AllViews(Extraction):
         ids: Tensor,
         generator: torch.Generator | None,
     ) -> list[Contrast]:
-        views, images = len(student), len(ids)
-        if views < 2:
-            raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
+        views, images = len(self.student_views(len(student))), len(ids)
         if images * world_size() < 2:
             raise ValueError(
                 f"batch: {images} image has no negatives; use a batch size of at least 2 and drop_last=True"
@@ -101,8 +105,6 @@ class AllViews(Extraction):
 
     def _of_same_view(self, anchors: Tensor, candidates: Tensor, views: int) -> list[Contrast]:
         positives = self.positive_count or views
-        if positives > views:
-            raise ValueError(f"positive_count: expected at most the {views} views there are, got {positives}")
         images = len(anchors) // views
         own = rank() * images + torch.arange(images, device=anchors.device)
         candidates = candidates.unflatten(0, (-1, views, images)).transpose(0, 1).flatten(0, 2)  # [V W N, D]

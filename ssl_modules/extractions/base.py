@@ -30,7 +30,7 @@ class Extraction(Configurable, nn.Module, ABC):
         """
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the student: all."""
+        """Which of the views go through the student: all. Raises a ValueError for a number that it can't do with."""
         return range(views)
 
     def teacher_views(self, views: int) -> Sequence[int]:
@@ -64,3 +64,10 @@ class Extraction(Configurable, nn.Module, ABC):
 
     def after_step(self) -> None:
         """Called once per batch after the backward pass; a queue takes in its keys here."""
+
+
+def at_least_two(views: int) -> range:
+    """All views, or a ValueError where there is none to compare one with."""
+    if views < 2:
+        raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
+    return range(views)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Relation
 from ssl_modules.distributed import gather, rank, world_size
-from ssl_modules.extractions.base import Extraction, Maps
+from ssl_modules.extractions.base import Extraction, Maps, at_least_two
 
 Strategy = Literal["last", "multi-pair", "same-map", "random"]
 
@@ -104,12 +104,14 @@ class LocalMaps(Extraction):
             heads[maps - 1] = nn.Identity()
         self.heads = LocalHeads(heads)
 
+    def student_views(self, views: int) -> Sequence[int]:
+        """Which of the views go through the student: all."""
+        return at_least_two(views)
+
     def forward(
         self, student: Sequence[Any], teacher: Sequence[Any] | None, ids: Tensor, generator: torch.Generator | None
     ) -> list[Contrast]:
-        views, images = len(student), len(ids)
-        if views < 2:
-            raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
+        views, images = len(self.student_views(len(student))), len(ids)
         if images * world_size() < 2:
             raise ValueError(
                 f"batch: {images} image has no negatives; use a batch size of at least 2 and drop_last=True"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast, Paired
-from ssl_modules.extractions.base import Extraction
+from ssl_modules.extractions.base import Extraction, at_least_two
 from ssl_modules.extractions.heads import MLP, PooledMLP
 
 
@@ -53,6 +53,10 @@ class Predictor(Extraction):
         self.heads = PooledMLP(out_channels[-1], self.hidden_dim, self.out_dim, bias=True)
         self.predictor = MLP(self.out_dim, self.predictor_dim, self.out_dim, bias=True)
 
+    def student_views(self, views: int) -> Sequence[int]:
+        """Which of the views go through the student: all."""
+        return at_least_two(views)
+
     def teacher_views(self, views: int) -> Sequence[int]:
         """Which of the views go through the teacher: all."""
         return range(views)
@@ -66,9 +70,7 @@ class Predictor(Extraction):
     ) -> list[Contrast]:
         if teacher is None:
             raise ValueError("teacher: got None, but the predictor needs a teacher's embeddings to predict")
-        views = len(student)
-        if views < 2:
-            raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
+        views = len(self.student_views(len(student)))
         predictions = [self.predictor(z) for z in student]
         images = len(ids)
         relation = Paired(own=torch.arange(images, device=ids.device), candidates=images, ignored=images)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Paired, Rows
 from ssl_modules.distributed import gather, rank, world_size
-from ssl_modules.extractions.base import Extraction
+from ssl_modules.extractions.base import Extraction, at_least_two
 from ssl_modules.extractions.heads import MLP, PooledMLP
 from ssl_modules.extractions.ranks import Ranks
 
@@ -129,9 +129,7 @@ class Queue(Extraction):
 
     def student_views(self, views: int) -> Sequence[int]:
         """Which of the views go through the student: all, or all but the first."""
-        if views < 2:
-            raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
-        return range(views) if self.symmetric else range(1, views)
+        return at_least_two(views) if self.symmetric else at_least_two(views)[1:]
 
     def teacher_views(self, views: int) -> Sequence[int]:
         """Which of the views go through the teacher: all, the first ``teacher_count``, or the first alone."""

@@ -87,8 +87,8 @@ class AveragePrecisionLoss(Loss):
         if surrogate not in ("smooth", "binned"):
             raise ValueError(f'surrogate: expected "smooth" or "binned", got {surrogate!r}')
         check_positive("temperature", temperature)
-        if bins < 2:
-            raise ValueError(f"bins: expected at least 2, got {bins}")
+        if not isinstance(bins, int) or bins < 2:
+            raise ValueError(f"bins: expected a whole number of at least 2, got {bins!r}")
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"low and high: expected two numbers low < high, got {low} and {high}")
         self.missed: Surrogate = functools.partial(_smooth, temperature=temperature)

@@ -59,6 +59,9 @@ class Loss(Configurable, nn.Module, ABC):
         """
         return None
 
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+
     def forward(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None = None) -> Tensor:
         """The loss of a whole score matrix, in float32 or better.
 
@@ -92,8 +95,8 @@ def check_positive(name: str, value: float) -> None:
         ...
         ValueError: temperature: expected a positive number, got -1.0
     """
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {value}")
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
 def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:

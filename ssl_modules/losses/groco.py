@@ -61,8 +61,8 @@ class GroCoLoss(Loss):
         distribution: Distribution = "cauchy",
     ) -> None:
         super().__init__()
-        if negatives < 1:
-            raise ValueError(f"negatives: expected a positive number, got {negatives}")
+        if not isinstance(negatives, int) or negatives < 1:
+            raise ValueError(f"negatives: expected a positive whole number, got {negatives!r}")
         check_positive("steepness", steepness)
         for name, value, known in (("network", network, Network), ("distribution", distribution, Distribution)):
             if value not in get_args(known):
@@ -81,7 +81,8 @@ class GroCoLoss(Loss):
         if lacking.any():
             raise ValueError(
                 f"negatives: expected at most the {int(negatives[lacking].min())} that an anchor of this batch has, "
-                f"got {self.negatives}; use a larger batch size, or GroCoLoss(negatives=...)"
+                f"got {self.negatives}; use larger batches, with drop_last=True for the last one, or a smaller "
+                "GroCoLoss(negatives=...)"
             )
         return with_positive.sum()[None]
 

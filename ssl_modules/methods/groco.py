@@ -9,12 +9,13 @@ positives, each group in ascending order, and the soft permutation matrix Q of a
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
-from ssl_modules.augmentations import Augmentation
+from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.extractions import AllViews, Extraction
 from ssl_modules.losses import GroCoLoss, Loss
 from ssl_modules.module import ContrastiveModule
@@ -38,14 +39,14 @@ class GroCo(ContrastiveModule):
     learning rate and warm up for 10 epochs. It is this large because the gradient is this small: with a steepness of 1
     the network is so soft that the whole way from equal cosines to the best ones takes about a quarter off the loss.
 
-    For multi-crop they take ``augmentation="groco-multicrop-224"`` and 10 epochs of warm-up, and give the extraction
-    ``positive_count=2``.
+    For multi-crop they take ``augmentation="groco-multicrop-224"`` and 10 epochs of warm-up. Of views of unlike sizes
+    the large ones, which have to come first, are positives.
 
     Args:
         augmentation: None = "groco-<image_size>".
         encoder: a timm name or a module.
         extraction: None = ``AllViews(hidden_dim=2048, out_dim=2048, layers=3, output_norm=True,
-            same_view_negatives=True, stop_gradient=True)``.
+            same_view_negatives=True, stop_gradient=True)``, for multi-crop with ``positive_count`` large crops.
         similarity: None = :class:`~ssl_modules.similarities.Cosine`.
         loss: None = :class:`~ssl_modules.losses.GroCoLoss`.
         image_size: side of a view, pixels.
@@ -96,17 +97,23 @@ class GroCo(ContrastiveModule):
         if optimizer is None:
             optimizer = partial(torch.optim.SGD, lr=24.0, momentum=0.9, weight_decay=1e-6)
             reference_batch_size = 1024 if reference_batch_size is None else reference_batch_size
+        if augmentation is None:
+            augmentation = f"groco-{image_size}"
+        if isinstance(augmentation, str):
+            augmentation = policy(augmentation)
         if extraction is None:
+            large = _large_views(augmentation)
             extraction = AllViews(
                 hidden_dim=2048,
                 out_dim=2048,
                 layers=3,
                 output_norm=True,
                 same_view_negatives=True,
+                positive_count=large if large < len(augmentation.sizes) else None,
                 stop_gradient=True,
             )
         super().__init__(
-            augmentation=f"groco-{image_size}" if augmentation is None else augmentation,
+            augmentation=augmentation,
             encoder=encoder,
             extraction=extraction,
             similarity=Cosine() if similarity is None else similarity,
@@ -124,3 +131,13 @@ class GroCo(ContrastiveModule):
             warmup=warmup,
             anchor_block=anchor_block,
         )
+
+
+def _large_views(augmentation: Augmentation) -> int:
+    """How many views are large crops: the first ones, up to the first smaller one."""
+    first, *others = sizes = augmentation.sizes
+    if first is not None and any(size is not None and size > first for size in others):
+        raise ValueError(
+            f"augmentation: makes views of {list(sizes)} pixels; let the large ones come first, which are the positives"
+        )
+    return len(list(takewhile(lambda size: size == first, sizes)))

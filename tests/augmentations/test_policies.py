@@ -377,3 +377,18 @@ def test_wrong_shifts_are_named(views):
         views(8, shift=8)
     with pytest.raises(ValueError, match=r"hue: .* got 0\.6"):
         views(8, hue=0.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("groco-28", "GroCoViews(28, blur=False)"),
+        ("s2r2-8", "SimCLRViews(8, views=4, strength=0.5, blur=False, min_scale=0.2)"),
+        ("cpc-28", "CPCViews(28, (8, 4), shift=4)"),
+        ("dino", "SimCLRViews(28, strength=0.5, blur=False)"),
+    ],
+)
+def test_a_size_without_a_policy_is_said_how_to_write(name, said):
+    with pytest.raises(ValueError, match=f"there is no policy {name!r}") as error:
+        policy(name)
+    assert str(error.value).endswith(f"For another size say it in full, such as {said}")

@@ -179,14 +179,16 @@ def test_refuses_more_negatives_than_there_are(block):
     z = list(torch.randn(2, 8, 3))
     contrasts = AllViews(same_view_negatives=True)(z, None, torch.arange(8)[:, None], None)
     assert objective(contrasts, Cosine(), GroCoLoss(7), block).isfinite()
-    with pytest.raises(ValueError, match=r"negatives: expected at most the 7 .* got 8; use a larger batch size"):
+    with pytest.raises(ValueError, match=r"negatives: expected at most the 7 .* got 8; use larger batches, with drop_last=True"):
         objective(contrasts, Cosine(), GroCoLoss(8), block)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"negatives": 0}, "negatives: expected a positive number, got 0"),
+        ({"negatives": 0}, "negatives: expected a positive whole number, got 0"),
+        ({"negatives": 10.0}, "negatives: expected a positive whole number, got 10.0"),
+        ({"negatives": "10"}, "negatives: expected a positive whole number, got '10'"),
         ({"steepness": 0}, "steepness: expected a positive number, got 0"),
         ({"steepness": float("inf")}, "steepness: expected a positive number, got inf"),
         ({"network": "bubble"}, "network: expected one of odd_even, bitonic, got 'bubble'"),
@@ -196,6 +198,10 @@ def test_refuses_more_negatives_than_there_are(block):
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         GroCoLoss(**arguments)
+
+
+def test_a_loss_shows_its_arguments():
+    assert repr(GroCoLoss(5)) == "GroCoLoss(negatives=5, steepness=1.0, network='odd_even', distribution='cauchy')"
 
 
 def test_the_fused_form_is_the_plain_one_of_each_anchor():

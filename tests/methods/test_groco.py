@@ -1,8 +1,11 @@
+import pytest
 import torch
+from conformance.cases import trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules import GroCo
-from ssl_modules.augmentations import GroCoViews
+from ssl_modules.augmentations import GroCoViews, JointViews, RandomResizedCrop, Views
 from ssl_modules.extractions import AllViews
 
 
@@ -33,3 +36,31 @@ def test_multi_crop_sorts_rows_of_two_lengths():
     for c, anchors, positives in ((large, 24, 1), (small, 36, 2)):
         assert (c.relation[:] > 0).sum(1).tolist() == [positives] * anchors
         assert (c.relation[:] == 0).sum(1).tolist() == [11] * anchors
+
+
+def test_the_large_crops_of_multi_crop_are_the_positives():
+    assert GroCo("groco-multicrop-224", "test_resnet", image_size=224).extraction.positive_count == 2
+    assert GroCo().extraction.positive_count is None
+    small_first = JointViews([Views([RandomResizedCrop(6)]), Views([RandomResizedCrop(8)])])
+    with pytest.raises(
+        ValueError, match=r"augmentation: makes views of \[6, 6, 8, 8\] .* let the large ones come first"
+    ):
+        GroCo(small_first, "test_resnet", image_size=8)
+
+
+def loader(images, batch_size=16, **options):
+    return DataLoader(TensorDataset(torch.rand(images, 1, 8, 8)), batch_size, **options)
+
+
+def test_a_last_batch_that_is_too_small_is_told_before_the_first_step():
+    views = GroCoViews(8, blur=False)
+    module = GroCo(views, "test_resnet", AllViews(16, 8, 2, same_view_negatives=True), image_size=8, in_channels=1)
+    steps = []
+    module.on_train_batch_end = lambda *args: steps.append(args)
+    with pytest.raises(ValueError, match=r"batch: the last one of an epoch has 5 images, but GroCoLoss compares 11 or"):
+        trainer(max_epochs=1).fit(module, loader(37))
+    assert not steps
+    trainer(max_epochs=1).fit(module, loader(37, drop_last=True))
+    trainer(max_epochs=1, limit_train_batches=2).fit(module, loader(37))
+    trainer(max_epochs=1).fit(module, loader(43))
+    assert len(steps) == 2 + 2 + 3

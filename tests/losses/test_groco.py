@@ -179,7 +179,9 @@ def test_refuses_more_negatives_than_there_are(block):
     z = list(torch.randn(2, 8, 3))
     contrasts = AllViews(same_view_negatives=True)(z, None, torch.arange(8)[:, None], None)
     assert objective(contrasts, Cosine(), GroCoLoss(7), block).isfinite()
-    with pytest.raises(ValueError, match=r"negatives: expected at most the 7 .* got 8; use larger batches, with drop_last=True"):
+    with pytest.raises(
+        ValueError, match=r"negatives: expected at most the 7 .* got 8; use larger batches, with drop_last=True"
+    ):
         objective(contrasts, Cosine(), GroCoLoss(8), block)
 
 

@@ -2,8 +2,10 @@
 
     python examples/losses.py [--steps 80]
 
-Trains three encoders that start alike on the same images and views, each with one of the losses, and writes losses.png.
-Above: the cosines of positive and of negative pairs at each step, mean and middle 80 %. Below, for GroCo: one anchor's
+Trains three encoders that start alike on the same images and views, each with one of the losses, and writes losses.png,
+in a minute and a half of one core. The projectors differ as the methods do: GroCo's ends in a batch norm, which spreads
+the vectors before the first step, its candidates have no gradient and its negatives are of the same view. Above: the
+cosines of positive and of negative pairs at each step, mean and (shaded) middle 80 %. Below, for GroCo: one anchor's
 ten largest negative and three positive cosines before and after training, and what a soft sort makes of them. The rows
 of its matrix are those scores in the order in which they go in, the columns the places where they come out, the darker
 the larger the share; the loss wants what is right of the line to come from below the line. The steeper the

@@ -97,6 +97,14 @@ class ContrastiveCLI(LightningCLI):
             self.save_config_callback = None
         return super()._instantiate_trainer(config, wanted)
 
+    def before_validate(self) -> None:
+        """Lightning would say nothing, and exit as if all were well."""
+        if not self.datamodule.val_size:
+            self.parser.error(
+                "validate: the data have no validation part; give data val_size=, a number of training images, or run "
+                "test"
+            )
+
     def before_predict(self) -> None:
         """Ask the data for the row of each image, which unreadable files may be missing among."""
         self.datamodule.return_index = True

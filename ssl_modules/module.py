@@ -280,6 +280,11 @@ class ContrastiveModule(Configurable, pl.LightningModule):
     def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
         images = read_batch(batch)
         if len(images) * world_size() < self.loss.least_images:  # what a loader may leave for last
+            if batch_idx == 0:
+                rank_zero_warn(
+                    f"{stage}: the first batch has {len(images)} images and is left out, as {type(self.loss).__name__} "
+                    f"compares {self.loss.least_images} or more; use a larger batch size or part"
+                )
             return
         # The same views at every epoch, so that epochs compare.
         contrasts, _ = self.contrasts(images, self._generator(images, stage, 0, batch_idx))

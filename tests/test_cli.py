@@ -186,6 +186,15 @@ def test_it_runs_as_a_module():
     assert result.stdout.startswith("usage: ssl-modules")
 
 
+def test_validation_needs_a_validation_part(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["validate", "--config", write(config())])
+    assert stop.value.code == 2
+    assert "error: validate: the data have no validation part; give data val_size=" in capsys.readouterr().err
+    main(["validate", "--config", write(config()), "--data.val_size", "40"])
+    assert "val/contrast_top1" in capsys.readouterr().out
+
+
 def test_flags_that_leave_a_callback_nothing_to_do_take_it_away():
     main(["fit", "--config", write(config(trainer__logger=False, trainer__enable_checkpointing=False))])
 

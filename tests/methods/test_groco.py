@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from conformance.cases import trainer
@@ -7,6 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from ssl_modules import GroCo
 from ssl_modules.augmentations import GroCoViews, JointViews, RandomResizedCrop, Views
 from ssl_modules.extractions import AllViews
+
+METRICS = {"val/loss", "val/contrast_top1", "val/contrast_ap"}
 
 
 def test_the_projector_is_the_authors():
@@ -50,6 +54,16 @@ def test_the_large_crops_of_multi_crop_are_the_positives():
 
 def loader(images, batch_size=16, **options):
     return DataLoader(TensorDataset(torch.rand(images, 1, 8, 8)), batch_size, **options)
+
+
+def test_a_validation_part_that_is_too_small_is_said():
+    views = GroCoViews(8, blur=False)
+    module = GroCo(views, "test_resnet", AllViews(16, 8, 2, same_view_negatives=True), image_size=8, in_channels=1)
+    with pytest.warns(UserWarning, match="val: the first batch has 5 images and is left out, as GroCoLoss compares 11"):
+        assert trainer().validate(module, loader(5), verbose=False) == [{}]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "val: the first batch")
+        assert trainer().validate(module, loader(21), verbose=False)[0].keys() == METRICS  # 5 are left
 
 
 def test_a_last_batch_that_is_too_small_is_told_before_the_first_step():

@@ -5,6 +5,7 @@ import torch
 
 from ssl_modules import Contrast
 from ssl_modules.losses import Alignment, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss
+from ssl_modules.losses.sorting import _diffsort_net
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
 
@@ -42,6 +43,7 @@ def test_a_direct_call_under_autocast_is_computed_in_full(loss):
 
 @every
 def test_what_ran_in_inference_mode_trains_later(loss):
+    _diffsort_net.cache_clear()
     with torch.inference_mode():
         value(loss, scores())
     x = scores().requires_grad_()

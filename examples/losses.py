@@ -106,7 +106,7 @@ def draw_row(axis: plt.Axes, first: Tensor, last: Tensor) -> None:
     for x, (row, name) in enumerate(((first, "before"), (last, "after"))):
         axis.scatter([x] * len(row), row, color=groups, alpha=0.6)
         axis.annotate(name, (x, -0.55), ha="center")
-    axis.set(xlim=(-0.5, 1.5), ylim=(-0.6, 1.02), xticks=[], ylabel="cosine", title="one anchor's row")
+    axis.set(xlim=(-0.5, 1.5), ylim=(-0.6, 1.02), xticks=[], ylabel="cosine", title="one anchor's row, positives blue")
     axis.grid(alpha=0.3)
 
 

@@ -22,10 +22,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import Lars
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, IterableDataset
 
 from ssl_modules.augmentations import Augmentation, policy
-from ssl_modules.batch import Batch, read_batch
+from ssl_modules.batch import Batch, last_batch_size, read_batch
 from ssl_modules.configurable import Configurable, class_path, storable
 from ssl_modules.contrast import Contrast
 from ssl_modules.distributed import gather_objects, rank, world_size
@@ -328,16 +327,12 @@ class ContrastiveModule(Configurable, pl.LightningModule):
 
     def _check_last_batch(self, loader: Any) -> None:
         """Raises for what would end the run after an epoch: a last batch with fewer images than the loss compares."""
-        if not isinstance(loader, DataLoader) or loader.batch_size is None or loader.drop_last:
-            return
-        if isinstance(loader.dataset, IterableDataset) or self.trainer.num_training_batches < len(loader):
-            return
-        images = (len(loader.sampler) % loader.batch_size or loader.batch_size) * world_size()  # type: ignore[arg-type]
+        size = last_batch_size(loader, self.trainer.num_training_batches)
         # A single image is refused by those extractions alone that compare a batch's images with each other.
-        if Loss.least_images < self.loss.least_images > images:
+        if size is not None and Loss.least_images < self.loss.least_images > size * world_size():
             raise ValueError(
-                f"batch: the last one of an epoch has {images} images, but {type(self.loss).__name__} compares "
-                f"{self.loss.least_images} or more; pass drop_last=True to the training loader"
+                f"batch: the last one of an epoch has {size * world_size()} images, but {type(self.loss).__name__} "
+                f"compares {self.loss.least_images} or more; pass drop_last=True to the training loader"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

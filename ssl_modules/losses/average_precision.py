@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ssl_modules.losses.base import (
     Loss,
+    check_count,
     check_positive,
     first_derivative,
     full_precision,
@@ -87,8 +88,7 @@ class AveragePrecisionLoss(Loss):
         if surrogate not in ("smooth", "binned"):
             raise ValueError(f'surrogate: expected "smooth" or "binned", got {surrogate!r}')
         check_positive("temperature", temperature)
-        if not isinstance(bins, int) or bins < 2:
-            raise ValueError(f"bins: expected a whole number of at least 2, got {bins!r}")
+        check_count("bins", bins, least=2)
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"low and high: expected two numbers low < high, got {low} and {high}")
         self.missed: Surrogate = functools.partial(_smooth, temperature=temperature)

@@ -4,6 +4,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class Loss(Configurable, nn.Module, ABC):
             return self.partial(scores, relation, reference_scores, self.counts(relation).to(scores.dtype))
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: Any) -> None:
     """Raises unless an argument is a positive number, and finite.
 
     Example:
@@ -95,8 +96,21 @@ def check_positive(name: str, value: float) -> None:
         ...
         ValueError: temperature: expected a positive number, got -1.0
     """
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raises unless an argument is a whole number, and no smaller one.
+
+    Example:
+        >>> check_count("bins", 1, least=2)
+        Traceback (most recent call last):
+        ...
+        ValueError: bins: expected a whole number of at least 2, got 1
+    """
+    if not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
 
 
 def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:

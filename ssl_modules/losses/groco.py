@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast, SameView
-from ssl_modules.losses.base import Loss, check_positive, has_positive, mean, positive_pairs
+from ssl_modules.losses.base import Loss, check_count, check_positive, has_positive, mean, positive_pairs
 from ssl_modules.losses.sorting import Distribution, Network, odd_even_cauchy, through_diffsort
 from ssl_modules.similarities import Dot, Similarity
 
@@ -61,8 +61,7 @@ class GroCoLoss(Loss):
         distribution: Distribution = "cauchy",
     ) -> None:
         super().__init__()
-        if not isinstance(negatives, int) or negatives < 1:
-            raise ValueError(f"negatives: expected a positive whole number, got {negatives!r}")
+        check_count("negatives", negatives, least=1)
         check_positive("steepness", steepness)
         for name, value, known in (("network", network, Network), ("distribution", distribution, Distribution)):
             if value not in get_args(known):

@@ -102,14 +102,15 @@ class GroCo(ContrastiveModule):
         if isinstance(augmentation, str):
             augmentation = policy(augmentation)
         if extraction is None:
-            large = _large_views(augmentation)
+            sizes = tuple(getattr(augmentation, "sizes", ()))  # of no augmentation, which the base refuses
+            large = _large_views(sizes)
             extraction = AllViews(
                 hidden_dim=2048,
                 out_dim=2048,
                 layers=3,
                 output_norm=True,
                 same_view_negatives=True,
-                positive_count=large if large < len(augmentation.sizes) else None,
+                positive_count=large if large < len(sizes) else None,
                 stop_gradient=True,
             )
         super().__init__(
@@ -133,11 +134,10 @@ class GroCo(ContrastiveModule):
         )
 
 
-def _large_views(augmentation: Augmentation) -> int:
+def _large_views(sizes: tuple[int | None, ...]) -> int:
     """How many views are large crops: the first ones, up to the first smaller one."""
-    first, *others = sizes = augmentation.sizes
-    if first is not None and any(size is not None and size > first for size in others):
+    if any(size is not None and sizes[0] is not None and size > sizes[0] for size in sizes):
         raise ValueError(
             f"augmentation: makes views of {list(sizes)} pixels; let the large ones come first, which are the positives"
         )
-    return len(list(takewhile(lambda size: size == first, sizes)))
+    return len(list(takewhile(lambda size: size == sizes[0], sizes)))

@@ -188,9 +188,9 @@ def test_refuses_more_negatives_than_there_are(block):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"negatives": 0}, "negatives: expected a positive whole number, got 0"),
-        ({"negatives": 10.0}, "negatives: expected a positive whole number, got 10.0"),
-        ({"negatives": "10"}, "negatives: expected a positive whole number, got '10'"),
+        ({"negatives": 0}, "negatives: expected a whole number of at least 1, got 0"),
+        ({"negatives": 10.0}, "negatives: expected a whole number of at least 1, got 10.0"),
+        ({"negatives": "10"}, "negatives: expected a whole number of at least 1, got '10'"),
         ({"steepness": 0}, "steepness: expected a positive number, got 0"),
         ({"steepness": float("inf")}, "steepness: expected a positive number, got inf"),
         ({"network": "bubble"}, "network: expected one of odd_even, bitonic, got 'bubble'"),
@@ -200,6 +200,12 @@ def test_refuses_more_negatives_than_there_are(block):
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         GroCoLoss(**arguments)
+
+
+def test_numbers_may_be_numpys():
+    scores, relation = torch.tensor([[0.1, -0.7, 0.0, 0.9]]), torch.tensor([[0, 0, 0, 1]], dtype=torch.int8)
+    loss = GroCoLoss(np.int64(2), np.float32(4))
+    assert loss(scores, relation) == GroCoLoss(2, 4.0)(scores, relation)
 
 
 def test_a_loss_shows_its_arguments():

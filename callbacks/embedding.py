@@ -45,7 +45,7 @@ class EmbeddingPlot(DrawingProbe):
 
     Example:
         >>> plot = EmbeddingPlot(every_n_epochs=10)
-        >>> plot.project(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])).abs()
+        >>> plot.project(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])).abs().round(decimals=4)
         tensor([[0.7071, 0.0000],
                 [0.7071, 0.0000]])
     """

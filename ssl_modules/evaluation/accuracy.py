@@ -81,8 +81,8 @@ def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
         ValueError: if shapes do not fit, targets are not 0 and 1, or no sample has any class.
 
     Example:
-        >>> mean_average_precision(torch.tensor([[0.9], [0.5], [0.1]]), torch.tensor([[1], [0], [1]]))
-        0.8333333333333333
+        >>> round(mean_average_precision(torch.tensor([[0.9], [0.5], [0.1]]), torch.tensor([[1], [0], [1]])), 4)
+        0.8333
     """
     check_multilabel("scores", scores, targets)
     if scores.shape != targets.shape or not targets.any():

@@ -164,7 +164,7 @@ def similarity_ratio(first: Tensor, second: Tensor) -> float:
         ValueError: for features that are not finite ``[N, D]``, fewer than two, or of two shapes.
 
     Example:
-        >>> similarity_ratio(torch.ones(2, 2), torch.ones(2, 2))
+        >>> round(similarity_ratio(torch.ones(2, 2), torch.ones(2, 2)), 6)
         1.0
         >>> similarity_ratio(torch.eye(2), torch.eye(2))
         inf

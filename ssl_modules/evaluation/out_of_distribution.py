@@ -73,8 +73,8 @@ def neighbour_scores(bank: Tensor, queries: Tensor, *, k: int = 50) -> Tensor:
         ValueError: for features that are not finite ``[N, D]``, or k larger than the bank.
 
     Example:
-        >>> neighbour_scores(torch.eye(2), torch.tensor([[3.0, 0.0]]), k=1).item()
-        -0.0
+        >>> neighbour_scores(torch.eye(2), torch.tensor([[3.0, 4.0]]), k=1)
+        tensor([-0.6325])
     """
     similarity, _ = nearest_neighbours(bank, queries, k=k)
     return -(2 - 2 * similarity[:, -1]).clamp(min=0).sqrt()
@@ -123,8 +123,9 @@ def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
         ValueError: for scores that hold NaN or are not ``[N]``, N >= 1.
 
     Example:
-        >>> detection(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.5, 0.0]))
-        {'auroc': 0.8333333333333334, 'fpr95': 0.5}
+        >>> measures = detection(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.5, 0.0]))
+        >>> {name: round(value, 4) for name, value in measures.items()}
+        {'auroc': 0.8333, 'fpr95': 0.5}
     """
     for name, scores in (("familiar", familiar), ("unfamiliar", unfamiliar)):
         if scores.ndim != 1 or len(scores) == 0 or scores.isnan().any():

@@ -46,8 +46,9 @@ def retrieval(
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.3], [0.0, 1.0]])
-        >>> retrieval(features, torch.tensor([0, 1, 0, 1]), k=(1, 2))
-        {'recall@1': 0.0, 'recall@2': 0.75, 'map': 0.4583333432674408, 'curve_ap': 0.3645833333333333}
+        >>> measures = retrieval(features, torch.tensor([0, 1, 0, 1]), k=(1, 2))
+        >>> {name: round(value, 4) for name, value in measures.items()}
+        {'recall@1': 0.0, 'recall@2': 0.75, 'map': 0.4583, 'curve_ap': 0.3646}
     """
     if (gallery is None) != (gallery_targets is None):
         raise ValueError("gallery and gallery_targets: give both, or neither to look among the queries themselves")

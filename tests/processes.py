@@ -1,7 +1,15 @@
-"""Run a function in several gloo processes, as data-parallel training does."""
+"""Run a function in processes of its own: several that form a gloo group, as data-parallel training does, or one.
 
+They are forked from a server that has imported the package and has done nothing else. So each starts in a moment, and
+as fresh as a new interpreter.
+"""
+
+import multiprocessing
+import os
+import runpy
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +17,54 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+THREADS = int(os.environ.get("TORCH_THREADS", "1"))  # of torch, in every process of the tests
+
+# What a test module imports costs seconds in a new interpreter.
+multiprocessing.set_forkserver_preload(
+    ["lightning.pytorch", "pytest", "ssl_modules.callbacks", "ssl_modules.cli", "ssl_modules.datamodules"]
+)
+
 
 def run_in_processes(function: Callable[..., Any], *args: Any, processes: int = 2) -> list[Any]:
-    """What ``function(rank, *args)`` returns in each process; tensors and plain data."""
+    """What ``function(rank, *args)`` returns in each process of a group; tensors and plain data."""
+    return _start(_run_in_group, function, args, processes)
+
+
+def run_in_a_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
+    """What ``function(*args)`` returns in a process with the given environment, by default this one's."""
+    [result] = _start(_run_alone, function, (dict(os.environ if environment is None else environment), *args), 1)
+    return result
+
+
+def run_script(path: Path, *arguments: str, folder: Path) -> None:
+    """What ``python path *arguments`` does in the given folder, in a process of its own."""
+    run_in_a_process(_as_main, str(path), arguments, str(folder))
+
+
+def _as_main(path: str, arguments: tuple[str, ...], folder: str) -> None:
+    os.chdir(folder)
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
+
+
+def _start(run: Callable[..., None], function: Callable[..., Any], args: tuple, processes: int) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_run, (function, args, processes, folder), nprocs=processes)
+        mp.start_processes(run, (function, args, processes, folder), nprocs=processes, start_method="forkserver")
         return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(processes)]
 
 
-def _run(rank: int, function: Callable[..., Any], args: tuple, processes: int, folder: str) -> None:
-    torch.set_num_threads(1)
+def _run_in_group(rank: int, function: Callable[..., Any], args: tuple, processes: int, folder: str) -> None:
+    torch.set_num_threads(THREADS)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=processes)
     try:
         torch.save(function(rank, *args), Path(folder, f"{rank}.pt"))
     finally:
         dist.destroy_process_group()
+
+
+def _run_alone(rank: int, function: Callable[..., Any], args: tuple, processes: int, folder: str) -> None:
+    environment, *rest = args
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(THREADS)
+    torch.save(function(*rest), Path(folder, f"{rank}.pt"))

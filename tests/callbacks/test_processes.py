@@ -1,61 +1,24 @@
-import importlib.util
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_in_processes
 
 from ssl_modules.callbacks import CollapseMonitor
 from ssl_modules.evaluation import top_k_accuracy
-
-SCRIPT = Path(__file__).with_name("two_processes.py")
+from tests.callbacks import two_processes as script
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {
-        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-    }  # fmt: skip
-    children = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder)],
-            env={**shared, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for child in children:
-            output, _ = child.communicate(timeout=120)
-            assert child.returncode == 0, output
-    finally:
-        for child in children:
-            child.kill()
+    run_in_processes(script.run, str(folder))
     return folder
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
-def test_two_processes_give_the_values_of_one(run, script):
+def test_two_processes_give_the_values_of_one(run):
     logged = [json.loads((run / f"{rank}.json").read_text()) for rank in range(2)]
     assert logged[0] == logged[1]
 
@@ -99,7 +62,7 @@ def test_both_processes_hold_the_same_head(run):
     assert torch.equal(first["bias"], second["bias"])
 
 
-def test_both_processes_agree_on_what_is_shared(run, script):
+def test_both_processes_agree_on_what_is_shared(run):
     first, second = (torch.load(run / f"{rank}.pt", weights_only=True) for rank in range(2))
     # Batches 0, 2, 4 and 1, 3, 5 of 90 samples; a weight that changed in one process is a new pass for both.
     assert first["counts"] == [16 * 3 + 3, 16 * 3 + 3 + 16 * 3]

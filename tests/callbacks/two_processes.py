@@ -1,7 +1,7 @@
 """One of two processes of a run with probes; test_processes.py starts them and compares."""
 
 import json
-import sys
+import os
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -112,7 +112,8 @@ def levels() -> tuple[DataLoader, list]:
     return DataLoader(data, batch_size=16), [data[:3]]
 
 
-def main(folder: str) -> None:
+def run(rank: int, folder: str) -> None:
+    os.environ["LOCAL_RANK"] = str(rank)
     callbacks = [CollapseMonitor(features="encoder", size=201), *pictures(), *probes(), Reads()]
     pl.seed_everything(1)
     module = Supervised()
@@ -127,7 +128,3 @@ def main(folder: str) -> None:
     stored = {"module": module.state_dict(), "head": sgd.state_dict()["head"], "seen": torch.cat(module.seen)}
     stored |= {"results": reads.results, "counts": reads.counts}
     torch.save(stored, Path(folder, f"{trainer.global_rank}.pt"))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

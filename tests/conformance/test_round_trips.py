@@ -1,19 +1,16 @@
 """A method from the command line, and from a notebook, saved and loaded again."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from conformance.cases import CASES, SIZE
+from processes import run_script
 
 from ssl_modules.cli import main
 from ssl_modules.configurable import storable
 
-TESTS = Path(__file__).parents[1]
 LINKED = ("image_size", "in_channels", "mean", "std")
 
 
@@ -53,16 +50,7 @@ def test_a_run_from_yaml_loads_again(case, tmp_path, monkeypatch, capsys):
 def notebook(tmp_path_factory):
     """What a notebook leaves behind: checkpoints of classes defined in ``__main__``, loaded again in there."""
     folder = tmp_path_factory.mktemp("notebook")
-    script = Path(__file__).with_name("notebook.py")
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    result = subprocess.run(
-        [sys.executable, script, folder],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    run_script(Path(__file__).with_name("notebook.py"), str(folder), folder=folder)
     return folder
 
 

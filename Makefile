@@ -3,17 +3,20 @@ PYTHON ?= python3
 RUN = .venv/bin/python
 INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --python $(RUN) --constraint constraints.txt --group dev
 
-.PHONY: demo test test-bolts lint types check bench budget notebooks clean
+.PHONY: demo test test-all test-bolts lint types check bench budget notebooks clean
 
 demo: .venv/installed
 	$(RUN) examples/demo.py $(if $(DATA),"$(DATA)")
 
 test: .venv/installed
+	$(RUN) -m pytest -m "not slow"
+
+test-all: .venv/installed
 	$(RUN) -m pytest
 
 # Beside the lightning-bolts that some of the methods came from.
 test-bolts: .venv-bolts/installed
-	.venv-bolts/bin/python -m pytest -p no:warnings tests/bolts
+	.venv-bolts/bin/python -m pytest -o addopts=--import-mode=importlib -p no:warnings tests/bolts
 
 lint: .venv/installed
 	$(RUN) -m ruff check .
@@ -26,7 +29,7 @@ types: .venv/installed
 	$(RUN) -m zipfile -e build/*.whl build/package
 	MYPYPATH=build/package $(RUN) -m mypy -p ssl_modules
 
-check: lint types test test-bolts
+check: lint types test-all test-bolts
 
 # Ratios of one run on an otherwise idle machine: speed and memory beside what people use today.
 bench: .venv/installed-bench

@@ -2,14 +2,12 @@
 
 import doctest
 import importlib
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_script
 
 from ssl_modules.cli import main
 
@@ -50,15 +48,9 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
 def test_python_blocks_of_the_readme_run(tmp_path):
     source = "\n".join(blocks("python"))
     assert source
-    result = subprocess.run(
-        [sys.executable, "-c", source],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    script = tmp_path / "readme.py"
+    script.write_text(source)
+    run_script(script, folder=tmp_path)
 
 
 @pytest.mark.parametrize("config", blocks("yaml"))

@@ -7,6 +7,7 @@ import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from processes import THREADS
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -69,11 +70,11 @@ CHECKS = {
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_notebook_runs(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # more only wait for each other with so small a network
+    monkeypatch.setenv("OMP_NUM_THREADS", str(THREADS))  # more only wait for each other with so small a network
     check, variables = CHECKS[script.stem]
     notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps([{variables}]))"))
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}).execute()
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     check(tmp_path, sum("image/png" in output.get("data", {}) for output in outputs), *json.loads(outputs[-1].text))

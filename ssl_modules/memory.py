@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
     By default glibc gives tensors above 32 MiB back to the system at once, which clears each of their pages before it
     hands them out again. Training on a processor spends a quarter of its time or more on that, because every step needs
     such tensors anew. It holds until the process ends, which keeps its peak of memory, or half as much again where
-    sizes vary.
+    sizes vary. Beyond that the first seven or so tensors of a size may each take new memory, because glibc sets aside
+    the odd bytes beside an aligned tensor.
 
     Where the environment chooses for itself (``MALLOC_...``, ``GLIBC_TUNABLES``, an allocator by ``LD_PRELOAD``), or
     the C library isn't glibc, nothing changes.

@@ -45,6 +45,7 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
+@pytest.mark.slow
 def test_python_blocks_of_the_readme_run(tmp_path):
     source = "\n".join(blocks("python"))
     assert source

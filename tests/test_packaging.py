@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).parents[1]
 SOURCES = {"ssl_modules": "ssl_modules", "callbacks": "ssl_modules/callbacks", "datamodules": "ssl_modules/datamodules"}
 INSTALLS = ["wheel", "editable", "checkout"]
 PLACES = ["inside", "outside", "with_own_callbacks"]
+pytestmark = pytest.mark.slow  # builds two installs and imports each three times
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
 
 

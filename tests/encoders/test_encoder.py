@@ -319,6 +319,7 @@ def test_channels_last_of_clips_raises():
         Encoder(Clips(), image_size=8, in_channels=3, channels_last=True)
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_gives_the_same_maps_and_names():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3))
     plain = Encoder(net, image_size=8, in_channels=3, mean=(0.5, 0.5, 0.5))

@@ -95,7 +95,7 @@ def test_no_queries():
 def test_equal_votes_are_split_evenly():
     bank = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     scores = knn_scores(bank, torch.tensor([2, 0]), torch.tensor([[1.0, 1.0]]), num_classes=4, k=2)
-    torch.testing.assert_close(scores, torch.tensor([[0.5, 0.0, 0.5, 0.0]]), rtol=0, atol=0)
+    torch.testing.assert_close(scores, torch.tensor([[0.5, 0.0, 0.5, 0.0]]))
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_two_processes_are_one():
                 torch.testing.assert_close((x + y) / 2, expected, rtol=0, atol=1e-12)
             for x, y, expected in zip(first[2:], second[2:], whole[2:], strict=True):
                 assert torch.equal(x, y)
-                assert torch.equal(x, expected)
+                torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
 
 
 # ---- arguments -------------------------------------------------------------------------------------------------------

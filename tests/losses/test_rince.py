@@ -103,7 +103,7 @@ def test_one_rank_is_info_nce(problem, mode):
     scores, relation = problem
     relation = relation.clamp(max=1)
     torch.testing.assert_close(
-        RINCELoss([0.2], mode)(scores, relation), InfoNCE(0.2, mode=mode)(scores, relation), rtol=0, atol=1e-14
+        RINCELoss([0.2], mode)(scores, relation), InfoNCE(0.2, mode=mode)(scores, relation), rtol=0, atol=1e-12
     )
 
 
@@ -111,15 +111,15 @@ def test_modes_are_equal_for_one_positive_per_rank():
     scores = torch.randn(6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     relation = torch.tensor([[0, 2, 0, 1, 0, 3, -1, 0, 0]], dtype=torch.int8).repeat(6, 1)
     out, inside, mixed = (RINCELoss((0.1, 0.2, 0.3), m)(scores, relation) for m in ("out", "in", "out-in"))
-    torch.testing.assert_close(inside, out, rtol=0, atol=1e-14)
-    torch.testing.assert_close(mixed, out, rtol=0, atol=1e-14)
+    torch.testing.assert_close(inside, out, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mixed, out, rtol=0, atol=1e-12)
 
 
 def test_a_rank_that_nobody_has_contributes_zero(problem):
     scores, relation = problem
     relation = relation.clamp(max=2)
     two, three = RINCELoss((0.3, 0.5))(scores, relation), RINCELoss((0.3, 0.5, 0.8))(scores, relation)
-    torch.testing.assert_close(3 * three, 2 * two, rtol=0, atol=1e-14)
+    torch.testing.assert_close(3 * three, 2 * two, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("modes", ["out", "in", "out-in"])
@@ -138,7 +138,7 @@ def test_shares_of_blocks_add_up(problem, modes):
     counts = sum(loss.counts(relation[rows]) for rows in blocks)
     assert torch.equal(counts, loss.counts(relation))
     shares = [loss.partial(scores[rows], relation[rows], None, counts.double()) for rows in blocks]
-    assert sum(shares).item() == pytest.approx(loss(scores, relation).item(), abs=1e-14)
+    assert sum(shares).item() == pytest.approx(loss(scores, relation).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("modes", ["out", "in"])

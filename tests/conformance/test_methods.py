@@ -226,13 +226,13 @@ class DropoutNet(nn.Module):
         return first, second, self.third(second)
 
 
-def resumable_run(case, encoder, folder=None, ckpt_path=None, seed=0, **kwargs):
+def resumable_run(case, encoder, folder=None, ckpt_path=None, *, seed=0, every=1, **kwargs):
     seed_everything(seed)
     module = case.build(encoder=encoder())
     callbacks = []
     if folder is not None:
         callbacks = [
-            ModelCheckpoint(folder, "{step}", auto_insert_metric_name=False, every_n_train_steps=1, save_top_k=-1),
+            ModelCheckpoint(folder, "{step}", auto_insert_metric_name=False, every_n_train_steps=every, save_top_k=-1),
             ModelCheckpoint(folder, "end-{epoch}", auto_insert_metric_name=False, save_top_k=-1, every_n_epochs=1),
         ]
     t = trainer(max_epochs=2, callbacks=callbacks, enable_checkpointing=bool(callbacks), **kwargs)
@@ -248,8 +248,8 @@ def resumable_run(case, encoder, folder=None, ckpt_path=None, seed=0, **kwargs):
 @pytest.mark.parametrize(("encoder", "accumulate"), [(DropoutNet, 1), (DropoutNet, 2), (lambda: ENCODER, 1)])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(case, encoder, accumulate, tmp_path):
     kwargs = {"accumulate_grad_batches": accumulate}
-    whole = resumable_run(case, encoder, tmp_path, **kwargs)
     per_epoch = 6 // accumulate
+    whole = resumable_run(case, encoder, tmp_path, every=per_epoch // 2, **kwargs)
     for name in (f"{per_epoch // 2}", f"{per_epoch}", "end-0"):  # the middle of an epoch, and its end
         resumed = resumable_run(case, encoder, None, tmp_path / f"{name}.ckpt", seed=99, **kwargs)
         torch.testing.assert_close(resumed, whole, rtol=0, atol=0, msg=lambda m, name=name: f"{name}.ckpt: {m}")

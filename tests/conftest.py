@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # helpers of the tests, also in 
 from processes import THREADS
 
 torch.set_num_threads(THREADS)  # 1, or TORCH_THREADS: tensors are small, and test processes run beside each other
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # a loader waits so long for its workers after one has died
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which the bolts environment doesn't have

@@ -21,7 +21,7 @@ THREADS = int(os.environ.get("TORCH_THREADS", "1"))  # of torch, in every proces
 
 # What a test module imports costs seconds in a new interpreter.
 multiprocessing.set_forkserver_preload(
-    ["lightning.pytorch", "pytest", "ssl_modules.callbacks", "ssl_modules.cli", "ssl_modules.datamodules"]
+    ["lightning.pytorch", "pytest", "ssl_modules.callbacks", "ssl_modules.datamodules"]
 )
 
 
@@ -36,9 +36,9 @@ def run_in_a_process(function: Callable[..., Any], *args: Any, environment: Mapp
     return result
 
 
-def run_script(path: Path, *arguments: str, folder: Path) -> None:
+def run_script(path: Path, *arguments: str, folder: Path, **environment: str) -> None:
     """What ``python path *arguments`` does in the given folder, in a process of its own."""
-    run_in_a_process(_as_main, str(path), arguments, str(folder))
+    run_in_a_process(_as_main, str(path), arguments, str(folder), environment={**os.environ, **environment})
 
 
 def _as_main(path: str, arguments: tuple[str, ...], folder: str) -> None:

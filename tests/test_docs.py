@@ -51,7 +51,7 @@ def test_python_blocks_of_the_readme_run(tmp_path):
     assert source
     script = tmp_path / "readme.py"
     script.write_text(source)
-    run_script(script, folder=tmp_path)
+    run_script(script, folder=tmp_path, PL_TRAINER_LIMIT_TRAIN_BATCHES="3")  # read by Lightning's Trainer
 
 
 @pytest.mark.parametrize("config", blocks("yaml"))

@@ -93,7 +93,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"in_channels: expected 1 (gray) or 3 (colour), but got {in_channels}")
         if unreadable not in get_args(Unreadable):
             raise ValueError(f"unreadable: expected one of {get_args(Unreadable)}, but got {unreadable!r}")
-        augmentation = policy(augmentation) if isinstance(augmentation, str) else augmentation
+        augmentation = policy(augmentation, image_size, in_channels) if isinstance(augmentation, str) else augmentation
         sizes = {size for size in augmentation.sizes if size is not None} if augmentation is not None else set()
         if sizes and image_size not in sizes:
             raise ValueError(

@@ -26,7 +26,7 @@ def load_module(path: str | Path) -> ContrastiveModule:
         >>> import lightning.pytorch as pl
         >>> from ssl_modules import SimCLR
         >>> trainer = pl.Trainer(accelerator="cpu", logger=False, barebones=True)
-        >>> trainer.strategy.connect(SimCLR("simclr-32", "test_resnet"))
+        >>> trainer.strategy.connect(SimCLR("simclr", "test_resnet"))
         >>> trainer.save_checkpoint("last.ckpt")
         >>> type(load_module("last.ckpt")).__name__
         'SimCLR'

@@ -94,7 +94,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         >>> from ssl_modules.losses import InfoNCE
         >>> from ssl_modules.similarities import ScaledDot
         >>> module = ContrastiveModule(
-        ...     "simclr-32", "resnet18", AllViews(out_dim=64), ScaledDot(), InfoNCE(mode="in"),
+        ...     "simclr", "resnet18", AllViews(out_dim=64), ScaledDot(), InfoNCE(mode="in"),
         ...     optimizer=partial(torch.optim.AdamW, lr=1e-3),
         ... )
         >>> module(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
@@ -133,7 +133,7 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             raise ValueError(f"warmup: expected a share of the steps in [0, 1], got {warmup}")
         if reference_batch_size is not None and reference_batch_size < 1:
             raise ValueError(f"reference_batch_size: expected a positive number or None, got {reference_batch_size}")
-        self.augmentation = _augmentation(augmentation, image_size)
+        self.augmentation = _augmentation(augmentation, image_size, in_channels)
         self.encoder = Encoder(
             encoder,
             image_size=image_size,
@@ -439,8 +439,8 @@ def _aspect(name: str, value: Any, kind: type[_Kind]) -> _Kind:
     return value
 
 
-def _augmentation(augmentation: str | Augmentation, image_size: int) -> Augmentation:
-    augmentation = policy(augmentation) if isinstance(augmentation, str) else augmentation
+def _augmentation(augmentation: str | Augmentation, image_size: int, in_channels: int) -> Augmentation:
+    augmentation = policy(augmentation, image_size, in_channels) if isinstance(augmentation, str) else augmentation
     augmentation = _aspect("augmentation", augmentation, Augmentation)
     if not hasattr(augmentation, "sizes"):
         raise TypeError(

@@ -125,7 +125,7 @@ def test_a_frozen_encoder_changes_no_bit():
 
 
 def test_the_encoder_is_copied_and_all_of_it_learns():
-    pretrained = SimCLR("simclr-32", Net(), image_size=32, in_channels=1).eval()
+    pretrained = SimCLR("simclr", Net(), image_size=32, in_channels=1).eval()
     before = weights(pretrained)
     module = build(pretrained.encoder)
     assert all(part.training for part in module.modules() if isinstance(part, nn.BatchNorm2d | nn.Dropout))
@@ -328,7 +328,7 @@ def test_a_resumed_run_goes_on_as_it_would_have(tmp_path):
 )
 def test_the_command_line_builds_it_and_its_checkpoint_needs_no_other_file(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    SimCLR("simclr-32", "test_resnet", in_channels=1).export_encoder("encoder.safetensors")
+    SimCLR("simclr", "test_resnet", in_channels=1).export_encoder("encoder.safetensors")
     config = {
         "model": {"encoder": given, "num_classes": 10, "optimizer": {"class_path": "SGD", "init_args": {"lr": 0.1}}},
         "data": {"batch_size": 64},

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ssl_modules import BYOL, ContrastiveModule, SimCLR
-from ssl_modules.augmentations import Augmentation, RandomResizedCrop, SimCLRViews, Views
+from ssl_modules.augmentations import Augmentation, RandomResizedCrop, SimCLRViews, Views, policy
 from ssl_modules.batch import read_batch
 from ssl_modules.extractions import AllViews, Predictor
 from ssl_modules.losses import AveragePrecisionLoss, InfoNCE
@@ -146,8 +146,8 @@ def test_batches_that_can_not_be_are_refused(batch, error, message):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"augmentation": "simclr-96"}, ValueError, r"makes views of \[96\] pixels, but image_size=8"),
-        ({"augmentation": None}, ValueError, "there is no policy 'simclr-8'"),
+        ({"augmentation": policy("simclr", 96)}, ValueError, r"makes views of \[96\] pixels, but image_size=8"),
+        ({"augmentation": "simclr-96"}, ValueError, "is now 'simclr' with image_size=96"),
         ({"augmentation": Augmentation()}, TypeError, r"augmentation: Augmentation has no sizes; .* sizes = \(8, 8\)"),
         ({"augmentation": Views([RandomResizedCrop(8)], 1)}, ValueError, "views: expected at least 2 per image, got 1"),
         ({"loss": "InfoNCE"}, TypeError, "loss: expected a .*Loss, got 'InfoNCE'"),

@@ -4,19 +4,18 @@ from ssl_modules.augmentations.blur import GaussianBlur
 from ssl_modules.augmentations.color import ColorDrop, RandomGrayscale, RandomSolarize
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop, RandomShift
 from ssl_modules.augmentations.jitter import ColorJitter
-from ssl_modules.augmentations.named import POLICIES, policy
 from ssl_modules.augmentations.operation import Operation
 from ssl_modules.augmentations.patches import PatchGrid
-from ssl_modules.augmentations.policies import (
-    AMDIMViews,
-    BYOLViews,
-    CPCViews,
-    GroCoViews,
-    MoCoViews,
-    SCEViews,
-    SimCLRViews,
-    YADIMViews,
-)
+from ssl_modules.augmentations.policies import POLICIES, policy
+from ssl_modules.augmentations.policies.amdim import AMDIMViews
+from ssl_modules.augmentations.policies.byol import BYOLViews
+from ssl_modules.augmentations.policies.cpc import CPCViews
+from ssl_modules.augmentations.policies.groco import GroCoViews
+from ssl_modules.augmentations.policies.moco import MoCoViews
+from ssl_modules.augmentations.policies.sce import SCEViews
+from ssl_modules.augmentations.policies.simclr import SimCLRViews
+from ssl_modules.augmentations.policies.yadim import YADIMViews
+from ssl_modules.augmentations.ready import ReadyViews
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
 
 __all__ = [
@@ -38,6 +37,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomShift",
     "RandomSolarize",
+    "ReadyViews",
     "SCEViews",
     "SimCLRViews",
     "Views",

@@ -1,4 +1,4 @@
-"""Operations on colours: grayscale, solarise, colour drop. One channel works as three do."""
+"""Operations on colours: grayscale, solarise, colour drop."""
 
 from typing import NamedTuple
 
@@ -31,6 +31,9 @@ class RandomGrayscale(Operation):
     Args:
         p: Probability for each image.
 
+    Raises:
+        ValueError: if p is out of its range, or the images have neither 1 nor 3 channels.
+
     Example:
         >>> RandomGrayscale(p=1.0)(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).flatten()
         tensor([0.5924, 0.5924, 0.5924])
@@ -44,9 +47,14 @@ class RandomGrayscale(Operation):
         """Chooses the images to turn gray."""
         return ChoiceParameters(chance(self.p, images, generator))
 
+    def check_channels(self, in_channels: int) -> None:
+        """Raises unless images have 1 or 3 channels."""
+        check_color("RandomGrayscale", in_channels)
+
     def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
         """Turns the chosen images gray."""
-        if not is_rgb(images):
+        self.check_channels(images.shape[1])
+        if images.shape[1] == 1:
             return images
         return change_chosen(images, parameters.applied, lambda some, _: gray(some).repeat(1, 3, 1, 1))
 
@@ -91,6 +99,9 @@ class ColorDrop(Operation):
     Args:
         p: Probability for each image.
 
+    Raises:
+        ValueError: if p is out of its range, or the images have neither 1 nor 3 channels.
+
     Example:
         >>> keep = DropParameters(torch.tensor([True]), channel=torch.tensor([1]))
         >>> ColorDrop().transform(torch.tensor([1.0, 0.5, 0.2]).view(1, 3, 1, 1), keep).flatten()
@@ -105,27 +116,45 @@ class ColorDrop(Operation):
         """Chooses the images to change, and for each the channel to keep."""
         return DropParameters(chance(self.p, images, generator), uniform(0, 3, images, generator).long())
 
+    def check_channels(self, in_channels: int) -> None:
+        """Raises unless images have 1 or 3 channels."""
+        check_color("ColorDrop", in_channels)
+
     def transform(self, images: Tensor, parameters: DropParameters) -> Tensor:
         """Sets all channels but the kept one to zero."""
-        if not is_rgb(images):
+        self.check_channels(images.shape[1])
+        if images.shape[1] == 1:
             return images
         kept = torch.arange(3, device=images.device) == parameters.channel[:, None]  # [N, 3]
         return images * (kept | ~parameters.applied[:, None])[:, :, None, None]
 
 
-def is_rgb(images: Tensor) -> bool:
-    """Whether images [N, ch, H, W] have three channels (True) or one (False)."""
-    if images.shape[1] not in (1, 3):
+def check_color(operation: str, in_channels: int) -> None:
+    """Raises unless images of so many channels have a colour to change (3) or none (1).
+
+    Args:
+        operation: What the error says needs colour.
+        in_channels: Number of image channels.
+
+    Raises:
+        ValueError: for any other number of channels.
+
+    Example:
+        >>> check_color("RandomGrayscale", 3)
+    """
+    if in_channels not in (1, 3):
         raise ValueError(
-            f"images: colour operations need 1 or 3 channels, but got {images.shape[1]}; "
-            "use an augmentation without them for such images"
+            f"augmentation: {operation} needs 1 or 3 channels, got in_channels={in_channels}; crop, flip, shift, blur, "
+            "solarise and ColorJitter(brightness, contrast) take any number"
         )
-    return images.shape[1] == 3
 
 
 def gray(images: Tensor) -> Tensor:
-    """The luma of images [N, 1 or 3, H, W], as [N, 1, H, W] (ITU-R BT.601)."""
-    if not is_rgb(images):
+    """Images [N, ch, H, W] as [N, 1, H, W]: the luma of three channels (ITU-R BT.601), the mean of any other number."""
+    channels = images.shape[1]
+    if channels == 1:
         return images
+    if channels != 3:
+        return images.mean(1, keepdim=True)
     red, green, blue = images.split(1, 1)
     return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_modules.augmentations.color import LUMA, gray, is_rgb
+from ssl_modules.augmentations.color import LUMA, check_color, gray
 from ssl_modules.augmentations.operation import (
     Operation,
     Rows,
@@ -47,7 +47,8 @@ class ColorJitter(Operation):
     of mid-tones hardly differ; strongly saturated colours do. On smooth coloured noise, with SimCLR's strength of 0.5,
     the two are 0.04 apart on average, where the jitter itself moves pixels by 0.13.
 
-    Images of one channel have neither saturation nor hue.
+    Images of one channel have neither saturation nor hue. Images of other than 1 and 3 channels take brightness and
+    contrast alone; their gray is the mean of their channels.
 
     Args:
         brightness: b >= 0; the factor is drawn from U[max(0, 1 - b), 1 + b].
@@ -58,7 +59,8 @@ class ColorJitter(Operation):
         mode: "exact" or "linear", see above.
 
     Raises:
-        ValueError: if an argument is out of its range, or the images have neither 1 nor 3 channels.
+        ValueError: if an argument is out of its range, or there is saturation or hue to change and the images have
+            neither 1 nor 3 channels.
 
     Example:
         >>> jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
@@ -103,9 +105,15 @@ class ColorJitter(Operation):
         """Images that turn their hue at the same step."""
         return _hue_step(parameters.order).where(parameters.applied, -1)
 
+    def check_channels(self, in_channels: int) -> None:
+        """Raises if there is saturation or hue to change, unless images have 1 or 3 channels."""
+        if self.saturation > 0 or self.hue > 0:
+            check_color("ColorJitter with saturation or hue", in_channels)
+
     def transform(self, images: Tensor, parameters: JitterParameters) -> Tensor:
         """The changes of the chosen images, each in its own order."""
-        applied, rgb = parameters.applied, is_rgb(images)
+        self.check_channels(images.shape[1])
+        applied, rgb = parameters.applied, images.shape[1] == 3
         if self.mode == "linear":
             return change_chosen(images, applied, partial(_jitter_linearly, parameters))
         hue = parameters.hue if self.hue > 0 and rgb else None
@@ -196,8 +204,9 @@ def _fold(parameters: JitterParameters, channels: int) -> tuple[Tensor, Tensor]:
     order, device = parameters.order, parameters.order.device
     brightness, contrast, saturation, hue = (values[:, None, None] for values in parameters[1:5])
     same = torch.eye(channels, device=device)
-    to_gray = torch.tensor(LUMA if channels == 3 else (1.0,), device=device).expand(channels, channels)
-    turned = _hue_rotation(hue) if channels == 3 else same.expand(len(order), 1, 1)
+    weights = LUMA if channels == 3 else (1 / channels,) * channels
+    to_gray = torch.tensor(weights, device=device).expand(channels, channels)
+    turned = _hue_rotation(hue) if channels == 3 else same.expand(len(order), channels, channels)
     changes = torch.stack([brightness * same, contrast * same, torch.lerp(to_gray, same, saturation), turned], 1)
     changes = changes.take_along_dim(order[:, :, None, None], 1)  # [N, 4, ch, ch], in order
     to_mean = (1 - contrast) * (order == CONTRAST)[:, :, None]  # [N, 4, 1]

@@ -46,6 +46,16 @@ class Operation(Configurable, nn.Module):
         """
         raise NotImplementedError
 
+    def check_channels(self, in_channels: int) -> None:
+        """Raises unless it can change images of so many channels; any number, where a subclass says nothing else.
+
+        Args:
+            in_channels: Number of image channels.
+
+        Raises:
+            ValueError: if it can't; the error names the operations that can.
+        """
+
     def alike(self, parameters: Any) -> Tensor | None:
         """A number for each image, [N]: those of one number are faster together. None where it doesn't matter.
 

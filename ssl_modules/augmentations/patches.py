@@ -65,6 +65,11 @@ class PatchGrid(Operation):
         drawn = (transform.draw(patches, generator) for transform in self.transforms)
         return tuple(map_parameters(parameters, lambda values: values.unflatten(0, grid)) for parameters in drawn)
 
+    def check_channels(self, in_channels: int) -> None:
+        """Raises unless all of the transforms can change images of so many channels."""
+        for transform in self.transforms:
+            transform.check_channels(in_channels)
+
     def transform(self, images: Tensor, parameters: tuple[Any, ...] = ()) -> Tensor:
         """Cuts images [N, ch, H, W] into patches [N, rows, cols, ch, size, size]."""
         grid = (len(images), *self.grid(images))

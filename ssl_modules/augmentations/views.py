@@ -33,6 +33,23 @@ class Augmentation(Configurable, nn.Module):
         """Makes the views of images [N, ch, H, W], float32 in [0, 1]."""
         raise NotImplementedError
 
+    def check_channels(self, in_channels: int) -> None:
+        """Raises unless all operations and augmentations inside it can change images of so many channels.
+
+        Args:
+            in_channels: Number of image channels.
+
+        Raises:
+            ValueError: if one can't; the error names it, and the operations that can.
+
+        Example:
+            >>> from ssl_modules.augmentations import GaussianBlur
+            >>> Views([GaussianBlur()]).check_channels(13)
+        """
+        for module in self.modules():
+            if module is not self and isinstance(module, Operation | Augmentation):
+                module.check_channels(in_channels)
+
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
         """Makes the views.
 

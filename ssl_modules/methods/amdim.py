@@ -101,7 +101,7 @@ class AMDIM(ContrastiveModule):
         if extraction is None:
             extraction = LocalMaps("multi-pair", out_dim=None if isinstance(encoder, AMDIMEncoder) else 512)
         super().__init__(
-            augmentation=f"amdim-{image_size}" if augmentation is None else augmentation,
+            augmentation="amdim" if augmentation is None else augmentation,
             encoder=encoder,
             extraction=extraction,
             similarity=ScaledDot() if similarity is None else similarity,

@@ -95,7 +95,7 @@ class BYOL(ContrastiveModule):
             optimizer = partial(Lars, lr=0.2, momentum=0.9, weight_decay=1.5e-6)
             reference_batch_size = 256 if reference_batch_size is None else reference_batch_size
         super().__init__(
-            augmentation=f"byol-{image_size}" if augmentation is None else augmentation,
+            augmentation="byol" if augmentation is None else augmentation,
             encoder=encoder,
             extraction=Predictor() if extraction is None else extraction,
             similarity=Cosine() if similarity is None else similarity,

@@ -100,9 +100,9 @@ class CPC(ContrastiveModule):
         if optimizer is None:
             optimizer = partial(torch.optim.Adam, lr=4e-5, betas=(0.8, 0.999), weight_decay=1e-5, eps=1e-7)
         if augmentation is None:
-            augmentation = f"cpc-{image_size}"
+            augmentation = "cpc"
         if isinstance(augmentation, str):
-            augmentation = policy(augmentation)
+            augmentation = policy(augmentation, image_size, in_channels)
         if encoder is None:
             if augmentation.patches is None:
                 raise ValueError("augmentation: cuts no patches for the encoder; let PatchGrid be its last operation")

@@ -98,9 +98,9 @@ class GroCo(ContrastiveModule):
             optimizer = partial(torch.optim.SGD, lr=24.0, momentum=0.9, weight_decay=1e-6)
             reference_batch_size = 1024 if reference_batch_size is None else reference_batch_size
         if augmentation is None:
-            augmentation = f"groco-{image_size}"
+            augmentation = "groco"
         if isinstance(augmentation, str):
-            augmentation = policy(augmentation)
+            augmentation = policy(augmentation, image_size, in_channels)
         if extraction is None:
             sizes = tuple(getattr(augmentation, "sizes", ()))  # of no augmentation, which the base refuses
             large = _large_views(sizes)

@@ -103,7 +103,7 @@ class MoCo(ContrastiveModule):
             optimizer = partial(torch.optim.SGD, lr=0.03, momentum=0.9, weight_decay=1e-4)
             reference_batch_size = 256 if reference_batch_size is None else reference_batch_size
         super().__init__(
-            augmentation=f"moco-{image_size}" if augmentation is None else augmentation,
+            augmentation="moco" if augmentation is None else augmentation,
             encoder=encoder,
             extraction=Queue() if extraction is None else extraction,
             similarity=Cosine() if similarity is None else similarity,

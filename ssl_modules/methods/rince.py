@@ -111,7 +111,7 @@ class RINCE(ContrastiveModule):
             optimizer = partial(torch.optim.SGD, lr=0.5, momentum=0.9, weight_decay=1e-4)
             reference_batch_size = 512 if reference_batch_size is None else reference_batch_size
         super().__init__(
-            augmentation=f"rince-{image_size}" if augmentation is None else augmentation,
+            augmentation="rince" if augmentation is None else augmentation,
             encoder=encoder,
             extraction=Queue(size=4096, ranks=LabelRanks()) if extraction is None else extraction,
             similarity=Cosine() if similarity is None else similarity,

@@ -104,7 +104,7 @@ class SCE(ContrastiveModule):
             optimizer = partial(torch.optim.SGD, lr=0.06, momentum=0.9, weight_decay=5e-4)
             reference_batch_size = 256 if reference_batch_size is None else reference_batch_size
         super().__init__(
-            augmentation=f"sce-{image_size}" if augmentation is None else augmentation,
+            augmentation="sce" if augmentation is None else augmentation,
             encoder=encoder,
             extraction=Queue(batch_norm=True, size=4096, reference=True) if extraction is None else extraction,
             similarity=Cosine() if similarity is None else similarity,

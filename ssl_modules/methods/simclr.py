@@ -93,7 +93,7 @@ class SimCLR(ContrastiveModule):
             optimizer = partial(Lars, lr=0.3, momentum=0.9, weight_decay=1e-6)
             reference_batch_size = 256 if reference_batch_size is None else reference_batch_size
         super().__init__(
-            augmentation=f"simclr-{image_size}" if augmentation is None else augmentation,
+            augmentation="simclr" if augmentation is None else augmentation,
             encoder=encoder,
             extraction=AllViews() if extraction is None else extraction,
             similarity=Cosine() if similarity is None else similarity,

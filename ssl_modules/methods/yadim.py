@@ -97,7 +97,7 @@ class YADIM(ContrastiveModule):
         if optimizer is None:
             optimizer = partial(torch.optim.Adam, lr=2e-4, betas=(0.8, 0.999), weight_decay=1e-5)
         super().__init__(
-            augmentation=f"yadim-{image_size}" if augmentation is None else augmentation,
+            augmentation="yadim" if augmentation is None else augmentation,
             encoder=encoder,
             extraction=LocalMaps("last") if extraction is None else extraction,
             similarity=ScaledDot() if similarity is None else similarity,

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
@@ -56,10 +58,27 @@ def test_one_channel_has_no_colour_to_change(operation):
     assert torch.equal(operation(images), images)
 
 
-@pytest.mark.parametrize("operation", [RandomGrayscale(), ColorDrop(), ColorJitter(0.4)])
-def test_other_numbers_of_channels_raise(operation):
-    with pytest.raises(ValueError, match="images: colour operations need 1 or 3 channels, but got 4"):
-        operation(noise(2, 4, 8, 8))
+@pytest.mark.parametrize("channels", [2, 4, 13])
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        (RandomGrayscale(), "RandomGrayscale"),
+        (ColorDrop(), "ColorDrop"),
+        (ColorJitter(saturation=0.4), "ColorJitter with saturation or hue"),
+        (ColorJitter(0.4, hue=0.1), "ColorJitter with saturation or hue"),
+        (ColorJitter(hue=0.1, mode="linear"), "ColorJitter with saturation or hue"),
+    ],
+)
+def test_operations_that_need_colour_say_so(operation, name, channels):
+    message = (
+        f"augmentation: {name} needs 1 or 3 channels, got in_channels={channels}; crop, flip, shift, blur, solarise "
+        "and ColorJitter(brightness, contrast) take any number"
+    )
+    for ask in (lambda: operation.check_channels(channels), lambda: operation(noise(2, channels, 8, 8))):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            ask()
+    operation.check_channels(1)
+    operation.check_channels(3)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,26 @@ def test_hue_is_right_at_grays_ties_and_corners():
     torch.testing.assert_close(jitter.transform(images, parameters), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["exact", "linear"])
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_contrast_of_other_channels_is_about_the_mean_of_all_of_them(channels, mode):
+    images = 0.4 + 0.2 * torch.rand(8, channels, 8, 8, generator=generator())
+    jitter = ColorJitter(contrast=0.5, p=1.0, mode=mode)
+    parameters = jitter.draw(images, generator())
+    factor = parameters.contrast.view(-1, 1, 1, 1)
+    expected = factor * images + (1 - factor) * images.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(jitter.transform(images, parameters), expected, rtol=0, atol=1e-6)
+
+
+def test_all_orders_side_by_side_equal_order_by_order_without_colour():
+    images = torch.rand(24, 13, 8, 8, generator=generator())
+    jitter = ColorJitter(0.8, 0.8, p=1.0)
+    parameters = jitter.draw(images, generator())
+    steps = _blends(parameters, False)
+    result = _jitter_side_by_side(steps, None, _hue_step(parameters.order), images, slice(None))
+    torch.testing.assert_close(result, jitter.transform(images, parameters), rtol=0, atol=1e-6)
+
+
 def test_images_not_chosen_stay_exactly():
     images = torch.rand(200, 3, 8, 8, generator=generator())
     jitter = ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.5)

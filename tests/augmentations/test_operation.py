@@ -52,6 +52,32 @@ def test_forward_is_transform_of_draw(operation, channels):
     assert torch.equal(operation(images, generator()), expected)
 
 
+OF_ANY_CHANNELS = [
+    RandomResizedCrop(16),
+    RandomResizedCrop(16, interpolation="bicubic"),
+    RandomHorizontalFlip(),
+    RandomShift(),
+    ColorJitter(0.8, 0.8),
+    ColorJitter(0.8, 0.8, mode="linear"),
+    GaussianBlur(),
+    RandomSolarize(),
+    PatchGrid(8, 4, [ColorJitter(0.8, 0.8), RandomHorizontalFlip()]),
+]
+
+
+@pytest.mark.parametrize("operation", OF_ANY_CHANNELS, ids=lambda operation: type(operation).__name__)
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_operations_without_colour_take_any_number_of_channels(operation, channels):
+    operation.check_channels(channels)
+    images = bytes_(32, channels, 16, 16)
+    result = operation(images, generator())
+    assert result.shape[-3] == channels
+    assert 0 <= result.min() < result.max() <= 1
+    # Equal channels stay equal, and are what one channel becomes.
+    gray = operation(images[:, :1].repeat(1, channels, 1, 1), generator())
+    torch.testing.assert_close(gray, operation(images[:, :1], generator()).expand_as(gray), rtol=0, atol=1e-6)
+
+
 @every
 def test_uint8_equals_float_divided_by_255(operation):
     images = bytes_(8, 3, 16, 16)

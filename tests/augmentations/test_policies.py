@@ -1,3 +1,4 @@
+import re
 from functools import partial
 from itertools import pairwise
 
@@ -52,12 +53,12 @@ def same(augmentation, *views):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "strength", "blur"),
-    [("simclr-32", 32, 0.5, False), ("simclr-96", 96, 1.0, True), ("simclr-224", 224, 1.0, True)],
+    ("size", "strength", "blur"),
+    [(8, 0.5, False), (32, 0.5, False), (63, 0.5, False), (64, 1.0, True), (96, 1.0, True), (224, 1.0, True)],
 )
-def test_simclr_is_the_papers(name, size, strength, blur):
-    crop, flip, jitter, grayscale, *last = policy(name).transforms
-    assert policy(name).sizes == (size, size)
+def test_simclr_is_the_papers(size, strength, blur):
+    crop, flip, jitter, grayscale, *last = policy("simclr", size).transforms
+    assert policy("simclr", size).sizes == (size, size)
     assert (type(crop), type(flip)) == (RandomResizedCrop, RandomHorizontalFlip)
     assert (crop.size, crop.scale, crop.ratio, crop.interpolation) == (size, (0.08, 1.0), (3 / 4, 4 / 3), "bilinear")
     assert flip.p == 0.5
@@ -72,17 +73,20 @@ def test_simclr_is_the_papers(name, size, strength, blur):
 @pytest.mark.parametrize(
     ("name", "size", "blur"),
     [
-        ("moco-32", 32, False),
-        ("moco-96", 96, True),
-        ("moco-224", 224, True),
-        ("rince-32", 32, False),
-        ("rince-224", 224, False),
+        ("moco", 32, False),
+        ("moco", 63, False),
+        ("moco", 64, True),
+        ("moco", 96, True),
+        ("moco", 224, True),
+        ("rince", 32, False),
+        ("rince", 96, False),
+        ("rince", 224, False),
     ],
 )
 def test_moco_and_rince_are_the_papers(name, size, blur):
     view = [RandomResizedCrop(size, (0.2, 1.0)), ColorJitter(*MOCO_JITTER), GRAY, *[GaussianBlur(p=0.5)] * blur, FLIP]
-    same(policy(name), view, view)
-    assert policy(name).sizes == (size, size)
+    same(policy(name, size), view, view)
+    assert policy(name, size).sizes == (size, size)
 
 
 def test_where_the_flip_comes_changes_no_pixel():
@@ -97,19 +101,19 @@ def test_where_the_flip_comes_changes_no_pixel():
     torch.testing.assert_close(first, last, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "size", "blur"), [("byol-32", 32, False), ("byol-224", 224, True)])
-def test_byol_is_the_papers(name, size, blur):
+@pytest.mark.parametrize(("size", "blur"), [(32, False), (63, False), (64, True), (224, True)])
+def test_byol_is_the_papers(size, blur):
     common = [RandomResizedCrop(size, (0.08, 1.0)), FLIP, ColorJitter(*BYOL_JITTER), GRAY]
     first = common + [GaussianBlur(p=1.0)] * blur
     second = [*common, *[GaussianBlur(p=0.1)] * blur, RandomSolarize(threshold=0.5, p=0.2)]
-    same(policy(name), first, second)
-    assert policy(name).sizes == (size, size)
+    same(policy("byol", size), first, second)
+    assert policy("byol", size).sizes == (size, size)
 
 
-@pytest.mark.parametrize(("name", "size"), [("sce-32", 32), ("sce-96", 96)])
-def test_sce_is_weak_and_strong_for_small_images(name, size):
+@pytest.mark.parametrize("size", [7, 32, 96, 127])
+def test_sce_is_weak_and_strong_for_small_images(size):
     crop = RandomResizedCrop(size, (0.2, 1.0))
-    same(policy(name), [crop, FLIP], [crop, ColorJitter(*MOCO_JITTER), GRAY, GaussianBlur(13, p=0.5), FLIP])
+    same(policy("sce", size), [crop, FLIP], [crop, ColorJitter(*MOCO_JITTER), GRAY, GaussianBlur(13, p=0.5), FLIP])
 
 
 def strong(size, scale, blur, solarize):
@@ -117,28 +121,36 @@ def strong(size, scale, blur, solarize):
     return [crop, ColorJitter(*BYOL_JITTER), GRAY, GaussianBlur(13, p=blur), *[RandomSolarize(p=0.2)] * solarize, FLIP]
 
 
-def test_sce_is_alpha_and_beta_for_imagenet():
-    alpha, beta = strong(224, (0.2, 1.0), 1.0, solarize=False), strong(224, (0.2, 1.0), 0.1, solarize=True)
-    same(policy("sce-224"), alpha, beta)
-
-    scales = {192: (0.172, 0.86), 160: (0.143, 0.715), 128: (0.114, 0.571), 96: (0.086, 0.429)}
-    small = [strong(size, scale, 0.5, solarize=True) for size, scale in scales.items()]
-    same(policy("sce-multicrop-224"), alpha, beta, *small)
-    assert policy("sce-multicrop-224").sizes == (224, 224, 192, 160, 128, 96)
+@pytest.mark.parametrize("size", [128, 224])
+def test_sce_is_alpha_and_beta_for_large_images(size):
+    alpha, beta = strong(size, (0.2, 1.0), 1.0, solarize=False), strong(size, (0.2, 1.0), 0.1, solarize=True)
+    same(policy("sce", size), alpha, beta)
 
 
-@pytest.mark.parametrize(("size", "blur"), [(32, False), (96, True), (224, True)])
-def test_groco_is_the_papers(size, blur):
+@pytest.mark.parametrize(
+    ("size", "small_sizes"), [(224, (192, 160, 128, 96)), (64, (54, 46, 36, 28)), (17, (14, 12, 10, 8))]
+)
+def test_the_multicrop_of_sce_shows_less_where_it_is_smaller(size, small_sizes):
+    alpha, beta = strong(size, (0.2, 1.0), 1.0, solarize=False), strong(size, (0.2, 1.0), 0.1, solarize=True)
+    scales = [(0.172, 0.86), (0.143, 0.715), (0.114, 0.571), (0.086, 0.429)]
+    small = [strong(*view, 0.5, solarize=True) for view in zip(small_sizes, scales, strict=True)]
+    same(policy("sce-multicrop", size), alpha, beta, *small)
+    assert policy("sce-multicrop", size).sizes == (size, size, *small_sizes)
+
+
+@pytest.mark.parametrize(
+    ("size", "small", "blur"), [(8, 4, False), (32, 14, False), (64, 28, True), (96, 42, True), (224, 96, True)]
+)
+def test_groco_is_the_papers(size, small, blur):
     def view(size, scale, blurred, solarize):
         first = [RandomResizedCrop(size, scale, interpolation="bicubic"), FLIP, ColorJitter(*BYOL_JITTER), GRAY]
         return [*first, *[GaussianBlur(13, p=blurred)] * blur, *[RandomSolarize(p=0.2)] * solarize]
 
     odd, even = view(size, (0.14, 1.0), 1.0, solarize=False), view(size, (0.14, 1.0), 0.1, solarize=True)
-    same(policy(f"groco-{size}"), odd, even)
+    same(policy("groco", size), odd, even)
     same(GroCoViews(size, views=4, blur=blur), odd, even, odd, even)
-    if size == 224:
-        same(policy("groco-multicrop-224"), odd, even, *[view(96, (0.05, 0.14), 0.5, solarize=False)] * 6)
-        assert policy("groco-multicrop-224").sizes == (224,) * 2 + (96,) * 6
+    same(policy("groco-multicrop", size), odd, even, *[view(small, (0.05, 0.14), 0.5, solarize=False)] * 6)
+    assert policy("groco-multicrop", size).sizes == (size,) * 2 + (small,) * 6
 
 
 def test_groco_has_a_full_view_and_no_negative_number_of_small_ones():
@@ -153,12 +165,14 @@ def test_s2r2_is_many_views_of_simclr():
         jitter = ColorJitter(*[0.8 * strength] * 3, 0.2 * strength, 0.8)
         return [RandomResizedCrop(size, scale), FLIP, jitter, GRAY, *[GaussianBlur(p=0.5)] * blur]
 
-    same(policy("s2r2-32"), *[view(32, (0.2, 1.0), 0.5, blur=False)] * 4)
-    same(policy("s2r2-96"), *[view(96, (0.08, 1.0), 1.0)] * 4)
-    same(policy("s2r2-224"), *[view(224, (0.08, 1.0), 1.0)] * 4)
-    crops = [view(224, (0.14, 1.0), 1.0)] * 2 + [view(96, (0.05, 0.14), 1.0)] * 6
-    same(policy("s2r2-multicrop-224"), *crops)
-    assert policy("s2r2-multicrop-224").sizes == (224,) * 2 + (96,) * 6
+    for size in (8, 32, 63):
+        same(policy("s2r2", size), *[view(size, (0.2, 1.0), 0.5, blur=False)] * 4)
+    for size in (64, 96, 224):
+        same(policy("s2r2", size), *[view(size, (0.08, 1.0), 1.0)] * 4)
+    for size, small, strength, blur in ((32, 14, 0.5, False), (64, 28, 1.0, True), (224, 96, 1.0, True)):
+        crops = [view(size, (0.14, 1.0), strength, blur)] * 2 + [view(small, (0.05, 0.14), strength, blur)] * 6
+        same(policy("s2r2-multicrop", size), *crops)
+        assert policy("s2r2-multicrop", size).sizes == (size,) * 2 + (small,) * 6
 
 
 def test_sce_blurs_with_the_whole_gaussian():
@@ -176,17 +190,28 @@ def dim_view(size, shift, hue):
     return [FLIP, first, ColorJitter(0.4, 0.4, 0.4, hue, p=0.8), RandomGrayscale(p=0.25)]
 
 
-@pytest.mark.parametrize(("size", "shift", "hue"), [(32, 4, 0.2), (64, None, 0.2), (128, None, 0.1)])
-def test_amdim_cpc_and_yadim_are_the_authors(size, shift, hue):
-    view, grid = dim_view(size, shift, hue), PatchGrid(size // 4, size // 8)
+@pytest.mark.parametrize(
+    ("size", "shift", "hue", "patches"),
+    [
+        (8, 1, 0.2, (2, 1)),
+        (28, 3, 0.2, (10, 7)),
+        (32, 4, 0.2, (8, 4)),
+        (64, None, 0.2, (16, 8)),
+        (96, None, 0.2, (24, 12)),
+        (128, None, 0.1, (32, 16)),
+        (224, None, 0.1, (56, 28)),
+    ],
+)
+def test_amdim_cpc_and_yadim_are_the_authors(size, shift, hue, patches):
+    view, grid = dim_view(size, shift, hue), PatchGrid(*patches)
     for name in ("amdim", "yadim"):
-        augmentation = policy(f"{name}-{size}")
+        augmentation = policy(name, size)
         same(augmentation, view, view)
         assert operations(augmentation)[0][:1] == to_config(list(augmentation.shared))  # the flip alone
         assert (augmentation.sizes, augmentation.patches) == ((size, size), None)
-    same(policy(f"cpc-{size}"), [*view, grid])
-    assert policy(f"cpc-{size}").sizes == (size,)
-    assert policy(f"cpc-{size}").patches == (size // 4, size // 8)
+    same(policy("cpc", size), [*view, grid])
+    assert policy("cpc", size).sizes == (size,)
+    assert policy("cpc", size).patches == patches
     same(YADIMViews(size, shift=shift, hue=hue, patches=(8, 4)), *[[*view, PatchGrid(8, 4)]] * 2)
 
 
@@ -277,10 +302,12 @@ def test_a_view_equals_torchvision_step_by_step():
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_policies_make_views_of_their_sizes(name, channels):
-    augmentation = policy(name)
-    sides = (32, 32) if "Shift" in repr(augmentation) else (28, 20)
+@pytest.mark.parametrize("image_size", [20, 64, 96])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+def test_policies_make_views_of_their_sizes(name, image_size, channels):
+    augmentation = policy(name, image_size, channels)
+    augmentation.check_channels(channels)
+    sides = (image_size, image_size) if "Shift" in repr(augmentation) else (28, 20)
     images = torch.rand(2, channels, *sides, generator=generator())
     for view, size in zip(augmentation(images, generator()), augmentation.sizes, strict=True):
         grid = (7, 7) if augmentation.patches else ()
@@ -289,25 +316,44 @@ def test_policies_make_views_of_their_sizes(name, channels):
         assert 0 <= view.min() < view.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["amdim-32", "cpc-32", "yadim-32"])
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("size", [32, 224])
+def test_other_channels_leave_out_what_changes_colours(name, size):
+    def without_colors(view):
+        for operation in view:
+            kind, arguments = operation["class_path"], operation["init_args"]
+            if kind.endswith("RandomGrayscale"):
+                continue
+            if kind.endswith("ColorJitter"):
+                yield {"class_path": kind, "init_args": arguments | {"saturation": 0.0, "hue": 0.0}}
+            else:
+                yield operation
+
+    expected = [[*without_colors(view)] for view in operations(policy(name, size))]
+    assert operations(policy(name, size, in_channels=13)) == expected
+    assert operations(policy(name, size, in_channels=1)) == operations(policy(name, size))
+
+
+@pytest.mark.parametrize("name", ["amdim", "cpc", "yadim"])
 def test_shifts_refuse_images_of_another_size(name):
     with pytest.raises(ValueError, match="size: a shift makes no 32 x 32 pixels of images of 28 x 28; give the size"):
-        policy(name)(torch.rand(2, 3, 28, 28))
+        policy(name, 32)(torch.rand(2, 3, 28, 28))
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_policy_is_new_each_time_and_can_be_stored(name):
-    assert policy(name) is not policy(name)
-    config = storable({"augmentation": policy(name)})["augmentation"]
+@pytest.mark.parametrize("channels", [3, 13])
+def test_a_policy_is_new_each_time_and_can_be_stored(name, channels):
+    assert policy(name, 32) is not policy(name, 32)
+    config = storable({"augmentation": policy(name, 32, channels)})["augmentation"]
     again = build("augmentation", config)
-    assert type(again) is type(policy(name))
-    assert operations(again) == operations(policy(name))
+    assert type(again) is type(policy(name, 32))
+    assert operations(again) == operations(policy(name, 32, channels))
     assert storable({"augmentation": again})["augmentation"] == config
 
 
 def test_the_stored_form_names_the_paper():
-    config = storable({"augmentation": policy("sce-224")})["augmentation"]
-    assert config["class_path"] == "ssl_modules.augmentations.policies.SCEViews"
+    config = storable({"augmentation": policy("sce", 224)})["augmentation"]
+    assert config["class_path"].rpartition(".")[2] == "SCEViews"
     assert config["init_args"]["kinds"] == ["strong-alpha", "strong-beta"]
 
 
@@ -333,9 +379,77 @@ def test_the_smallest_crop_is_an_argument():
     assert [part.transforms[0].scale for part in SCEViews(8, scale=(0.3, 0.9)).parts] == [(0.3, 0.9)] * 2
 
 
-def test_an_unknown_policy_lists_what_there_is():
-    with pytest.raises(ValueError, match="no policy 'simclr-64'; there are simclr-32, simclr-96, simclr-224, moco-32"):
-        policy("simclr-64")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dino", "augmentation: there is no policy 'dino'; there are simclr, moco, byol, sce, rince, s2r2, groco"),
+        ("simcrl", "augmentation: there is no policy 'simcrl'; there are .*; did you mean 'simclr'"),
+        ("groco-multi-crop", "augmentation: there is no policy .*; did you mean 'groco-multicrop'"),
+        ("simcrl-32", "augmentation: there is no policy 'simcrl-32'; there are .*; did you mean 'simclr'"),
+        (None, "augmentation: there is no policy None; there are simclr"),
+    ],
+)
+def test_an_unknown_policy_lists_what_there_is(name, message):
+    with pytest.raises(ValueError, match=message):
+        policy(name, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("simclr-32", "augmentation: 'simclr-32' is now 'simclr' with image_size=32"),
+        ("groco-96", "augmentation: 'groco-96' is now 'groco' with image_size=96"),
+        ("sce-multicrop-224", "augmentation: 'sce-multicrop-224' is now 'sce-multicrop' with image_size=224"),
+    ],
+)
+def test_a_name_with_a_size_is_said_how_to_write(name, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        policy(name, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest"),
+    [
+        ("sce", 7),
+        ("amdim", 8),
+        ("cpc", 8),
+        ("yadim", 8),
+        ("sce-multicrop", 17),
+        ("s2r2-multicrop", 3),
+        ("groco-multicrop", 3),
+    ],
+)
+def test_a_size_that_is_too_small_is_named(name, smallest):
+    side = 32 if smallest < 8 else smallest  # images that are shifted have the size of a view
+    for view in policy(name, smallest)(torch.rand(2, 1, side, side)):
+        assert view.isfinite().all()
+    message = f"image_size: the policy '{name}' needs at least {smallest} pixels, got image_size={smallest - 1}; "
+    with pytest.raises(ValueError, match=message):
+        policy(name, smallest - 1)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 0}, "image_size: expected a whole number of pixels, at least 1, got 0"),
+        ({"image_size": "32"}, "image_size: .* got '32'"),
+        ({"image_size": (32, 32)}, r"image_size: .* got \(32, 32\)"),
+        ({"image_size": 32, "in_channels": 0}, "in_channels: expected a whole number of channels, at least 1, got 0"),
+    ],
+)
+def test_wrong_sizes_and_channels_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        policy(name, **arguments)
+
+
+@pytest.mark.parametrize("views", [SCEViews, GroCoViews, partial(GroCoViews, 32, 2, 1)])
+def test_views_that_are_too_small_to_blur_are_named_early(views):
+    views(7)
+    with pytest.raises(ValueError, match="size: expected at least 7 pixels where views are blurred, but got 6"):
+        views(6)
+    SCEViews(6, ["weak"])
+    GroCoViews(6, blur=False)
 
 
 def test_wrong_strength_is_named():
@@ -377,18 +491,3 @@ def test_wrong_shifts_are_named(views):
         views(8, shift=8)
     with pytest.raises(ValueError, match=r"hue: .* got 0\.6"):
         views(8, hue=0.6)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("groco-28", "GroCoViews(28, blur=False)"),
-        ("s2r2-8", "SimCLRViews(8, views=4, strength=0.5, blur=False, min_scale=0.2)"),
-        ("cpc-28", "CPCViews(28, (8, 4), shift=4)"),
-        ("dino", "SimCLRViews(28, strength=0.5, blur=False)"),
-    ],
-)
-def test_a_size_without_a_policy_is_said_how_to_write(name, said):
-    with pytest.raises(ValueError, match=f"there is no policy {name!r}") as error:
-        policy(name)
-    assert str(error.value).endswith(f"For another size say it in full, such as {said}")

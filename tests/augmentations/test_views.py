@@ -160,8 +160,10 @@ def test_yaml_builds_what_python_builds():
 
 
 def test_yaml_can_name_a_policy():
-    augmentation = from_yaml("{class_path: ssl_modules.augmentations.policy, init_args: {name: simclr-32}}")
-    assert augmentation.arguments == policy("simclr-32").arguments
+    augmentation = from_yaml(
+        "{class_path: ssl_modules.augmentations.policy, init_args: {name: simclr, image_size: 32}}"
+    )
+    assert augmentation.arguments == policy("simclr", 32).arguments
 
 
 @every
@@ -179,6 +181,37 @@ def test_yaml_can_name_a_policy():
 def test_wrong_images_are_named(augmentation, sizes, images, error, message):
     with pytest.raises(error, match=message):
         augmentation(images)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda operation: Views([RandomHorizontalFlip(), operation]),
+        lambda operation: Views([PatchGrid(8, transforms=[operation])]),
+        lambda operation: JointViews([Views([RandomHorizontalFlip()])], shared=[operation]),
+        lambda operation: JointViews([JointViews([Views([RandomHorizontalFlip()]), Views([operation])])]),
+    ],
+)
+def test_channels_are_checked_however_deep_an_operation_is(wrap):
+    wrap(GaussianBlur()).check_channels(13)
+    augmentation = wrap(ColorJitter(0.4, saturation=0.4))
+    augmentation.check_channels(1)
+    augmentation.check_channels(3)
+    with pytest.raises(ValueError, match="ColorJitter with saturation or hue needs 1 or 3 channels, got in_channels=4"):
+        augmentation.check_channels(4)
+
+
+def test_channels_are_asked_of_an_augmentation_of_ones_own():
+    class OnlyGray(Augmentation):
+        sizes = (8,)
+
+        def check_channels(self, in_channels):
+            if in_channels != 1:
+                raise ValueError("only gray")
+
+    JointViews([OnlyGray()]).check_channels(1)
+    with pytest.raises(ValueError, match="only gray"):
+        JointViews([OnlyGray()]).check_channels(3)
 
 
 def test_rounding_beyond_the_range_is_clamped():

@@ -132,7 +132,7 @@ def test_views_in_workers_are_drawn_from_the_whole_image(tmp_path):
 
 def test_a_policy_may_be_named(tmp_path):
     write_image(tmp_path / "x.png")
-    assert isinstance(files(tmp_path, image_size=32, augmentation="simclr-32").augmentation, SimCLRViews)
+    assert isinstance(files(tmp_path, image_size=32, augmentation="simclr").augmentation, SimCLRViews)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -254,7 +254,7 @@ def test_processes_share_the_epoch_and_make_the_same_views(folder, augmentation)
 
 def test_workers_of_any_kind_share_epoch_and_unread(folder):
     """What a worker is sent, where it does not begin as a copy of the process."""
-    batches = BatchedFiles(files(folder, augmentation="simclr-32", image_size=32), training=True)
+    batches = BatchedFiles(files(folder, augmentation="simclr", image_size=32), training=True)
     sent = ForkingPickler.loads(ForkingPickler.dumps(batches))
     batches.set_epoch(3)
     sent.files.unread[4] = True
@@ -269,7 +269,7 @@ def test_workers_of_any_kind_share_epoch_and_unread(folder):
         ({"image_size": 0}, "image_size: expected at least one pixel, but got 0"),
         ({"decode_size": 13}, "decode_size: expected at least image_size=14, but got 13"),
         ({"in_channels": 4}, "in_channels: expected 1 .* or 3 .*, but got 4"),
-        ({"augmentation": "simclr-32"}, r"augmentation: makes views of \[32\] pixels, but image_size=14"),
+        ({"augmentation": SimCLRViews(32)}, r"augmentation: makes views of \[32\] pixels, but image_size=14"),
         ({"unreadable": "ignore"}, "unreadable: expected one of .*but got 'ignore'"),
     ],
 )

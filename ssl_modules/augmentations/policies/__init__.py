@@ -1,0 +1,60 @@
+"""The augmentations of the methods: one file for each method, with its classes and its rule for any image size."""
+
+import difflib
+from collections.abc import Callable
+
+from ssl_modules.augmentations.policies import amdim, byol, cpc, groco, moco, rince, s2r2, sce, simclr, yadim
+from ssl_modules.augmentations.views import Augmentation
+
+# Each is a function of the image size, in pixels, and the number of channels.
+POLICIES: dict[str, Callable[[int, int], Augmentation]] = {
+    "simclr": simclr.simclr,
+    "moco": moco.moco,
+    "byol": byol.byol,
+    "sce": sce.sce,
+    "rince": rince.rince,
+    "s2r2": s2r2.s2r2,
+    "groco": groco.groco,
+    "amdim": amdim.amdim,
+    "cpc": cpc.cpc,
+    "yadim": yadim.yadim,
+    "sce-multicrop": sce.sce_multicrop,
+    "s2r2-multicrop": s2r2.s2r2_multicrop,
+    "groco-multicrop": groco.groco_multicrop,
+}
+
+
+def policy(name: str, image_size: int, in_channels: int = 3) -> Augmentation:
+    """A method's augmentation by name, for any image size.
+
+    Args:
+        name: A key of ``POLICIES``: "simclr", "moco", "byol", "sce", "rince", "s2r2", "groco", "amdim", "cpc",
+            "yadim", "sce-multicrop", "s2r2-multicrop" or "groco-multicrop".
+        image_size: Side of a view, in pixels; of the large views where there are small ones.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Returns:
+        A new augmentation.
+
+    Raises:
+        ValueError: if there is no policy of this name, or it can't do with this size.
+
+    Example:
+        >>> policy("simclr", image_size=96).sizes
+        (96, 96)
+    """
+    if name not in POLICIES:
+        raise ValueError(_unknown(name))
+    for argument, value, unit in (("image_size", image_size, "pixels"), ("in_channels", in_channels, "channels")):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{argument}: expected a whole number of {unit}, at least 1, got {value!r}")
+    return POLICIES[name](image_size, in_channels)
+
+
+def _unknown(name: str) -> str:
+    method, _, size = str(name).rpartition("-")
+    if method in POLICIES and size.isdecimal():
+        return f"augmentation: {name!r} is now {method!r} with image_size={size}"
+    similar = difflib.get_close_matches(method if size.isdecimal() else str(name), POLICIES, n=1)
+    hint = f"; did you mean {similar[0]!r}?" if similar else ""
+    return f"augmentation: there is no policy {name!r}; there are {', '.join(POLICIES)}{hint}"

@@ -1,0 +1,115 @@
+"""What the policies of several methods share."""
+
+from typing import Literal
+
+from ssl_modules.augmentations.blur import GaussianBlur
+from ssl_modules.augmentations.color import RandomGrayscale, RandomSolarize
+from ssl_modules.augmentations.geometry import RandomResizedCrop, RandomShift
+from ssl_modules.augmentations.jitter import ColorJitter
+from ssl_modules.augmentations.operation import Operation
+
+JitterMode = Literal["exact", "linear"]
+Strengths = tuple[float, float, float, float]  # brightness, contrast, saturation, hue
+
+BLUR_FROM = 64  # pixels: below, the policies leave the blur out
+WHOLE_GAUSSIAN = 13  # pixels: three standard deviations of 2 to either side
+SMALLEST_BLURRED = WHOLE_GAUSSIAN // 2 + 1  # pixels: an image is reflected by half a kernel
+SMALLEST_SHIFTED = 8  # pixels: below, an eighth of the side is less than a pixel
+
+
+def jitter_and_gray(
+    strengths: Strengths, mode: JitterMode, color: bool, gray: float = 0.2
+) -> list[ColorJitter | RandomGrayscale]:
+    """Colour jitter and grayscale; without colour, the jitter of brightness and contrast alone."""
+    if color:
+        return [ColorJitter(*strengths, p=0.8, mode=mode), RandomGrayscale(p=gray)]
+    return [ColorJitter(*strengths[:2], p=0.8, mode=mode)]
+
+
+def blur_and_solarize(blur: float, solarize: float = 0.0, kernel_size: int | None = None) -> list[Operation]:
+    """Blur and solarisation with these probabilities; one of probability 0 is left out."""
+    operations: list[Operation] = []
+    if blur > 0:
+        operations.append(GaussianBlur(kernel_size, p=blur))
+    if solarize > 0:
+        operations.append(RandomSolarize(p=solarize))
+    return operations
+
+
+def shift_or_crop(size: int, shift: int | None) -> Operation:
+    """The geometry of AMDIM: a shift by up to ``shift`` pixels, or a crop where it is None."""
+    if shift is None:
+        return RandomResizedCrop(size, scale=(0.3, 1.0), ratio=(0.7, 1.4), interpolation="bicubic")
+    return RandomShift(shift, p=0.8, size=size)
+
+
+def amdim_colors(hue: float, mode: JitterMode, color: bool) -> list[Operation]:
+    """Colour jitter and grayscale with the numbers of AMDIM."""
+    return [*jitter_and_gray((0.4, 0.4, 0.4, hue), mode, color, gray=0.25)]
+
+
+def amdim_shift(image_size: int) -> int | None:
+    """The largest shift at this size, in pixels; None from 64 px on, where AMDIM crops.
+
+    Example:
+        >>> [amdim_shift(size) for size in (8, 32, 64)]
+        [1, 4, None]
+    """
+    return image_size // 8 if image_size < 64 else None
+
+
+def amdim_hue(image_size: int) -> float:
+    """The hue of AMDIM's jitter at this size.
+
+    Example:
+        >>> amdim_hue(64), amdim_hue(128)
+        (0.2, 0.1)
+    """
+    return 0.1 if image_size >= 128 else 0.2
+
+
+def has_color(in_channels: int) -> bool:
+    """Whether a policy keeps its colour operations: images of one channel pass through them unchanged.
+
+    Example:
+        >>> [has_color(channels) for channels in (1, 3, 13)]
+        [True, True, False]
+    """
+    return in_channels in (1, 3)
+
+
+def in_proportion(at_224: int, image_size: int) -> int:
+    """The side of a small view, given at 224 px, for images of another size: the nearest even number of pixels.
+
+    Example:
+        >>> in_proportion(96, 224), in_proportion(96, 64)
+        (96, 28)
+    """
+    return 2 * round(at_224 * image_size / 224 / 2)
+
+
+def check_image_size(name: str, image_size: int, smallest: int) -> None:
+    """Raises unless images of this size are large enough for the policy.
+
+    Args:
+        name: Of the policy.
+        image_size: Side of a view, in pixels.
+        smallest: The smallest side that works, in pixels.
+
+    Raises:
+        ValueError: if ``image_size`` is smaller.
+    """
+    if image_size < smallest:
+        raise ValueError(
+            f"image_size: the policy {name!r} needs at least {smallest} pixels, got image_size={image_size}; "
+            "give larger images or another policy"
+        )
+
+
+def check_blurred_size(size: int) -> None:
+    """Raises unless views of this side, in pixels, can be blurred with the whole Gaussian."""
+    if size < SMALLEST_BLURRED:
+        raise ValueError(
+            f"size: expected at least {SMALLEST_BLURRED} pixels where views are blurred, but got {size}; "
+            "give larger views, or leave the blur out"
+        )

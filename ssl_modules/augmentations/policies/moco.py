@@ -1,0 +1,64 @@
+"""The augmentation of MoCo v2 (Chen et al. 2020, arXiv 2003.04297)."""
+
+from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop
+from ssl_modules.augmentations.policies.common import (
+    BLUR_FROM,
+    JitterMode,
+    blur_and_solarize,
+    has_color,
+    jitter_and_gray,
+)
+from ssl_modules.augmentations.views import Views
+
+
+class MoCoViews(Views):
+    """The views of MoCo v2: crop, colour jitter, grayscale, blur, flip (Chen et al. 2020, arXiv 2003.04297).
+
+    Without blur they are the views of RINCE (Hoffmann et al. 2022, arXiv 2201.11736). RINCE flips after the crop,
+    which gives the same images: a flip commutes with all that comes between.
+
+    Args:
+        size: Side of a view, in pixels.
+        views: How many views to make, at least 1.
+        blur: Whether views are blurred with probability 0.5.
+        min_scale: Smallest area of a crop, as a share of the image's.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> [type(operation).__name__ for operation in MoCoViews(32, blur=False).transforms]
+        ['RandomResizedCrop', 'ColorJitter', 'RandomGrayscale', 'RandomHorizontalFlip']
+    """
+
+    def __init__(
+        self,
+        size: int,
+        views: int = 2,
+        blur: bool = True,
+        min_scale: float = 0.2,
+        *,
+        jitter: JitterMode = "exact",
+        color: bool = True,
+    ) -> None:
+        crop = RandomResizedCrop(size, scale=(min_scale, 1.0))
+        colors = jitter_and_gray((0.4, 0.4, 0.4, 0.1), jitter, color)
+        super().__init__([crop, *colors, *blur_and_solarize(0.5 if blur else 0.0), RandomHorizontalFlip(p=0.5)], views)
+
+
+def moco(image_size: int, in_channels: int = 3) -> MoCoViews:
+    """MoCo v2's policy: blur from 64 px on.
+
+    The paper trains at 224 px. All other sizes are inferred, and so is the rule for the blur.
+
+    Args:
+        image_size: Side of a view, in pixels.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Example:
+        >>> moco(32).arguments["blur"], moco(224).arguments["blur"]
+        (False, True)
+    """
+    return MoCoViews(image_size, blur=image_size >= BLUR_FROM, color=has_color(in_channels))

@@ -1,0 +1,54 @@
+"""The augmentations of S2R2 (Varamesh et al. 2020), whose abstract says no more than many random views."""
+
+from ssl_modules.augmentations.policies.common import BLUR_FROM, check_image_size, has_color, in_proportion
+from ssl_modules.augmentations.policies.simclr import SimCLRViews
+from ssl_modules.augmentations.views import JointViews
+
+SMALLEST_MULTICROP = 3  # pixels: the small views have 2
+
+
+def s2r2(image_size: int, in_channels: int = 3) -> SimCLRViews:
+    """S2R2's policy: four views of SimCLR, with strength 0.5, no blur and crops from 0.2 of the area on below 64 px.
+
+    All of it is inferred, at every size.
+
+    Args:
+        image_size: Side of a view, in pixels.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Example:
+        >>> s2r2(32).sizes
+        (32, 32, 32, 32)
+    """
+    color = has_color(in_channels)
+    if image_size < BLUR_FROM:
+        return SimCLRViews(image_size, views=4, strength=0.5, blur=False, min_scale=0.2, color=color)
+    return SimCLRViews(image_size, views=4, color=color)
+
+
+def s2r2_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
+    """S2R2's multi-crop: SwAV's two large and six small crops, which SimCLR's operations then change.
+
+    All of it is inferred. The small views have 3/7 of the side, 96 px of 224, to the nearest even number. All views
+    have strength 0.5 and no blur where ``image_size`` is below 64 px.
+
+    Args:
+        image_size: Side of a large view, in pixels, at least 3.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Raises:
+        ValueError: if ``image_size`` is below 3.
+
+    Example:
+        >>> s2r2_multicrop(224).sizes
+        (224, 224, 96, 96, 96, 96, 96, 96)
+    """
+    check_image_size("s2r2-multicrop", image_size, SMALLEST_MULTICROP)
+    blur, color = image_size >= BLUR_FROM, has_color(in_channels)
+    strength, small = 1.0 if blur else 0.5, in_proportion(96, image_size)
+    return JointViews(
+        [
+            SimCLRViews(image_size, strength=strength, blur=blur, min_scale=0.14, color=color),
+            SimCLRViews(small, 6, strength, blur, min_scale=0.05, max_scale=0.14, color=color),
+        ]
+    )

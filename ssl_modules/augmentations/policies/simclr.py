@@ -1,0 +1,71 @@
+"""The augmentation of SimCLR (Chen et al. 2020, arXiv 2002.05709)."""
+
+from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop
+from ssl_modules.augmentations.policies.common import (
+    BLUR_FROM,
+    JitterMode,
+    blur_and_solarize,
+    has_color,
+    jitter_and_gray,
+)
+from ssl_modules.augmentations.views import Views
+
+
+class SimCLRViews(Views):
+    """The views of SimCLR: crop, flip, colour jitter, grayscale, blur (Chen et al. 2020, arXiv 2002.05709, appendix A).
+
+    Args:
+        size: Side of a view, in pixels.
+        views: How many views to make, at least 1.
+        strength: Of the colour jitter, s in [0, 2.5]: brightness, contrast and saturation 0.8 s, hue 0.2 s.
+        blur: Whether views are blurred with probability 0.5. The paper leaves the blur out at 32 px.
+        min_scale: Smallest area of a crop, as a share of the image's.
+        max_scale: Largest area of a crop.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> SimCLRViews(32, strength=0.5, blur=False).sizes
+        (32, 32)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        views: int = 2,
+        strength: float = 1.0,
+        blur: bool = True,
+        min_scale: float = 0.08,
+        *,
+        max_scale: float = 1.0,
+        jitter: JitterMode = "exact",
+        color: bool = True,
+    ) -> None:
+        if not 0 <= strength <= 2.5:
+            raise ValueError(f"strength: expected 0 to 2.5 (hue 0.5), but got {strength}")
+        crop = RandomResizedCrop(size, scale=(min_scale, max_scale))
+        strengths = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+        colors = jitter_and_gray(strengths, jitter, color)
+        super().__init__([crop, RandomHorizontalFlip(p=0.5), *colors, *blur_and_solarize(0.5 if blur else 0.0)], views)
+
+
+def simclr(image_size: int, in_channels: int = 3) -> SimCLRViews:
+    """SimCLR's policy: strength 0.5 and no blur below 64 px, strength 1 and blur from 64 px on.
+
+    The paper trains at 32 and 224 px. All other sizes are inferred.
+
+    Args:
+        image_size: Side of a view, in pixels.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Example:
+        >>> simclr(32).arguments["strength"], simclr(224).arguments["strength"]
+        (0.5, 1.0)
+    """
+    color = has_color(in_channels)
+    if image_size < BLUR_FROM:
+        return SimCLRViews(image_size, strength=0.5, blur=False, color=color)
+    return SimCLRViews(image_size, color=color)

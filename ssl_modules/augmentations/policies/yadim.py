@@ -1,0 +1,77 @@
+"""The augmentation of YADIM (Falcon and Cho 2020, arXiv 2009.00104)."""
+
+from ssl_modules.augmentations.geometry import RandomHorizontalFlip
+from ssl_modules.augmentations.patches import PatchGrid
+from ssl_modules.augmentations.policies.common import (
+    SMALLEST_SHIFTED,
+    JitterMode,
+    amdim_colors,
+    amdim_hue,
+    amdim_shift,
+    check_image_size,
+    has_color,
+    shift_or_crop,
+)
+from ssl_modules.augmentations.views import JointViews, Views
+
+
+class YADIMViews(JointViews):
+    """The views of YADIM, the union of AMDIM's and CPC's (Falcon and Cho 2020, arXiv 2009.00104): a reconstruction.
+
+    They are AMDIM's, which ``patches`` cuts into a grid. The paper has no public code, and whether it cuts is not
+    settled.
+
+    Args:
+        size: Side of a view, in pixels.
+        views: How many views to make, at least 1.
+        shift: Pixels that images, which must be of this size, are shifted by at most, with probability 0.8; None =
+            views are random crops.
+        hue: Of the colour jitter, in [0, 0.5].
+        patches: Side and overlap, in pixels, of the patches that views are cut into; None = they stay whole.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+
+    Raises:
+        ValueError: if an argument is out of its range, or images that are shifted are of another size.
+
+    Example:
+        >>> import torch
+        >>> [view.shape for view in YADIMViews(64, patches=(16, 8))(torch.rand(2, 3, 70, 80))]
+        [torch.Size([2, 7, 7, 3, 16, 16]), torch.Size([2, 7, 7, 3, 16, 16])]
+    """
+
+    def __init__(
+        self,
+        size: int,
+        views: int = 2,
+        shift: int | None = None,
+        hue: float = 0.2,
+        patches: tuple[int, int] | None = None,
+        *,
+        jitter: JitterMode = "exact",
+        color: bool = True,
+    ) -> None:
+        grid = [] if patches is None else [PatchGrid(*patches)]
+        view = [shift_or_crop(size, shift), *amdim_colors(hue, jitter, color), *grid]
+        super().__init__([Views(view, views)], shared=[RandomHorizontalFlip(p=0.5)])
+
+
+def yadim(image_size: int, in_channels: int = 3) -> YADIMViews:
+    """YADIM's policy, which is AMDIM's: shifts below 64 px, crops from 64 px on; half the hue from 128 px.
+
+    All of it is inferred, as the paper has no public code. Images that are shifted must be of this size.
+
+    Args:
+        image_size: Side of a view, in pixels, at least 8.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Raises:
+        ValueError: if ``image_size`` is below 8.
+
+    Example:
+        >>> yadim(32).arguments["shift"], yadim(128).arguments["hue"]
+        (4, 0.1)
+    """
+    check_image_size("yadim", image_size, SMALLEST_SHIFTED)
+    shift, hue = amdim_shift(image_size), amdim_hue(image_size)
+    return YADIMViews(image_size, shift=shift, hue=hue, color=has_color(in_channels))

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from ssl_modules.augmentations import ReadyViews
+from ssl_modules.configurable import build, storable
+
+
+def test_it_declares_the_sizes_of_the_loaders_views():
+    augmentation = ReadyViews([32, 32, 16])
+    assert augmentation.sizes == (32, 32, 16)
+    assert augmentation.patches is None
+    augmentation.check_channels(13)
+
+
+@pytest.mark.parametrize("images", [torch.rand(4, 3, 8, 8), torch.zeros(4, 3, 8, 8, dtype=torch.uint8)])
+def test_images_are_refused_with_what_the_loader_has_to_give(images):
+    with pytest.raises(TypeError, match=r"augmentation: ReadyViews .* give \(\[view1, view2\], \.\.\.\), .* 32, 16"):
+        ReadyViews((32, 16))(images)
+
+
+def test_it_can_be_stored_and_built_again():
+    config = storable({"augmentation": ReadyViews([32, 16])})["augmentation"]
+    assert build("augmentation", config).sizes == (32, 16)
+
+
+@pytest.mark.parametrize("sizes", [[], 32, [0], ["32"], [32.0], "32", None])
+def test_wrong_sizes_are_named(sizes):
+    with pytest.raises(ValueError, match="sizes: expected the side of each view in pixels"):
+        ReadyViews(sizes)

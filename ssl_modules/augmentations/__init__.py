@@ -2,6 +2,7 @@
 
 from ssl_modules.augmentations.blur import GaussianBlur
 from ssl_modules.augmentations.color import ColorDrop, RandomGrayscale, RandomSolarize
+from ssl_modules.augmentations.foreign import Foreign, not_an_augmentation
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop, RandomShift
 from ssl_modules.augmentations.jitter import ColorJitter
 from ssl_modules.augmentations.operation import Operation
@@ -26,6 +27,7 @@ __all__ = [
     "CPCViews",
     "ColorDrop",
     "ColorJitter",
+    "Foreign",
     "GaussianBlur",
     "GroCoViews",
     "JointViews",
@@ -42,5 +44,6 @@ __all__ = [
     "SimCLRViews",
     "Views",
     "YADIMViews",
+    "not_an_augmentation",
     "policy",
 ]

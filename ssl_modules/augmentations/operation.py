@@ -1,6 +1,6 @@
 """What all operations share: parameters drawn once per image, then one deterministic change of the whole batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -90,6 +90,10 @@ class Operation(Configurable, nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return self.transform(images, self.draw(images, generator))
 
+    def extra_repr(self) -> str:
+        """The arguments, which ``repr`` shows."""
+        return compact(self.arguments)
+
 
 class ChoiceParameters(NamedTuple):
     """The parameters of an operation that does nothing but happen or not: which images change (bool, [N])."""
@@ -138,6 +142,37 @@ def check_images(images: Tensor) -> None:
         raise TypeError(
             f"images: expected uint8, or float in [0, 1], but got {images.dtype}; use images.to(torch.uint8)"
         )
+
+
+def compact(arguments: Mapping[str, Any]) -> str:
+    """Arguments on one line, numbers to four digits; without None, and without modules, which ``repr`` shows anyway.
+
+    Args:
+        arguments: Names to values.
+
+    Example:
+        >>> compact({"size": 32, "ratio": (3 / 4, 4 / 3), "interpolation": "bicubic", "transforms": None})
+        "size=32, ratio=(0.75, 1.333), interpolation='bicubic'"
+    """
+    plain = {name: value for name, value in arguments.items() if not (value is None or _holds_modules(value))}
+    return ", ".join(f"{name}={_compact(value)}" for name, value in plain.items())
+
+
+def _holds_modules(value: Any) -> bool:
+    return isinstance(value, nn.Module) or (isinstance(value, list | tuple) and any(map(_holds_modules, value)))
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(float(f"{value:.4g}"))
+    if isinstance(value, list | tuple):
+        inside = ", ".join(map(_compact, value))
+        if isinstance(value, list):
+            return f"[{inside}]"
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if isinstance(value, bool | int | str | None):
+        return repr(value)
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def uniform(low: float, high: float, images: Tensor, generator: torch.Generator | None) -> Tensor:

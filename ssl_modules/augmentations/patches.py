@@ -48,7 +48,7 @@ class PatchGrid(Operation):
             raise ValueError(f"overlap: expected 0 to {size - 1} pixels for patches of {size}, but got {overlap}")
         self.size = size
         self.overlap = overlap
-        self.transforms: Any = nn.ModuleList(transforms or [])
+        self.transforms: Any = nn.ModuleList(transforms) if transforms else ()
         for transform in self.transforms:
             if transform.image_size not in (None, size):
                 raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.augmentations.operation import Operation, Rows, check_images, rows_of, to_float
+from ssl_modules.augmentations.operation import Operation, Rows, check_images, compact, rows_of, to_float
 from ssl_modules.augmentations.patches import PatchGrid
 from ssl_modules.configurable import Configurable
 
@@ -77,6 +77,10 @@ class Augmentation(Configurable, nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return self.make_views(images, generator)
 
+    def extra_repr(self) -> str:
+        """The arguments, which ``repr`` shows before the operations."""
+        return compact(self.arguments)
+
 
 class Views(Augmentation):
     """Independent draws of one list of operations: views of one distribution.
@@ -144,7 +148,7 @@ class JointViews(Augmentation):
         if not parts:
             raise ValueError("parts: expected at least one augmentation, but got none")
         self.parts: Any = nn.ModuleList(parts)
-        self.shared: Any = nn.ModuleList(shared or [])
+        self.shared: Any = nn.ModuleList(shared) if shared else ()
         before = _last_size(shared or [])
         self.sizes = tuple(before if size is None else size for part in parts for size in part.sizes)
         self.patches = parts[0].patches

@@ -39,7 +39,7 @@ class GroCo(ContrastiveModule):
     learning rate and warm up for 10 epochs. It is this large because the gradient is this small: with a steepness of 1
     the network is so soft that the whole way from equal cosines to the best ones takes about a quarter off the loss.
 
-    For multi-crop they take ``augmentation="groco-multicrop-224"`` and 10 epochs of warm-up. Of views of unlike sizes
+    For multi-crop they take ``augmentation="groco-multicrop"`` and 10 epochs of warm-up. Of views of unlike sizes
     the large ones, which have to come first, are positives.
 
     Args:

@@ -40,7 +40,7 @@ class S2R2(ContrastiveModule):
     cosine.
 
     One minus ``train/loss`` is the soft average precision; validation logs the exact one as ``val/contrast_ap``. For
-    multi-crop take the policy "s2r2-multicrop-224"*, two large crops and six small ones, all of them queries.
+    multi-crop take the policy "s2r2-multicrop"*, two large crops and six small ones, all of them queries.
 
     Args:
         augmentation: None = "s2r2-<image_size>".

@@ -43,7 +43,7 @@ def test_multi_crop_sorts_rows_of_two_lengths():
 
 
 def test_the_large_crops_of_multi_crop_are_the_positives():
-    assert GroCo("groco-multicrop-224", "test_resnet", image_size=224).extraction.positive_count == 2
+    assert GroCo("groco-multicrop", "test_resnet", image_size=224).extraction.positive_count == 2
     assert GroCo().extraction.positive_count is None
     with pytest.raises(TypeError, match=r"augmentation: expected a .*Augmentation, got \[32, 32\]"):
         GroCo([32, 32])

@@ -166,6 +166,20 @@ def test_yaml_can_name_a_policy():
     assert augmentation.arguments == policy("simclr", 32).arguments
 
 
+def test_yaml_can_name_a_transform_of_another_library():
+    augmentation = from_yaml(
+        """
+        class_path: Foreign
+        init_args:
+          size: [16, 12]
+          transform:
+            - {class_path: torchvision.transforms.v2.RandomCrop, init_args: {size: 16}}
+            - {class_path: torchvision.transforms.v2.RandomCrop, init_args: {size: 12}}
+        """
+    )
+    assert [view.shape[-1] for view in augmentation(torch.rand(2, 3, 20, 20), generator())] == [16, 12]
+
+
 @every
 @pytest.mark.parametrize(
     ("images", "error", "message"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -20,7 +21,8 @@ class CollapseMonitor(Callback):
 
     Needs neither labels nor another forward. The features are what ``training_step`` returns beside its loss,
     ``{"loss": loss, "features": h.detach()}``, as all methods of this package do; or the output of a submodule that
-    the step calls. At the end of each training epoch the last ``size`` of them are measured, of all processes together:
+    the step calls. A step that returns its loss alone gets one warning and is not measured. At the end of each training
+    epoch the last ``size`` of the features are measured, of all processes together:
 
     - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of their dimension: about 1 where the
       features spread over all directions, 0 where they are all the same;
@@ -51,6 +53,7 @@ class CollapseMonitor(Callback):
         self._batches: deque[tuple[int, Tensor]] = deque()  # numbers and features of the last steps
         self._output: Any = None  # of the submodule in this step
         self._hook: RemovableHandle | None = None
+        self._warned = False
 
     @property
     def state_key(self) -> str:
@@ -89,6 +92,11 @@ class CollapseMonitor(Callback):
         if self.features is None and isinstance(outputs, Mapping):
             self._output = outputs.get("features")
         output, self._output = self._output, None
+        if self.features is None and isinstance(outputs, Mapping) and set(outputs) == {"loss"}:  # or a bare loss
+            if not self._warned:
+                self._warned = True
+                rank_zero_warn(f"{self.name}: nothing is measured; {self._complaint(outputs)}")
+            return
         if output is None and not outputs and pl_module.automatic_optimization:  # a step that training_step skipped
             return
         features = as_vectors(output)

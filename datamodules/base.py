@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.core.mixins import hparams_mixin
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
@@ -17,10 +16,11 @@ from ssl_modules.datamodules.images import BatchedImages, TensorImages, first_di
 from ssl_modules.datamodules.loader import ResumableDataLoader
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.datamodules.targets import TargetType, check_targets, target_shape
+from ssl_modules.plain_checkpoint import PlainCheckpoint
 from ssl_modules.seeds import derive_generator
 
 
-class ImageDataModule(Configurable, LightningDataModule):
+class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
     """Images of one size with their targets, from two data sets or, in a subclass, from a named one.
 
     Batches are ``(images, targets)``, or ``(images, targets, index)`` with ``return_index``: images uint8
@@ -144,15 +144,12 @@ class ImageDataModule(Configurable, LightningDataModule):
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
 
     def _save_arguments(self) -> None:
-        """Keeps a subclass's arguments as plain data in checkpoints; under the CLI, Lightning has them as the YAML has.
+        """Keeps a subclass's arguments as plain data in checkpoints.
 
         They are not logged: ``image_size`` would collide with the module's.
         """
-        if hparams_mixin._given_hyperparameters.get() is None:
-            plain = {name: str(value) if isinstance(value, Path) else value for name, value in self.arguments.items()}
-            self.save_hyperparameters(storable(plain), logger=False)
-        else:
-            self.save_hyperparameters(logger=False)
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in self.arguments.items()}
+        self.save_hyperparameters(storable(plain), logger=False)
 
     @property
     def level_names(self) -> tuple[str, ...]:

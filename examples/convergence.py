@@ -34,6 +34,7 @@ from ssl_modules.callbacks import OnlineKNNProbe
 from ssl_modules.datamodules import DigitsDataModule, FashionMNISTDataModule, ImageDataModule
 from ssl_modules.extractions import AllViews
 from ssl_modules.losses import InfoNCE
+from ssl_modules.optim import WarmupCosine
 
 PICTURE = Path("convergence.png")
 
@@ -95,7 +96,8 @@ def build(name: str, setting: Setting, data: ImageDataModule) -> ContrastiveModu
         "std": data.std,
         "small_stem": setting.small_stem,
         "optimizer": partial(torch.optim.AdamW, lr=setting.learning_rate, weight_decay=1e-4),
-        "warmup": 0.1,
+        "schedule": WarmupCosine(warmup=0.1),
+        "base_batch_size": None,
     }
     if name == "SimCLR":
         return SimCLR(extraction=AllViews(), loss=InfoNCE(temperature=setting.temperature), **common)

@@ -107,6 +107,7 @@ def main() -> None:
         mean=data.mean,
         std=data.std,
         optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4),
+        base_batch_size=None,  # the learning rate is for any batch size
     )
     size = len(data.train_set)
     epochs = EPOCHS if args.folder is None else max(2, min(EPOCHS, BUDGET // size))

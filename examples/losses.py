@@ -31,7 +31,6 @@ from ssl_modules.batch import read_batch
 from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.extractions import AllViews
 from ssl_modules.losses import AveragePrecisionLoss, GroCoLoss, InfoNCE, Loss
-from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
 
 PICTURE = Path("losses.png")
@@ -83,10 +82,11 @@ def train(extraction: AllViews, loss: Loss, steps: int) -> list[Cosines]:
     seen = []
     for _ in range(steps):
         rows = torch.randperm(len(data.train_set), generator=generator)[:IMAGES]
-        [contrast], _ = module.contrasts(read_batch(data.train_set.images[rows]), generator)
+        batch = read_batch(data.train_set.images[rows])
+        [contrast] = module.contrasts(batch, module.embed(module.views(batch, generator)), generator)
         seen.append(cosines(contrast))
         optimizer.zero_grad()
-        objective([contrast], module.similarity, module.loss).backward()
+        module.objective([contrast]).backward()
         optimizer.step()
     return seen
 

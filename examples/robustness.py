@@ -37,6 +37,7 @@ from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.encoders import AMDIMEncoder, CPCEncoder
 from ssl_modules.extractions import Extraction, LocalMaps, PatchContext
+from ssl_modules.optim import WarmupCosine
 
 SIZE, PATCH, OVERLAP = 8, 5, 4  # pixels; a grid of 4 x 4 patches
 PROBES = {"k-NN": (OnlineKNNProbe, "probe/knn_top1"), "linear": (OnlineLinearProbe, "probe/linear_top1")}
@@ -86,7 +87,7 @@ class Grid(NamedTuple):
             mean=data.mean,
             std=data.std,
             optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4),
-            warmup=0.1,
+            schedule=WarmupCosine(warmup=0.1),
         )
 
 

@@ -1,13 +1,17 @@
 """Contrastive self-supervised learning for PyTorch Lightning: every method a choice of five aspects."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ssl_modules.checkpoint import load_module
-from ssl_modules.contrast import Contrast, Relation
-from ssl_modules.finetuning import FineTuning
-from ssl_modules.methods import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, GroCo, MoCo, SimCLR
-from ssl_modules.module import ContrastiveModule
 from ssl_modules.version import __version__
+
+if TYPE_CHECKING:
+    from ssl_modules.checkpoint import load_module
+    from ssl_modules.contrast import Contrast, Relation
+    from ssl_modules.finetuning import FineTuning
+    from ssl_modules.methods import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, GroCo, MoCo, SimCLR
+    from ssl_modules.module import ContrastiveModule
 
 __all__ = [
     "AMDIM",
@@ -27,6 +31,28 @@ __all__ = [
     "__version__",
     "load_module",
 ]
+
+_HOMES = {
+    "Contrast": "contrast",
+    "ContrastiveModule": "module",
+    "FineTuning": "finetuning",
+    "Relation": "contrast",
+    "load_module": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for: the callbacks alone need no method, and no timm."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'methods')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 # In a bare checkout the data modules and callbacks stand beside this folder; installed, they are inside it.
 _root = Path(__file__).resolve().parent.parent

@@ -49,13 +49,15 @@ class Batch:
         targets = self.targets
         if targets is None:
             raise ValueError(
-                "targets: got none, but the extraction's ranks need labels; give a loader of (images, targets)"
+                "targets: got none, but the extraction's ranks need labels; give a loader of (images, targets), or "
+                "ranks without labels, such as Queue(ranks=NeighbourRanks())"
             )
         labels = targets[:, None] if targets.ndim == 1 else targets
         if labels.shape != (len(self), levels) or labels.is_floating_point():
             raise ValueError(
                 f"targets: expected {levels} level(s) of labels, which the extraction's ranks read: integers "
-                f"{[len(self), levels]}, finer to coarser; got {_describe(targets)}; give ranks for what the loader has"
+                f"{[len(self), levels]}, finer to coarser; got {_describe(targets)}; give ranks for what the loader "
+                "has, such as Queue(ranks=NeighbourRanks()), which reads no labels"
             )
         return labels.to(self.device)
 

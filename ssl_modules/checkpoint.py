@@ -1,32 +1,38 @@
 """Checkpoints of any method, read back without naming its class."""
 
-import sys
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 
-from ssl_modules.module import STATE, ContrastiveModule
+import ssl_modules.methods  # noqa: F401  so that their classes are found
+from ssl_modules.configurable import find_class
+from ssl_modules.module import ContrastiveModule
+from ssl_modules.plain_checkpoint import STATE, check_version
 
 
-def load_module(path: str | Path) -> ContrastiveModule:
+def load_module(path: str | Path, **arguments: Any) -> ContrastiveModule:
     """The module of a checkpoint, of the class that wrote it, on the CPU and in training mode.
+
+    No code of the file runs, and nothing that it names is imported.
 
     Args:
         path: a checkpoint of :class:`~ssl_modules.ContrastiveModule` or a subclass, of a notebook or the command line.
+        arguments: of the constructor, which replace those of the checkpoint, such as an ``encoder`` that it can't hold.
 
     Returns:
         The module with its weights.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of ours, or of a class that is not imported.
+        ValueError: if it is no checkpoint of ours, of ssl-modules 0.1, or of a class that is not imported.
 
     Example:
         >>> import lightning.pytorch as pl
         >>> from ssl_modules import SimCLR
         >>> trainer = pl.Trainer(accelerator="cpu", logger=False, barebones=True)
-        >>> trainer.strategy.connect(SimCLR("simclr", "test_resnet"))
+        >>> trainer.strategy.connect(SimCLR(encoder="test_resnet"))
         >>> trainer.save_checkpoint("last.ckpt")
         >>> type(load_module("last.ckpt")).__name__
         'SimCLR'
@@ -40,11 +46,10 @@ def load_module(path: str | Path) -> ContrastiveModule:
     name = checkpoint.get(STATE, {}).get("class") if isinstance(checkpoint, dict) else None
     if name is None:
         raise ValueError(f"path: {path} is no checkpoint of a ContrastiveModule")
-    module, _, qualname = name.rpartition(".")
-    # A checkpoint is data from elsewhere: it may name a class of our kind, not have anything imported or called.
-    found = getattr(sys.modules.get(module), qualname, None)
-    if not (isinstance(found, type) and issubclass(found, ContrastiveModule)):
+    check_version(checkpoint)
+    found = find_class(name)
+    if not (found is not None and issubclass(found, ContrastiveModule)):
         raise ValueError(
-            f"path: {path} is of the class {name}, which is not there; import the module that defines it first"
+            f"path: {path} is of the class {name}, which does not exist here; import the module that defines it first"
         )
-    return found.load_from_checkpoint(path, map_location="cpu")
+    return found.load_from_checkpoint(path, map_location="cpu", **arguments)

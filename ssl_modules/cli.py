@@ -10,16 +10,14 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
 
 from ssl_modules import cli_evaluate, cli_export
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.callbacks.probe import OnlineProbe
-from ssl_modules.cli_parser import Parser
+from ssl_modules.cli_parser import Parser, swapped_classes_inherit_nothing
 from ssl_modules.datamodules import ImageDataModule, ImageFiles
 from ssl_modules.module import ContrastiveModule
 
@@ -55,19 +53,15 @@ class ContrastiveCLI(LightningCLI):
             }
         )
 
-    def before_instantiate_classes(self) -> None:
-        """Says what ``--model`` takes over from a config of another method: jsonargparse keeps parts of equal names."""
-        chosen = self._get(self.config, "model").class_path.rpartition(".")[2]
-        for file in self._get(self.config, "config") or ():
-            model = (yaml.safe_load(file.get_content()) or {}).get("model")
-            if not isinstance(model, dict) or not model.get("init_args"):
-                continue
-            name = str(model.get("class_path")).rpartition(".")[2]
-            if name != chosen:
-                rank_zero_warn(
-                    f"model: {chosen} takes {', '.join(model['init_args'])} from {file.relative}, a config of {name}; "
-                    f"for those of {chosen} start from a config of it"
-                )
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """What goes to the Trainer; of a checkpoint, tensors and plain data alone are read unless told otherwise."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("weights_only") is None:  # Lightning would run the code of a file that it downloads
+            kwargs["weights_only"] = True
+        return kwargs
+
+    def _parse_ckpt_path(self) -> None:
+        """The options alone build the module: Lightning would import and build what the checkpoint names."""
 
     def instantiate_classes(self) -> None:
         try:
@@ -149,14 +143,15 @@ def main(args: Sequence[str] | None = None) -> None:
     if given and given[0] in _OFFLINE:
         _OFFLINE[given[0]](given[1:])
         return
-    ContrastiveCLI(
-        ContrastiveModule,
-        ImageDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        parser_class=Parser,
-        parser_kwargs={"prog": "ssl-modules", "epilog": _MORE},
-        args=None if args is None else given,
-    )
+    with swapped_classes_inherit_nothing():
+        ContrastiveCLI(
+            ContrastiveModule,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={"prog": "ssl-modules", "epilog": _MORE},
+            args=None if args is None else given,
+        )

@@ -3,14 +3,19 @@
 import difflib
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter, Namespace, _typehints
+from jsonargparse._typehints import ActionTypeHint
 from jsonargparse.typing import import_object
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_modules import augmentations, datamodules, extractions, losses, methods, similarities
+from ssl_modules.configurable import Configurable, build, class_path, to_config
+from ssl_modules.plain_checkpoint import RENAMED
 
 
 class Help(DefaultHelpFormatter):
@@ -24,10 +29,28 @@ class Help(DefaultHelpFormatter):
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors say where, what and what would be right, in a line."""
+    """A parser whose errors say where, what and what would be right, in a line.
+
+    A default that is an object, as those of the methods' aspects are, stays one until it is written out. Options
+    without a class change arguments of that object; a class in its place starts from its own defaults.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, formatter_class=Help, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Keep a default as the object that it is, where jsonargparse has read its call in the source."""
+        default = kwargs.get("default")
+        if isinstance(default, dict) and "class_path" in default:
+            kwargs["default"] = build("default", {**default, "class_path": _imported(default["class_path"])})
+        action = super().add_argument(*args, **kwargs)
+        if isinstance(action, ActionTypeHint) and _is_object(action.default):
+            action.__class__ = _WithObject
+        return action
+
+    def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
+        """The configuration as text, its objects as what builds them."""
+        return super().dump(_written_out(cfg), *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # a parser of a part, whose error the whole will tell
@@ -41,6 +64,59 @@ class Parser(LightningArgumentParser):
             return ""
         parsers = next(action.choices for action in self._actions if isinstance(action.choices, Mapping))
         return _did_you_mean(unknown["option"], [action.dest for action in parsers[unknown["command"]]._actions])
+
+
+class _WithObject(ActionTypeHint):
+    """An option whose default is an object."""
+
+    def _check_type(self, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:
+        previous = self.default if cfg is None else cfg.get(self.dest, self.default)
+        if _is_object(previous):  # as a configuration, so that what is given can change some of it
+            cfg = Namespace({self.dest: _namespace(to_config(previous))})
+        return super()._check_type(value, append, cfg, mode)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Configurable | partial)
+
+
+def _namespace(value: Any) -> Any:
+    """Plain data as jsonargparse holds it."""
+    if isinstance(value, dict):
+        return Namespace({key: _namespace(item) for key, item in value.items()})
+    return [_namespace(item) for item in value] if isinstance(value, list) else value
+
+
+def _imported(path: str) -> str:
+    return class_path(import_object(path))
+
+
+def _written_out(value: Any) -> Any:
+    if _is_object(value):
+        return _namespace(to_config(value))
+    if isinstance(value, Namespace):
+        return Namespace({key: _written_out(item) for key, item in vars(value).items()})
+    return value
+
+
+@contextmanager
+def swapped_classes_inherit_nothing() -> Iterator[None]:
+    """While this lasts, a class that takes another's place drops all arguments of the other one.
+
+    jsonargparse keeps those that the new class accepts by name: AdamW would get the weight decay of LARS.
+    """
+
+    def discard(parser: Any, previous: Any, value: Any) -> None:
+        if previous and "init_args" in previous and _imported(previous["class_path"]) != _imported(value["class_path"]):
+            previous["init_args"] = Namespace()
+            previous.pop("dict_kwargs", None)
+
+    original = _typehints.discard_init_args_on_class_path_change
+    _typehints.discard_init_args_on_class_path_change = discard
+    try:
+        yield
+    finally:
+        _typehints.discard_init_args_on_class_path_change = original
 
 
 def short_error(message: str) -> str:
@@ -76,7 +152,8 @@ def short_error(message: str) -> str:
         classes.insert(0, within[1])
     if option := re.search(r"Option '([^']+)' is not accepted", cause):
         accepted = list(inspect.signature(import_object(classes[0])).parameters) if classes else []
-        cause = f"option '{option[1]}' is not accepted{_did_you_mean(option[1], accepted)}"
+        near = f"; it is now {RENAMED[option[1]]}" if option[1] in RENAMED and "loss" in accepted else None
+        cause = f"option '{option[1]}' is not accepted{near or _did_you_mean(option[1], accepted)}"
     elif name := re.match(r"Expected a dot import path string: (.*)", cause):
         known = methods.__all__ if way == ["model"] else _CLASSES
         cause = f"there is no class {name[1]!r}{_did_you_mean(name[1], known)}"

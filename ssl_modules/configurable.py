@@ -13,21 +13,45 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from jsonargparse import ArgumentParser
 
 Plain = bool | int | float | str | None
 
 
+class _Signature:
+    """The signature of a class, with the parameters that its ``**kwargs`` pass on to the base classes in their place.
+
+    A descriptor, so that it is computed when it is first asked for, and for each subclass anew.
+    """
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if instance is not None:  # an instance may be callable, with a signature of its own
+            raise AttributeError("__signature__")
+        return full_signature(owner)
+
+
 class Configurable:
-    """Mixin whose instances keep the arguments of their own constructor, defaults included, in ``arguments``.
+    """Mixin whose instances keep the arguments of their constructor, defaults included, in ``arguments``.
+
+    Arguments that the constructor passes on by ``*args`` and ``**kwargs`` are kept by the names that the base class
+    gives them, and so are the base class's defaults. What a subclass passes to its base class itself is not kept: the
+    subclass can't take it back.
+
+    Attributes:
+        arguments: names to values; ``type(x)(**x.arguments)`` makes the same object again.
 
     Example:
         >>> class Scale(Configurable):
-        ...     def __init__(self, factor: float = 2.0) -> None: ...
-        >>> Scale().arguments
-        {'factor': 2.0}
+        ...     def __init__(self, factor: float = 2.0, offset: float = 0.0) -> None: ...
+        >>> class Negative(Scale):
+        ...     def __init__(self, **kwargs) -> None:
+        ...         super().__init__(factor=-1.0, **kwargs)
+        >>> Scale(3.0).arguments, Negative().arguments
+        ({'factor': 3.0, 'offset': 0.0}, {'offset': 0.0})
     """
 
     arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
+    __signature__ = _Signature()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -35,41 +59,150 @@ class Configurable:
             cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
 
 
+@functools.cache
+def full_signature(cls: type) -> inspect.Signature:
+    """The constructor's parameters, with those that it passes on by ``**kwargs`` in their place.
+
+    Args:
+        cls: a :class:`Configurable` class.
+
+    Example:
+        >>> class Base(Configurable):
+        ...     def __init__(self, width: int = 4, depth: int = 2) -> None: ...
+        >>> class Fixed(Base):
+        ...     def __init__(self, name: str, **settings) -> None:
+        ...         super().__init__(width=8, **settings)
+        >>> full_signature(Fixed)
+        <Signature (name: str, *, depth: int = 2)>
+    """
+    own = _parameters(cls)
+    kinds = {p.kind for p in own}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        return inspect.Signature(own)
+    # jsonargparse reads in the source which parameters pass through; the command line shows the same ones.
+    accepted = ArgumentParser(exit_on_error=False).add_class_arguments(cls, fail_untyped=False)
+    by_position = inspect.Parameter.VAR_POSITIONAL in kinds
+    found = {p.name: p for p in own if p.kind not in _VARIABLE}
+    for base in cls.__mro__[1:]:
+        for p in _parameters(base) if "__init__" in vars(base) and issubclass(base, Configurable) else ():
+            if p.name in accepted and p.name not in found:
+                found[p.name] = p if by_position else p.replace(kind=p.KEYWORD_ONLY)
+    # With *args the base's positional parameters come first, and the subclass's own are given by name.
+    return inspect.Signature(sorted(found.values(), key=lambda p: (p.kind, by_position and p in own)))
+
+
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    return list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+
+
 def _recorded(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @functools.wraps(init)
     def recorded(self: Configurable, *args: Any, **kwargs: Any) -> None:
-        if "arguments" not in self.__dict__:  # the outermost constructor runs first, and is the class's own
-            try:
-                bound = signature.bind(self, *args, **kwargs)
-            except TypeError:
-                return init(self, *args, **kwargs)  # whose own error names the class
-            for name, value in bound.arguments.items():
-                if value is not self:
-                    bound.arguments[name] = build(name, value)  # a checkpoint gives plain data
-            args, kwargs = bound.args[1:], dict(bound.kwargs)
-            bound.apply_defaults()
-            self.__dict__["arguments"] = _by_name(type(self), bound)
-        return init(self, *args, **kwargs)
+        try:
+            bound = signature.bind(self, *args, **kwargs)
+        except TypeError:
+            return init(self, *args, **kwargs)  # whose own error names the class
+        record = self.__dict__.get("_record")
+        if record is not None:  # a constructor that a subclass's called
+            record.enter_base(bound, args)
+            return init(self, *args, **kwargs)
+        for name, value in bound.arguments.items():
+            if value is not self:
+                bound.arguments[name] = build(name, value)  # a checkpoint gives plain data
+        args, kwargs = bound.args[1:], bound.kwargs
+        self.__dict__["_record"] = record = _Record(bound)
+        self.__dict__["arguments"] = record.arguments
+        try:
+            init(self, *args, **kwargs)
+        finally:
+            del self.__dict__["_record"]
+        if record.unnamed:
+            raise TypeError(
+                f"{type(self).__name__}: got {len(record.unnamed)} arguments by position, which a checkpoint can't "
+                "store by name; give the constructor **kwargs that it passes on, and pass them by name"
+            )
+        return None
 
     recorded.__signature__ = signature  # type: ignore[attr-defined]  # Lightning reads it without unwrapping
     return recorded
 
 
-def _by_name(cls: type, bound: inspect.BoundArguments) -> dict[str, Any]:
-    by_name: dict[str, Any] = {}
-    for name, value in list(bound.arguments.items())[1:]:  # without self
-        kind = bound.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            if value:
-                raise TypeError(
-                    f"{cls.__name__}: got {len(value)} arguments by position for *{name}, which a checkpoint can't "
-                    "store by name; pass them by name"
-                )
-        else:
-            by_name |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-    return by_name
+class _Record:
+    """The arguments of an object while its constructors run, the outermost first.
+
+    Args:
+        bound: the outermost constructor's, as given.
+
+    Attributes:
+        arguments: by name, what the outermost constructor can take back.
+        unnamed: arguments by position that no constructor has named yet.
+    """
+
+    def __init__(self, bound: inspect.BoundArguments) -> None:
+        self.arguments: dict[str, Any] = {}
+        self.unnamed: tuple[Any, ...] = ()
+        self._names = set(bound.signature.parameters)
+        self._takes_more = _takes_more(bound)
+        bound.apply_defaults()
+        for name, value in list(bound.arguments.items())[1:]:  # without self
+            kind = bound.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                self.unnamed = value
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                self.arguments |= value
+            else:
+                self.arguments[name] = value
+
+    def enter_base(self, bound: inspect.BoundArguments, args: tuple[Any, ...]) -> None:
+        """A base class's constructor begins.
+
+        Args:
+            bound: its arguments, as the subclass gives them.
+            args: those of them that are given by position.
+        """
+        if not self._takes_more:
+            return
+        by_position = [
+            name for name, p in bound.signature.parameters.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        ][1:]
+        first = len(args) - len(self.unnamed)
+        if first >= 0 and all(a is b for a, b in zip(args[first:], self.unnamed, strict=True)):
+            named = dict(zip(by_position[first:], self.unnamed, strict=False))
+            self.arguments |= named
+            self.unnamed = self.unnamed[len(named) :]
+        for name, parameter in bound.signature.parameters.items():
+            left_out = name not in bound.arguments and parameter.kind not in _VARIABLE
+            if left_out and name not in self._names:
+                self.arguments[name] = parameter.default
+        self._names |= set(bound.signature.parameters)
+        self._takes_more = _takes_more(bound)
+
+
+def _takes_more(bound: inspect.BoundArguments) -> bool:
+    """Whether a constructor takes arguments that it doesn't name itself."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in bound.signature.parameters.values())
+
+
+def described(x: Configurable) -> str:
+    """An object as the call that makes it, without options that are off by default.
+
+    Example:
+        >>> from ssl_modules.losses import InfoNCE
+        >>> described(InfoNCE(0.2))
+        "InfoNCE(temperature=0.2, l2=0.0, mode='out')"
+    """
+    parameters = inspect.signature(type(x)).parameters
+
+    def is_off(name: str, value: Any) -> bool:
+        return (value is None or value is False) and name in parameters and parameters[name].default is value
+
+    shown = [f"{name}={value!r}" for name, value in x.arguments.items() if not is_off(name, value)]
+    return f"{type(x).__name__}({', '.join(shown)})"
 
 
 class NotStored(Exception):
@@ -77,12 +210,18 @@ class NotStored(Exception):
 
 
 def class_path(cls: type) -> str:
-    """The dotted name that a class is imported by.
+    """The dotted name that a class is imported by: of the outermost package whose ``__all__`` has it.
 
     Example:
-        >>> class_path(Configurable)
-        'ssl_modules.configurable.Configurable'
+        >>> from ssl_modules.losses.info_nce import InfoNCE
+        >>> class_path(InfoNCE)
+        'ssl_modules.losses.InfoNCE'
     """
+    parts = cls.__module__.split(".")
+    for i in range(1, len(parts)):
+        package = sys.modules.get(".".join(parts[:i]))
+        if cls.__name__ in getattr(package, "__all__", ()) and getattr(package, cls.__name__) is cls:
+            return f"{'.'.join(parts[:i])}.{cls.__name__}"
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -149,12 +288,26 @@ def _is_optimizer(value: Any) -> TypeGuard[type[torch.optim.Optimizer]]:
     return isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
 
 
+def find_class(path: Any) -> type | None:
+    """The class of a dotted name, if it is imported already; nothing else is looked up.
+
+    A checkpoint may come from elsewhere. What it names is neither imported nor called.
+
+    Example:
+        >>> find_class("ssl_modules.configurable.Configurable") is Configurable, find_class("os.abort")
+        (True, None)
+    """
+    module, _, name = str(path).rpartition(".")
+    found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
+    if found is None and module == __package__:  # it imports its classes when they are first asked for
+        found = getattr(sys.modules[module], name, None)
+    return found if isinstance(found, type) else None
+
+
 def _load_class(name: str, path: str) -> type:
-    module, _, qualname = path.rpartition(".")
-    # A checkpoint is data from elsewhere: it may name classes of our kind, not have anything imported or called.
-    cls = getattr(sys.modules.get(module), qualname, None)
+    cls = find_class(path)
     if cls is None:
-        raise ValueError(f"{name}: class {path!r} is not there; define or import it first, or pass {name}=...")
+        raise ValueError(f"{name}: there is no class {path!r}; define or import it first, or pass {name}=...")
     if not (_is_optimizer(cls) or (isinstance(cls, type) and issubclass(cls, Configurable))):
         raise ValueError(f"{name}: {path!r} is neither a Configurable nor an optimiser; pass {name}=... instead")
     return cls

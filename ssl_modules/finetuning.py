@@ -23,13 +23,15 @@ from ssl_modules.evaluation import mean_average_precision
 from ssl_modules.extractions.heads import pool
 from ssl_modules.losses.base import full_precision
 from ssl_modules.memory import keep_freed_memory
-from ssl_modules.optim import param_groups, scheduled
+from ssl_modules.optim import Schedule, WarmupCosine, param_groups, scheduled
+from ssl_modules.plain_checkpoint import STATE, PlainCheckpoint, check_version
 from ssl_modules.seeds import derive_generator
+from ssl_modules.version import __version__
 
 TargetType = Literal["single", "hierarchical", "multilabel"]
 
 
-class FineTuning(Configurable, pl.LightningModule):
+class FineTuning(PlainCheckpoint, Configurable, pl.LightningModule):
     """Supervised training of an encoder with a linear classifier, or of the classifier alone.
 
     ``module(images)`` are the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. It learns by
@@ -57,7 +59,7 @@ class FineTuning(Configurable, pl.LightningModule):
         optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``; its learning
             rate is the classifier's.
         backbone_lr_scale: how many times as large the encoder's learning rate is, positive.
-        warmup: share of all optimiser steps spent in linear warm-up, before the cosine to 0; in [0, 1].
+        schedule: of the learning rate over the run.
         seed: of the augmentation.
 
     Raises:
@@ -85,7 +87,7 @@ class FineTuning(Configurable, pl.LightningModule):
         freeze: bool = False,
         optimizer: OptimizerCallable,
         backbone_lr_scale: float = 1.0,
-        warmup: float = 0.0,
+        schedule: Schedule = WarmupCosine(warmup=0.0),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -104,8 +106,8 @@ class FineTuning(Configurable, pl.LightningModule):
                 f"backbone_lr_scale: expected a positive number, got {backbone_lr_scale}; to keep the encoder as it "
                 "is, freeze=True"
             )
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup: expected a share of the steps in [0, 1], got {warmup}")
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule: expected a Schedule such as WarmupCosine(warmup=0.1), got {schedule!r}")
         if not callable(optimizer):
             raise TypeError(
                 "optimizer: expected a function of parameter groups, such as partial(torch.optim.SGD, lr=0.1), "
@@ -122,7 +124,7 @@ class FineTuning(Configurable, pl.LightningModule):
         self.freeze_encoder = freeze
         self.optimizer = optimizer
         self.backbone_lr_scale = backbone_lr_scale
-        self.warmup = warmup
+        self.schedule = copy.deepcopy(schedule)
         self.seed = seed
         self.metrics: Any = nn.ModuleDict({stage: self._metrics(stage) for stage in ("val", "test")})
         self._targets_are_known = False
@@ -223,6 +225,12 @@ class FineTuning(Configurable, pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[STATE] = {"version": __version__}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_version(checkpoint)
+
     # ---- optimisation ----------------------------------------------------------------------------------------------
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -237,7 +245,7 @@ class FineTuning(Configurable, pl.LightningModule):
         optimizer = self.optimizer(self.param_groups())
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_scale"]
-        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.warmup)
+        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.schedule)
 
 
 class _MeanAveragePrecision(MultilabelAveragePrecision):

@@ -1,31 +1,33 @@
 """The one training step of all methods: a method is a choice for each of its five aspects.
 
-    views   = augmentation(images)                     aspect 1
-    maps    = encoder(views)                           aspect 2
-    loss    = objective(extraction(heads(maps)),       aspect 3
-                        similarity, loss)              aspects 4 and 5
+    views     = augmentation(images)                          aspect 1
+    maps      = encoder(views)                                aspect 2
+    contrasts = extraction(heads(maps), teacher's, ids)       aspect 3
+    loss      = objective(contrasts, similarity, loss)        aspects 4 and 5
 
 After Falcon and Cho: A Framework For Contrastive Self-Supervised Learning And Designing A New Approach,
 arXiv 2009.00104.
 """
 
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Sequence, Sized
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.core.mixins import hparams_mixin
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import Lars
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from ssl_modules.augmentations import Augmentation, policy
+from ssl_modules.augmentations import Augmentation, JointViews, policy
+from ssl_modules.augmentations.foreign import not_an_augmentation
 from ssl_modules.batch import Batch, last_batch_size, read_batch
-from ssl_modules.configurable import Configurable, class_path, storable
+from ssl_modules.configurable import Configurable, class_path, described, storable
 from ssl_modules.contrast import Contrast
 from ssl_modules.distributed import gather_objects, rank, world_size
 from ssl_modules.encoders import Encoder
@@ -33,21 +35,38 @@ from ssl_modules.encoders.export import save_weights
 from ssl_modules.extractions import Extraction
 from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
+from ssl_modules.losses.base import check_count
 from ssl_modules.memory import keep_freed_memory
 from ssl_modules.objective import chance_level, objective, ranking
-from ssl_modules.optim import param_groups, scheduled
+from ssl_modules.optim import Schedule, WarmupCosine, param_groups, scheduled
+from ssl_modules.plain_checkpoint import STATE, PlainCheckpoint, check_version
+from ssl_modules.rehearsal import rehearse
 from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
 from ssl_modules.similarities import Similarity
-from ssl_modules.teacher import Schedule, Teacher
+from ssl_modules.teacher import Teacher
+from ssl_modules.version import __version__
 
 _Kind = TypeVar("_Kind")
-OptimizerFactory = Callable[[Iterable], Optimizer]
 
-STATE = "ssl_modules"  # the key of ours in a checkpoint
+_SCREEN = 24  # lines of an augmentation that are printed in full
 _ROWS = 2**20  # ids leave room for this many images per batch and process
 
 
-class ContrastiveModule(Configurable, pl.LightningModule):
+class Embedded(NamedTuple):
+    """What encoder and heads make of the views of a batch.
+
+    Args:
+        features: ``[N, D]``, the representation of the student's first view, with gradient.
+        student: embeddings of the student's views, as the extraction's heads give them, with gradient.
+        teacher: embeddings of the teacher's views, without gradient; None without a teacher.
+    """
+
+    features: Tensor
+    student: list[Any]
+    teacher: list[Any] | None
+
+
+class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
     """Contrastive self-supervised learning as a choice for each of five aspects.
 
     ``module(images)`` is the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
@@ -58,10 +77,14 @@ class ContrastiveModule(Configurable, pl.LightningModule):
     precision of an anchor's positives among its candidates. On a processor a fit keeps freed memory, see
     :func:`~ssl_modules.memory.keep_freed_memory`.
 
+    A subclass may override :meth:`views`, :meth:`contrasts`, :meth:`objective` and :meth:`extra_loss`. Modules copy
+    their augmentation, extraction, similarity, loss and schedule, so that one object can serve several modules.
+
     Args:
-        augmentation: aspect 1, ``(images [N, ch, H, W], generator) -> list of views``, or the name of a policy.
-        encoder: aspect 2, a timm name or a module; see :class:`~ssl_modules.encoders.Encoder`.
-        extraction: aspect 3, maps of all views to contrasts.
+        augmentation: aspect 1, ``(images [N, ch, H, W], generator) -> list of views``, or the name of a policy, see
+            :func:`~ssl_modules.augmentations.policy`.
+        encoder: aspect 2, a name or a module; see :class:`~ssl_modules.encoders.Encoder`.
+        extraction: aspect 3, maps of all views to contrasts; it holds the options of a teacher.
         similarity: aspect 4, ``(x [A, D], y [C, D]) -> [A, C]``.
         loss: aspect 5, ``(scores [A, C], relation [A, C], reference scores | None) -> scalar``.
         image_size: side of a view, pixels.
@@ -76,14 +99,13 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         batch_norm_splits: number of parts of a batch, each with statistics of its own in the encoder's batch norms, as
             if on so many devices; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
         optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``.
-        reference_batch_size: images per optimiser step, over all processes, that the learning rate is given for; it
-            is scaled in proportion to the actual number. None = the learning rate is taken as it is.
-        warmup: share of all optimiser steps spent in linear warm-up, before the cosine to 0; in [0, 1].
+        schedule: of the learning rate over the run.
+        base_batch_size: images per optimiser step, over all processes, that the learning rate is given for; it is
+            scaled in proportion to the actual number. None = the learning rate is taken as it is.
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = never in blocks.
-        momentum: of the teacher's average, in [0, 1]; None = no teacher. See :class:`~ssl_modules.teacher.Teacher`.
-        momentum_schedule: "constant", or "cosine" to 1 over the run.
 
     Raises:
+        TypeError: if an aspect is of another kind.
         ValueError: if an aspect doesn't fit the others, or an argument is outside its range.
 
     Example:
@@ -120,19 +142,20 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         channels_last: bool | None = None,
         compile: bool = False,
         batch_norm_splits: int | None = None,
-        optimizer: OptimizerFactory,
-        reference_batch_size: int | None = None,
-        warmup: float = 0.1,
+        optimizer: OptimizerCallable,
+        schedule: Schedule = WarmupCosine(warmup=0.1),
+        base_batch_size: int | None = None,
         anchor_block: int | None = None,
-        momentum: float | None = None,
-        momentum_schedule: Schedule = "constant",
     ) -> None:
         super().__init__()
-        self._save_arguments()
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup: expected a share of the steps in [0, 1], got {warmup}")
-        if reference_batch_size is not None and reference_batch_size < 1:
-            raise ValueError(f"reference_batch_size: expected a positive number or None, got {reference_batch_size}")
+        self.save_hyperparameters(storable(self.arguments))
+        if base_batch_size is not None:
+            check_count("base_batch_size", base_batch_size, least=1)
+        if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                "optimizer: expected a function of parameter groups, such as partial(torch.optim.AdamW, lr=1e-3), "
+                f"got {optimizer!r}"
+            )
         self.augmentation = _augmentation(augmentation, image_size, in_channels)
         self.encoder = Encoder(
             encoder,
@@ -147,51 +170,62 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             patches=self.augmentation.patches,
             batch_norm_splits=batch_norm_splits,
         )
-        self.extraction = _aspect("extraction", extraction, Extraction)
-        if hasattr(self.extraction, "heads"):
-            raise ValueError("extraction: has heads already, those of another module; give each module its own")
-        self.extraction.build(self.encoder.out_channels)
-        self.extraction.student_views(len(self.augmentation.sizes))  # raises where it can't do with so many
-        self.teacher = self._build_teacher(momentum, momentum_schedule, compile)
-        # Data-parallel training asks the module that it wraps which buffers are no business of its broadcast.
+        self.extraction = _own("extraction", extraction, Extraction)
+        if self.extraction.heads is not None:
+            raise ValueError(
+                f"extraction: this {type(extraction).__name__} belongs to another module; give each module a new one"
+            )
+        sizes = self.augmentation.sizes
+        self.extraction.build(self.encoder.out_channels, sizes, self.encoder.normalised)
+        self.extraction.student_views(len(sizes))  # raises where it can't do with so many
+        self.teacher = self._build_teacher(compile) if self.extraction.teacher_views(len(sizes)) else None
+        # DDP reads this attribute from the module it wraps: buffers that it must not broadcast.
         kept = getattr(self.extraction, "_ddp_params_and_buffers_to_ignore", ())
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in kept]
-        self.similarity = _aspect("similarity", similarity, Similarity)
-        self.loss = _aspect("loss", loss, Loss)
-        if not callable(optimizer):
-            raise TypeError(
-                "optimizer: expected a function of parameter groups, such as partial(torch.optim.AdamW, lr=1e-3), "
-                f"got {optimizer!r}"
-            )
+        self.similarity = _own("similarity", similarity, Similarity)
+        self.loss = _own("loss", loss, Loss)
         self.optimizer = optimizer
-        self.reference_batch_size = reference_batch_size
-        self.warmup = warmup
+        self.schedule = _own("schedule", schedule, Schedule)
+        self.base_batch_size = base_batch_size
         self.anchor_block = anchor_block
         self.seed = 0
         self._resumed = False
         self._random_state: dict[str, Tensor] | None = None
+        rehearse(self)
 
-    def _build_teacher(self, momentum: float | None, schedule: Schedule, compile: bool) -> Teacher | None:
-        name = type(self.extraction).__name__
-        if not self.extraction.teacher_views(len(self.augmentation.sizes)):
-            if momentum is not None:
-                raise ValueError(f"momentum: {name} compares with no teacher; leave out momentum={momentum}")
-            return None
-        if momentum is None:
+    def _build_teacher(self, compile: bool) -> Teacher:
+        extraction = self.extraction
+        if extraction.momentum is None:
             raise ValueError(
-                f"momentum: {name} compares with a teacher; give the momentum of its average, such as 0.99"
+                f"momentum: {type(extraction).__name__} compares with a teacher; give it the momentum of the teacher's "
+                "average, such as 0.99"
             )
-        teacher = Teacher(self.encoder, self.extraction.heads, momentum, schedule)
+        teacher = Teacher(self.encoder, extraction.heads, extraction.momentum, extraction.momentum_schedule)
         if compile:  # a copy is not
             teacher.encoder.compile_backbone()
         return teacher
 
-    def _save_arguments(self) -> None:
-        """Keep the constructor's arguments as plain data; under the CLI, Lightning has them as the YAML has."""
-        if hparams_mixin._given_hyperparameters.get() is None:
-            self.save_hyperparameters(storable(self.arguments))
-        else:
-            self.save_hyperparameters()
+    def __repr__(self) -> str:
+        """The five aspects and the recipe, a line each; ``print(module.encoder)`` shows the network."""
+        size, parameters = self.encoder.image_size, sum(p.numel() for p in self.encoder.parameters())
+        augmentation, optimizer = repr(self.augmentation), repr(self.optimizer)
+        if augmentation.count("\n") > _SCREEN and isinstance(self.augmentation, JointViews):
+            augmentation = "\n  ".join(["JointViews of", *map(described, self.augmentation.parts)])
+        if isinstance(self.optimizer, partial) and isinstance(self.optimizer.func, type):
+            arguments = ", ".join(f"{name}={value!r}" for name, value in self.optimizer.keywords.items())
+            optimizer = f"{self.optimizer.func.__name__}({arguments})"
+        lines = {
+            "augmentation": augmentation,
+            "encoder": f"{self.encoder.name}, {parameters:,} parameters, {self.encoder.in_channels} x {size} x {size}",
+            "extraction": self.extraction,
+            "similarity": self.similarity,
+            "loss": self.loss,
+            "optimizer": optimizer,
+            "schedule": self.schedule,
+            "base_batch_size": self.base_batch_size,
+        }
+        body = "".join(f"  {name}: {value}\n".replace("\n", "\n  ").rstrip(" ") for name, value in lines.items())
+        return f"{type(self).__name__}(\n{body})"
 
     # ---- the five aspects ------------------------------------------------------------------------------------------
 
@@ -221,25 +255,46 @@ class ContrastiveModule(Configurable, pl.LightningModule):
                 maps[i] = view_maps
         return maps
 
-    def contrasts(self, batch: Batch, generator: torch.Generator) -> tuple[list[Contrast], Tensor]:
-        """The contrasts of a batch, and the representation ``[N, D]`` of the student's first view, detached."""
-        views = batch.views
-        if views is None:
-            with torch.autocast(batch.device.type, enabled=False):
-                views = self.augmentation(batch.images, generator)
-        wanted = self.extraction.student_views(len(views))
-        maps = self.encode([views[i] for i in wanted])
+    def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
+        """The views of a batch, each ``[N, ch, h, w]``: the loader's where it gives views, else the augmentation's."""
+        if batch.views is not None:
+            return batch.views
+        with torch.autocast(batch.device.type, enabled=False):
+            return self.augmentation(batch.images, generator)
+
+    def embed(self, views: Sequence[Tensor]) -> Embedded:
+        """The views through encoder and heads of the student and, where the extraction wants it, of the teacher."""
+        maps = self.encode([views[i] for i in self.extraction.student_views(len(views))])
         student = [self.extraction.heads(m) for m in maps]
-        contrasts = self.extraction(student, self._taught(views), self._ids(batch), generator)
-        return contrasts, pool(maps[0]).detach()
+        return Embedded(pool(maps[0]), student, self._teacher_embeddings(views))
 
     @torch.no_grad()
-    def _taught(self, views: Sequence[Tensor]) -> list[Tensor] | None:
-        """The teacher's embeddings of the views that the extraction wants of it."""
+    def _teacher_embeddings(self, views: Sequence[Tensor]) -> list[Any] | None:
         if self.teacher is None:
             return None
         wanted = [views[i] for i in self.extraction.teacher_views(len(views))]
         return [self.teacher.heads(m) for m in self.encode(wanted, self.teacher.encoder)]
+
+    def contrasts(self, batch: Batch, embedded: Embedded, generator: torch.Generator) -> list[Contrast]:
+        """The contrasts of a batch, by the extraction."""
+        return self.extraction(embedded.student, embedded.teacher, self._ids(batch), generator)
+
+    def objective(self, contrasts: Sequence[Contrast]) -> Tensor:
+        """The scalar loss of the contrasts, by similarity and loss."""
+        return objective(contrasts, self.similarity, self.loss, self.anchor_block)
+
+    def extra_loss(self, batch: Batch, features: Tensor, embeddings: list[Any]) -> Tensor | None:
+        """A term of one's own, which is added to the training loss; its gradient reaches encoder and heads.
+
+        Args:
+            batch: images or views, targets and index, as the loader gives them.
+            features: ``[N, D]``, the representation of the student's first view.
+            embeddings: of the student's views, as the extraction's heads give them.
+
+        Returns:
+            Scalar, or None for no such term.
+        """
+        return None
 
     def _ids(self, batch: Batch) -> Tensor:
         """Ids ``[N, levels]``: one that no other image of any step or process has, then labels if ranks read them."""
@@ -252,23 +307,26 @@ class ContrastiveModule(Configurable, pl.LightningModule):
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Loss and detached features of a batch, which may be all that :func:`~ssl_modules.batch.read_batch` reads."""
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """One step on a batch, which may be all that :func:`~ssl_modules.batch.read_batch` reads.
+
+        Returns:
+            ``{"loss": scalar, "features": [N, D] without gradient}``; a subclass may return a bare loss.
+        """
         self._restore_random_state()
         images = read_batch(batch)
         generator = self._generator(images, "train", self.current_epoch, batch_idx)
-        contrasts, features = self.contrasts(images, generator)
-        loss = objective(contrasts, self.similarity, self.loss, self.anchor_block)
+        embedded = self.embed(self.views(images, generator))
+        contrasts = self.contrasts(images, embedded, generator)
+        loss = self.objective(contrasts)
+        extra = self.extra_loss(images, embedded.features, embedded.student)
+        if extra is not None:
+            self.log("train/extra_loss", extra, batch_size=len(images))
+            loss = loss + extra
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images))
-        chance = chance_level(contrasts, self.loss)
-        if self._trainer is not None and self.trainer.global_step == 0 and loss == 0 and chance == 0:
-            raise ValueError(
-                f"loss: {type(self.loss).__name__} is 0 whatever the scores are, as {type(self.extraction).__name__} "
-                "gives no negatives to compare with; take another of the two"
-            )
-        self.log("train/chance", chance, prog_bar=True, batch_size=len(images))
-        return {"loss": loss, "features": features}
+        self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
+        return {"loss": loss, "features": embedded.features.detach()}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("val", batch, batch_idx)
@@ -286,8 +344,9 @@ class ContrastiveModule(Configurable, pl.LightningModule):
                 )
             return
         # The same views at every epoch, so that epochs compare.
-        contrasts, _ = self.contrasts(images, self._generator(images, stage, 0, batch_idx))
-        values = {f"{stage}/loss": objective(contrasts, self.similarity, self.loss, self.anchor_block)}
+        generator = self._generator(images, stage, 0, batch_idx)
+        contrasts = self.contrasts(images, self.embed(self.views(images, generator)), generator)
+        values = {f"{stage}/loss": self.objective(contrasts)}
         for name, value in ranking(contrasts, self.similarity).items():
             if not value.isnan():  # as it is without negatives
                 values[f"{stage}/contrast_{name}"] = value
@@ -345,12 +404,14 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = storable(stored)
         # Dropout draws from the global state, which differs between processes.
         checkpoint[STATE] = {
+            "version": __version__,
             "class": class_path(type(self)),
             "seed": self.seed,
             "random_state": gather_objects(global_random_state(self.device)),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_version(checkpoint)
         resuming = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         if resuming and STATE in checkpoint:
             self._resumed = True
@@ -376,12 +437,14 @@ class ContrastiveModule(Configurable, pl.LightningModule):
             g["weight_decay"] or g["always_adapt"] for g in optimizer.param_groups
         ):
             rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
-        if self.reference_batch_size is not None:
+        if self.base_batch_size is not None:
             batch_size = self._global_batch_size()
+            rate = optimizer.param_groups[0]["lr"]
             for group in optimizer.param_groups:
-                group["lr"] *= batch_size / self.reference_batch_size
-            rank_zero_info(f"learning rate {optimizer.param_groups[0]['lr']:g} for {batch_size} images a step")
-        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.warmup)
+                group["lr"] *= batch_size / self.base_batch_size
+            scaled = optimizer.param_groups[0]["lr"]
+            rank_zero_info(f"learning rate {scaled:g} = {rate:g} x {batch_size} / {self.base_batch_size}")
+        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.schedule)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """The optimiser's step, and then the teacher's, which comes also where mixed precision skips the former."""
@@ -401,8 +464,8 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         batch_size = getattr(self.trainer.train_dataloader, "batch_size", None)
         if batch_size is None:
             raise ValueError(
-                "reference_batch_size: the training loader tells no batch_size to scale the learning rate by; "
-                "give the final learning rate and reference_batch_size=None"
+                "base_batch_size: the training loader has no batch_size to scale the learning rate by; give the final "
+                "learning rate and base_batch_size=None"
             )
         return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
@@ -431,17 +494,22 @@ class ContrastiveModule(Configurable, pl.LightningModule):
         return weights
 
 
-def _aspect(name: str, value: Any, kind: type[_Kind]) -> _Kind:
+def _own(name: str, value: Any, kind: type[_Kind]) -> _Kind:
+    """A copy of an aspect for this module alone."""
     if isinstance(value, type):
         raise TypeError(f"{name}: got the class {value.__name__}; give an instance, {value.__name__}(...)")
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected a {kind.__module__}.{kind.__name__}, got {value!r}")
-    return value
+        raise TypeError(f"{name}: expected a {class_path(kind)}, got {value!r}")
+    return deepcopy(value)
 
 
 def _augmentation(augmentation: str | Augmentation, image_size: int, in_channels: int) -> Augmentation:
-    augmentation = policy(augmentation, image_size, in_channels) if isinstance(augmentation, str) else augmentation
-    augmentation = _aspect("augmentation", augmentation, Augmentation)
+    if isinstance(augmentation, str):
+        augmentation = policy(augmentation, image_size, in_channels)
+    if not isinstance(augmentation, Augmentation):
+        raise not_an_augmentation(augmentation, image_size)
+    augmentation = _own("augmentation", augmentation, Augmentation)
+    augmentation.check_channels(in_channels)
     if not hasattr(augmentation, "sizes"):
         raise TypeError(
             f"augmentation: {type(augmentation).__name__} has no sizes; set it to the sizes of its views in pixels, "

@@ -1,13 +1,16 @@
 """Parameter groups and learning-rate schedules."""
 
-from collections.abc import Callable, Iterable
-from math import cos, pi
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from ssl_modules.configurable import Configurable, described
 
 
 def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
@@ -34,46 +37,61 @@ def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def warmup_cosine(steps: int, warmup_steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate at each optimiser step: linear warm-up to 1, then half a cosine to 0.
+class Schedule(Configurable, ABC):
+    """The learning rate over a run, as a factor of the optimiser's own."""
 
-    Step s of the warm-up has (s + 1) / warmup_steps; the last step is one short of 0.
+    __repr__ = described
+
+    @abstractmethod
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of one step.
+
+        Args:
+            step: of the optimiser, from 0.
+            steps: of the whole run.
+        """
+
+
+class WarmupCosine(Schedule):
+    """Linear warm-up to 1, then half a cosine to 0.
+
+    Step s of W warm-up steps has the factor (s + 1) / W. The last step of the run is one short of 0.
 
     Args:
-        steps: optimiser steps in all.
-        warmup_steps: of which warm-up.
+        warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
 
     Raises:
-        ValueError: if there is no step.
-
-    Returns:
-        Function of the step, for :class:`torch.optim.lr_scheduler.LambdaLR`.
+        ValueError: if ``warmup`` is negative, or a float above 1.
 
     Example:
-        >>> factor = warmup_cosine(steps=6, warmup_steps=2)
-        >>> [round(factor(s), 3) for s in range(7)]
+        >>> schedule = WarmupCosine(warmup=2)
+        >>> [round(schedule(step, steps=6), 3) for step in range(7)]
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
     """
 
-    if steps < 1:
-        raise ValueError(f"steps: expected a positive number, got {steps}")
+    def __init__(self, warmup: int | float = 0.1) -> None:
+        is_number = isinstance(warmup, int | float) and not isinstance(warmup, bool)
+        if not is_number or not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
+            raise ValueError(
+                f"warmup: expected a share of all steps (float, 0 to 1) or a number of steps (int), got {warmup!r}"
+            )
+        self.warmup = warmup
 
-    def factor(step: int) -> float:
+    def __call__(self, step: int, steps: int) -> float:
+        warmup_steps = round(self.warmup * steps) if isinstance(self.warmup, float) else self.warmup
         if step < warmup_steps:
             return (step + 1) / warmup_steps
         progress = (step - warmup_steps) / max(1, steps - warmup_steps)
-        return (1 + cos(pi * min(progress, 1.0))) / 2
-
-    return factor
+        return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-def scheduled(optimizer: Optimizer, steps: int | float, warmup: float) -> OptimizerLRScheduler:
-    """An optimiser with its schedule of :func:`warmup_cosine`, one step each optimiser step, as Lightning takes it.
+def scheduled(optimizer: Optimizer, steps: int | float, schedule: Schedule) -> OptimizerLRScheduler:
+    """An optimiser with its schedule, one step each optimiser step, as Lightning takes it.
 
     Args:
-        optimizer: with the learning rates that the warm-up leads to.
+        optimizer: with the learning rates that the schedule's factors apply to.
         steps: ``trainer.estimated_stepping_batches``.
-        warmup: share of them, in [0, 1].
+        schedule: of the learning rates.
 
     Raises:
         ValueError: if the run has no known end.
@@ -81,7 +99,7 @@ def scheduled(optimizer: Optimizer, steps: int | float, warmup: float) -> Optimi
     Example:
         >>> import torch
         >>> sgd = torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.5)
-        >>> scheduled(sgd, 10, warmup=0.2)["lr_scheduler"]["interval"], sgd.param_groups[0]["lr"]
+        >>> scheduled(sgd, 10, WarmupCosine(0.2))["lr_scheduler"]["interval"], sgd.param_groups[0]["lr"]
         ('step', 0.25)
     """
     if not 0 < steps < float("inf"):  # -1 for a loader without a length
@@ -89,5 +107,5 @@ def scheduled(optimizer: Optimizer, steps: int | float, warmup: float) -> Optimi
             "max_epochs: a schedule needs an end; set Trainer(max_epochs=...), or max_steps for a loader without a "
             "length"
         )
-    schedule = LambdaLR(optimizer, warmup_cosine(int(steps), round(warmup * steps)))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    scheduler = LambdaLR(optimizer, lambda step: schedule(step, int(steps)))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable
+from ssl_modules.configurable import Configurable, described
 
 
 class Similarity(Configurable, nn.Module, ABC):
     """Base of all similarities; holds no learned state."""
+
+    __repr__ = described
 
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor) -> Tensor:

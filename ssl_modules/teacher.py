@@ -2,14 +2,13 @@
 
 from copy import deepcopy
 from math import cos, pi
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssl_modules.encoders import SplitBatchNorm2d
-
-Schedule = Literal["constant", "cosine"]
+from ssl_modules.extractions.base import MomentumSchedule, check_momentum
 
 
 class Teacher(nn.Module):
@@ -39,12 +38,9 @@ class Teacher(nn.Module):
         0.1
     """
 
-    def __init__(self, encoder: nn.Module, heads: nn.Module, momentum: float, schedule: Schedule) -> None:
+    def __init__(self, encoder: nn.Module, heads: nn.Module, momentum: float, schedule: MomentumSchedule) -> None:
         super().__init__()
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum: expected a number in [0, 1], got {momentum}")
-        if schedule not in ("constant", "cosine"):
-            raise ValueError(f'momentum_schedule: expected "constant" or "cosine", got {schedule!r}')
+        check_momentum(momentum, schedule)
         self.momentum = momentum
         self.schedule = schedule
         self.encoder: Any = deepcopy(encoder)

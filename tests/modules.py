@@ -2,11 +2,18 @@
 
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import SimCLRViews
+
+# Inductor writes vector code for the processor, which ATen's default capability can't compile.
+needs_vectors = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="ATen's default capability has no vector code"
+)
 
 
 class Net(nn.Module):
@@ -26,9 +33,14 @@ def build(encoder=None, **given):
         "encoder": Net() if encoder is None else encoder,
         "image_size": 8,
         "optimizer": partial(torch.optim.SGD, lr=0.1),
+        "base_batch_size": None,
     }
     return SimCLR(**{**small, **given})
 
 
 def pixels(n=8, size=8, channels=3):
     return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def loader(batch_size=8, n=8):
+    return DataLoader(TensorDataset(pixels(n)), batch_size=batch_size)

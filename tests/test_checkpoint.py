@@ -1,9 +1,12 @@
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from ssl_modules import BYOL, SimCLR, load_module
+from ssl_modules import BYOL, FineTuning, SimCLR, load_module
 from ssl_modules.augmentations import RandomResizedCrop, Views
+from ssl_modules.encoders import Encoder
+from ssl_modules.extractions import Predictor
 from ssl_modules.losses import InfoNCE
 
 
@@ -11,6 +14,14 @@ class Warm(SimCLR):
     def __init__(self, temperature: float = 0.5) -> None:
         views = Views([RandomResizedCrop(8)])
         super().__init__(views, "test_resnet", image_size=8, in_channels=1, loss=InfoNCE(temperature))
+
+
+def plain(encoder="test_resnet"):
+    return SimCLR(Views([RandomResizedCrop(8)]), encoder, image_size=8, in_channels=1)
+
+
+def pixels():
+    return DataLoader(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), batch_size=4)
 
 
 def saved(module, path):
@@ -24,7 +35,9 @@ def saved(module, path):
     "make",
     [
         lambda: Warm(temperature=0.3),
-        lambda: BYOL(Views([RandomResizedCrop(8)]), "test_resnet", image_size=8, in_channels=1, momentum=0.9),
+        lambda: BYOL(
+            Views([RandomResizedCrop(8)]), "test_resnet", Predictor(momentum=0.9), image_size=8, in_channels=1
+        ),
     ],
     ids=["own", "BYOL"],
 )
@@ -54,5 +67,77 @@ def test_a_checkpoint_has_no_other_class_imported_or_called(name, tmp_path):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["ssl_modules"]["class"] = name
     torch.save(checkpoint, path)
-    with pytest.raises(ValueError, match=rf"is of the class {name}, which is not there; import the module"):
+    with pytest.raises(ValueError, match=rf"is of the class {name}, which does not exist here; import the module"):
         load_module(path)
+
+
+def rewritten(path, change):
+    """A checkpoint with something changed in it."""
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+    return path
+
+
+def of_earlier_version(checkpoint):
+    del checkpoint["ssl_modules"]["version"]
+    arguments = checkpoint["hyper_parameters"]
+    arguments["warmup"] = arguments.pop("schedule")["init_args"]["warmup"]
+    arguments["reference_batch_size"] = arguments.pop("base_batch_size")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        load_module,
+        SimCLR.load_from_checkpoint,
+        lambda path: pl.Trainer(barebones=True, accelerator="cpu", max_steps=1).fit(plain(), pixels(), ckpt_path=path),
+    ],
+    ids=["load_module", "load_from_checkpoint", "fit"],
+)
+def test_a_file_of_the_version_before_is_refused_with_the_new_names(read, tmp_path):
+    path = rewritten(saved(plain(), tmp_path / "last.ckpt"), of_earlier_version)
+    with pytest.raises(ValueError, match=r"checkpoint: is of ssl-modules 0\.1, .* \(now base_batch_size\)"):
+        read(path)
+
+
+def test_a_fine_tuned_file_of_the_version_before_is_refused(tmp_path):
+    encoder = Encoder("test_resnet", image_size=8, in_channels=1)
+    module = FineTuning(encoder, num_classes=2, optimizer=torch.optim.SGD)
+    path = saved(module, tmp_path / "last.ckpt")
+    FineTuning.load_from_checkpoint(path)
+
+    def change(checkpoint):
+        del checkpoint["ssl_modules"]
+        checkpoint["hyper_parameters"]["warmup"] = checkpoint["hyper_parameters"].pop("schedule")["init_args"]["warmup"]
+
+    with pytest.raises(ValueError, match=r"checkpoint: is of ssl-modules 0\.1"):
+        FineTuning.load_from_checkpoint(rewritten(path, change))
+
+
+CALLED = []
+
+
+def instantiator(*arguments):
+    CALLED.append(arguments)
+
+
+def test_no_function_that_a_file_names_is_called(tmp_path):
+    def change(checkpoint):
+        checkpoint["hyper_parameters"]["_instantiator"] = f"{__name__}.instantiator"
+
+    path = rewritten(saved(plain(), tmp_path / "last.ckpt"), change)
+    assert load_module(path).arguments.keys() == SimCLR.load_from_checkpoint(path).arguments.keys()
+    assert not CALLED
+
+
+def test_arguments_replace_those_of_the_checkpoint(tmp_path):
+    path = saved(plain(), tmp_path / "last.ckpt")
+    again = load_module(path, loss=InfoNCE(0.7), base_batch_size=64)
+    assert (again.loss.temperature, again.base_batch_size) == (0.7, 64)
+    network = torch.nn.Conv2d(1, 4, 3)
+    own = saved(plain(encoder=network), tmp_path / "own.ckpt")
+    with pytest.raises(ValueError, match="encoder: a checkpoint can't hold this"):
+        load_module(own)
+    again = load_module(own, encoder=torch.nn.Conv2d(1, 4, 3))
+    assert torch.equal(again.encoder.backbone.model.weight, network.weight)

@@ -132,18 +132,6 @@ def test_help_of_a_method_is_readable(capsys):
     assert len(text) < 8000
 
 
-def test_what_another_methods_config_leaves_in_the_model_is_said(recwarn):
-    write(config(trainer__fast_dev_run=1))
-    main(["fit", "--config", "config.yaml"])
-    assert not [w for w in recwarn if str(w.message).startswith("model: ")]
-    main(["fit", "--config", "config.yaml", "--model", "S2R2"])
-    [said] = [str(w.message) for w in recwarn if str(w.message).startswith("model: ")]
-    assert said.startswith(
-        "model: S2R2 takes augmentation, encoder, extraction, loss, optimizer, similarity from config"
-    )
-    assert said.endswith("a config of SimCLR; for those of S2R2 start from a config of it")
-
-
 def test_a_run_leaves_config_metrics_and_checkpoints_and_resumes_from_them():
     main(["fit", "--config", write(config())])
     run = Path("lightning_logs/version_0")

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from processes import run_script
 
 from ssl_modules.cli import main
@@ -62,6 +63,7 @@ def test_yaml_blocks_of_the_readme_parse(config, tmp_path):
     parses("fit", "--config", str(digits), "--config", str(tmp_path / "config.yaml"))
 
 
+ASPECTS = ("augmentation", "encoder", "extraction", "similarity", "loss")
 CONFIGS = sorted((REPOSITORY / "examples" / "configs").glob("*.yaml"))
 
 
@@ -70,6 +72,10 @@ def test_example_configs_are_complete_and_run(config, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     parses("fit", "--config", str(config))
     assert "augmentation:\n      class_path" in capsys.readouterr().out  # an aspect spelled out, as all are
+    given = yaml.safe_load(config.read_text())["model"]["init_args"]
+    assert {*ASPECTS, "optimizer", "schedule", "base_batch_size"} <= given.keys()
+    if given["extraction"]["class_path"] in ("Queue", "Predictor"):
+        assert {"momentum", "momentum_schedule"} <= given["extraction"]["init_args"].keys()
     if config.stem.endswith("_digits"):  # needs no download
         main(["fit", "--config", str(config), "--trainer.fast_dev_run=1"])
 

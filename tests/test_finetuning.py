@@ -20,6 +20,7 @@ from ssl_modules import FineTuning, SimCLR
 from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, SimCLRViews, Views
 from ssl_modules.datamodules import DigitsDataModule, EpochSampler
 from ssl_modules.encoders import Encoder
+from ssl_modules.optim import WarmupCosine
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -83,7 +84,7 @@ def test_steps_are_those_of_a_plain_loop(freeze):
         freeze=freeze,
         optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
         backbone_lr_scale=0.3,
-        warmup=0.5,
+        schedule=WarmupCosine(0.5),
     )
     backbone, head = encoder(), nn.Linear(96, 10)
     backbone.load_state_dict(module.encoder.state_dict())
@@ -154,7 +155,7 @@ def test_fine_tuning_on_digits_is_better_than_a_frozen_encoder():
     accuracy = {}
     for freeze in (True, False):
         module = build(pretrained.encoder, freeze=freeze, optimizer=partial(torch.optim.SGD, lr=0.2, momentum=0.9))
-        run = trainer(max_epochs=2)
+        run = trainer(max_epochs=3)
         run.fit(module, data)
         accuracy[freeze] = run.test(module, data, verbose=False)[0]["test/top1"]
     assert 0.4 < accuracy[True] < accuracy[False] - 0.05
@@ -282,7 +283,7 @@ def saved(module, path):
 
 def test_a_checkpoint_builds_the_module_again(tmp_path):
     given = {"freeze": True, "num_classes": 3, "target_type": "hierarchical", "level": 1, "augmentation": None}
-    module = build(**given, backbone_lr_scale=0.5, warmup=0.2, seed=3)
+    module = build(**given, backbone_lr_scale=0.5, schedule=WarmupCosine(0.2), seed=3)
     y = torch.stack([labels(), labels(classes=3)], dim=1)
     run = trainer(max_epochs=1)
     run.fit(module, loader(y))
@@ -360,7 +361,7 @@ def test_the_command_line_builds_it_and_its_checkpoint_needs_no_other_file(given
         ({"num_classes": 1}, ValueError, "num_classes: expected at least 2, got 1"),
         ({"target_type": "none"}, ValueError, "target_type: expected one of .*'multilabel'.*, got 'none'"),
         ({"backbone_lr_scale": 0.0}, ValueError, "backbone_lr_scale: expected a positive number, got 0.0; .* freeze=T"),
-        ({"warmup": 2}, ValueError, r"warmup: expected a share of the steps in \[0, 1\], got 2"),
+        ({"schedule": 0.5}, TypeError, r"schedule: expected a Schedule such as WarmupCosine\(warmup=0.1\), got 0.5"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, TypeError, "optimizer: expected a function of parameter gr"),
     ],
 )

@@ -19,6 +19,7 @@ def ranked(ranks=None, size=32):
         Queue(out_dim=5, size=size, ranks=LabelRanks() if ranks is None else ranks),
         image_size=8,
         optimizer=partial(torch.optim.SGD, lr=0.1),
+        base_batch_size=None,
     )
 
 

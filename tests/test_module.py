@@ -1,23 +1,25 @@
+import inspect
 import warnings
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conformance.cases import trainer
 from lightning.pytorch import LightningDataModule, seed_everything
-from lightning.pytorch.core.mixins import hparams_mixin
-from modules import Net, build, pixels
+from modules import Net, build, loader, needs_vectors, pixels
 from timm.optim import Lars
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from ssl_modules import BYOL, ContrastiveModule, SimCLR
+from ssl_modules import ContrastiveModule, SimCLR
 from ssl_modules.augmentations import Augmentation, RandomResizedCrop, SimCLRViews, Views, policy
 from ssl_modules.batch import read_batch
-from ssl_modules.extractions import AllViews, Predictor
-from ssl_modules.losses import AveragePrecisionLoss, InfoNCE
+from ssl_modules.extractions import AllViews, Predictor, Queue
+from ssl_modules.losses import Alignment, AveragePrecisionLoss, InfoNCE
 from ssl_modules.objective import objective
-from ssl_modules.optim import warmup_cosine
+from ssl_modules.optim import WarmupCosine
 from ssl_modules.similarities import Cosine, Dot
 
 
@@ -41,10 +43,6 @@ class ClipNet(nn.Module):
     def forward(self, x):
         x = self.first(x)
         return x, self.second(x.relu())
-
-
-def loader(batch_size=8, n=8):
-    return DataLoader(TensorDataset(pixels(n)), batch_size=batch_size)
 
 
 # ---- batches and views -----------------------------------------------------------------------------------------------
@@ -82,6 +80,68 @@ def test_without_a_trainer_the_step_is_the_aspects_one_after_another():
     torch.testing.assert_close(out["loss"], expected)
     torch.testing.assert_close(out["features"], module(views[0]))
     assert not out["features"].requires_grad
+
+
+def test_the_pieces_of_a_step_may_be_overridden():
+    class Own(SimCLR):
+        def views(self, batch, generator):
+            return [view.flip(3) for view in super().views(batch, generator)]
+
+        def embed(self, views):
+            embedded = super().embed(views)
+            return embedded._replace(student=[2 * z for z in embedded.student])
+
+        def contrasts(self, batch, embedded, generator):
+            return [replace(c, weight=3.0) for c in super().contrasts(batch, embedded, generator)]
+
+        def objective(self, contrasts):
+            return super().objective(contrasts) + 1
+
+    seed_everything(0)
+    module = build().eval()
+    own = Own(**module.arguments).eval()
+    own.load_state_dict(module.state_dict())
+    own.similarity, module.similarity = Dot(), Dot()
+    views = [torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)]
+    z = [2 * module.extraction.heads(module.encoder(view.flip(3))) for view in views]
+    [contrast] = module.extraction(z, None, torch.arange(4)[:, None], None)
+    expected = 3 * objective([contrast], Dot(), module.loss) + 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*self.log")
+        torch.testing.assert_close(own.training_step((views, None), 0)["loss"], expected)
+
+
+def test_a_loss_of_ones_own_is_added_and_reaches_the_encoder():
+    seen = []
+
+    class Own(SimCLR):
+        def extra_loss(self, batch, features, embeddings):
+            seen.append((batch.targets, features.shape, [z.shape for z in embeddings]))
+            return features.square().mean()
+
+    module = Own(**build().arguments).eval()
+    views, targets = [torch.rand(4, 3, 8, 8)] * 2, torch.arange(4)
+    t = trainer(max_steps=1)
+    t.fit(module, DataLoader([(views, targets)], batch_size=None))
+    [(given, features, embeddings)] = seen
+    assert torch.equal(given, targets)
+    assert (features, embeddings) == ((4, 8), [(4, 128)] * 2)
+    extra = t.callback_metrics["train/extra_loss"]
+    assert extra > 0
+    assert "train/extra_loss" not in fit(build(), max_steps=1).callback_metrics
+
+    class Only(Own):
+        def objective(self, contrasts):
+            return 0 * super().objective(contrasts)
+
+    module = Only(**build().arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*self.log")
+        out = module.training_step((views, targets), 0)
+    out["loss"].backward()
+    torch.testing.assert_close(out["loss"].detach(), out["features"].square().mean())
+    assert module.encoder.backbone.model.layers[0].weight.grad.any()
+    assert not any(p.grad.any() for p in module.extraction.parameters())
 
 
 def test_views_of_several_sizes_are_encoded_each_as_if_alone():
@@ -152,9 +212,12 @@ def test_batches_that_can_not_be_are_refused(batch, error, message):
         ({"augmentation": Views([RandomResizedCrop(8)], 1)}, ValueError, "views: expected at least 2 per image, got 1"),
         ({"loss": "InfoNCE"}, TypeError, "loss: expected a .*Loss, got 'InfoNCE'"),
         ({"similarity": InfoNCE()}, TypeError, r"similarity: expected a .*Similarity, got InfoNCE\("),
-        ({"warmup": 1.5}, ValueError, r"warmup: expected a share .* got 1.5"),
-        ({"reference_batch_size": 0}, ValueError, "reference_batch_size: .* got 0"),
-        ({"optimizer": None, "reference_batch_size": 0}, ValueError, "reference_batch_size: .* got 0"),
+        ({"loss": InfoNCE}, TypeError, r"loss: got the class InfoNCE; give an instance, InfoNCE\(...\)"),
+        ({"extraction": None}, TypeError, "extraction: expected a .*Extraction, got None"),
+        ({"schedule": 0.1}, TypeError, "schedule: expected a .*Schedule, got 0.1"),
+        ({"optimizer": None}, TypeError, "optimizer: expected a function of parameter groups, .* got None"),
+        ({"base_batch_size": 0}, ValueError, "base_batch_size: .* got 0"),
+        ({"momentum": 0.9}, TypeError, "unexpected keyword argument 'momentum'"),
     ],
 )
 def test_constructor_errors_name_the_argument(given, error, message):
@@ -162,14 +225,38 @@ def test_constructor_errors_name_the_argument(given, error, message):
         build(**given)
 
 
+class Alone(Predictor):
+    """Compares an image with itself alone."""
+
+    def forward(self, student, teacher, ids, generator):
+        own = 2 * torch.eye(len(ids), dtype=torch.int8) - 1
+        return [replace(c, relation=own) for c in super().forward(student, teacher, ids, generator)]
+
+
 def test_a_loss_that_has_nothing_to_compare_is_refused():
-    module = BYOL(
-        SimCLRViews(8, blur=False), Net(), Predictor(16, 8, 16), loss=AveragePrecisionLoss(), image_size=8, momentum=0.9
-    )
-    with pytest.raises(
-        ValueError, match=r"loss: AveragePrecisionLoss is 0 whatever .* as Predictor gives no negatives"
-    ):
-        trainer(max_steps=1).fit(module, loader())
+    with pytest.raises(ValueError, match=r"loss: AveragePrecisionLoss is 0 whatever .* as Alone gives no negatives"):
+        build(extraction=Alone(16, 8, 16), loss=AveragePrecisionLoss())
+    build(extraction=Alone(16, 8, 16), loss=Alignment())
+    build(extraction=Predictor(16, 8, 16), loss=AveragePrecisionLoss())
+
+
+def test_an_extraction_that_does_not_fit_the_maps_is_refused():
+    class Wide(AllViews):
+        def build(self, out_channels, sizes=(), normalised=False):
+            super().build([c + 1 for c in out_channels], sizes, normalised)
+
+    with pytest.raises(ValueError, match=r"extraction: Wide doesn't fit the maps of Net, channels \[8\] and shapes "):
+        build(extraction=Wide())
+
+
+def test_the_rehearsal_leaves_no_trace():
+    module, other = build(extraction=Queue(out_dim=4, size=8)), Queue(out_dim=4, size=8)
+    other.build((8,))
+    assert all(part.training for part in module.modules())
+    for (name, buffer), (_, untouched) in zip(module.extraction.named_buffers(), other.named_buffers(), strict=True):
+        assert torch.equal(buffer, untouched), name
+    assert not [name for name, p in module.named_parameters() if p.grad is not None]
+    assert module.extraction._waiting is None
 
 
 # ---- hyper-parameters ------------------------------------------------------------------------------------------------
@@ -184,7 +271,7 @@ def save(module, path):
 
 def test_an_aspect_that_was_replaced_is_the_one_that_a_checkpoint_holds(tmp_path):
     class Own(SimCLR):
-        def __init__(self, loss=None, encoder="test_resnet"):
+        def __init__(self, loss=InfoNCE(), encoder="test_resnet"):
             super().__init__(SimCLRViews(8, strength=0.5, blur=False), encoder, loss=loss, image_size=8)
             self.save_hyperparameters()  # as is usual, though it stores live objects
 
@@ -196,17 +283,62 @@ def test_an_aspect_that_was_replaced_is_the_one_that_a_checkpoint_holds(tmp_path
     assert Own.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True).loss.temperature == 0.9
 
 
-def test_an_extraction_belongs_to_one_module():
-    extraction = AllViews()
-    build(extraction=extraction)
-    with pytest.raises(ValueError, match="extraction: has heads already"):
-        build(extraction=extraction)
+def test_one_object_serves_several_modules():
+    extraction = AllViews(out_dim=4)
+    one, other = build(extraction=extraction), build(extraction=extraction)
+    assert extraction.heads is None
+    assert {id(p) for p in one.extraction.parameters()}.isdisjoint(id(p) for p in other.extraction.parameters())
 
 
-def test_lightning_still_tells_whether_the_command_line_builds_the_module():
-    assert hparams_mixin._given_hyperparameters.get() is None  # private: renamed, this fails before anything else does
-    with hparams_mixin._given_hyperparameters_context({"loss": {"class_path": "x"}}, "module.path"):
-        assert hparams_mixin._given_hyperparameters.get()["loss"] == {"class_path": "x"}
+def test_an_extraction_that_is_built_belongs_to_another_module():
+    module = build()
+    with pytest.raises(ValueError, match="extraction: this AllViews belongs to another module; give each module a new"):
+        build(extraction=module.extraction)
+    built = AllViews()
+    built.build((8,))
+    with pytest.raises(ValueError, match="extraction: this AllViews belongs to another module"):
+        build(extraction=built)
+
+
+def changed(module):
+    """Change something of each aspect, and of the schedule."""
+    module.loss.temperature = 0.9
+    module.schedule.warmup = 3
+    module.extraction.out_dim = 1
+    module.similarity.eps = 5.0
+    module.augmentation.views = 7
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_is_changed_in_one_module_changes_no_other_and_no_default(own):
+    def read(holder):
+        numbers = holder.loss.temperature, holder.schedule.warmup, holder.extraction.out_dim
+        return (*numbers, holder.similarity.eps, holder.augmentation.views)
+
+    given = {
+        "augmentation": SimCLRViews(8, blur=False),
+        "extraction": AllViews(),
+        "similarity": Cosine(),
+        "loss": InfoNCE(0.1),
+        "schedule": WarmupCosine(0.1),
+    }
+    make = partial(build, **given) if own else partial(SimCLR, encoder="test_resnet")
+    before, module = make(), make()
+    expected = (0.1, 0.1, 128, Cosine().eps, 2)
+    changed(module)
+    assert read(module) == (0.9, 3, 1, 5.0, 7)
+    assert read(before) == expected
+    assert read(make()) == expected
+    assert read(SimpleNamespace(**given)) == expected
+    defaults = {name: p.default for name, p in inspect.signature(SimCLR).parameters.items()}
+    assert read(SimpleNamespace(**{**defaults, "augmentation": before.augmentation})) == expected
+
+
+def test_a_momentum_of_the_extraction_gives_any_method_a_teacher():
+    module = build(extraction=Predictor(16, 8, 16, momentum=0.5, momentum_schedule="constant"))
+    assert (module.teacher.momentum, module.teacher.schedule) == (0.5, "constant")
+    assert fit(module, max_steps=1).callback_metrics["train/loss"].isfinite()
+    assert build().teacher is None
 
 
 def test_a_notebooks_checkpoint_loads_by_itself_with_its_own_aspects(tmp_path):
@@ -275,7 +407,7 @@ def test_biases_and_norms_do_not_decay():
 
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_the_learning_rate_is_in_proportion_to_the_images_of_an_optimiser_step(accumulate):
-    t = fit(build(reference_batch_size=16), accumulate_grad_batches=accumulate)
+    t = fit(build(base_batch_size=16), accumulate_grad_batches=accumulate)
     assert t.lr_scheduler_configs[0].scheduler.base_lrs == [pytest.approx(0.1 * 4 * accumulate / 16)] * 2
     assert fit(build()).lr_scheduler_configs[0].scheduler.base_lrs == [0.1, 0.1]
 
@@ -289,11 +421,11 @@ def test_the_schedule_steps_once_per_optimiser_step(accumulate):
             rates.append(optimizer.param_groups[0]["lr"])
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
-    arguments = {**build().arguments, "warmup": 0.25}
+    arguments = {**build().arguments, "schedule": WarmupCosine(0.25)}
     fit(Watched(**arguments), accumulate_grad_batches=accumulate)
     steps = 8 // accumulate
-    factor = warmup_cosine(steps, steps // 4)
-    assert rates == pytest.approx([0.1 * factor(s) for s in range(steps)])
+    schedule = WarmupCosine(steps // 4)
+    assert rates == pytest.approx([0.1 * schedule(s, steps) for s in range(steps)])
 
 
 def test_a_loader_without_a_length_needs_max_steps():
@@ -312,8 +444,8 @@ def test_a_loader_without_a_length_needs_max_steps():
 
 
 def test_a_loader_without_a_batch_size_can_not_scale_the_learning_rate():
-    with pytest.raises(ValueError, match="reference_batch_size: the training loader tells no batch_size"):
-        trainer(max_steps=1).fit(build(reference_batch_size=16), DataLoader([pixels()], batch_size=None))
+    with pytest.raises(ValueError, match="base_batch_size: the training loader has no batch_size"):
+        trainer(max_steps=1).fit(build(base_batch_size=16), DataLoader([pixels()], batch_size=None))
 
 
 def test_a_schedule_needs_an_end():
@@ -342,7 +474,8 @@ def test_validation_and_test_log_loss_and_how_early_anchors_find_a_positive(bloc
     [validated] = trainer().validate(module, data, verbose=False)
     [tested] = trainer().test(module, data, verbose=False)
     module.eval()
-    contrasts, _ = module.contrasts(read_batch((views, None)), torch.Generator())
+    batch, generator = read_batch((views, None)), torch.Generator()
+    contrasts = module.contrasts(batch, module.embed(module.views(batch, generator)), generator)
     loss = objective(contrasts, module.similarity, module.loss).item()
     scores = Cosine()(contrasts[0].anchors, contrasts[0].candidates).fill_diagonal_(-2)
     own = torch.arange(12).roll(6)
@@ -414,6 +547,7 @@ def test_a_method_of_ones_own_is_one_call():
     assert fit(module, max_steps=1).callback_metrics["train/loss"].isfinite()
 
 
+@needs_vectors
 def test_a_compiled_encoder_in_half_precision_learns_as_the_plain_one_does():
     losses = []
     for given, precision in (({}, "32-true"), ({"compile": True}, "bf16-mixed")):

@@ -144,3 +144,15 @@ def test_constraints_are_names_and_versions_that_fit_every_dependency():
     wanted = [*project["dependencies"], *extras["viz"], *extras["bench"], *settings["dependency-groups"]["dev"]]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+def test_the_callbacks_load_no_method():
+    script = (
+        "import sys, lightning.pytorch\nbefore = set(sys.modules)\nimport ssl_modules.callbacks\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    loaded = set(python("-c", script, cwd=REPOSITORY).split())
+    assert "ssl_modules.callbacks.knn" in loaded
+    parts = ("module", "methods", "augmentations", "encoders", "extractions", "losses", "objective", "datamodules")
+    assert not loaded & {f"ssl_modules.{part}" for part in parts}
+    assert not {name.partition(".")[0] for name in loaded} & {"timm", "matplotlib", "jsonargparse"}

@@ -8,7 +8,7 @@ from torch import nn
 
 from ssl_modules import MoCo
 from ssl_modules.augmentations import MoCoViews
-from ssl_modules.extractions import Queue
+from ssl_modules.extractions import Predictor, Queue
 from ssl_modules.teacher import Teacher, momentum_at
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -59,12 +59,17 @@ def test_heads_follow_as_the_encoder_does_and_statistics_do_not():
     [
         (1.5, "constant", "momentum: .* got 1.5"),
         (-0.1, "cosine", "momentum: .* got -0.1"),
+        (None, "constant", "momentum: .* got None"),
+        (True, "constant", "momentum: .* got True"),
         (0.9, "linear", "momentum_schedule: .* got 'linear'"),
     ],
 )
 def test_refuses(momentum, schedule, message):
     with pytest.raises(ValueError, match=message):
         Teacher(nn.Identity(), nn.Identity(), momentum, schedule)
+    for extraction in (Queue, Predictor):
+        with pytest.raises(ValueError, match=message):
+            extraction(momentum=momentum, momentum_schedule=schedule)
 
 
 def run_without_end(schedule):
@@ -76,10 +81,8 @@ def run_without_end(schedule):
         def configure_optimizers(self):
             return torch.optim.SGD(self.param_groups(), lr=0.1)
 
-    module = Constant(
-        MoCoViews(8, blur=False), nn.Conv2d(3, 4, 3), Queue(out_dim=4, size=8), image_size=8,
-        momentum=0.9, momentum_schedule=schedule,
-    )  # fmt: skip
+    extraction = Queue(out_dim=4, size=8, momentum=0.9, momentum_schedule=schedule)
+    module = Constant(MoCoViews(8, blur=False), nn.Conv2d(3, 4, 3), extraction, image_size=8)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(accelerator="cpu", max_epochs=1, **quiet)
     trainer.fit(module, torch.utils.data.DataLoader(Endless(), batch_size=4))

@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_modules import ContrastiveModule
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.cli import ContrastiveCLI
+from ssl_modules.cli_parser import Parser, swapped_classes_inherit_nothing
 from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
 from ssl_modules.evaluation import retrieval
 from ssl_modules.optim import param_groups, scheduled
@@ -65,15 +66,17 @@ ONE_LEVEL = [
 
 
 def from_config(name: str, seed: int) -> tuple[ContrastiveModule, ImageDataModule, pl.Trainer]:
-    cli = ContrastiveCLI(
-        ContrastiveModule,
-        ImageDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        run=False,
-        args=["--config", CONFIGS[name], f"--seed_everything={seed}", *(ONE_LEVEL if "one level" in name else [])],
-    )
+    with swapped_classes_inherit_nothing():
+        cli = ContrastiveCLI(
+            ContrastiveModule,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            run=False,
+            args=["--config", CONFIGS[name], f"--seed_everything={seed}", *(ONE_LEVEL if "one level" in name else [])],
+        )
     cli.datamodule.prepare_data()
     cli.datamodule.setup()
     return cli.model, cli.datamodule, cli.trainer
@@ -115,14 +118,14 @@ class Lightly(pl.LightningModule):
     def __init__(self, ours: ContrastiveModule) -> None:
         super().__init__()
         self.encoder = ours.encoder
-        self.make_optimizer, self.warmup = ours.optimizer, ours.warmup
+        self.make_optimizer, self.schedule = ours.optimizer, ours.schedule
 
     def forward(self, images: Tensor) -> Tensor:
         return self.encoder(images)[-1].flatten(2).mean(2)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(param_groups([self]))
-        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.warmup)
+        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.schedule)
 
 
 class LightlySimCLR(Lightly):

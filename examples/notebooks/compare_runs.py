@@ -66,6 +66,7 @@ for name, (temperature, epochs) in RUNS.items():
         mean=data.mean,
         std=data.std,
         optimizer=partial(torch.optim.AdamW, lr=2e-3, weight_decay=1e-4),
+        base_batch_size=None,  # the learning rate is for this batch size
     )
     grid = ViewGrid(images=4, folder=f"runs/{name}")
     trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[grid], **QUIET)

@@ -95,6 +95,7 @@ class InkMethod(METHOD):
             mean=mean,
             std=std,
             optimizer=partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4),
+            base_batch_size=None,  # the learning rate is for this batch size
         )
         self.history: list[dict[str, float]] = []
 

@@ -53,6 +53,7 @@ class AMDIMEncoder(Configurable, nn.Module):
     Attributes:
         out_channels: channels of the three maps, shallow to deep.
         spatial_dims: 2.
+        normalised: True; the deepest map ends in a batch norm.
 
     Shape:
         ``[B, ch, H, W]`` to three maps, shallow to deep; of 64 pixels ``[B, 8 width, 7, 7]``, ``[B, 8 width, 5, 5]``
@@ -71,6 +72,7 @@ class AMDIMEncoder(Configurable, nn.Module):
     """
 
     spatial_dims = 2
+    normalised = True
 
     def __init__(
         self,

@@ -1,10 +1,8 @@
 """Any backbone as a tuple of maps, shallow to deep, whose own parameters keep their names."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -117,23 +115,6 @@ class PlainBackbone(nn.Module):
         return tuple(m[:, :, None, None] if m.ndim == 2 else m for m in maps)
 
 
-def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained: bool) -> nn.Module:
-    """A timm model by name, without classifier, built for the image size where its architecture asks for one.
-
-    Raises:
-        ValueError: for a name that timm doesn't know; it lists the nearest ones.
-    """
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
-        raise ValueError(
-            f"encoder: timm knows no model {name!r}"
-            + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them all")
-        )
-    config = timm.get_pretrained_cfg(name)
-    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **size)
-
-
 def shrink_stem(model: nn.Module) -> bool:
     """Give a ResNet the stem for small images: a 3x3 convolution of stride 1 and no max-pool.
 
@@ -142,9 +123,11 @@ def shrink_stem(model: nn.Module) -> bool:
     Returns:
         Whether the model has such a stem; if not, it is left as it was.
     """
-    conv, pool = getattr(model, "conv1", None), getattr(model, "maxpool", None)
+    conv = getattr(model, "conv1", None)
     first = conv[0] if isinstance(conv, nn.Sequential) else conv
-    if pool is None or not isinstance(first, nn.Conv2d):
+    # A network with another norm in this place may have built it for the size of the stem's map.
+    is_resnet = isinstance(getattr(model, "bn1", None), nn.Module) and hasattr(model, "maxpool")
+    if not (is_resnet and isinstance(first, nn.Conv2d)):
         return False
     if isinstance(conv, nn.Conv2d):
         model.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None)

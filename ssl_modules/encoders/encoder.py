@@ -17,9 +17,9 @@ from ssl_modules.encoders.backbone import (
     TorchvisionResNet,
     as_maps,
     channels,
-    create_backbone,
     shrink_stem,
 )
+from ssl_modules.encoders.names import create_backbone, name_of
 from ssl_modules.encoders.split_norm import split_batch_norms
 
 _ROUNDING = 1e-3  # by which resized images may leave [0, 1]
@@ -32,8 +32,9 @@ class Encoder(Configurable, nn.Module):
     over a patch becomes one location of a map of the grid. A single patch is a grid of one.
 
     Args:
-        encoder: a timm name; a timm or torchvision model; any module that returns a vector, a map or a tuple of maps;
-            or one that follows this class's contract itself (``out_channels`` and ``spatial_dims``).
+        encoder: a timm name, or "amdim" or "cpc" for the networks of those methods; a timm or torchvision model; any
+            module that returns a vector, a map or a tuple of maps; or one that follows this class's contract itself
+            (``out_channels``, ``spatial_dims`` and, if it normalises its deepest map, ``normalised``).
         image_size: side of the images, pixels.
         in_channels: number of their channels.
         mean: per channel, of pixels in [0, 1]. None = the pretrained weights' own, else 0.
@@ -52,6 +53,8 @@ class Encoder(Configurable, nn.Module):
     Attributes:
         out_channels: channels of each map, shallow to deep.
         spatial_dims: number of spatial axes of an image.
+        normalised: whether the network normalises its deepest map.
+        map_shapes: spatial shape of each map of an image of ``image_size``; None unless an image has two spatial axes.
 
     Shape:
         ``[B, ch, ...]``, uint8 or float in [0, 1], to a tuple of ``[B, C_j, ...]``, with patches
@@ -103,7 +106,7 @@ class Encoder(Configurable, nn.Module):
         elif isinstance(encoder, Encoder):
             raise ValueError("encoder: is an Encoder, which normalises; give the network in it, encoder.backbone.model")
         else:
-            name, model = type(encoder).__name__, encoder
+            name, model = name_of(encoder), encoder
             if pretrained:
                 raise ValueError(f"pretrained: goes with a timm name, but encoder is a {name}; load its weights first")
         by_default = isinstance(encoder, str) and self._side <= SMALL_IMAGE and not pretrained
@@ -122,14 +125,20 @@ class Encoder(Configurable, nn.Module):
         self.in_channels = in_channels
         self.backbone = as_maps(model)
         self.channels_last = self._choose_layout(channels_last)
-        if hasattr(self.backbone, "spatial_dims"):
-            self.spatial_dims: int = self.backbone.spatial_dims
-            self.out_channels: tuple[int, ...] = tuple(self.backbone.out_channels)
-        else:
-            self.spatial_dims = 2
-            self.out_channels = self._probe(model)
+        self.spatial_dims: int = getattr(self.backbone, "spatial_dims", 2)
+        self.normalised = bool(getattr(self.backbone, "normalised", False))
         if self.patches and self.spatial_dims != 2:
             raise ValueError(f"patches: are cut along two spatial axes, but {name} has {self.spatial_dims}")
+        self.map_shapes: tuple[torch.Size, ...] | None = None
+        if self.spatial_dims == 2:
+            maps = self._probe(model)
+            self.map_shapes = tuple(m.shape[2:] for m in maps)
+            if self.patches:
+                grid = self.patches.transform(torch.empty(1, 1, image_size, image_size)).shape[1:3]
+                self.map_shapes = (grid,) * len(maps)
+        self.out_channels: tuple[int, ...] = (
+            tuple(self.backbone.out_channels) if hasattr(self.backbone, "out_channels") else channels(maps)
+        )
         self.register_buffer("mean", self._per_channel("mean", mean, 0.0))
         self.register_buffer("std", self._per_channel("std", std, 1.0))
         if compile:
@@ -162,8 +171,8 @@ class Encoder(Configurable, nn.Module):
         return torch.tensor(values, dtype=torch.float32).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
 
     @torch.no_grad()
-    def _probe(self, model: nn.Module) -> tuple[int, ...]:
-        """The channels of the maps, seen by one forward pass that leaves no trace."""
+    def _probe(self, model: nn.Module) -> tuple[Tensor, ...]:
+        """The maps of two random images, by a forward pass that leaves no trace."""
         modes = {m: m.training for m in model.modules()}
         model.eval()
         images = torch.rand(2, self.in_channels, self._side, self._side, generator=torch.Generator())
@@ -171,7 +180,7 @@ class Encoder(Configurable, nn.Module):
         try:
             if isinstance(self.backbone, TimmBackbone):
                 self.backbone.find_own_pooling(images)
-            return channels(self.backbone(images))
+            return self.backbone(images)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"encoder: {self.name} can't take images of {self.in_channels} channels (in_channels) and "

@@ -12,12 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssl_modules.encoders.amdim import AMDIMEncoder
-from ssl_modules.encoders.cpc import CPCEncoder
 from ssl_modules.encoders.encoder import Encoder
+from ssl_modules.encoders.names import NETWORKS
 
 _KEY = "ssl_modules"  # of the metadata in a safetensors file
-_OURS = {network.__name__: network for network in (AMDIMEncoder, CPCEncoder)}
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -142,6 +140,6 @@ def load_encoder(
 def _network(metadata: dict[str, Any]) -> str | nn.Module | None:
     """What the file is of, where its name is enough to build it."""
     name = metadata.get("architecture")
-    if name in _OURS:
-        return _OURS[name](**metadata["arguments"])
+    if name in NETWORKS:
+        return NETWORKS[name](**metadata["arguments"])
     return name if name is not None and timm.is_model(name) else None

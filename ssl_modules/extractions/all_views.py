@@ -1,6 +1,8 @@
 """Every view an anchor, compared with every other view of the batch."""
 
 from collections.abc import Sequence
+from itertools import takewhile
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,8 @@ class AllViews(Extraction):
         output_norm: whether a batch norm without parameters comes last.
         same_view_negatives: whether an anchor's negatives are the same view of other images alone (GroCo).
         positive_count: so many views, the first ones, are positives of the others, 2 or more; for multi-crop, whose
-            small crops are anchors only. None = all. Needs ``same_view_negatives``.
+            small crops are anchors only. "large" = the views of the first one's size, which no view may exceed. None =
+            all. Needs ``same_view_negatives``.
         stop_gradient: whether candidates have no gradient.
 
     Raises:
@@ -48,17 +51,18 @@ class AllViews(Extraction):
         *,
         output_norm: bool = False,
         same_view_negatives: bool = False,
-        positive_count: int | None = None,
+        positive_count: int | Literal["large"] | None = None,
         stop_gradient: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("layers", layers)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected a positive number, got {value}")
-        if positive_count is not None and not (same_view_negatives and positive_count > 1):
+        fits = positive_count == "large" or (isinstance(positive_count, int) and positive_count > 1)
+        if positive_count is not None and not (same_view_negatives and fits):
             raise ValueError(
-                f"positive_count: expected 2 or more with same_view_negatives=True, or None, got {positive_count} with "
-                f"same_view_negatives={same_view_negatives}"
+                'positive_count: expected "large", or a number of 2 or more, with same_view_negatives=True, or None; '
+                f"got {positive_count!r} with same_view_negatives={same_view_negatives}"
             )
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
@@ -68,18 +72,32 @@ class AllViews(Extraction):
         self.positive_count = positive_count
         self.stop_gradient = stop_gradient
 
-    def build(self, out_channels: Sequence[int]) -> None:
+    def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         features = out_channels[-1]
         hidden = self.hidden_dim or features
         self.heads = PooledMLP(features, *[hidden] * (self.layers - 1), self.out_dim)
         if self.output_norm:
             self.heads = nn.Sequential(self.heads, nn.BatchNorm1d(self.out_dim, affine=False))
+        self._built_for = tuple(sizes)
 
     def student_views(self, views: int) -> Sequence[int]:
         """Which of the views go through the student: all."""
+        at_least_two(views)
+        self._positives(views)
+        return range(views)
+
+    def _positives(self, views: int) -> int:
+        """How many of the views, the first ones, are positives."""
+        if self.positive_count == "large":
+            if views != len(self._built_for):
+                raise ValueError(
+                    f'views: got {views}, but positive_count="large" was counted among the augmentation\'s '
+                    f"{len(self._built_for)} views; pass augmentation=ReadyViews(sizes) with the sizes of the loader's"
+                )
+            return _large_views(self._built_for)
         if self.positive_count is not None and self.positive_count > views:
             raise ValueError(f"positive_count: expected at most the {views} views there are, got {self.positive_count}")
-        return at_least_two(views)
+        return self.positive_count or views
 
     def forward(
         self,
@@ -104,7 +122,7 @@ class AllViews(Extraction):
         return [Contrast(anchors, candidates, Relation(ids, gather(ids), excluded=own))]
 
     def _of_same_view(self, anchors: Tensor, candidates: Tensor, views: int) -> list[Contrast]:
-        positives = self.positive_count or views
+        positives = self._positives(views)
         images = len(anchors) // views
         own = rank() * images + torch.arange(images, device=anchors.device)
         candidates = candidates.unflatten(0, (-1, views, images)).transpose(0, 1).flatten(0, 2)  # [V W N, D]
@@ -119,3 +137,13 @@ class AllViews(Extraction):
             )
             for part in parts
         ]
+
+
+def _large_views(sizes: tuple[int | None, ...]) -> int:
+    """How many views are large crops: the first ones, up to the first smaller one."""
+    first = sizes[0]
+    if any(size is not None and first is not None and size > first for size in sizes):
+        raise ValueError(
+            f"augmentation: makes views of {list(sizes)} pixels; let the large ones come first, which are the positives"
+        )
+    return len(list(takewhile(lambda size: size == first, sizes)))

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable
+from ssl_modules.configurable import Configurable, described
 from ssl_modules.contrast import Contrast
 
 Maps = tuple[Tensor, ...]
+MomentumSchedule = Literal["constant", "cosine"]
 
 
 class Extraction(Configurable, nn.Module, ABC):
@@ -17,16 +19,29 @@ class Extraction(Configurable, nn.Module, ABC):
 
     ``heads`` turns an encoder's maps into embeddings. Student and teacher each have their own. What only the student
     has (a predictor, a context network) is used in ``forward``.
+
+    Attributes:
+        heads: None until :meth:`build`.
+        momentum: of the teacher's average, in [0, 1]; None = no teacher.
+        momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
     """
 
-    heads: nn.Module
+    momentum: float | None = None
+    momentum_schedule: MomentumSchedule = "constant"
+    __repr__ = described  # its networks belong to the module that built it
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads: Any = None
 
     @abstractmethod
-    def build(self, out_channels: Sequence[int]) -> None:
+    def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         """Create ``heads`` for an encoder's maps; the module calls it once.
 
         Args:
             out_channels: channels of each map, shallow to deep.
+            sizes: of each view, in pixels; None for one of the images' own size.
+            normalised: whether the encoder normalises its deepest map itself, as AMDIM's does.
         """
 
     def student_views(self, views: int) -> Sequence[int]:
@@ -69,5 +84,22 @@ class Extraction(Configurable, nn.Module, ABC):
 def at_least_two(views: int) -> range:
     """All views, or a ValueError where there is none to compare one with."""
     if views < 2:
-        raise ValueError(f"views: expected at least 2 per image, got {views}; the augmentation makes them")
+        raise ValueError(
+            f'views: expected at least 2 per image, got {views}; take an augmentation that makes them, such as "simclr"'
+        )
     return range(views)
+
+
+def check_momentum(momentum: float, schedule: MomentumSchedule) -> None:
+    """Raises unless they describe a teacher's average.
+
+    Example:
+        >>> check_momentum(1.5, "constant")
+        Traceback (most recent call last):
+        ...
+        ValueError: momentum: expected a number in [0, 1], got 1.5
+    """
+    if isinstance(momentum, bool) or not isinstance(momentum, int | float) or not 0 <= momentum <= 1:
+        raise ValueError(f"momentum: expected a number in [0, 1], got {momentum!r}")
+    if schedule not in get_args(MomentumSchedule):
+        raise ValueError(f'momentum_schedule: expected "constant" or "cosine", got {schedule!r}')

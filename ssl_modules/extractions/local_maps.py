@@ -16,6 +16,7 @@ from ssl_modules.extractions.base import Extraction, Maps, at_least_two
 
 Strategy = Literal["last", "multi-pair", "same-map", "random"]
 
+_OUT_DIM = 512
 _STRATEGIES: dict[str, tuple[tuple[int, int], ...]] = {
     "last": ((-1, -1),),
     "multi-pair": ((-1, -2), (-1, -3), (-2, -2)),
@@ -46,8 +47,8 @@ class LocalMaps(Extraction):
     Args:
         pairs: a name of the table, or pairs of indices into the encoder's maps, shallow to deep; negative ones count
             from the deepest.
-        out_dim: width of the embedding. None = the channels of the deepest map, which then has no head, for an encoder
-            that normalises it, as AMDIM's own does.
+        out_dim: width of the embedding. None = the channels of the deepest map, which then has no head. "auto" = None
+            for an encoder that normalises its deepest map, as AMDIM's own does, and 512 for any other.
         source: of a source map with several locations, "random" takes one of each image, drawn at each step, "pooled"
             the mean over all.
 
@@ -70,21 +71,21 @@ class LocalMaps(Extraction):
     def __init__(
         self,
         pairs: Strategy | Sequence[tuple[int, int]] = "multi-pair",
-        out_dim: int | None = 512,
+        out_dim: int | Literal["auto"] | None = "auto",
         source: Literal["random", "pooled"] = "random",
     ) -> None:
         super().__init__()
         if not pairs or (isinstance(pairs, str) and pairs not in _STRATEGIES):
             raise ValueError(f"pairs: expected pairs of map indices or one of {', '.join(_STRATEGIES)}, got {pairs!r}")
-        if out_dim is not None and out_dim < 1:
-            raise ValueError(f"out_dim: expected a positive number or None, got {out_dim}")
+        if not (out_dim is None or out_dim == "auto" or (isinstance(out_dim, int) and out_dim > 0)):
+            raise ValueError(f'out_dim: expected a positive number, "auto" or None, got {out_dim!r}')
         if source not in ("random", "pooled"):
             raise ValueError(f'source: expected "random" or "pooled", got {source!r}')
         self.pairs = pairs
         self.out_dim = out_dim
         self.source = source
 
-    def build(self, out_channels: Sequence[int]) -> None:
+    def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         pairs = _STRATEGIES[self.pairs] if isinstance(self.pairs, str) else self.pairs
         maps = len(out_channels)
         for index in (index for pair in pairs for index in pair):
@@ -99,8 +100,9 @@ class LocalMaps(Extraction):
             raise ValueError(
                 f"pairs: none of {pairs} has the deepest map, -1, which is the representation and would learn nothing"
             )
-        heads: dict[int, nn.Module] = {i: ResidualHead(out_channels[i], self.out_dim or out_channels[-1]) for i in used}
-        if self.out_dim is None:
+        out_dim = (None if normalised else _OUT_DIM) if self.out_dim == "auto" else self.out_dim
+        heads: dict[int, nn.Module] = {i: ResidualHead(out_channels[i], out_dim or out_channels[-1]) for i in used}
+        if out_dim is None:
             heads[maps - 1] = nn.Identity()
         self.heads = LocalHeads(heads)
 

@@ -93,7 +93,7 @@ class PatchContext(Extraction):
         self.blocks = blocks
         self.scale = scale
 
-    def build(self, out_channels: Sequence[int]) -> None:
+    def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         dim, predictors = out_channels[-1], 1 if self.shared_predictor else len(self.distances)
         self.heads = PatchTargets(dim, self.out_dim)
         self.contexts = nn.ModuleDict(
@@ -120,9 +120,10 @@ class PatchContext(Extraction):
             turn = _TURNS[direction]
             length = rows if direction in ("down", "up") else cols
             if length <= max(self.distances):
+                smaller = f"distances below {length}, or " if length > 1 else ""
                 raise ValueError(
                     f"distances: in a grid of {rows} x {cols} patches none lies {max(self.distances)} from another in "
-                    f"the direction {direction}; use distances below {length}"
+                    f'the direction {direction}; use {smaller}an augmentation that cuts more patches, such as "cpc"'
                 )
             context = self.contexts[direction](turn(grid))
             predictions = self.scale * self.predictors[direction](context)  # [N, D or distances D, rows, cols]
@@ -158,7 +159,8 @@ class PatchTargets(nn.Module):
         grid = maps[-1]
         if grid.ndim != 4:
             raise ValueError(
-                f"maps: expected a grid of patches [N, C, rows, cols], got {list(grid.shape)}; cut images into patches"
+                f"maps: expected a grid of patches [N, C, rows, cols], got {list(grid.shape)}; take an augmentation "
+                'that cuts images into patches, such as "cpc"'
             )
         return grid, self.targets(grid)
 

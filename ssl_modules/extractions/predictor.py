@@ -1,4 +1,4 @@
-"""The student predicts the teacher's embedding of another view, without any negatives."""
+"""The student predicts the teacher's embedding of another view."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -7,25 +7,29 @@ import torch
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast, Paired
-from ssl_modules.extractions.base import Extraction, at_least_two
+from ssl_modules.distributed import gather, rank
+from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP
 
 
 class Predictor(Extraction):
     """Pooled deepest maps through a projector, and the student's through a predictor as well (BYOL).
 
-    For every pair of two different views, one is an anchor, predicted by the student, and the other one, as the
-    teacher sees it, its only candidate. Other images don't enter, neither here nor from other processes. Both
-    directions of two views have weight 1, as in the paper; with V views each of the V (V - 1) pairs has
+    For every pair of two different views, the student's prediction of one is an anchor. Its positive is the teacher's
+    embedding of the other one. Its negatives are the teacher's embeddings of all other images, of all processes:
+    :class:`~ssl_modules.losses.Alignment` doesn't read them (BYOL), :class:`~ssl_modules.losses.InfoNCE` does (MoCo
+    v3). Both directions of two views have weight 1, as in BYOL's paper; with V views each of the V (V - 1) pairs has
     2 / (V (V - 1)), so that a loss means the same whatever V.
 
     Args:
         hidden_dim: width of the projector's hidden layer.
         out_dim: width of the embedding.
         predictor_dim: width of the predictor's hidden layer.
+        momentum: of the teacher's average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
+        momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
 
     Raises:
-        ValueError: if a number is not positive; for one view; without a teacher.
+        ValueError: if an argument is outside its range; for one view; without a teacher.
 
     Example:
         >>> extraction = Predictor(hidden_dim=16, out_dim=8, predictor_dim=16)
@@ -35,12 +39,20 @@ class Predictor(Extraction):
         >>> len(contrasts), contrasts[0].weight
         (2, 1.0)
         >>> contrasts[0].relation[:]
-        tensor([[ 1, -1, -1],
-                [-1,  1, -1],
-                [-1, -1,  1]], dtype=torch.int8)
+        tensor([[1, 0, 0],
+                [0, 1, 0],
+                [0, 0, 1]], dtype=torch.int8)
     """
 
-    def __init__(self, hidden_dim: int = 4096, out_dim: int = 256, predictor_dim: int = 4096) -> None:
+    def __init__(
+        self,
+        hidden_dim: int = 4096,
+        out_dim: int = 256,
+        predictor_dim: int = 4096,
+        *,
+        momentum: float = 0.996,
+        momentum_schedule: MomentumSchedule = "cosine",
+    ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("predictor_dim", predictor_dim)):
             if value < 1:
@@ -48,8 +60,11 @@ class Predictor(Extraction):
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.predictor_dim = predictor_dim
+        check_momentum(momentum, momentum_schedule)
+        self.momentum = momentum
+        self.momentum_schedule = momentum_schedule
 
-    def build(self, out_channels: Sequence[int]) -> None:
+    def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         self.heads = PooledMLP(out_channels[-1], self.hidden_dim, self.out_dim, bias=True)
         self.predictor = MLP(self.out_dim, self.predictor_dim, self.out_dim, bias=True)
 
@@ -72,7 +87,8 @@ class Predictor(Extraction):
             raise ValueError("teacher: got None, but the predictor needs a teacher's embeddings to predict")
         views = len(self.student_views(len(student)))
         predictions = [self.predictor(z) for z in student]
-        images = len(ids)
-        relation = Paired(own=torch.arange(images, device=ids.device), candidates=images, ignored=images)
+        targets = [gather(z) for z in teacher]  # [W N, D] each
+        own = rank() * len(ids) + torch.arange(len(ids), device=ids.device)
+        relation = Paired(own, candidates=len(targets[0]))
         pairs = list(permutations(range(views), 2))
-        return [Contrast(predictions[i], teacher[j], relation, weight=2 / len(pairs)) for i, j in pairs]
+        return [Contrast(predictions[i], targets[j], relation, weight=2 / len(pairs)) for i, j in pairs]

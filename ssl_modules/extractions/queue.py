@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Paired, Rows
 from ssl_modules.distributed import gather, rank, world_size
-from ssl_modules.extractions.base import Extraction, at_least_two
+from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP
 from ssl_modules.extractions.ranks import Ranks
 
@@ -42,6 +42,8 @@ class Queue(Extraction):
         reference: whether the anchors' own keys are given as what the teacher compares (SCE).
         predictor_dim: width of the hidden layer of a predictor, which the student alone has. None = no predictor.
         ranks: rule that ranks the queue's keys (RINCE); None = they are negatives.
+        momentum: of the teacher's average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
+        momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
 
     Raises:
         ValueError: if an argument is outside its range; for one view; without a teacher; if a batch has more keys than
@@ -80,6 +82,8 @@ class Queue(Extraction):
         reference: bool = False,
         predictor_dim: int | None = None,
         ranks: Ranks | None = None,
+        momentum: float = 0.999,
+        momentum_schedule: MomentumSchedule = "constant",
     ) -> None:
         super().__init__()
         numbers = {"hidden_dim": hidden_dim, "out_dim": out_dim, "layers": layers, "predictor_dim": predictor_dim}
@@ -108,6 +112,9 @@ class Queue(Extraction):
         self.reference = reference
         self.predictor_dim = predictor_dim
         self.ranks = ranks
+        check_momentum(momentum, momentum_schedule)
+        self.momentum = momentum
+        self.momentum_schedule = momentum_schedule
         self._waiting: tuple[list[Tensor], Tensor] | None = None
 
     @property
@@ -115,7 +122,7 @@ class Queue(Extraction):
         """Number of columns of ids that go with a key: the image's own and those of labels that ``ranks`` reads."""
         return 1 if self.ranks is None else self.ranks.levels
 
-    def build(self, out_channels: Sequence[int]) -> None:
+    def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         features = out_channels[-1]
         widths = [features, *[self.hidden_dim or features] * (self.layers - 1), self.out_dim]
         self.heads = PooledMLP(*widths, batch_norm=self.batch_norm, bias=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable
+from ssl_modules.configurable import Configurable, described
 from ssl_modules.contrast import Relation
 
 _LARGEST = torch.iinfo(torch.int8).max
@@ -26,6 +26,7 @@ class Ranks(Configurable, nn.Module, ABC):
     """
 
     levels: int = 1
+    __repr__ = described
 
     @abstractmethod
     def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable
+from ssl_modules.configurable import Configurable, described
 from ssl_modules.contrast import Contrast
 from ssl_modules.similarities import Similarity
 
@@ -27,6 +27,7 @@ class Loss(Configurable, nn.Module, ABC):
     """
 
     least_images: int = 2
+    __repr__ = described
 
     @abstractmethod
     def counts(self, relation: Tensor) -> Tensor:
@@ -59,9 +60,6 @@ class Loss(Configurable, nn.Module, ABC):
             what is returned over the anchors.
         """
         return None
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
     def forward(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None = None) -> Tensor:
         """The loss of a whole score matrix, in float32 or better.

@@ -81,7 +81,7 @@ class SCELoss(Loss):
         if reference_scores is None:
             raise ValueError(
                 f"reference_scores: expected {list(scores.shape)}, the scores of a teacher's anchors, got None; use an "
-                "extraction that gives its contrasts a reference"
+                "extraction that gives its contrasts a reference, such as Queue(reference=True)"
             )
         teacher, positive_share = self._teacher(reference_scores, relation)
         expected = torch.linalg.vecdot(teacher, scores) / self.temperature  # [A]

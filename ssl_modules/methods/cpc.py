@@ -10,66 +10,49 @@ predictor W_d for each distance d, and s_d(t) = 0.1 <W_d c_rk, t>:
 where the last sum is over the targets of all patches of all images of the batch.
 """
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
-from ssl_modules.augmentations import Augmentation, policy
-from ssl_modules.encoders import CPCEncoder
+from ssl_modules.augmentations import Augmentation
 from ssl_modules.extractions import Extraction, PatchContext
 from ssl_modules.losses import InfoNCE, Loss
 from ssl_modules.module import ContrastiveModule
+from ssl_modules.optim import Schedule, WarmupCosine
 from ssl_modules.similarities import Dot, Similarity
 
 
 class CPC(ContrastiveModule):
     """CPC v2.
 
-    | aspect       | default                                                                                  |
-    |--------------|------------------------------------------------------------------------------------------|
-    | augmentation | one view at 32, 64 or 128 px as of AMDIM, cut into 7 x 7 patches that overlap by half      |
-    | encoder      | a ResNet with layer norm and a wide third stage, on each patch by itself                   |
-    | extraction   | a context network of masked convolutions, a predictor for each distance from 2 to 6 rows   |
-    | similarity   | inner product                                                                            |
-    | loss         | InfoNCE                                                                                  |
+    The one view has a flip, a shift or crop, colour jitter and grayscale, and is cut into 7 x 7 patches that overlap.
+    The encoder, a ResNet with layer norm and a wide third stage, sees each patch by itself; "cpc" has layers (3, 4, 6,
+    3) where the paper has (3, 4, 46, 3). The representation of an image is the mean over its patches. With batch norm,
+    patches see each other through its statistics; layer norm keeps them apart.
 
-    The representation of an image is the mean over its patches. An encoder with batch norm lets patches tell of each
-    other; layer norm doesn't. Predictions in all four directions are ``PatchContext(directions=("down", "up", "right",
-    "left"))``.
+    A context network of masked convolutions predicts the patches 2 to 6 rows below. Predictions in all four directions
+    are ``PatchContext(directions=("down", "up", "right", "left"))``.
 
-    The recipe is that of lightning-bolts for CIFAR-10: Adam, learning rate 4e-5, betas 0.8 and 0.999, weight decay 1e-5
-    (not on biases and norms, unlike there); the cosine is ours.
+    The recipe is that of lightning-bolts for CIFAR-10, without weight decay on biases and norms, which bolts decays;
+    the cosine is ours.
 
     Args:
-        augmentation: None = "cpc-<image_size>".
-        encoder: a timm name or a module, for patches; None = :class:`~ssl_modules.encoders.CPCEncoder`, with
-            layers (3, 4, 6, 3) rather than the paper's (3, 4, 46, 3).
-        extraction: None = :class:`~ssl_modules.extractions.PatchContext`.
-        similarity: None = :class:`~ssl_modules.similarities.Dot`.
-        loss: None = ``InfoNCE()``.
-        image_size: side of a view, pixels, before it is cut.
-        in_channels: number of image channels.
-        mean: per channel, of pixels in [0, 1]; None = the pretrained weights' own, else 0.
-        std: per channel; None = the pretrained weights' own, else 1.
-        small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
-        pretrained: whether timm loads its pretrained weights.
-        channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
-            with; None = for timm's and torchvision's convolutional networks, and AMDIM's.
-        compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
-        optimizer: parameter groups to optimiser; None = the recipe above.
-        reference_batch_size: images per step that the optimiser's learning rate is given for; None = it is taken as
-            it is.
-        warmup: share of all optimiser steps spent in linear warm-up, in [0, 1].
-        anchor_block: anchors per block of the loss; None = chosen from the size, 0 = never in blocks.
-
-    Raises:
-        ValueError: see :class:`~ssl_modules.module.ContrastiveModule`.
+        augmentation: the name of a policy, or an augmentation.
+        encoder: a name, or a module.
+        extraction: maps of all views to contrasts; the context network is a part of it.
+        similarity: scores of anchors and candidates.
+        loss: scores and relations to a scalar.
+        optimizer: parameter groups to optimiser.
+        schedule: of the learning rate over the run.
+        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
+        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> from ssl_modules.augmentations import CPCViews
+        >>> from ssl_modules.encoders import CPCEncoder
         >>> encoder = CPCEncoder(image_size=8, layers=(1, 1, 1, 1), width=16)
         >>> module = CPC(CPCViews(32, patches=(8, 4), shift=4, per_patch=True), encoder)
         >>> module(torch.rand(2, 3, 32, 32)).shape
@@ -78,51 +61,27 @@ class CPC(ContrastiveModule):
 
     def __init__(
         self,
-        augmentation: str | Augmentation | None = None,
-        encoder: str | nn.Module | None = None,
-        extraction: Extraction | None = None,
-        similarity: Similarity | None = None,
-        loss: Loss | None = None,
+        augmentation: str | Augmentation = "cpc",
+        encoder: str | nn.Module = "cpc",
+        extraction: Extraction = PatchContext(),
+        similarity: Similarity = Dot(),
+        loss: Loss = InfoNCE(),
         *,
-        image_size: int = 32,
-        in_channels: int = 3,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        small_stem: bool | None = None,
-        pretrained: bool = False,
-        channels_last: bool | None = None,
-        compile: bool = False,
-        optimizer: OptimizerCallable | None = None,
-        reference_batch_size: int | None = None,
-        warmup: float = 0.01,
-        anchor_block: int | None = None,
+        optimizer: OptimizerCallable = partial(
+            torch.optim.Adam, lr=4e-5, betas=(0.8, 0.999), weight_decay=1e-5, eps=1e-7
+        ),
+        schedule: Schedule = WarmupCosine(warmup=0.01),
+        base_batch_size: int | None = None,
+        **settings: Any,
     ) -> None:
-        if optimizer is None:
-            optimizer = partial(torch.optim.Adam, lr=4e-5, betas=(0.8, 0.999), weight_decay=1e-5, eps=1e-7)
-        if augmentation is None:
-            augmentation = "cpc"
-        if isinstance(augmentation, str):
-            augmentation = policy(augmentation, image_size, in_channels)
-        if encoder is None:
-            if augmentation.patches is None:
-                raise ValueError("augmentation: cuts no patches for the encoder; let PatchGrid be its last operation")
-            encoder = CPCEncoder(augmentation.patches[0], in_channels, layers=(3, 4, 6, 3))
         super().__init__(
-            augmentation=augmentation,
-            encoder=encoder,
-            extraction=PatchContext() if extraction is None else extraction,
-            similarity=Dot() if similarity is None else similarity,
-            loss=InfoNCE() if loss is None else loss,
-            image_size=image_size,
-            in_channels=in_channels,
-            mean=mean,
-            std=std,
-            small_stem=small_stem,
-            pretrained=pretrained,
-            channels_last=channels_last,
-            compile=compile,
+            augmentation,
+            encoder,
+            extraction,
+            similarity,
+            loss,
             optimizer=optimizer,
-            reference_batch_size=reference_batch_size,
-            warmup=warmup,
-            anchor_block=anchor_block,
+            schedule=schedule,
+            base_batch_size=base_batch_size,
+            **settings,
         )

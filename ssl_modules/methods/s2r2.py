@@ -10,8 +10,8 @@ and a loss that maximises average precision over the whole batch. All else is in
 temperature, number and size of the views, projector, and recipe.
 """
 
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
 from timm.optim import Lars
@@ -21,50 +21,29 @@ from ssl_modules.augmentations import Augmentation
 from ssl_modules.extractions import AllViews, Extraction
 from ssl_modules.losses import AveragePrecisionLoss, Loss
 from ssl_modules.module import ContrastiveModule
+from ssl_modules.optim import Schedule, WarmupCosine
 from ssl_modules.similarities import Cosine, Similarity
 
 
 class S2R2(ContrastiveModule):
     """S2R2, after its paper's abstract; what is marked * is inferred.
 
-    | aspect       | default                                                                                  |
-    |--------------|------------------------------------------------------------------------------------------|
-    | augmentation | four views of SimCLR's kind* at 32, 96 or 224 px                                           |
-    | encoder      | ResNet-18*                                                                               |
-    | extraction   | a projector of one hidden layer of 2048 to 128 numbers*; all views are anchors and         |
-    |              | candidates                                                                               |
-    | similarity   | cosine*                                                                                  |
-    | loss         | one minus the average precision, smooth with temperature 0.01*                            |
-
-    The recipe* is SimCLR's: LARS, learning rate 0.3 per 256 images, momentum 0.9, weight decay 1e-6, 10 % warm-up,
-    cosine.
+    Four views of SimCLR's kind* are all anchors and candidates. The projector has one hidden layer*. The loss is one
+    minus the average precision, smooth with temperature 0.01*. The recipe* is SimCLR's.
 
     One minus ``train/loss`` is the soft average precision; validation logs the exact one as ``val/contrast_ap``. For
-    multi-crop take the policy "s2r2-multicrop"*, two large crops and six small ones, all of them queries.
+    multi-crop take ``augmentation="s2r2-multicrop"``*, two large crops and six small ones, all of them queries.
 
     Args:
-        augmentation: None = "s2r2-<image_size>".
-        encoder: a timm name or a module.
-        extraction: None = ``AllViews(hidden_dim=2048)``.
-        similarity: None = :class:`~ssl_modules.similarities.Cosine`.
-        loss: None = :class:`~ssl_modules.losses.AveragePrecisionLoss`.
-        image_size: side of a view, pixels.
-        in_channels: number of image channels.
-        mean: per channel, of pixels in [0, 1]; None = the pretrained weights' own, else 0.
-        std: per channel; None = the pretrained weights' own, else 1.
-        small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
-        pretrained: whether timm loads its pretrained weights.
-        channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
-            with; None = for timm's and torchvision's convolutional networks, and AMDIM's.
-        compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
-        optimizer: parameter groups to optimiser; None = the recipe above.
-        reference_batch_size: images per step that the optimiser's learning rate is given for; None = it is taken as
-            it is, and with ``optimizer=None`` 256.
-        warmup: share of all optimiser steps spent in linear warm-up, in [0, 1].
-        anchor_block: anchors per block of the loss; None = chosen from the size, 0 = never in blocks.
-
-    Raises:
-        ValueError: see :class:`~ssl_modules.module.ContrastiveModule`.
+        augmentation: the name of a policy, or an augmentation.
+        encoder: a name, or a module.
+        extraction: maps of all views to contrasts; the projector is a part of it.
+        similarity: scores of anchors and candidates.
+        loss: scores and relations to a scalar.
+        optimizer: parameter groups to optimiser.
+        schedule: of the learning rate over the run.
+        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
+        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> import torch
@@ -75,44 +54,25 @@ class S2R2(ContrastiveModule):
 
     def __init__(
         self,
-        augmentation: str | Augmentation | None = None,
+        augmentation: str | Augmentation = "s2r2",
         encoder: str | nn.Module = "resnet18",
-        extraction: Extraction | None = None,
-        similarity: Similarity | None = None,
-        loss: Loss | None = None,
+        extraction: Extraction = AllViews(hidden_dim=2048),
+        similarity: Similarity = Cosine(),
+        loss: Loss = AveragePrecisionLoss("smooth", temperature=0.01),
         *,
-        image_size: int = 32,
-        in_channels: int = 3,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        small_stem: bool | None = None,
-        pretrained: bool = False,
-        channels_last: bool | None = None,
-        compile: bool = False,
-        optimizer: OptimizerCallable | None = None,
-        reference_batch_size: int | None = None,
-        warmup: float = 0.1,
-        anchor_block: int | None = None,
+        optimizer: OptimizerCallable = partial(Lars, lr=0.3, momentum=0.9, weight_decay=1e-6),
+        schedule: Schedule = WarmupCosine(warmup=0.1),
+        base_batch_size: int | None = 256,
+        **settings: Any,
     ) -> None:
-        if optimizer is None:
-            optimizer = partial(Lars, lr=0.3, momentum=0.9, weight_decay=1e-6)
-            reference_batch_size = 256 if reference_batch_size is None else reference_batch_size
         super().__init__(
-            augmentation="s2r2" if augmentation is None else augmentation,
-            encoder=encoder,
-            extraction=AllViews(hidden_dim=2048) if extraction is None else extraction,
-            similarity=Cosine() if similarity is None else similarity,
-            loss=AveragePrecisionLoss() if loss is None else loss,
-            image_size=image_size,
-            in_channels=in_channels,
-            mean=mean,
-            std=std,
-            small_stem=small_stem,
-            pretrained=pretrained,
-            channels_last=channels_last,
-            compile=compile,
+            augmentation,
+            encoder,
+            extraction,
+            similarity,
+            loss,
             optimizer=optimizer,
-            reference_batch_size=reference_batch_size,
-            warmup=warmup,
-            anchor_block=anchor_block,
+            schedule=schedule,
+            base_batch_size=base_batch_size,
+            **settings,
         )

@@ -1,4 +1,6 @@
 import math
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -81,22 +83,35 @@ def test_errors(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    ("features", "manual", "message"),
+    ("features", "message"),
     [
-        (None, False, r"gave a dict {'loss': a tensor \[\]}; return .* or name in features= the submodule"),
-        (None, True, "gave a dict {'loss'"),
-        ("encodr", False, "'encodr' is no submodule of Stranger; near matches: encoder"),
-        ("encoder.0", False, r"features='encoder.0' must give vectors .* gave a tensor \[64, 8, 8, 8\]"),
-        ("unused", False, "features='unused' must give vectors .* gave nothing; name a submodule that the step calls"),
+        ("encodr", "'encodr' is no submodule of Stranger; near matches: encoder"),
+        ("encoder.0", r"features='encoder.0' must give vectors .* gave a tensor \[64, 8, 8, 8\]"),
+        ("unused", "features='unused' must give vectors .* gave nothing; name a submodule that the step calls"),
     ],
 )
-def test_a_step_without_features_is_told_how(tmp_path, features, manual, message):
-    module = stranger(manual=manual)
+def test_a_submodule_without_features_is_told_how(tmp_path, features, message):
+    module = stranger()
     module.unused = torch.nn.Identity()
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, [CollapseMonitor(features=features)]).fit(module, train_loader())
     assert len(module.losses) <= 1
     assert not any(part._forward_hooks for part in module.modules())
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_a_step_that_returns_its_loss_alone_is_told_once_and_not_measured(tmp_path, manual):
+    module = stranger(manual=manual)
+    fit = trainer(tmp_path, [CollapseMonitor()], max_epochs=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit.fit(module, train_loader())
+    [said] = [str(w.message) for w in caught if "nothing is measured" in str(w.message)]
+    assert re.match(
+        r"repr: nothing is measured; .* gave a dict {'loss': a tensor \[\]}; return .* or name in feat", said
+    )
+    assert len(module.losses) == 2 * len(train_loader())
+    assert not any(name.startswith("repr/") for name in fit.callback_metrics)
 
 
 def test_manual_optimisation_that_returns_nothing_is_told_how(tmp_path):

@@ -1,6 +1,5 @@
 """The methods under test, each in a form that trains in moments: a new method joins with one line in CASES."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from ssl_modules.augmentations import (
     BYOLViews,
     CPCViews,
     GroCoViews,
+    JointViews,
     MoCoViews,
     SCEViews,
     SimCLRViews,
@@ -31,16 +31,18 @@ ENCODER = "test_resnet"  # timm's own for tests: 0.4 million parameters
 
 @dataclass(frozen=True)
 class Case:
-    """A method, its augmentation at a size of a few pixels, and what else must be small; parts are made anew."""
+    """A method, its augmentation at a size of a few pixels, and what else must be small; modules copy the objects."""
 
     method: type[ContrastiveModule]
-    augmentation: Callable[[], Augmentation]
-    extraction: Callable[[], Extraction] | None = None
-    numbers: dict[str, Any] = field(default_factory=dict)
+    augmentation: Augmentation
+    extraction: Extraction | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     falls_to: float = 0.1  # share of its first value that the loss of one batch reaches, where a target stands still
+    name: str = ""  # where a method has several cases
+    full: dict[str, Any] = field(default_factory=dict)  # what the form of full size differs in from the defaults
 
     def __str__(self) -> str:
-        return self.method.__name__
+        return self.name or self.method.__name__
 
     def build(self, **given: Any) -> ContrastiveModule:
         """The method with its own extraction, similarity and loss, for tiny images of one channel."""
@@ -48,55 +50,73 @@ class Case:
 
     def small(self) -> dict[str, Any]:
         return {
-            "augmentation": self.augmentation(),
+            "augmentation": self.augmentation,
             "encoder": ENCODER,
-            **({} if self.extraction is None else {"extraction": self.extraction()}),
+            **({} if self.extraction is None else {"extraction": self.extraction}),
             "image_size": SIZE,
             "in_channels": 1,
             "optimizer": partial(torch.optim.AdamW, lr=1e-3),
-            **self.numbers,
+            "base_batch_size": None,
+            **self.settings,
         }
 
 
 CASES = [
-    Case(SimCLR, partial(SimCLRViews, SIZE, strength=0.5, blur=False)),
-    Case(MoCo, partial(MoCoViews, SIZE, blur=False), partial(Queue, out_dim=16, size=20), {"momentum": 0.9}, 0.2),
+    Case(SimCLR, SimCLRViews(SIZE, strength=0.5, blur=False)),
+    Case(MoCo, MoCoViews(SIZE, blur=False), Queue(out_dim=16, size=20, momentum=0.9), falls_to=0.2),
     Case(
         SCE,
-        partial(SCEViews, SIZE, ["weak", "strong-gamma"]),
-        partial(Queue, out_dim=16, batch_norm=True, size=20, reference=True),
-        {"momentum": 0.9},
+        SCEViews(SIZE, ["weak", "strong-gamma"]),
+        Queue(out_dim=16, batch_norm=True, size=20, reference=True, momentum=0.9),
         falls_to=0.4,  # not below the entropy of its target
     ),
     Case(
+        SCE,
+        JointViews([SCEViews(SIZE, ["strong-alpha", "strong-beta"]), SCEViews(7, ["strong-gamma"], (0.1, 0.5))]),
+        Queue(out_dim=16, batch_norm=True, size=40, symmetric=True, teacher_count=2, reference=True, momentum=0.9),
+        falls_to=0.4,
+        name="SCE-multicrop",
+        full={
+            "augmentation": "sce-multicrop",
+            "extraction": Queue(batch_norm=True, size=4096, symmetric=True, teacher_count=2, reference=True),
+        },
+    ),
+    Case(
         RINCE,
-        partial(MoCoViews, SIZE, blur=False),
-        lambda: Queue(out_dim=16, size=20, ranks=NeighbourRanks((3,), warmup_steps=2)),  # which need no labels
-        {"momentum": 0.9},
-        0.2,
+        MoCoViews(SIZE, blur=False),
+        Queue(out_dim=16, size=20, ranks=NeighbourRanks((3,), warmup_steps=2), momentum=0.9),  # which need no labels
+        falls_to=0.2,
     ),
     Case(
         GroCo,
-        partial(GroCoViews, SIZE, small_views=1, small_size=6, blur=False),
-        partial(AllViews, 32, 16, 3, output_norm=True, same_view_negatives=True, positive_count=2, stop_gradient=True),
+        GroCoViews(SIZE, small_views=1, small_size=6, blur=False),
+        AllViews(32, 16, 3, output_norm=True, same_view_negatives=True, positive_count="large", stop_gradient=True),
         {"loss": GroCoLoss(negatives=4, steepness=10.0)},
         falls_to=0.4,
+        name="GroCo-multicrop",
+        full={"augmentation": "groco-multicrop"},
     ),
-    Case(S2R2, partial(SimCLRViews, SIZE, views=4, strength=0.5, blur=False)),
-    Case(BYOL, partial(BYOLViews, SIZE, blur=False), partial(Predictor, 32, 16, 32), {"momentum": 0.9}),
+    Case(S2R2, SimCLRViews(SIZE, views=4, strength=0.5, blur=False)),
+    Case(
+        S2R2,
+        JointViews([SimCLRViews(SIZE, strength=0.5, blur=False), SimCLRViews(6, strength=0.5, blur=False)]),
+        name="S2R2-multicrop",
+        full={"augmentation": "s2r2-multicrop"},
+    ),
+    Case(BYOL, BYOLViews(SIZE, blur=False), Predictor(32, 16, 32, momentum=0.9)),
     Case(
         AMDIM,
-        partial(AMDIMViews, SIZE, shift=1),
-        partial(LocalMaps, "multi-pair", 16),
+        AMDIMViews(SIZE, shift=1),
+        LocalMaps("multi-pair", 16),
         falls_to=0.4,  # all places of a map are positives, and a random one is the anchor
     ),
     Case(
         CPC,
-        partial(CPCViews, SIZE, (5, 4), shift=1),
-        partial(PatchContext, 16, (2, 3), hidden_dim=16, blocks=2),
+        CPCViews(SIZE, (5, 4), shift=1),
+        PatchContext(16, (2, 3), hidden_dim=16, blocks=2),
         falls_to=0.4,  # patches of one pixel's shift are hard to tell apart
     ),
-    Case(YADIM, partial(YADIMViews, SIZE, shift=1), partial(LocalMaps, "last", 16)),
+    Case(YADIM, YADIMViews(SIZE, shift=1), LocalMaps("last", 16)),
 ]
 
 
@@ -129,7 +149,7 @@ def fixed_views(
     """Views as the case's augmentation makes them, always the same."""
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, channels, SIZE, SIZE), generator=g, dtype=torch.uint8)
-    return [view.to(dtype) for view in case.augmentation()(pixels, g)]
+    return [view.to(dtype) for view in case.augmentation(pixels, g)]
 
 
 def trainer(**given: Any) -> Trainer:

@@ -16,10 +16,15 @@ from safetensors import safe_open
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_modules.augmentations import PatchGrid
+from ssl_modules import ContrastiveModule
+from ssl_modules.augmentations import POLICIES, PatchGrid
 from ssl_modules.batch import read_batch
 from ssl_modules.encoders import shrink_stem
+from ssl_modules.extractions import Extraction
+from ssl_modules.losses import Loss
 from ssl_modules.objective import objective
+from ssl_modules.optim import Schedule, WarmupCosine
+from ssl_modules.similarities import Similarity
 
 ASPECTS = ["augmentation", "encoder", "extraction", "similarity", "loss"]
 
@@ -27,19 +32,53 @@ pytestmark = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def test_the_five_aspects_come_first_in_order_and_the_rest_by_name(case):
+    parameters = inspect.signature(case.method).parameters
     first, rest = {}, {}
-    for name, parameter in inspect.signature(case.method).parameters.items():
+    for name, parameter in parameters.items():
         {parameter.POSITIONAL_OR_KEYWORD: first, parameter.KEYWORD_ONLY: rest}[parameter.kind][name] = parameter
+    assert list(parameters) == [*first, *rest]
     assert list(first) == ASPECTS
-    assert {"image_size", "in_channels", "mean", "std", "optimizer"} <= set(rest)
-    plain = (bool, int, float, str, type(None))
-    assert all(type(p.default) in plain for p in (first | rest).values())  # every one has a default, none is shared
-    assert set(get_type_hints(case.method.__init__)) == {*first, *rest, "return"}
+    of_all = {name for name, p in inspect.signature(ContrastiveModule).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert set(rest) == of_all
+    assert {"image_size", "in_channels", "mean", "std", "optimizer", "schedule", "base_batch_size"} <= of_all
+
+
+def test_the_defaults_are_the_recipe(case):
+    defaults = {name: p.default for name, p in inspect.signature(case.method).parameters.items()}
+    assert defaults["augmentation"] in POLICIES
+    assert isinstance(defaults["encoder"], str)
+    for name, kind in {"extraction": Extraction, "similarity": Similarity, "loss": Loss, "schedule": Schedule}.items():
+        assert isinstance(defaults[name], kind), name
+    assert isinstance(defaults["optimizer"], partial)
+    assert issubclass(defaults["optimizer"].func, torch.optim.Optimizer)
+    assert defaults["base_batch_size"] is None or defaults["base_batch_size"] >= 1
+    assert not [name for name, default in defaults.items() if default is inspect.Parameter.empty]
+
+
+def test_the_type_hints_resolve(case):
+    own = inspect.signature(case.method.__init__).parameters
+    assert set(get_type_hints(case.method.__init__)) == {*own, "return"} - {"self"}
+    of_all = inspect.signature(ContrastiveModule.__init__).parameters
+    assert set(get_type_hints(ContrastiveModule.__init__)) == {*of_all, "return"} - {"self"}
+
+
+def test_a_module_has_copies_of_its_objects_and_of_the_defaults(case):
+    given = {**case.small(), "schedule": WarmupCosine(0.5)}
+    defaults = {name: p.default for name, p in inspect.signature(case.method).parameters.items()}
+    for arguments in (given, {"encoder": ENCODER}):
+        one, other = case.method(**arguments), case.method(**arguments)
+        for name in ("augmentation", "extraction", "similarity", "loss", "schedule"):
+            own = getattr(one, name)
+            assert own is not getattr(other, name), name
+            assert own is not arguments.get(name, defaults[name]), name
+            assert type(own) is type(getattr(other, name)), name
+        parameters = {id(p) for p in one.parameters()}
+        assert parameters.isdisjoint(id(p) for p in other.parameters())
 
 
 def test_the_defaults_train_one_step(case):
     seed_everything(0)
-    module = case.method()
+    module = case.method(**case.full)
     before = {name: p.clone() for name, p in module.named_parameters()}
     t = trainer(max_steps=1)
     labels = torch.arange(12)[:, None] // torch.tensor([2, 4])  # a class and a superclass, for ranks
@@ -129,7 +168,8 @@ def test_mixed_precision_is_finite(case):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_embeddings_with_a_zero_row_are_finite(case, dtype):
     module = case.build()
-    contrasts, _ = module.contrasts(read_batch((fixed_views(case), None)), torch.Generator())
+    batch, generator = read_batch((fixed_views(case), None)), torch.Generator()
+    contrasts = module.contrasts(batch, module.embed(module.views(batch, generator)), generator)
     for c in contrasts:
         anchors = c.anchors.detach().to(dtype)
         anchors[0] = 0

@@ -57,5 +57,5 @@ def notebook(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_class_of_a_notebook_saves_and_loads(case, notebook):
     assert (notebook / f"{case}.loaded").exists()
-    with pytest.raises(ValueError, match=r"similarity: class '__main__.Sharp' is not there; define or import it first"):
+    with pytest.raises(ValueError, match=r"similarity: there is no class '__main__.Sharp'; define or import it first"):
         case.method.load_from_checkpoint(notebook / f"{case}.ckpt")

@@ -7,7 +7,9 @@ from lightning.pytorch import Callback, seed_everything
 
 from ssl_modules.teacher import momentum_at
 
-pytestmark = pytest.mark.parametrize("case", [case for case in CASES if "momentum" in case.numbers], ids=str)
+pytestmark = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.extraction and case.extraction.momentum], ids=str
+)
 
 
 def test_nothing_of_the_teacher_has_a_gradient_and_the_optimiser_does_not_see_it(case):

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from pictures import pixels, write_image
+from pictures import assert_same_levels, pixels, write_image
 from PIL import ExifTags, Image
 from torchvision.transforms.v2 import functional as reference
 
@@ -134,8 +134,8 @@ def test_square_is_torchvisions_centre_crop_and_resize(height, width, size):
     image = torch.from_numpy(pixels(1, height, width)).permute(2, 0, 1)
     side = min(height, width)
     expected = reference.resize(reference.center_crop(image, [side, side]), [size, size], antialias=True)
-    assert torch.equal(square(image, size), expected)
-    assert torch.equal(square(image[None], size)[0], expected)
+    assert_same_levels(square(image, size), expected)
+    assert_same_levels(square(image[None], size)[0], expected)
 
 
 def test_square_is_within_a_level_of_pillow():

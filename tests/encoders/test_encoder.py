@@ -3,11 +3,12 @@ import timm
 import torch
 import torchvision
 from encoders.networks import Clips, TwoMaps, Vector, pixels, randomised
+from modules import needs_vectors
 from torch import nn
 
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import PatchGrid, RandomResizedCrop, Views
-from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder
+from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder, shrink_stem
 
 
 def pooled(encoder, images):
@@ -159,6 +160,24 @@ def test_a_model_given_as_an_instance_keeps_its_stem_unless_told():
     assert model.conv1.kernel_size == (7, 7)
     Encoder(model, image_size=32, in_channels=3, small_stem=True)
     assert model.conv1.kernel_size == (3, 3)
+
+
+def test_a_stem_whose_norm_is_not_a_resnets_is_left_alone():
+    class Sized(nn.Module):
+        """Its norm is built for the size of the stem's map."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.norm1 = nn.Conv2d(3, 4, 7, 2, 3), nn.LayerNorm([4, 16, 16])
+            self.maxpool = nn.MaxPool2d(2)
+
+        def forward(self, x):
+            return self.maxpool(self.norm1(self.conv1(x)))
+
+    model = Sized()
+    assert not shrink_stem(model)
+    assert (model.conv1.kernel_size, type(model.maxpool)) == ((7, 7), nn.MaxPool2d)
+    assert Encoder(model, image_size=32, in_channels=3).map_shapes == ((8, 8),)
 
 
 def test_where_there_is_no_such_stem_an_explicit_one_is_refused_and_the_default_does_nothing():
@@ -319,6 +338,7 @@ def test_channels_last_of_clips_raises():
         Encoder(Clips(), image_size=8, in_channels=3, channels_last=True)
 
 
+@needs_vectors
 @pytest.mark.slow
 def test_a_compiled_encoder_gives_the_same_maps_and_names():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3))
@@ -381,3 +401,42 @@ def test_the_representation_is_the_mean_over_the_grid():
     torch.testing.assert_close(module(x), maps[-1].mean((2, 3)), rtol=1e-4, atol=1e-5)
     patches = torch.stack([module(patch) for patch in grid.flatten(1, 2).unbind(1)])
     torch.testing.assert_close(module(x), patches.mean(0), rtol=1e-4, atol=1e-5)
+
+
+# ---- what is known of it before a batch ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "normalised"),
+    [("amdim", AMDIMEncoder, True), ("cpc", CPCEncoder, False), ("test_resnet", None, False)],
+)
+def test_the_networks_of_this_package_have_names(name, network, normalised):
+    encoder = Encoder(name, image_size=32, in_channels=1)
+    assert encoder.name == encoder.export()[1]["architecture"] == name
+    assert encoder.normalised == normalised
+    if network is not None:
+        assert type(encoder.backbone) is network
+        given = Encoder(network(32, 1), image_size=32, in_channels=1)
+        assert given.name == given.export()[1]["architecture"] == name
+        with pytest.raises(ValueError, match=f"pretrained: expected False for '{name}'"):
+            Encoder(name, image_size=32, in_channels=1, pretrained=True)
+
+
+def test_a_name_that_is_nearly_one_of_ours_is_told():
+    with pytest.raises(ValueError, match=r"encoder: timm knows no model 'amdin'; did you mean .*amdim"):
+        Encoder("amdin", image_size=32, in_channels=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "patches"), [*((name, None) for name in (*BACKBONES, "amdim")), ("test_resnet", (16, 8))]
+)
+def test_the_shapes_of_the_maps_are_known(name, patches):
+    size = BACKBONES.get(name, 32)
+    encoder = Encoder(name, image_size=size, in_channels=3, patches=patches).eval()
+    maps = encoder(pixels(size=size))
+    assert encoder.map_shapes == tuple(m.shape[2:] for m in maps)
+    assert encoder.out_channels == tuple(m.shape[1] for m in maps)
+
+
+def test_the_shapes_of_the_maps_of_clips_are_not():
+    assert Encoder(Clips(), image_size=8, in_channels=3).map_shapes is None

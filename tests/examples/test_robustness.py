@@ -8,7 +8,6 @@ import torch
 
 from ssl_modules.batch import read_batch
 from ssl_modules.datamodules import DigitsDataModule
-from ssl_modules.objective import objective
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "robustness.py"
 spec = importlib.util.spec_from_file_location("robustness", SCRIPT)
@@ -24,8 +23,9 @@ def test_every_cell_has_a_loss(method, encoder):
     images = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
     for extraction in grid.extractions:
         module = grid.build(encoder, extraction, data)
-        contrasts, _ = module.contrasts(read_batch(images), torch.Generator())
-        assert objective(contrasts, module.similarity, module.loss).isfinite()
+        batch, generator = read_batch(images), torch.Generator()
+        contrasts = module.contrasts(batch, module.embed(module.views(batch, generator)), generator)
+        assert module.objective(contrasts).isfinite()
 
 
 def test_the_table_and_the_figure_are_of_the_cells(tmp_path):

@@ -165,12 +165,54 @@ def test_views_have_the_same_images():
         AllViews()([torch.zeros(4, 5), torch.zeros(2, 5)], None, torch.arange(3)[:, None], None)
 
 
-@pytest.mark.parametrize("options", [{"positive_count": 2}, {"positive_count": 1, "same_view_negatives": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"positive_count": 2},
+        {"positive_count": "large"},
+        {"positive_count": 1, "same_view_negatives": True},
+        {"positive_count": "small", "same_view_negatives": True},
+    ],
+)
 def test_positives_are_at_least_two_and_of_the_same_views_negatives(options):
-    with pytest.raises(ValueError, match=r"positive_count: expected 2 or more with same_view_negatives=True, or None"):
+    with pytest.raises(
+        ValueError, match=r'positive_count: expected "large", or a number of 2 or more, with same_view_negatives=T'
+    ):
         AllViews(**options)
 
 
 def test_there_are_no_more_positives_than_views():
     with pytest.raises(ValueError, match="positive_count: expected at most the 2 views there are, got 3"):
         of_same_view(2, 4, positive_count=3)
+
+
+def of_sizes(*sizes):
+    extraction = AllViews(out_dim=4, same_view_negatives=True, positive_count="large")
+    extraction.build(out_channels=(6,), sizes=sizes)
+    return extraction
+
+
+@pytest.mark.parametrize(
+    ("sizes", "large"),
+    [((8, 8), 2), ((8, 8, 6, 6), 2), ((8, 8, 8, 6), 3), ((8, 8, 6, 7), 2), ((None, None), 2)],
+)
+def test_large_positives_are_the_views_of_the_first_ones_size(sizes, large):
+    views = [torch.rand(3, 4) for _ in sizes]
+    counted = of_sizes(*sizes)(views, None, torch.arange(3)[:, None], None)
+    expected = AllViews(out_dim=4, same_view_negatives=True, positive_count=large)(
+        views, None, torch.arange(3)[:, None], None
+    )
+    assert len(counted) == len(expected) == 1 + (large < len(sizes))
+    for one, other in zip(counted, expected, strict=True):
+        assert torch.equal(one.relation[:], other.relation[:])
+        assert torch.equal(one.anchors, other.anchors)
+        assert one.weight == other.weight
+
+
+def test_large_views_come_first_and_are_as_many_as_counted():
+    with pytest.raises(
+        ValueError, match=r"augmentation: makes views of \[6, 8\] pixels; let the large ones come first"
+    ):
+        of_sizes(6, 8).student_views(2)
+    with pytest.raises(ValueError, match=r'views: got 3, but positive_count="large" was counted .* 2 views; pass aug'):
+        of_sizes(8, 8).student_views(3)

@@ -286,6 +286,17 @@ def test_two_steps_reach_every_parameter():
     assert reached == {name for name, _ in extraction.named_parameters()}
 
 
+@pytest.mark.parametrize(("normalised", "deepest"), [(True, nn.Identity), (False, ResidualHead)])
+def test_a_deepest_map_that_is_normalised_needs_no_head(normalised, deepest):
+    extraction = LocalMaps()
+    extraction.build((4, 5, 6), normalised=normalised)
+    heads = extraction.heads.by_map
+    assert [type(heads[i]) for i in "012"] == [ResidualHead, ResidualHead, deepest]
+    assert {head.norm.num_features for head in heads.values() if type(head) is ResidualHead} == {
+        6 if normalised else 512
+    }
+
+
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -294,7 +305,8 @@ def test_two_steps_reach_every_parameter():
     [
         ({"pairs": "all"}, "pairs: expected pairs of map indices or one of last, .*, got 'all'"),
         ({"pairs": []}, r"pairs: .* got \[\]"),
-        ({"out_dim": 0}, "out_dim: expected a positive number or None, got 0"),
+        ({"out_dim": 0}, 'out_dim: expected a positive number, "auto" or None, got 0'),
+        ({"out_dim": "same"}, "out_dim: .* got 'same'"),
         ({"source": "first"}, "source: .* got 'first'"),
     ],
 )

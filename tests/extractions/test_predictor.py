@@ -5,10 +5,10 @@ import pytest
 import torch
 from processes import run_in_processes
 from torch import nn
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ssl_modules.extractions import Predictor
-from ssl_modules.losses import Alignment
+from ssl_modules.losses import Alignment, InfoNCE
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
 
@@ -52,10 +52,10 @@ def test_every_pair_of_different_views_counts_alike(views):
     torch.testing.assert_close(objective(contrasts, Cosine(), Alignment()), expected, rtol=0, atol=1e-12)
 
 
-def test_an_image_is_compared_with_itself_alone():
+def test_other_images_are_negatives():
     student, teacher = vectors(2)
     for c in without_predictor(6)(list(student), list(teacher), torch.arange(5)[:, None], None):
-        assert torch.equal(c.relation[:], (2 * torch.eye(5) - 1).to(torch.int8))
+        assert torch.equal(c.relation[:], torch.eye(5, dtype=torch.int8))
         assert c.reference is None
 
 
@@ -102,21 +102,35 @@ def test_one_view_and_no_teacher_are_refused():
         without_predictor(6)(list(student), None, ids, None)
 
 
-def loss_and_gradient(rows):
+def loss_and_gradient(rows, loss):
     student, teacher = vectors(2, images=6)
     weight = torch.eye(6, dtype=torch.float64).requires_grad_()
     ids = torch.arange(6)[rows, None]
     contrasts = without_predictor(6)([z[rows] @ weight for z in student], [z[rows] for z in teacher], ids, None)
-    loss = objective(contrasts, Cosine(), Alignment())
-    loss.backward()
-    return loss.detach(), weight.grad
+    value = objective(contrasts, Cosine(), loss)
+    value.backward()
+    return [value.detach(), weight.grad]
+
+
+LOSSES = (Alignment(), InfoNCE(0.2))  # without negatives, and with those of all processes
 
 
 def of_a_process(rank):
-    return loss_and_gradient(slice(3 * rank, 3 * rank + 3))
+    return [x for loss in LOSSES for x in loss_and_gradient(slice(3 * rank, 3 * rank + 3), loss)]
 
 
 def test_two_processes_give_the_gradient_of_one():
     results = run_in_processes(of_a_process)
-    for first, second, whole in zip(*results, loss_and_gradient(slice(None)), strict=True):
+    of_one = [x for loss in LOSSES for x in loss_and_gradient(slice(None), loss)]
+    for first, second, whole in zip(*results, of_one, strict=True):
         torch.testing.assert_close((first + second) / 2, whole, rtol=0, atol=1e-12)
+
+
+def test_the_other_images_of_the_teachers_view_are_the_negatives_of_info_nce():
+    student, teacher = vectors(2)
+    contrasts = without_predictor(6)(list(student), list(teacher), torch.arange(5)[:, None], None)
+    expected = 0
+    for anchors, keys in ((student[0], teacher[1]), (student[1], teacher[0])):
+        scores = cosine_similarity(anchors[:, None], keys[None], dim=2) / 0.2
+        expected = expected + cross_entropy(scores, torch.arange(5))
+    torch.testing.assert_close(objective(contrasts, Cosine(), InfoNCE(0.2)), expected, rtol=0, atol=1e-12)

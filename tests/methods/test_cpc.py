@@ -38,5 +38,8 @@ def test_patches_tell_nothing_of_each_other():
 
 
 def test_the_default_encoder_needs_patches():
-    with pytest.raises(ValueError, match="augmentation: cuts no patches for the encoder; let PatchGrid be its last"):
+    with pytest.raises(
+        ValueError,
+        match=r'distances: in a grid of 1 x 1 patches .* use an augmentation that cuts more patches, such as "cpc"',
+    ):
         CPC(SimCLRViews(32))

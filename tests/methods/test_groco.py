@@ -28,7 +28,7 @@ def test_the_recipe_is_the_authors():
     decayed, others = module.optimizer(module.param_groups()).param_groups
     assert (decayed["lr"], decayed["momentum"], decayed["weight_decay"]) == (24, 0.9, 1e-6)
     assert (others["lr"], others["momentum"], others["weight_decay"]) == (24, 0.9, 0)
-    assert (module.reference_batch_size, module.warmup) == (1024, 0.01)
+    assert (module.base_batch_size, module.schedule.warmup) == (1024, 0.01)
 
 
 def test_multi_crop_sorts_rows_of_two_lengths():
@@ -43,9 +43,15 @@ def test_multi_crop_sorts_rows_of_two_lengths():
 
 
 def test_the_large_crops_of_multi_crop_are_the_positives():
-    assert GroCo("groco-multicrop", "test_resnet", image_size=224).extraction.positive_count == 2
-    assert GroCo().extraction.positive_count is None
-    with pytest.raises(TypeError, match=r"augmentation: expected a .*Augmentation, got \[32, 32\]"):
+    for name, large, small in (("groco-multicrop", 2, 6), ("groco", 2, 0)):
+        module = GroCo(name, "test_resnet", image_size=32)
+        views = [module.extraction.heads(m) for m in module.encode([torch.rand(2, 3, 8, 8)] * (large + small))]
+        contrasts = module.extraction(views, None, torch.arange(2)[:, None], None)
+        assert [(c.relation[:] > 0).sum(1).unique().item() for c in contrasts] == [large - 1, large][: len(contrasts)]
+        assert [len(c.anchors) for c in contrasts] == [2 * large, 2 * small][: 1 + (small > 0)]
+    with pytest.raises(
+        TypeError, match=r"augmentation: expected an Augmentation or the name of a policy, got \[32, 32\]"
+    ):
         GroCo([32, 32])
     small_first = JointViews([Views([RandomResizedCrop(6)]), Views([RandomResizedCrop(8)])])
     with pytest.raises(

@@ -17,12 +17,14 @@ def test_all_strategies_with_and_without_patches(strategy, patches):
     torch.manual_seed(0)
     module = YADIM(YADIMViews(32, shift=4, patches=patches), "test_resnet", LocalMaps(strategy, out_dim=16))
     images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
-    contrasts, features = module.contrasts(read_batch(images), torch.Generator().manual_seed(0))
+    batch, generator = read_batch(images), torch.Generator().manual_seed(0)
+    embedded = module.embed(module.views(batch, generator))
+    contrasts = module.contrasts(batch, embedded, generator)
     objective(contrasts, module.similarity, module.loss).backward()
     assert len(contrasts) == 2 * {"last": 1, "multi-pair": 3, "same-map": 3, "random": 1}[strategy]
     if patches:
         assert {len(c.candidates) for c in contrasts} == {4 * 7 * 7}  # a vector of each patch
-    assert features.shape == (4, module.encoder.out_channels[-1])
+    assert embedded.features.shape == (4, module.encoder.out_channels[-1])
     assert all(p.grad is not None for p in module.encoder.backbone.model.layer4.parameters())
 
 

@@ -1,0 +1,60 @@
+"""Encoders by name: the networks of this package, and timm's."""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import timm
+from torch import nn
+
+from ssl_modules.encoders.amdim import AMDIMEncoder
+from ssl_modules.encoders.cpc import CPCEncoder
+
+# Each is a function of image_size and in_channels, and of what else a file of its weights says.
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "amdim": AMDIMEncoder,
+    "cpc": partial(CPCEncoder, layers=(3, 4, 6, 3)),  # the paper's network has 46 blocks in its third stage
+}
+_NAMES = {AMDIMEncoder: "amdim", CPCEncoder: "cpc"}
+
+
+def name_of(network: nn.Module) -> str:
+    """The name of a network's architecture: one of :data:`NETWORKS`, or its class's.
+
+    Example:
+        >>> name_of(nn.Flatten())
+        'Flatten'
+    """
+    return _NAMES.get(type(network), type(network).__name__)
+
+
+def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained: bool) -> nn.Module:
+    """A network by name, without classifier, built for the image size where its architecture asks for one.
+
+    Args:
+        name: one of :data:`NETWORKS`, or a timm name.
+        image_size: side of the images, pixels.
+        in_channels: number of their channels.
+        pretrained: whether timm loads its pretrained weights.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest ones; for ``pretrained`` with a network of this package.
+
+    Example:
+        >>> create_backbone("amdim", image_size=32, in_channels=3, pretrained=False).out_channels
+        (512, 512, 1024)
+    """
+    if name in NETWORKS:
+        if pretrained:
+            raise ValueError(f"pretrained: expected False for {name!r}, of which there are no published weights")
+        return NETWORKS[name](image_size=image_size, in_channels=in_channels)
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*NETWORKS, *timm.list_models()], n=4, cutoff=0.5)
+        raise ValueError(
+            f"encoder: timm knows no model {name!r}"
+            + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them all")
+        )
+    config = timm.get_pretrained_cfg(name)
+    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **size)

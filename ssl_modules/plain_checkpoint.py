@@ -1,0 +1,67 @@
+"""Checkpoints that hold plain data: reading one imports and calls nothing that the file names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
+
+STATE = "ssl_modules"  # the key of ours in a checkpoint
+RENAMED = {
+    "momentum": "extraction.init_args.momentum",
+    "momentum_schedule": "extraction.init_args.momentum_schedule",
+    "warmup": "schedule={class_path: WarmupCosine, init_args: {warmup: ...}}",
+    "reference_batch_size": "base_batch_size",
+}
+
+
+class PlainCheckpoint:
+    """Mixin for Lightning's modules and data modules whose arguments are stored as plain data.
+
+    Lightning would build a module by a function that the checkpoint names, and import the classes that it names. Here
+    the constructor gets the plain data, which :func:`~ssl_modules.configurable.build` turns into objects.
+    """
+
+    @_restricted_classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: str | Path | Any, *args: Any, weights_only: bool | None = True, **kwargs: Any
+    ) -> Self:
+        """The module of a checkpoint, see Lightning's method of this name; no code of the file runs.
+
+        Args:
+            checkpoint_path: path, address or open file.
+            args: Lightning's ``map_location``, ``hparams_file`` and ``strict``.
+            weights_only: whether the file may hold only tensors and plain data. With False a file runs any code.
+            kwargs: the same by name, and arguments of the constructor that replace those of the checkpoint.
+
+        Raises:
+            ValueError: if the file needs a class that is not imported or is none of ours, holds an object that has no
+                plain form, or is of ssl-modules 0.1.
+        """
+        base: Any = super()
+        kwargs |= {"weights_only": weights_only, "_instantiator": None}  # the last one goes before the file's
+        try:
+            return base.load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except TypeError:
+            if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
+                check_version(torch.load(checkpoint_path, map_location="meta", weights_only=weights_only))
+            raise
+
+
+def check_version(checkpoint: Mapping[str, Any]) -> None:
+    """Raises for a checkpoint of ssl-modules 0.1, whose arguments had other names.
+
+    Example:
+        >>> check_version({"ssl_modules": {"version": "0.2.0"}})
+    """
+    state = checkpoint.get(STATE)
+    # FineTuning kept no state of ours, but had an argument "warmup".
+    is_old = "warmup" in checkpoint.get("hyper_parameters", {}) if state is None else "version" not in state
+    if is_old:
+        raise ValueError(
+            "checkpoint: is of ssl-modules 0.1, where momentum and momentum_schedule (now of the extraction), "
+            "warmup (now schedule=WarmupCosine(warmup)), reference_batch_size (now base_batch_size) and policies such "
+            'as "simclr-32" (now "simclr" with image_size=32) had other names; build the module with the new names and '
+            'load its weights: module.load_state_dict(torch.load(path)["state_dict"])'
+        )

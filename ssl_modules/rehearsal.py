@@ -1,0 +1,61 @@
+"""A rehearsal of the training step, so that aspects which don't fit each other are refused when the module is built."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ssl_modules.objective import chance_level, objective
+
+
+def rehearse(module: Any) -> None:
+    """Run extraction, similarity and loss once on random maps in place of the encoder's, and leave no trace.
+
+    Nothing is rehearsed where the encoder's maps are not known (see :class:`~ssl_modules.encoders.Encoder`), on the
+    meta device, in inference mode, or in a process group, whose other processes may build no module.
+
+    Args:
+        module: a :class:`~ssl_modules.ContrastiveModule` that has its aspects.
+
+    Raises:
+        ValueError: if the aspects don't fit, or the loss doesn't depend on the scores.
+    """
+    extraction, encoder, loss = module.extraction, module.encoder, module.loss
+    like = next(extraction.parameters(), torch.empty(0))
+    grouped = dist.is_available() and dist.is_initialized()
+    if encoder.map_shapes is None or like.is_meta or torch.is_inference_mode_enabled() or grouped:
+        return
+    images, views = loss.least_images, len(module.augmentation.sizes)
+    generator = torch.Generator(like.device).manual_seed(0)
+
+    def maps() -> tuple[torch.Tensor, ...]:
+        shapes = [(images, c, *shape) for c, shape in zip(encoder.out_channels, encoder.map_shapes, strict=True)]
+        return tuple(torch.randn(s, generator=generator, device=like.device, dtype=like.dtype) for s in shapes)
+
+    ids = torch.zeros(images, extraction.levels, dtype=torch.int64, device=like.device)  # all of class 0
+    ids[:, 0] = torch.arange(images)
+    modes = {m: m.training for m in (*extraction.modules(), *(module.teacher or extraction).modules())}
+    try:
+        extraction.eval()  # no statistics are kept, and no keys
+        student = [extraction.heads(maps()) for _ in extraction.student_views(views)]
+        teacher = None
+        if module.teacher is not None:
+            heads = module.teacher.heads.eval()
+            teacher = [heads(maps()).detach() for _ in extraction.teacher_views(views)]
+        contrasts = extraction(student, teacher, ids, generator)
+        value = objective(contrasts, module.similarity, loss, module.anchor_block)
+        constant = bool(value == 0) and bool(chance_level(contrasts, loss) == 0)
+    except RuntimeError as error:
+        raise ValueError(
+            f"extraction: {type(extraction).__name__} doesn't fit the maps of {encoder.name}, channels "
+            f"{list(encoder.out_channels)} and shapes {[list(s) for s in encoder.map_shapes]}: {error}"
+        ) from error
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    if constant:
+        raise ValueError(
+            f"loss: {type(loss).__name__} is 0 whatever the scores are, as {type(extraction).__name__} gives no "
+            "negatives to compare with; take a loss without negatives, Alignment(), or an extraction with negatives, "
+            "such as AllViews()"
+        )

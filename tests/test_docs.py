@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from processes import run_script
 
+from ssl_modules import methods
 from ssl_modules.cli import main
 
 REPOSITORY = Path(__file__).parents[1]
@@ -78,6 +80,19 @@ def test_example_configs_are_complete_and_run(config, tmp_path, monkeypatch, cap
         assert {"momentum", "momentum_schedule"} <= given["extraction"]["init_args"].keys()
     if config.stem.endswith("_digits"):  # needs no download
         main(["fit", "--config", str(config), "--trainer.fast_dev_run=1"])
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_example_configs_take_nothing_over_from_the_method(config):
+    """A class that the method has as well would keep the method's arguments, unless the config gives them."""
+    model = yaml.safe_load(config.read_text())["model"]
+    defaults = inspect.signature(getattr(methods, model["class_path"])).parameters
+    for name in ("extraction", "similarity", "loss", "schedule"):
+        default, given = defaults[name].default, model["init_args"][name]
+        if given["class_path"] == type(default).__name__:
+            own = inspect.signature(type(default)).parameters
+            changed = {key for key, value in default.arguments.items() if value != own[key].default}
+            assert changed <= given.get("init_args", {}).keys()
 
 
 @pytest.mark.parametrize("command", commands())

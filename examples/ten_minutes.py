@@ -160,6 +160,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
     pl.seed_everything(0, verbose=False)
+    torch.set_num_threads(1)  # with so little to do, several would wait for each other beside other work
 
     data = draw_images(folder / "images")
     print(f"images: {3 * IMAGES} of {SIDE} x {SIDE} pixels in {', '.join(data.class_names)}")

@@ -27,6 +27,7 @@ def test_every_step_prints_its_line(tmp_path, monkeypatch, capsys):
         return fit(module, *args, **kwargs)
 
     monkeypatch.setattr(ten_minutes, "fit", fit)
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)  # which would last beyond this test
     monkeypatch.setattr("sys.argv", ["ten_minutes.py", "--folder", str(tmp_path)])
     ten_minutes.main()
 

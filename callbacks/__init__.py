@@ -8,7 +8,7 @@ from ssl_modules.callbacks.embedding import EmbeddingPlot
 from ssl_modules.callbacks.knn import OnlineKNNProbe
 from ssl_modules.callbacks.linear import OnlineLinearProbe
 from ssl_modules.callbacks.neighbours import NeighbourGrid
-from ssl_modules.callbacks.out_of_distribution import OutOfDistributionProbe
+from ssl_modules.callbacks.ood import OutOfDistributionProbe
 from ssl_modules.callbacks.retrieval import OnlineRetrieval
 from ssl_modules.callbacks.views import ViewGrid
 

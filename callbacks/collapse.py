@@ -10,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ssl_modules.callbacks.features import as_vectors, device_of, find_submodule
-from ssl_modules.callbacks.shared import gather_in_order
-from ssl_modules.distributed import rank, world_size
 from ssl_modules.evaluation.collapse import feature_std, rankme, uniformity
+from ssl_modules.evaluation.features import as_vectors, device_of, find_submodule
+from ssl_modules.evaluation.shared_features import gather_in_order
+from ssl_modules.utils.distributed import rank, world_size
+from ssl_modules.utils.lightning import state_key
 
 
 class CollapseMonitor(Callback):
@@ -58,7 +59,7 @@ class CollapseMonitor(Callback):
     @property
     def state_key(self) -> str:
         """Tells monitors apart by their names."""
-        return self._generate_state_key(name=self.name)
+        return state_key(self, name=self.name)
 
     def measure(self, features: Tensor) -> dict[str, float]:
         """The metrics of features, by name.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_modules.callbacks.drawing import DrawingProbe
 from ssl_modules.callbacks.pictures import names_of_classes, new_figure
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 
 class EmbeddingPlot(DrawingProbe):

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.batches import endless_batches
-from ssl_modules.callbacks.features import undisturbed
 from ssl_modules.callbacks.probe import OnlineProbe
-from ssl_modules.distributed import total
 from ssl_modules.evaluation.accuracy import accuracies
+from ssl_modules.evaluation.batches import endless_batches
+from ssl_modules.evaluation.features import undisturbed
 from ssl_modules.evaluation.linear import ridge_classifier
+from ssl_modules.utils.distributed import total
 
 
 class OnlineLinearProbe(OnlineProbe):

@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.batches import samples
 from ssl_modules.callbacks.drawing import DrawingProbe
-from ssl_modules.callbacks.features import images_and_targets, undisturbed
 from ssl_modules.callbacks.pictures import image_grid, names_of_classes, new_figure, shortened, to_pixels
+from ssl_modules.evaluation.batches import samples
+from ssl_modules.evaluation.features import images_and_targets, undisturbed
 from ssl_modules.evaluation.knn import nearest_neighbours
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 
 class NeighbourGrid(DrawingProbe):

@@ -9,8 +9,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.batches import sample_count, shared_batches
-from ssl_modules.callbacks.features import (
+from ssl_modules.evaluation.batches import sample_count, shared_batches
+from ssl_modules.evaluation.checks import check_labelled
+from ssl_modules.evaluation.features import (
     Features,
     Prepare,
     classes,
@@ -18,9 +19,9 @@ from ssl_modules.callbacks.features import (
     find_submodule,
     undisturbed,
 )
-from ssl_modules.callbacks.shared import SharedFeatures, shared_features
-from ssl_modules.evaluation.checks import check_labelled
 from ssl_modules.evaluation.protocols import Labelled
+from ssl_modules.evaluation.shared_features import SharedFeatures, shared_features
+from ssl_modules.utils.lightning import state_key
 
 
 class OnlineProbe(Callback):
@@ -97,7 +98,7 @@ class OnlineProbe(Callback):
     @property
     def state_key(self) -> str:
         """Tells probes of one class apart by their names."""
-        return self._generate_state_key(name=self.name)
+        return state_key(self, name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
         """The last result, as plain values."""

@@ -8,9 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ssl_modules.batch import read_batch
-from ssl_modules.callbacks.features import undisturbed
 from ssl_modules.callbacks.pictures import image_grid, new_figure, publish, to_pixels
-from ssl_modules.seeds import derive_generator
+from ssl_modules.evaluation.features import undisturbed
+from ssl_modules.utils.lightning import state_key
+from ssl_modules.utils.seeds import derive_generator
 
 
 class ViewGrid(Callback):
@@ -62,7 +63,7 @@ class ViewGrid(Callback):
     @property
     def state_key(self) -> str:
         """Tells grids apart by their names."""
-        return self._generate_state_key(name=self.name)
+        return state_key(self, name=self.name)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draws anew in each run."""

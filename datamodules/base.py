@@ -10,14 +10,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ssl_modules.configurable import Configurable, storable
 from ssl_modules.datamodules.files import BatchedFiles, ImageFiles
 from ssl_modules.datamodules.images import BatchedImages, TensorImages, first_dims, measured_statistics
 from ssl_modules.datamodules.loader import ResumableDataLoader
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.datamodules.targets import TargetType, check_targets, target_shape
-from ssl_modules.plain_checkpoint import PlainCheckpoint
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.configurable import Configurable, storable
+from ssl_modules.utils.plain_checkpoint import PlainCheckpoint
+from ssl_modules.utils.seeds import derive_generator
 
 
 class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):

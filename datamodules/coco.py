@@ -15,7 +15,7 @@ from ssl_modules.augmentations import Augmentation
 from ssl_modules.datamodules.archive import download_and_unpack
 from ssl_modules.datamodules.base import ImageDataModule
 from ssl_modules.datamodules.files import ImageFiles, Unreadable, available_workers
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 _NAMES = (
     "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|"

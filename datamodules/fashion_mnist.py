@@ -13,7 +13,7 @@ from torchvision.datasets import FashionMNIST
 
 from ssl_modules.datamodules.base import ImageDataModule
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 TRAIN_SIZE = 60_000
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist

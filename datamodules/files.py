@@ -16,7 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.datamodules.decoding import crop, read_image, square
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 Unreadable = Literal["skip", "error"]
 ENDINGS = ", ".join(IMG_EXTENSIONS)

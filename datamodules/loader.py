@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from ssl_modules.datamodules.files import BatchedFiles
 from ssl_modules.datamodules.sampler import EpochSampler
-from ssl_modules.seeds import derive_seed
+from ssl_modules.utils.seeds import derive_seed
 
 
 class ResumableDataLoader(DataLoader):

@@ -6,7 +6,7 @@ import torch
 from torch import distributed
 from torch.utils.data import DistributedSampler
 
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 
 class EpochSampler(DistributedSampler[int]):

@@ -24,8 +24,8 @@ from ssl_modules import SimCLR
 from ssl_modules.augmentations import ColorJitter, RandomHorizontalFlip, RandomResizedCrop, Views
 from ssl_modules.batch import Batch
 from ssl_modules.callbacks import OnlineKNNProbe
-from ssl_modules.callbacks.features import undisturbed
 from ssl_modules.datamodules import ImageFolderDataModule
+from ssl_modules.evaluation.features import undisturbed
 from ssl_modules.losses import InfoNCE
 
 SIDE = 40  # pixels

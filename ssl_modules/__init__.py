@@ -9,6 +9,7 @@ from ssl_modules.version import __version__
 if TYPE_CHECKING:
     from ssl_modules.checkpoint import load_module
     from ssl_modules.contrast import Contrast, Relation
+    from ssl_modules.downstream import evaluate
     from ssl_modules.finetuning import FineTuning
     from ssl_modules.methods import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, GroCo, MoCo, SimCLR
     from ssl_modules.module import ContrastiveModule
@@ -29,6 +30,7 @@ __all__ = [
     "Relation",
     "SimCLR",
     "__version__",
+    "evaluate",
     "load_module",
 ]
 
@@ -37,6 +39,7 @@ _HOMES = {
     "ContrastiveModule": "module",
     "FineTuning": "finetuning",
     "Relation": "contrast",
+    "evaluate": "downstream",
     "load_module": "checkpoint",
 }
 

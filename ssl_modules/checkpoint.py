@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 import ssl_modules.methods  # noqa: F401  so that their classes are found
-from ssl_modules.configurable import find_class
 from ssl_modules.module import ContrastiveModule
-from ssl_modules.plain_checkpoint import STATE, check_version
+from ssl_modules.utils.configurable import find_class
+from ssl_modules.utils.plain_checkpoint import STATE, check_version
 
 
 def load_module(path: str | Path, **arguments: Any) -> ContrastiveModule:

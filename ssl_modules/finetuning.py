@@ -16,16 +16,16 @@ from torchmetrics.utilities import dim_zero_cat
 
 from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, RandomResizedCrop, Views
 from ssl_modules.batch import Batch, read_batch
-from ssl_modules.configurable import Configurable, storable
-from ssl_modules.distributed import rank
 from ssl_modules.encoders import Encoder
+from ssl_modules.encoders.pooling import pool
 from ssl_modules.evaluation import mean_average_precision
-from ssl_modules.extractions.heads import pool
 from ssl_modules.losses.base import full_precision
-from ssl_modules.memory import keep_freed_memory
 from ssl_modules.optim import Schedule, WarmupCosine, param_groups, scheduled
-from ssl_modules.plain_checkpoint import STATE, PlainCheckpoint, check_version
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.configurable import Configurable, storable
+from ssl_modules.utils.distributed import rank
+from ssl_modules.utils.memory import keep_freed_memory
+from ssl_modules.utils.plain_checkpoint import STATE, PlainCheckpoint, check_version
+from ssl_modules.utils.seeds import derive_generator
 from ssl_modules.version import __version__
 
 TargetType = Literal["single", "hierarchical", "multilabel"]

@@ -27,23 +27,24 @@ from torch import Tensor, nn
 from ssl_modules.augmentations import Augmentation, JointViews, policy
 from ssl_modules.augmentations.foreign import not_an_augmentation
 from ssl_modules.batch import Batch, last_batch_size, read_batch
-from ssl_modules.configurable import Configurable, class_path, described, storable
 from ssl_modules.contrast import Contrast
-from ssl_modules.distributed import gather_objects, rank, world_size
 from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.export import save_weights
+from ssl_modules.encoders.pooling import pool
 from ssl_modules.extractions import Extraction
-from ssl_modules.extractions.heads import pool
 from ssl_modules.losses import Loss
 from ssl_modules.losses.base import check_count
-from ssl_modules.memory import keep_freed_memory
 from ssl_modules.objective import chance_level, objective, ranking
 from ssl_modules.optim import Schedule, WarmupCosine, param_groups, scheduled
-from ssl_modules.plain_checkpoint import STATE, PlainCheckpoint, check_version
 from ssl_modules.rehearsal import rehearse
-from ssl_modules.seeds import derive_generator, global_random_state, set_global_random_state
 from ssl_modules.similarities import Similarity
 from ssl_modules.teacher import Teacher
+from ssl_modules.utils.configurable import Configurable, class_path, described, storable
+from ssl_modules.utils.distributed import gather_objects, rank, world_size
+from ssl_modules.utils.lightning import attached_trainer, restore_loader_states
+from ssl_modules.utils.memory import keep_freed_memory
+from ssl_modules.utils.plain_checkpoint import STATE, PlainCheckpoint, check_version
+from ssl_modules.utils.seeds import derive_generator, global_random_state, set_global_random_state
 from ssl_modules.version import __version__
 
 _Kind = TypeVar("_Kind")
@@ -75,7 +76,7 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
     ``train/loss`` beside ``train/chance``, its value if all candidates scored alike. Validation and test log the loss
     and ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
     precision of an anchor's positives among its candidates. On a processor a fit keeps freed memory, see
-    :func:`~ssl_modules.memory.keep_freed_memory`.
+    :func:`~ssl_modules.utils.memory.keep_freed_memory`.
 
     A subclass may override :meth:`views`, :meth:`contrasts`, :meth:`objective` and :meth:`extra_loss`. Modules copy
     their augmentation, extraction, similarity, loss and schedule, so that one object can serve several modules.
@@ -298,8 +299,8 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
 
     def _ids(self, batch: Batch) -> Tensor:
         """Ids ``[N, levels]``: one that no other image of any step or process has, then labels if ranks read them."""
-        attached = self._trainer is not None and self._trainer.training
-        step = self.trainer.fit_loop.total_batch_idx if attached else 0
+        trainer = attached_trainer(self)
+        step = trainer.fit_loop.total_batch_idx if trainer is not None and trainer.training else 0
         first = (step * world_size() + rank()) * _ROWS
         own = first + torch.arange(len(batch), device=batch.device)[:, None]
         labels = self.extraction.levels - 1
@@ -378,7 +379,7 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
     def on_train_start(self) -> None:
         # Lightning had to set the training loader up for the schedule's length, before it knew where a resumed run's
         # loader stood, and doesn't come back to it.
-        self.trainer.fit_loop._load_combined_loader_states()
+        restore_loader_states(self.trainer)
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
         if isinstance(dataset, Sized):
             self.extraction.begin(len(dataset))
@@ -412,8 +413,8 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_version(checkpoint)
-        resuming = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        if resuming and STATE in checkpoint:
+        trainer = attached_trainer(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and STATE in checkpoint:
             self._resumed = True
             self.seed = checkpoint[STATE]["seed"]
             states = checkpoint[STATE]["random_state"]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast
-from ssl_modules.distributed import total, world_size
 from ssl_modules.losses.average_precision import exact_average_precision, has_nan
 from ssl_modules.losses.base import Loss, first_derivative, full_precision
 from ssl_modules.similarities import Dot, InnerProduct, Similarity
+from ssl_modules.utils.distributed import total, world_size
 
 # Up to this many scores the matrix is cheaper whole; a block of this many costs little memory, and few blocks do.
 _WHOLE = 2**22

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable, described
+from ssl_modules.utils.configurable import Configurable, described
 
 
 class Similarity(Configurable, nn.Module, ABC):

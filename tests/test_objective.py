@@ -167,7 +167,7 @@ def labelled_contrast(x, weight, labels, *, candidates, candidate_labels, first)
 
 
 def process_gradients(rank, cases):
-    from ssl_modules.distributed import gather  # noqa: PLC0415  (inside the process group)
+    from ssl_modules.utils.distributed import gather  # noqa: PLC0415  (inside the process group)
 
     x, weight, labels = uneven_problem()
     x, labels = x[6 * rank : 6 * rank + 6], labels[6 * rank : 6 * rank + 6]

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from ssl_modules.configurable import Configurable, class_path, find_class
+from ssl_modules.utils.configurable import Configurable, class_path, find_class
 
 PACKAGES = [
     "ssl_modules",

@@ -11,10 +11,10 @@ from torch import nn
 
 from ssl_modules import ContrastiveModule, SimCLR, load_module
 from ssl_modules.augmentations import SimCLRViews
-from ssl_modules.configurable import find_class
 from ssl_modules.extractions import AllViews
 from ssl_modules.losses import InfoNCE
 from ssl_modules.similarities import Dot
+from ssl_modules.utils.configurable import find_class
 
 VIEWS = SimCLRViews(8, blur=False)
 

@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from ssl_modules.augmentations import SimCLRViews
-from ssl_modules.memory import keep_freed_memory
+from ssl_modules.utils.memory import keep_freed_memory
 
 SOURCE = {32: 32, 96: 96, 224: 256}  # side of the images that the crops are taken from
 BATCH = {32: 512, 96: 64, 224: 32}

@@ -33,7 +33,6 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_modules import ContrastiveModule
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.cli import ContrastiveCLI
-from ssl_modules.cli_parser import Parser, swapped_classes_inherit_nothing
 from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
 from ssl_modules.evaluation import retrieval
 from ssl_modules.optim import param_groups, scheduled
@@ -66,17 +65,8 @@ ONE_LEVEL = [
 
 
 def from_config(name: str, seed: int) -> tuple[ContrastiveModule, ImageDataModule, pl.Trainer]:
-    with swapped_classes_inherit_nothing():
-        cli = ContrastiveCLI(
-            ContrastiveModule,
-            ImageDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            run=False,
-            args=["--config", CONFIGS[name], f"--seed_everything={seed}", *(ONE_LEVEL if "one level" in name else [])],
-        )
+    args = ["--config", CONFIGS[name], f"--seed_everything={seed}", *(ONE_LEVEL if "one level" in name else [])]
+    cli = ContrastiveCLI(run=False, args=args)
     cli.datamodule.prepare_data()
     cli.datamodule.setup()
     return cli.model, cli.datamodule, cli.trainer

@@ -37,7 +37,7 @@ from torchvision.datasets import ImageFolder
 from ssl_modules.augmentations import SimCLRViews
 from ssl_modules.datamodules import ImageDataModule, ImageFolderDataModule, TensorImages
 from ssl_modules.encoders import shrink_stem
-from ssl_modules.memory import keep_freed_memory
+from ssl_modules.utils.memory import keep_freed_memory
 
 BATCH = 128
 SHAPES = ((500, 375), (375, 500), (500, 333))

@@ -52,10 +52,10 @@ from ssl_modules.callbacks import (
     OutOfDistributionProbe,
     ViewGrid,
 )
-from ssl_modules.callbacks.shared import SharedFeatures
 from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.evaluation import knn_scores, ridge_classifier
+from ssl_modules.evaluation.shared_features import SharedFeatures
 
 BANK, QUERIES, DIM, CLASSES, K, TEMPERATURE, CHUNK = 60_000, 1_000, 512, 10, 20, 0.07, 256
 LEARN, JUDGE = 5_000, 10_000

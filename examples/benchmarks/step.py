@@ -51,7 +51,7 @@ from ssl_modules import SimCLR
 from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.encoders import shrink_stem
-from ssl_modules.memory import keep_freed_memory
+from ssl_modules.utils.memory import keep_freed_memory
 
 SECTIONS = ("data", "augmentation", "encoder forward", "heads and loss", "backward", "optimiser", "rest")
 

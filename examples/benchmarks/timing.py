@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from ssl_modules.memory import keep_freed_memory
+from ssl_modules.utils.memory import keep_freed_memory
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:

@@ -26,14 +26,13 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Image, Markdown, display
 
-from ssl_modules import SimCLR
+from ssl_modules import SimCLR, evaluate
 from ssl_modules.augmentations import RandomResizedCrop, RandomShift, Views
 from ssl_modules.callbacks import EmbeddingPlot, NeighbourGrid, ViewGrid
-from ssl_modules.callbacks.features import undisturbed
 from ssl_modules.checkpoint import load_module
-from ssl_modules.cli_evaluate import evaluate
 from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.evaluation import alignment, feature_std, lidar, rankme, similarity_ratio, uniformity
+from ssl_modules.evaluation.features import undisturbed
 from ssl_modules.losses import InfoNCE
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable
+from ssl_modules.utils.configurable import Configurable
 
 Rows = slice | Tensor
 

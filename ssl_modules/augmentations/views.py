@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssl_modules.augmentations.operation import Operation, Rows, check_images, compact, rows_of, to_float
 from ssl_modules.augmentations.patches import PatchGrid
-from ssl_modules.configurable import Configurable
+from ssl_modules.utils.configurable import Configurable
 
 PORTION = 3 * 2**17  # numbers in the images that go through the operations together: 1.5 MiB
 ROUNDING = 1e-3  # float images that were resized may leave [0, 1] by this much

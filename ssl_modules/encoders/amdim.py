@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_modules.configurable import Configurable
 from ssl_modules.encoders.backbone import check_shape
+from ssl_modules.utils.configurable import Configurable
 
 STEM = 80  # pixels: larger images are halved first, until they are not
 PAIR = 18  # pixels: larger maps are halved by a kernel of 4

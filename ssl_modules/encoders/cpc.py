@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable
 from ssl_modules.encoders.backbone import check_shape
+from ssl_modules.utils.configurable import Configurable
 
 
 class CPCEncoder(Configurable, nn.Module):

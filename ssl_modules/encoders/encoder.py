@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.augmentations.patches import PatchGrid
-from ssl_modules.configurable import Configurable
 from ssl_modules.encoders.amdim import AMDIMEncoder
 from ssl_modules.encoders.backbone import (
     CLASSIFIERS,
@@ -21,6 +20,7 @@ from ssl_modules.encoders.backbone import (
 )
 from ssl_modules.encoders.names import create_backbone, name_of
 from ssl_modules.encoders.split_norm import split_batch_norms
+from ssl_modules.utils.configurable import Configurable
 
 _ROUNDING = 1e-3  # by which resized images may leave [0, 1]
 

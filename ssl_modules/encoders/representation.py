@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ssl_modules.extractions.heads import pool
+from ssl_modules.encoders.pooling import pool
 
 
 class Representation(nn.Module):

@@ -6,7 +6,7 @@ from ssl_modules.evaluation.few_labels import balanced_rows, svm_scores
 from ssl_modules.evaluation.knn import knn_scores, nearest_neighbours
 from ssl_modules.evaluation.linear import ridge_classifier
 from ssl_modules.evaluation.logistic import logistic_classifier, multilabel_logistic_classifier
-from ssl_modules.evaluation.out_of_distribution import (
+from ssl_modules.evaluation.ood_metrics import (
     cosine_scores,
     detection,
     gaussian_scores,

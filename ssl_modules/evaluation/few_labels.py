@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_modules.evaluation.checks import check_features, check_multilabel
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 
 def balanced_rows(

@@ -17,7 +17,7 @@ from ssl_modules.evaluation.few_labels import balanced_rows, svm_scores
 from ssl_modules.evaluation.knn import knn_scores
 from ssl_modules.evaluation.linear import ridge_classifier
 from ssl_modules.evaluation.logistic import logistic_classifier, multilabel_logistic_classifier
-from ssl_modules.evaluation.out_of_distribution import NoveltyScore, novelty_detection
+from ssl_modules.evaluation.ood_metrics import NoveltyScore, novelty_detection
 from ssl_modules.evaluation.retrieval import retrieval
 from ssl_modules.evaluation.sgd import SGD_RECIPES, sgd_classifier
 

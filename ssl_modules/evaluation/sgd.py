@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from ssl_modules.evaluation.checks import check_labelled, class_count
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 
 @dataclass(frozen=True)

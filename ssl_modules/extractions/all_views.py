@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Relation, SameView
-from ssl_modules.distributed import gather, rank, world_size
 from ssl_modules.extractions.base import Extraction, at_least_two
 from ssl_modules.extractions.heads import PooledMLP
+from ssl_modules.utils.distributed import gather, rank, world_size
 
 
 class AllViews(Extraction):

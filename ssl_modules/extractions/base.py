@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable, described
 from ssl_modules.contrast import Contrast
+from ssl_modules.utils.configurable import Configurable, described
 
 Maps = tuple[Tensor, ...]
 MomentumSchedule = Literal["constant", "cosine"]

@@ -5,10 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-
-def pool(maps: tuple[Tensor, ...]) -> Tensor:
-    """The mean of the deepest map over its locations: ``[B, C, ...]`` to ``[B, C]``."""
-    return maps[-1].flatten(2).mean(2)
+from ssl_modules.encoders.pooling import pool
 
 
 class MLP(nn.Sequential):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Relation
-from ssl_modules.distributed import gather, rank, world_size
 from ssl_modules.extractions.base import Extraction, Maps, at_least_two
+from ssl_modules.utils.distributed import gather, rank, world_size
 
 Strategy = Literal["last", "multi-pair", "same-map", "random"]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Paired
-from ssl_modules.distributed import gather, rank
 from ssl_modules.extractions.base import Extraction, Maps
+from ssl_modules.utils.distributed import gather, rank
 
 Direction = Literal["down", "up", "right", "left"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast, Paired
-from ssl_modules.distributed import gather, rank
 from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP
+from ssl_modules.utils.distributed import gather, rank
 
 
 class Predictor(Extraction):

@@ -8,10 +8,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Paired, Rows
-from ssl_modules.distributed import gather, rank, world_size
 from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP
 from ssl_modules.extractions.ranks import Ranks
+from ssl_modules.utils.distributed import gather, rank, world_size
 
 _SEED = 0  # of the first keys, which all processes must agree on
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable, described
 from ssl_modules.contrast import Relation
+from ssl_modules.utils.configurable import Configurable, described
 
 _LARGEST = torch.iinfo(torch.int8).max
 

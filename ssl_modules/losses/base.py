@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.configurable import Configurable, described
 from ssl_modules.contrast import Contrast
 from ssl_modules.similarities import Similarity
+from ssl_modules.utils.configurable import Configurable, described
 
 
 class Loss(Configurable, nn.Module, ABC):

@@ -18,7 +18,7 @@ from ssl_modules.augmentations import (
     SimCLRViews,
     not_an_augmentation,
 )
-from ssl_modules.configurable import build, storable
+from ssl_modules.utils.configurable import build, storable
 
 
 def generator(seed=0):

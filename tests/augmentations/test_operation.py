@@ -13,7 +13,7 @@ from ssl_modules.augmentations import (
     RandomSolarize,
 )
 from ssl_modules.augmentations.operation import map_parameters
-from ssl_modules.configurable import build, storable
+from ssl_modules.utils.configurable import build, storable
 
 OPERATIONS = [
     RandomResizedCrop(16),

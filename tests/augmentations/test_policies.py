@@ -28,7 +28,7 @@ from ssl_modules.augmentations import (
     policy,
 )
 from ssl_modules.augmentations.blur import BlurParameters
-from ssl_modules.configurable import build, storable, to_config
+from ssl_modules.utils.configurable import build, storable, to_config
 
 CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews, AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews]
 CLASSES += [GroCoViews]

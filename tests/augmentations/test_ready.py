@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ssl_modules.augmentations import ReadyViews
-from ssl_modules.configurable import build, storable
+from ssl_modules.utils.configurable import build, storable
 
 
 def test_it_declares_the_sizes_of_the_loaders_views():

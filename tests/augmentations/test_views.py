@@ -16,7 +16,7 @@ from ssl_modules.augmentations import (
     Views,
     policy,
 )
-from ssl_modules.configurable import build, storable
+from ssl_modules.utils.configurable import build, storable
 
 
 def generator(seed=0):

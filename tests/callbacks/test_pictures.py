@@ -26,8 +26,8 @@ from threadpoolctl import threadpool_limits
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import EmbeddingPlot, NeighbourGrid, OnlineKNNProbe, ViewGrid
-from ssl_modules.callbacks.batches import samples
 from ssl_modules.callbacks.pictures import _rendered, names_of_classes, to_pixels
+from ssl_modules.evaluation.batches import samples
 
 NAMES = [f"digit {n}" for n in range(10)]
 

@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
-from ssl_modules.callbacks.batches import endless_batches
+from ssl_modules.evaluation.batches import endless_batches
 
 # ---------------------------------------------------------------------------------------------------- the values
 

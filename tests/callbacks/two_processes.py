@@ -20,7 +20,7 @@ from ssl_modules.callbacks import (
     OutOfDistributionProbe,
     ViewGrid,
 )
-from ssl_modules.callbacks.shared import SharedFeatures
+from ssl_modules.evaluation.shared_features import SharedFeatures
 
 
 class Supervised(pl.LightningModule):

@@ -9,7 +9,7 @@ from conformance.cases import CASES, SIZE
 from processes import run_script
 
 from ssl_modules.cli import main
-from ssl_modules.configurable import storable
+from ssl_modules.utils.configurable import storable
 
 LINKED = ("image_size", "in_channels", "mean", "std")
 

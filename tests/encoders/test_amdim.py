@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_modules.configurable import build, storable
 from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder
 from ssl_modules.encoders.amdim import ResidualUnit
 from ssl_modules.interop.bolts import amdim_encoder
+from ssl_modules.utils.configurable import build, storable
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 LAYOUTS = json.loads((REFERENCE / "encoders.json").read_text())["amdim"]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ssl_modules.evaluation import SGD_RECIPES, SGDRecipe, sgd_classifier
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.seeds import derive_generator
 
 
 def problem():

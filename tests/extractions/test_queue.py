@@ -7,11 +7,11 @@ from extractions.queues import ids_of, queue, step, vectors
 from torch import nn
 from torch.nn.functional import normalize
 
-from ssl_modules.configurable import build, to_config
 from ssl_modules.extractions import Queue, Ranks, RankTable
 from ssl_modules.losses import InfoNCE, RINCELoss, SCELoss
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine, Dot
+from ssl_modules.utils.configurable import build, to_config
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 BLOCKS = [0, 1, 3, None]

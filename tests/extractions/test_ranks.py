@@ -5,11 +5,11 @@ import pytest
 import torch
 from processes import run_in_processes
 
-from ssl_modules.configurable import build, to_config
 from ssl_modules.extractions import LabelRanks, NeighbourRanks, Queue, RankTable, SimilarityRanks
 from ssl_modules.losses import RINCELoss
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine, Dot
+from ssl_modules.utils.configurable import build, to_config
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 BLOCKS = [0, 1, 3]

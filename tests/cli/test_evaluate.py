@@ -7,11 +7,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from ssl_modules import SimCLR, cli_evaluate
+from ssl_modules import SimCLR, evaluate
 from ssl_modules.augmentations import RandomResizedCrop, Views
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.cli import evaluate as cli_evaluate
 from ssl_modules.cli import main
-from ssl_modules.cli_evaluate import evaluate
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.encoders import shrink_stem

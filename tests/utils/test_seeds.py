@@ -1,6 +1,6 @@
 import torch
 
-from ssl_modules.seeds import derive_generator, derive_seed, global_random_state, set_global_random_state
+from ssl_modules.utils.seeds import derive_generator, derive_seed, global_random_state, set_global_random_state
 
 
 def test_a_seed_follows_from_its_parts_alone_in_every_process():

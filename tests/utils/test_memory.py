@@ -8,7 +8,7 @@ from modules import build, pixels
 from processes import run_in_a_process
 from torch.utils.data import DataLoader
 
-from ssl_modules.memory import keep_freed_memory
+from ssl_modules.utils.memory import keep_freed_memory
 
 LIBC = ctypes.CDLL(None)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_modules.callbacks.features import classes, features_and_targets, undisturbed
+from ssl_modules.evaluation.features import classes, features_and_targets, undisturbed
 
 
 class Noisy(Dataset):

@@ -16,7 +16,7 @@ from ssl_modules.augmentations import SimCLRViews
 from ssl_modules.cli import main
 from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.encoders import Encoder
-from ssl_modules.plain_checkpoint import check_version
+from ssl_modules.utils.plain_checkpoint import check_version
 
 # Leaves a file behind when it is imported, built or called.
 PAYLOAD = """

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ssl_modules.checkpoint import load_module
-from ssl_modules.cli_parser import Parser
+from ssl_modules.cli.parser import Parser
 
 
 def main(args: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from ssl_modules import SimCLR
-from ssl_modules.cli import main
-from ssl_modules.cli_parser import short_error
+from ssl_modules.cli import ContrastiveCLI, main
+from ssl_modules.cli.parser import short_error
 from ssl_modules.datamodules import DigitsDataModule
 
 
@@ -227,3 +227,21 @@ def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_best()
     main(["fit", "--config", write(c)])
     epochs = {path.stem: torch.load(path, weights_only=True)["epoch"] for path in Path().rglob("*.ckpt")}
     assert epochs == {"best": 0, "last": 2}
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_class_of_the_command_works_in_a_script_of_ones_own(fixed):
+    c = config()
+    if fixed:  # one model and one data set alone, as scripts of Lightning users have it
+        c["model"], c["data"] = (
+            {**c["model"]["init_args"], "loss": {"init_args": {"temperature": 0.4}}},
+            c["data"]["init_args"],
+        )
+    classes = (SimCLR, DigitsDataModule) if fixed else ()
+    cli = ContrastiveCLI(*classes, run=False, args=["--config", write(c)])
+    assert type(cli.model) is SimCLR
+    assert (cli.model.encoder.image_size, cli.model.encoder.in_channels) == (8, 1)  # linked to the data
+    assert cli.model.loss.temperature == (0.4 if fixed else 0.2)
+    option = "--model.optimizer=Adam" if fixed else "--model.init_args.optimizer=Adam"  # takes over nothing of AdamW
+    swapped = ContrastiveCLI(*classes, run=False, args=["--config", "config.yaml", option])
+    assert swapped.model.optimizer.keywords["lr"] == 0.001

@@ -294,7 +294,7 @@ def find_class(path: Any) -> type | None:
     A checkpoint may come from elsewhere. What it names is neither imported nor called.
 
     Example:
-        >>> find_class("ssl_modules.configurable.Configurable") is Configurable, find_class("os.abort")
+        >>> find_class("ssl_modules.utils.configurable.Configurable") is Configurable, find_class("os.abort")
         (True, None)
     """
     module, _, name = str(path).rpartition(".")

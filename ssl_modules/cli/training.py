@@ -1,7 +1,6 @@
-"""The command ``ssl-modules``: Lightning's own CLI, with what every run of ours wants."""
+"""Lightning's CLI with the defaults of our runs: ``ssl-modules fit``, ``validate``, ``test`` and ``predict``."""
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from ssl_modules import cli_evaluate, cli_export
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.callbacks.probe import OnlineProbe
-from ssl_modules.cli_parser import Parser, swapped_classes_inherit_nothing
+from ssl_modules.cli.parser import Parser, swapped_classes_inherit_nothing
 from ssl_modules.datamodules import ImageDataModule, ImageFiles
 from ssl_modules.module import ContrastiveModule
 
@@ -32,9 +31,29 @@ class ContrastiveCLI(LightningCLI):
     where there are no targets or several labels an image.
     """
 
+    def __init__(
+        self,
+        model_class: type[LightningModule] | Callable[..., LightningModule] | None = None,
+        datamodule_class: type[LightningDataModule] | Callable[..., LightningDataModule] | None = None,
+        **settings: Any,
+    ) -> None:
+        defaults: dict[str, Any] = {
+            "parser_class": Parser,
+            "auto_configure_optimizers": False,
+            "seed_everything_default": 0,
+            "subclass_mode_model": model_class is None,
+            "subclass_mode_data": datamodule_class is None,
+        }
+        with swapped_classes_inherit_nothing():
+            super().__init__(
+                model_class or ContrastiveModule, datamodule_class or ImageDataModule, **(defaults | settings)
+            )
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        model = "model.init_args" if self.subclass_mode_model else "model"
         for name in ("image_size", "in_channels", "mean", "std"):
-            parser.link_arguments("data", f"model.init_args.{name}", attrgetter(name), apply_on="instantiate")
+            if self.subclass_mode_model or f"model.{name}" in parser.get_defaults():
+                parser.link_arguments("data", f"{model}.{name}", attrgetter(name), apply_on="instantiate")
         parser.add_lightning_class_args(OnlineKNNProbe, "knn_probe")
         parser.add_lightning_class_args(OnlineLinearProbe, "linear_probe")
         parser.add_lightning_class_args(CollapseMonitor, "collapse_monitor")
@@ -127,31 +146,3 @@ def _default_loggers(folder: str) -> list[Logger]:
     if find_spec("tensorboard") is None:
         return [csv]
     return [csv, TensorBoardLogger(folder, version=f"version_{csv.version}")]
-
-
-_OFFLINE = {"evaluate": cli_evaluate.main, "export": cli_export.main}
-_MORE = "and beside them: evaluate (judge a checkpoint, a timm model or a weights file), export (encoder weights)"
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run ``ssl-modules``.
-
-    Args:
-        args: of the command line; None = those of the process.
-    """
-    given = list(sys.argv[1:] if args is None else args)
-    if given and given[0] in _OFFLINE:
-        _OFFLINE[given[0]](given[1:])
-        return
-    with swapped_classes_inherit_nothing():
-        ContrastiveCLI(
-            ContrastiveModule,
-            ImageDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            parser_class=Parser,
-            parser_kwargs={"prog": "ssl-modules", "epilog": _MORE},
-            args=None if args is None else given,
-        )

@@ -7,10 +7,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.features import Prepare
 from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
-from ssl_modules.callbacks.shared import shared_features
-from ssl_modules.evaluation.out_of_distribution import NoveltyScore, novelty_detection
+from ssl_modules.evaluation.features import Prepare
+from ssl_modules.evaluation.ood_metrics import NoveltyScore, novelty_detection
+from ssl_modules.evaluation.shared_features import shared_features
 
 
 class OutOfDistributionProbe(OnlineProbe):

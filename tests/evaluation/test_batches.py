@@ -11,7 +11,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from ssl_modules.callbacks.batches import endless_batches, sample_count, shared_batches
+from ssl_modules.evaluation.batches import endless_batches, sample_count, shared_batches
 
 
 class Counting(IterableDataset):

@@ -9,9 +9,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ssl_modules.callbacks.batches import shared_batches
-from ssl_modules.callbacks.features import Features, Prepare, device_of, features_and_targets, undisturbed
-from ssl_modules.distributed import gather_objects, total, world_size
+from ssl_modules.evaluation.batches import shared_batches
+from ssl_modules.evaluation.features import Features, Prepare, device_of, features_and_targets, undisturbed
+from ssl_modules.utils.distributed import gather_objects, total, world_size
 
 
 class SharedFeatures:
@@ -77,11 +77,11 @@ class SharedFeatures:
 
         Args:
             module: any module, on its device.
-            loader: any iterable of batches; see :func:`~ssl_modules.callbacks.batches.shared_batches`.
+            loader: any iterable of batches; see :func:`~ssl_modules.evaluation.batches.shared_batches`.
             name: what an error calls these samples.
             size: the most samples to read; None for all.
             batches: the most batches to read; None for all.
-            features: as of :func:`~ssl_modules.callbacks.features.features_and_targets`.
+            features: as of :func:`~ssl_modules.evaluation.features.features_and_targets`.
             prepare: likewise.
             precision: likewise.
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from ssl_modules.augmentations import RandomHorizontalFlip, RandomResizedCrop, Views
-from ssl_modules.configurable import Configurable, build, storable, to_config
 from ssl_modules.extractions import AllViews, LabelRanks, LocalMaps, PatchContext, Predictor, Queue
 from ssl_modules.losses import GroCoLoss, InfoNCE, RINCELoss, SCELoss
 from ssl_modules.optim import WarmupCosine
 from ssl_modules.similarities import Cosine, ScaledDot
+from ssl_modules.utils.configurable import Configurable, build, storable, to_config
 
 
 class Part(Configurable):

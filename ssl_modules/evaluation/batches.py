@@ -15,8 +15,8 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
-from ssl_modules.distributed import rank, world_size
-from ssl_modules.seeds import derive_generator
+from ssl_modules.utils.distributed import rank, world_size
+from ssl_modules.utils.seeds import derive_generator
 
 
 def shared_batches(loader: Any, size: int | None = None) -> Iterator[tuple[int, Any]]:

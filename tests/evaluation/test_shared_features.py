@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
-from ssl_modules.callbacks.shared import SharedFeatures
+from ssl_modules.evaluation.shared_features import SharedFeatures
 
 BOTH, TRIED = 500, 128  # images of a pass over own(); images that a probe tries before the first epoch
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
+
+from ssl_modules.utils.lightning import NO_INSTANTIATOR, class_method_only
 
 STATE = "ssl_modules"  # the key of ours in a checkpoint
 RENAMED = {
@@ -20,10 +21,10 @@ class PlainCheckpoint:
     """Mixin for Lightning's modules and data modules whose arguments are stored as plain data.
 
     Lightning would build a module by a function that the checkpoint names, and import the classes that it names. Here
-    the constructor gets the plain data, which :func:`~ssl_modules.configurable.build` turns into objects.
+    the constructor gets the plain data, which :func:`~ssl_modules.utils.configurable.build` turns into objects.
     """
 
-    @_restricted_classmethod
+    @class_method_only
     def load_from_checkpoint(
         cls, checkpoint_path: str | Path | Any, *args: Any, weights_only: bool | None = True, **kwargs: Any
     ) -> Self:
@@ -40,7 +41,7 @@ class PlainCheckpoint:
                 plain form, or is of ssl-modules 0.1.
         """
         base: Any = super()
-        kwargs |= {"weights_only": weights_only, "_instantiator": None}  # the last one goes before the file's
+        kwargs |= {"weights_only": weights_only, **NO_INSTANTIATOR}
         try:
             return base.load_from_checkpoint(checkpoint_path, *args, **kwargs)
         except TypeError:

@@ -1,40 +1,13 @@
-"""Parameter groups and learning-rate schedules."""
+"""Learning-rate schedules."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any
 
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssl_modules.configurable import Configurable, described
-
-
-def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: those that decay, and biases and norms, which never do.
-
-    Biases and norms are known by their shape (one axis or none), as names can't be trusted. LARS adapts no group
-    without weight decay, so they are excluded from its adaptation as well.
-
-    Args:
-        modules: whose parameters to take; a parameter that two share is taken once.
-
-    Returns:
-        Groups for any torch optimiser, without empty ones.
-
-    Example:
-        >>> [len(group["params"]) for group in param_groups([nn.Linear(2, 3)])]
-        [1, 1]
-    """
-    parameters = dict.fromkeys(p for m in modules for p in m.parameters() if p.requires_grad)
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+from ssl_modules.utils.configurable import Configurable, described
 
 
 class Schedule(Configurable, ABC):
@@ -98,6 +71,7 @@ def scheduled(optimizer: Optimizer, steps: int | float, schedule: Schedule) -> O
 
     Example:
         >>> import torch
+        >>> from torch import nn
         >>> sgd = torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.5)
         >>> scheduled(sgd, 10, WarmupCosine(0.2))["lr_scheduler"]["interval"], sgd.param_groups[0]["lr"]
         ('step', 0.25)

@@ -1,0 +1,25 @@
+"""The command ``ssl-modules``."""
+
+import sys
+from collections.abc import Sequence
+
+from ssl_modules.cli import evaluate, export
+from ssl_modules.cli.training import ContrastiveCLI
+
+__all__ = ["ContrastiveCLI", "main"]
+
+_OTHERS = {"evaluate": evaluate.main, "export": export.main}
+_EPILOG = "two more: evaluate (judge a checkpoint, a timm model or a weights file), export (encoder weights)"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run ``ssl-modules``.
+
+    Args:
+        args: arguments of the command line; None = those of the process.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if given and given[0] in _OTHERS:
+        _OTHERS[given[0]](given[1:])
+    else:
+        ContrastiveCLI(parser_kwargs={"prog": "ssl-modules", "epilog": _EPILOG}, args=None if args is None else given)

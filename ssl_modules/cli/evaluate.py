@@ -1,0 +1,118 @@
+"""``ssl-modules evaluate``: judge a representation that is there, by the protocols of the literature."""
+
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import seed_everything
+
+from ssl_modules.cli.parser import Parser
+from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.downstream import PROTOCOLS, Protocol, Results, Split, evaluate, representation
+from ssl_modules.utils.configurable import class_path, storable
+from ssl_modules.version import __version__
+
+
+def table(results: Results) -> str:
+    """The metrics in %, in Markdown, a line each.
+
+    Example:
+        >>> print(table({"knn": {"top1": 0.98114}}))
+        | protocol | metric | % |
+        |---|---|---|
+        | knn | top1 | 98.11 |
+    """
+    rows = [
+        f"| {name} | {metric} | {100 * value:.2f} |"
+        for name, metrics in results.items()
+        for metric, value in metrics.items()
+    ]
+    return "\n".join(["| protocol | metric | % |", "|---|---|---|", *rows])
+
+
+def main(args: Sequence[str]) -> None:
+    """Run ``ssl-modules evaluate``.
+
+    Args:
+        args: those after the command's name.
+    """
+    parser = _parser()
+    config = parser.parse_args(list(args))
+    if config.out.is_dir():
+        parser.error(f"out: {config.out} is a folder; give a file, such as {config.out / 'evaluation.json'}")
+    seed_everything(0, verbose=False)  # of what has no seed of its own: an encoder without weights
+    try:
+        built = parser.instantiate_classes(config)
+        chosen = {name: dict(built[name.replace("-", "_")].items()) for name in built.protocol}
+        origin = {name: built[name] for name in _ENCODER}
+        module = representation(built.data, **origin)
+        results = evaluate(module.to(built.device), built.data, chosen, outliers=built.outliers, split=built.split)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        parser.error(str(error))
+    print(table(results))
+    record = {
+        # json has no NaN
+        "results": {
+            name: {metric: None if math.isnan(value) else value for metric, value in metrics.items()}
+            for name, metrics in results.items()
+        },
+        "protocol": {name: storable(keywords) for name, keywords in chosen.items()} | {"split": built.split},
+        "representation": {**origin, "class_path": class_path(type(module))},
+        "data": _described(built.data),
+        "outliers": built.outliers and _described(built.outliers),
+        "software": {
+            "ssl_modules": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": config.device,
+            "commit": _commit(),
+        },
+    }
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(json.dumps(record, indent=1, default=str) + "\n")
+    print(f"with the whole protocol: {config.out}")
+
+
+_ENCODER = ("ckpt", "encoder", "pretrained", "weights", "mean", "std", "small_stem")
+# What the functions get from elsewhere.
+_GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "level", "split"}
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="ssl-modules evaluate", description=__doc__)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--ckpt", type=str | None, help="checkpoint of a method, by Trainer or command line")
+    parser.add_argument("--encoder", type=str | None, help="timm name")
+    parser.add_argument("--pretrained", type=bool, default=False, help="whether timm loads its weights")
+    parser.add_argument("--weights", type=str | None, help="file that export wrote, or with --encoder a plain one")
+    parser.add_argument("--mean", type=list[float] | None, help="per channel, that a plain file's images had")
+    parser.add_argument("--std", type=list[float] | None, help="likewise")
+    parser.add_argument("--small_stem", type=bool | None, help="whether a ResNet by name has the stem for small images")
+    parser.add_subclass_arguments(ImageDataModule, "data", required=True, help="what is judged on, labelled")
+    parser.add_subclass_arguments(ImageDataModule, "outliers", required=False, help="other images, for ood")
+    parser.add_argument("--protocol", type=Protocol, nargs="+", default=["knn", "linear"])
+    parser.add_argument("--split", type=Split, default="test", help="part that is judged")
+    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help="file of the results and settings")
+    for name, function in PROTOCOLS.items():
+        parser.add_function_arguments(function, name.replace("-", "_"), skip=_GIVEN)
+    return parser
+
+
+def _described(data: ImageDataModule) -> dict[str, Any]:
+    return {"class_path": class_path(type(data)), "init_args": storable(data.arguments), "image": data.dims}
+
+
+def _commit() -> str | None:
+    """Of the repository one works in, with a mark if files have changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return None
+    return found.stdout.strip() or None

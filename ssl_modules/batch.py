@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from ssl_modules.utils.distributed import rank, world_size
+
 _IMAGE_NDIM = 4
+_ROWS = 2**20  # ids leave room for this many images per batch and process
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ class Batch:
     @property
     def device(self) -> torch.device:
         return self._first.device
+
+    def ids(self, step: int, levels: int) -> Tensor:
+        """Ids ``[N, levels]``: one that no other image of any step or process has, and then the labels.
+
+        Args:
+            step: number of the batch in the run.
+            levels: columns that the extraction reads; labels are read where there are more than one.
+        """
+        first = (step * world_size() + rank()) * _ROWS
+        own = first + torch.arange(len(self), device=self.device)[:, None]
+        return torch.cat([own, self.labels(levels - 1)], dim=1) if levels > 1 else own
 
     def labels(self, levels: int) -> Tensor:
         """The targets as labels ``[N, levels]``, finer to coarser; ``[N]`` are one level.

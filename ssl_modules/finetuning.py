@@ -20,18 +20,17 @@ from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.pooling import pool
 from ssl_modules.evaluation import mean_average_precision
 from ssl_modules.losses.base import full_precision
-from ssl_modules.optim import Schedule, WarmupCosine, param_groups, scheduled
+from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
 from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.distributed import rank
 from ssl_modules.utils.memory import keep_freed_memory
-from ssl_modules.utils.plain_checkpoint import STATE, PlainCheckpoint, check_version
+from ssl_modules.utils.plain_checkpoint import PlainModule
 from ssl_modules.utils.seeds import derive_generator
-from ssl_modules.version import __version__
 
 TargetType = Literal["single", "hierarchical", "multilabel"]
 
 
-class FineTuning(PlainCheckpoint, Configurable, pl.LightningModule):
+class FineTuning(PlainModule, Configurable, pl.LightningModule):
     """Supervised training of an encoder with a linear classifier, or of the classifier alone.
 
     ``module(images)`` are the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. It learns by
@@ -108,11 +107,7 @@ class FineTuning(PlainCheckpoint, Configurable, pl.LightningModule):
             )
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule: expected a Schedule such as WarmupCosine(warmup=0.1), got {schedule!r}")
-        if not callable(optimizer):
-            raise TypeError(
-                "optimizer: expected a function of parameter groups, such as partial(torch.optim.SGD, lr=0.1), "
-                f"got {optimizer!r}"
-            )
+        check_optimizer(optimizer)
         self.encoder = copy.deepcopy(encoder)
         self.head = nn.Linear(encoder.out_channels[-1], num_classes)
         if augmentation is None:
@@ -225,12 +220,6 @@ class FineTuning(PlainCheckpoint, Configurable, pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[STATE] = {"version": __version__}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_version(checkpoint)
-
     # ---- optimisation ----------------------------------------------------------------------------------------------
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -242,10 +231,7 @@ class FineTuning(PlainCheckpoint, Configurable, pl.LightningModule):
         return [{**group, "lr_scale": scale} for part, scale in scales for group in param_groups([part])]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer(self.param_groups())
-        for group in optimizer.param_groups:
-            group["lr"] *= group["lr_scale"]
-        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.schedule)
+        return build_optimizer(self.optimizer, self.param_groups(), self.schedule, self.trainer)
 
 
 class _MeanAveragePrecision(MultilabelAveragePrecision):

@@ -10,47 +10,40 @@ arXiv 2009.00104.
 """
 
 from collections.abc import Sequence, Sized
-from copy import deepcopy
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from timm.optim import Lars
 from torch import Tensor, nn
 
-from ssl_modules.augmentations import Augmentation, JointViews, policy
-from ssl_modules.augmentations.foreign import not_an_augmentation
-from ssl_modules.batch import Batch, last_batch_size, read_batch
+from ssl_modules.augmentations import Augmentation
+from ssl_modules.augmentations.build import build_augmentation
+from ssl_modules.batch import Batch, read_batch
 from ssl_modules.contrast import Contrast
 from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.export import save_weights
 from ssl_modules.encoders.pooling import pool
+from ssl_modules.encoders.views import encode_views
 from ssl_modules.extractions import Extraction
 from ssl_modules.losses import Loss
-from ssl_modules.losses.base import check_count
 from ssl_modules.objective import chance_level, objective, ranking
-from ssl_modules.optim import Schedule, WarmupCosine, param_groups, scheduled
-from ssl_modules.rehearsal import rehearse
+from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
+from ssl_modules.plan import ViewPlan
+from ssl_modules.rehearsal import check_last_batch, rehearse
 from ssl_modules.similarities import Similarity
-from ssl_modules.teacher import Teacher
-from ssl_modules.utils.configurable import Configurable, class_path, described, storable
-from ssl_modules.utils.distributed import gather_objects, rank, world_size
-from ssl_modules.utils.lightning import attached_trainer, restore_loader_states
+from ssl_modules.summary import summary
+from ssl_modules.teacher import build_teacher
+from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.configurable import Configurable, copy_of, storable
+from ssl_modules.utils.distributed import world_size
+from ssl_modules.utils.lightning import attached_trainer
 from ssl_modules.utils.memory import keep_freed_memory
-from ssl_modules.utils.plain_checkpoint import STATE, PlainCheckpoint, check_version
-from ssl_modules.utils.seeds import derive_generator, global_random_state, set_global_random_state
-from ssl_modules.version import __version__
-
-_Kind = TypeVar("_Kind")
-
-_SCREEN = 24  # lines of an augmentation that are printed in full
-_ROWS = 2**20  # ids leave room for this many images per batch and process
+from ssl_modules.utils.plain_checkpoint import PlainModule
+from ssl_modules.utils.resuming import ExactResume
 
 
 class Embedded(NamedTuple):
@@ -67,7 +60,7 @@ class Embedded(NamedTuple):
     teacher: list[Any] | None
 
 
-class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
+class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModule):
     """Contrastive self-supervised learning as a choice for each of five aspects.
 
     ``module(images)`` is the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
@@ -125,6 +118,7 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
     """
 
     accepts_uint8 = True
+    replaceable = ("augmentation", "extraction", "similarity", "loss", "optimizer", "schedule", "base_batch_size")
 
     def __init__(
         self,
@@ -150,14 +144,12 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(storable(self.arguments))
+        check_optimizer(optimizer)
         if base_batch_size is not None:
-            check_count("base_batch_size", base_batch_size, least=1)
-        if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(
-                "optimizer: expected a function of parameter groups, such as partial(torch.optim.AdamW, lr=1e-3), "
-                f"got {optimizer!r}"
-            )
-        self.augmentation = _augmentation(augmentation, image_size, in_channels)
+            check_number("base_batch_size", base_batch_size, least=1)
+        if anchor_block is not None:
+            check_number("anchor_block", anchor_block, least=0)
+        self.augmentation = build_augmentation(augmentation, image_size, in_channels)
         self.encoder = Encoder(
             encoder,
             image_size=image_size,
@@ -171,90 +163,34 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
             patches=self.augmentation.patches,
             batch_norm_splits=batch_norm_splits,
         )
-        self.extraction = _own("extraction", extraction, Extraction)
+        self.extraction = copy_of("extraction", extraction, Extraction)
         if self.extraction.heads is not None:
             raise ValueError(
                 f"extraction: this {type(extraction).__name__} belongs to another module; give each module a new one"
             )
-        sizes = self.augmentation.sizes
-        self.extraction.build(self.encoder.out_channels, sizes, self.encoder.normalised)
-        self.extraction.student_views(len(sizes))  # raises where it can't do with so many
-        self.teacher = self._build_teacher(compile) if self.extraction.teacher_views(len(sizes)) else None
+        self.extraction.build(self.encoder.out_channels, self.augmentation.sizes, self.encoder.normalised)
+        self.plan = ViewPlan(self.augmentation.sizes, self.extraction)
+        self.teacher = build_teacher(self.encoder, self.extraction, compile) if self.plan.teacher else None
         # DDP reads this attribute from the module it wraps: buffers that it must not broadcast.
-        kept = getattr(self.extraction, "_ddp_params_and_buffers_to_ignore", ())
-        self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in kept]
-        self.similarity = _own("similarity", similarity, Similarity)
-        self.loss = _own("loss", loss, Loss)
+        local = getattr(self.extraction, "_ddp_params_and_buffers_to_ignore", ())
+        self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in local]
+        self.similarity = copy_of("similarity", similarity, Similarity)
+        self.loss = copy_of("loss", loss, Loss)
         self.optimizer = optimizer
-        self.schedule = _own("schedule", schedule, Schedule)
+        self.schedule = copy_of("schedule", schedule, Schedule)
         self.base_batch_size = base_batch_size
         self.anchor_block = anchor_block
-        self.seed = 0
-        self._resumed = False
-        self._random_state: dict[str, Tensor] | None = None
         rehearse(self)
-
-    def _build_teacher(self, compile: bool) -> Teacher:
-        extraction = self.extraction
-        if extraction.momentum is None:
-            raise ValueError(
-                f"momentum: {type(extraction).__name__} compares with a teacher; give it the momentum of the teacher's "
-                "average, such as 0.99"
-            )
-        teacher = Teacher(self.encoder, extraction.heads, extraction.momentum, extraction.momentum_schedule)
-        if compile:  # a copy is not
-            teacher.encoder.compile_backbone()
-        return teacher
 
     def __repr__(self) -> str:
         """The five aspects and the recipe, a line each; ``print(module.encoder)`` shows the network."""
-        size, parameters = self.encoder.image_size, sum(p.numel() for p in self.encoder.parameters())
-        augmentation, optimizer = repr(self.augmentation), repr(self.optimizer)
-        if augmentation.count("\n") > _SCREEN and isinstance(self.augmentation, JointViews):
-            augmentation = "\n  ".join(["JointViews of", *map(described, self.augmentation.parts)])
-        if isinstance(self.optimizer, partial) and isinstance(self.optimizer.func, type):
-            arguments = ", ".join(f"{name}={value!r}" for name, value in self.optimizer.keywords.items())
-            optimizer = f"{self.optimizer.func.__name__}({arguments})"
-        lines = {
-            "augmentation": augmentation,
-            "encoder": f"{self.encoder.name}, {parameters:,} parameters, {self.encoder.in_channels} x {size} x {size}",
-            "extraction": self.extraction,
-            "similarity": self.similarity,
-            "loss": self.loss,
-            "optimizer": optimizer,
-            "schedule": self.schedule,
-            "base_batch_size": self.base_batch_size,
-        }
-        body = "".join(f"  {name}: {value}\n".replace("\n", "\n  ").rstrip(" ") for name, value in lines.items())
-        return f"{type(self).__name__}(\n{body})"
+        return summary(self)
 
     # ---- the five aspects ------------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
         """The representation ``[N, D]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1]."""
         return pool(self.encoder(images))
-
-    def encode(self, views: Sequence[Tensor], encoder: nn.Module | None = None) -> list[tuple[Tensor, ...]]:
-        """The maps of each view by the encoder, or the teacher's; views of one size go through together.
-
-        Axes between the batch and the channels, a grid of patches, go into the batch and come back as the axes of a
-        map: a view ``[N, rows, cols, ch, h, w]`` gives maps ``[N, C, rows, cols]``.
-        """
-        encoder = self.encoder if encoder is None else encoder
-        maps: list[tuple[Tensor, ...]] = [()] * len(views)
-        by_size: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
-        for i, view in enumerate(views):
-            by_size.setdefault((view.shape[1:], view.dtype), []).append(i)
-        for same in by_size.values():
-            images = torch.cat([views[i] for i in same])  # [B, grid..., ch, h, w]
-            grid = images.shape[1 : images.ndim - self.encoder.spatial_dims - 1]
-            outputs = encoder(images.flatten(0, len(grid)))
-            if grid:
-                outputs = tuple(_grid_map(m, (len(images), *grid)) for m in outputs)
-            per_view = zip(*(m.split([len(views[i]) for i in same]) for m in outputs), strict=True)
-            for i, view_maps in zip(same, per_view, strict=True):
-                maps[i] = view_maps
-        return maps
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
         """The views of a batch, each ``[N, ch, h, w]``: the loader's where it gives views, else the augmentation's."""
@@ -265,20 +201,20 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
 
     def embed(self, views: Sequence[Tensor]) -> Embedded:
         """The views through encoder and heads of the student and, where the extraction wants it, of the teacher."""
-        maps = self.encode([views[i] for i in self.extraction.student_views(len(views))])
+        self.plan.check(views)
+        maps = encode_views(self.encoder, [views[i] for i in self.plan.student], self.encoder.spatial_dims)
         student = [self.extraction.heads(m) for m in maps]
-        return Embedded(pool(maps[0]), student, self._teacher_embeddings(views))
-
-    @torch.no_grad()
-    def _teacher_embeddings(self, views: Sequence[Tensor]) -> list[Any] | None:
-        if self.teacher is None:
-            return None
-        wanted = [views[i] for i in self.extraction.teacher_views(len(views))]
-        return [self.teacher.heads(m) for m in self.encode(wanted, self.teacher.encoder)]
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher([views[i] for i in self.plan.teacher])
+        return Embedded(pool(maps[0]), student, teacher)
 
     def contrasts(self, batch: Batch, embedded: Embedded, generator: torch.Generator) -> list[Contrast]:
         """The contrasts of a batch, by the extraction."""
-        return self.extraction(embedded.student, embedded.teacher, self._ids(batch), generator)
+        trainer = attached_trainer(self)
+        step = trainer.fit_loop.total_batch_idx if trainer is not None and trainer.training else 0
+        ids = batch.ids(step, self.extraction.levels)
+        return self.extraction(embedded.student, embedded.teacher, ids, generator)
 
     def objective(self, contrasts: Sequence[Contrast]) -> Tensor:
         """The scalar loss of the contrasts, by similarity and loss."""
@@ -297,15 +233,6 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
         """
         return None
 
-    def _ids(self, batch: Batch) -> Tensor:
-        """Ids ``[N, levels]``: one that no other image of any step or process has, then labels if ranks read them."""
-        trainer = attached_trainer(self)
-        step = trainer.fit_loop.total_batch_idx if trainer is not None and trainer.training else 0
-        first = (step * world_size() + rank()) * _ROWS
-        own = first + torch.arange(len(batch), device=batch.device)[:, None]
-        labels = self.extraction.levels - 1
-        return torch.cat([own, batch.labels(labels)], dim=1) if labels else own
-
     # ---- steps -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -314,9 +241,8 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
         Returns:
             ``{"loss": scalar, "features": [N, D] without gradient}``; a subclass may return a bare loss.
         """
-        self._restore_random_state()
         images = read_batch(batch)
-        generator = self._generator(images, "train", self.current_epoch, batch_idx)
+        generator = self.generator("train", batch_idx, images.device)
         embedded = self.embed(self.views(images, generator))
         contrasts = self.contrasts(images, embedded, generator)
         loss = self.objective(contrasts)
@@ -337,15 +263,14 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
 
     def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
         images = read_batch(batch)
-        if len(images) * world_size() < self.loss.least_images:  # what a loader may leave for last
+        if len(images) * world_size() < self.loss.min_images:  # what a loader may leave for last
             if batch_idx == 0:
                 rank_zero_warn(
                     f"{stage}: the first batch has {len(images)} images and is left out, as {type(self.loss).__name__} "
-                    f"compares {self.loss.least_images} or more; use a larger batch size or part"
+                    f"compares {self.loss.min_images} or more; use a larger batch size or part"
                 )
             return
-        # The same views at every epoch, so that epochs compare.
-        generator = self._generator(images, stage, 0, batch_idx)
+        generator = self.generator(stage, batch_idx, images.device)
         contrasts = self.contrasts(images, self.embed(self.views(images, generator)), generator)
         values = {f"{stage}/loss": self.objective(contrasts)}
         for name, value in ranking(contrasts, self.similarity).items():
@@ -357,120 +282,38 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
         """The representation of the images of a batch, and their index where the loader gives one."""
         images = read_batch(batch)
         if images.images is None:
-            raise TypeError("batch: prediction takes images, but the loader gives views")
+            raise TypeError("batch: expected images to predict, got views from the loader; give it images")
         return self(images.images), images.index
-
-    def on_after_backward(self) -> None:
-        self.extraction.after_step()
-
-    # ---- randomness ------------------------------------------------------------------------------------------------
-
-    def _generator(self, batch: Batch, stage: str, epoch: int, batch_idx: int) -> torch.Generator:
-        seed = self.seed if stage == "train" else 0
-        return derive_generator(seed, stage, epoch, batch_idx, rank(), device=batch.device)
-
-    def on_fit_start(self) -> None:
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        if not self._resumed:
-            self.seed = self.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
-        self._resumed = False  # a later fit is another run
-
-    def on_train_start(self) -> None:
-        # Lightning had to set the training loader up for the schedule's length, before it knew where a resumed run's
-        # loader stood, and doesn't come back to it.
-        restore_loader_states(self.trainer)
-        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
-        if isinstance(dataset, Sized):
-            self.extraction.begin(len(dataset))
-        self._check_last_batch(self.trainer.train_dataloader)
-
-    def _check_last_batch(self, loader: Any) -> None:
-        """Raises for what would end the run after an epoch: a last batch with fewer images than the loss compares."""
-        size = last_batch_size(loader, self.trainer.num_training_batches)
-        # A single image is refused by those extractions alone that compare a batch's images with each other.
-        if size is not None and Loss.least_images < self.loss.least_images > size * world_size():
-            raise ValueError(
-                f"batch: the last one of an epoch has {size * world_size()} images, but {type(self.loss).__name__} "
-                f"compares {self.loss.least_images} or more; pass drop_last=True to the training loader"
-            )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # An aspect that was replaced since, and what a subclass saved with save_hyperparameters() of its own.
-        stored = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        for name in ("augmentation", "extraction", "similarity", "loss"):
-            if name in stored and not isinstance(stored[name], str):
-                stored[name] = getattr(self, name)
-        if stored:
-            checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = storable(stored)
-        # Dropout draws from the global state, which differs between processes.
-        checkpoint[STATE] = {
-            "version": __version__,
-            "class": class_path(type(self)),
-            "seed": self.seed,
-            "random_state": gather_objects(global_random_state(self.device)),
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_version(checkpoint)
-        trainer = attached_trainer(self)
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and STATE in checkpoint:
-            self._resumed = True
-            self.seed = checkpoint[STATE]["seed"]
-            states = checkpoint[STATE]["random_state"]
-            self._random_state = states[rank()] if rank() < len(states) else None
-
-    def _restore_random_state(self) -> None:
-        """At the first step after a checkpoint; what Lightning does between loading and this step draws as well."""
-        if self._random_state is not None:
-            set_global_random_state(self._random_state)
-            self._random_state = None
-
-    # ---- optimisation ----------------------------------------------------------------------------------------------
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Trainable parameters, those of biases and norms apart and without weight decay."""
-        return param_groups([self])
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer(self.param_groups())
-        if isinstance(optimizer, Lars) and not any(
-            g["weight_decay"] or g["always_adapt"] for g in optimizer.param_groups
-        ):
-            rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
-        if self.base_batch_size is not None:
-            batch_size = self._global_batch_size()
-            rate = optimizer.param_groups[0]["lr"]
-            for group in optimizer.param_groups:
-                group["lr"] *= batch_size / self.base_batch_size
-            scaled = optimizer.param_groups[0]["lr"]
-            rank_zero_info(f"learning rate {scaled:g} = {rate:g} x {batch_size} / {self.base_batch_size}")
-        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.schedule)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """The optimiser's step, and then the teacher's, which comes also where mixed precision skips the former."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.teacher is not None:
             steps = self.trainer.estimated_stepping_batches
-            if self.teacher.schedule == "cosine" and not 0 < steps < float("inf"):  # -1 for a loader without a length
-                raise ValueError(
-                    'momentum_schedule: "cosine" needs an end; set Trainer(max_epochs=...), or max_steps for a loader '
-                    'without a length, or take "constant"'
-                )
             self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
 
-    def _global_batch_size(self) -> int:
-        """Images per optimiser step, over all processes."""
-        self.trainer.fit_loop.setup_data()
-        batch_size = getattr(self.trainer.train_dataloader, "batch_size", None)
-        if batch_size is None:
-            raise ValueError(
-                "base_batch_size: the training loader has no batch_size to scale the learning rate by; give the final "
-                "learning rate and base_batch_size=None"
-            )
-        return batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters, those of biases and norms apart and without weight decay."""
+        return param_groups([self])
 
-    # ---- export ----------------------------------------------------------------------------------------------------
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        groups = self.param_groups()
+        return build_optimizer(self.optimizer, groups, self.schedule, self.trainer, self.base_batch_size)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
+        if isinstance(dataset, Sized):
+            self.extraction.on_fit_start(len(dataset))
+        check_last_batch(self.trainer, self.loss)
+
+    def on_after_backward(self) -> None:
+        self.extraction.after_backward()
 
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
         """The backbone's own state dict, which the plain timm or torchvision model without classifier loads.
@@ -493,42 +336,3 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
         if path is not None:
             save_weights(Path(path), weights, metadata)
         return weights
-
-
-def _own(name: str, value: Any, kind: type[_Kind]) -> _Kind:
-    """A copy of an aspect for this module alone."""
-    if isinstance(value, type):
-        raise TypeError(f"{name}: got the class {value.__name__}; give an instance, {value.__name__}(...)")
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected a {class_path(kind)}, got {value!r}")
-    return deepcopy(value)
-
-
-def _augmentation(augmentation: str | Augmentation, image_size: int, in_channels: int) -> Augmentation:
-    if isinstance(augmentation, str):
-        augmentation = policy(augmentation, image_size, in_channels)
-    if not isinstance(augmentation, Augmentation):
-        raise not_an_augmentation(augmentation, image_size)
-    augmentation = _own("augmentation", augmentation, Augmentation)
-    augmentation.check_channels(in_channels)
-    if not hasattr(augmentation, "sizes"):
-        raise TypeError(
-            f"augmentation: {type(augmentation).__name__} has no sizes; set it to the sizes of its views in pixels, "
-            f"such as sizes = ({image_size}, {image_size}), None for one of the images' own size"
-        )
-    sizes = {size for size in augmentation.sizes if size is not None}
-    if sizes and image_size not in sizes:
-        raise ValueError(
-            f"augmentation: makes views of {sorted(sizes)} pixels, but image_size={image_size}; give both the same size"
-        )
-    return augmentation
-
-
-def _grid_map(m: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Vectors of patches ``[N rows cols, C, 1, 1]`` as a map ``[N, C, rows, cols]``."""
-    if m.flatten(2).shape[2] != 1:
-        raise ValueError(
-            f"encoder: gives a map of {list(m.shape[2:])} per patch where one vector is needed; pool it, or have "
-            "the augmentation cut the patches, which the encoder then pools"
-        )
-    return m.flatten(1).unflatten(0, grid).movedim(-1, 1)

@@ -1,11 +1,14 @@
-"""A rehearsal of the training step, so that aspects which don't fit each other are refused when the module is built."""
+"""What is tried before the first step, so that nothing that doesn't fit ends a run later."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from ssl_modules.batch import last_batch_size
+from ssl_modules.losses import Loss
 from ssl_modules.objective import chance_level, objective
+from ssl_modules.utils.distributed import world_size
 
 
 def rehearse(module: Any) -> None:
@@ -25,7 +28,7 @@ def rehearse(module: Any) -> None:
     grouped = dist.is_available() and dist.is_initialized()
     if encoder.map_shapes is None or like.is_meta or torch.is_inference_mode_enabled() or grouped:
         return
-    images, views = loss.least_images, len(module.augmentation.sizes)
+    images, plan = loss.min_images, module.plan
     generator = torch.Generator(like.device).manual_seed(0)
 
     def maps() -> tuple[torch.Tensor, ...]:
@@ -37,11 +40,11 @@ def rehearse(module: Any) -> None:
     modes = {m: m.training for m in (*extraction.modules(), *(module.teacher or extraction).modules())}
     try:
         extraction.eval()  # no statistics are kept, and no keys
-        student = [extraction.heads(maps()) for _ in extraction.student_views(views)]
+        student = [extraction.heads(maps()) for _ in plan.student]
         teacher = None
         if module.teacher is not None:
             heads = module.teacher.heads.eval()
-            teacher = [heads(maps()).detach() for _ in extraction.teacher_views(views)]
+            teacher = [heads(maps()).detach() for _ in plan.teacher]
         contrasts = extraction(student, teacher, ids, generator)
         value = objective(contrasts, module.similarity, loss, module.anchor_block)
         constant = bool(value == 0) and bool(chance_level(contrasts, loss) == 0)
@@ -58,4 +61,23 @@ def rehearse(module: Any) -> None:
             f"loss: {type(loss).__name__} is 0 whatever the scores are, as {type(extraction).__name__} gives no "
             "negatives to compare with; take a loss without negatives, Alignment(), or an extraction with negatives, "
             "such as AllViews()"
+        )
+
+
+def check_last_batch(trainer: Any, loss: Loss) -> None:
+    """Raise if the last batch of an epoch has fewer images than the loss compares.
+
+    Args:
+        trainer: a Trainer that has its training loader.
+        loss: of the module.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    size = last_batch_size(trainer.train_dataloader, trainer.num_training_batches)
+    # A single image is refused by those extractions alone that compare a batch's images with each other.
+    if size is not None and Loss.min_images < loss.min_images > size * world_size():
+        raise ValueError(
+            f"batch: the last one of an epoch has {size * world_size()} images, but {type(loss).__name__} compares "
+            f"{loss.min_images} or more; pass drop_last=True to the training loader"
         )

@@ -1,5 +1,6 @@
 """The teacher: an exponential moving average (EMA) of the student's encoder and heads."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from math import cos, pi
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.encoders import SplitBatchNorm2d
-from ssl_modules.extractions.base import MomentumSchedule, check_momentum
+from ssl_modules.encoders import Encoder, SplitBatchNorm2d
+from ssl_modules.encoders.views import encode_views
+from ssl_modules.extractions.base import Extraction, MomentumSchedule, check_momentum
 
 
 class Teacher(nn.Module):
@@ -51,6 +53,11 @@ class Teacher(nn.Module):
                 module.interleaved = True
 
     @torch.no_grad()
+    def forward(self, views: Sequence[Tensor]) -> list[Any]:
+        """The teacher's embeddings of its views, as its heads give them."""
+        return [self.heads(m) for m in encode_views(self.encoder, views, self.encoder.spatial_dims)]
+
+    @torch.no_grad()
     def update(self, encoder: nn.Module, heads: nn.Module, step: int, steps: float) -> None:
         """One step towards the student.
 
@@ -59,12 +66,42 @@ class Teacher(nn.Module):
             heads: likewise.
             step: number of this update, from 0.
             steps: number of all updates of the run.
+
+        Raises:
+            ValueError: if the schedule needs an end and the run has none.
         """
+        if self.schedule == "cosine" and not 0 < steps < float("inf"):  # -1 for a loader without a length
+            raise ValueError(
+                'momentum_schedule: "cosine" needs an end; set Trainer(max_epochs=...), or max_steps for a loader '
+                'without a length, or take "constant"'
+            )
         m = self.momentum if self.schedule == "constant" else momentum_at(step, steps, self.momentum)
         own: list[Tensor] = [*self.encoder.parameters(), *self.heads.parameters()]
         student: list[Tensor] = [*encoder.parameters(), *heads.parameters()]
         torch._foreach_mul_(own, m)
         torch._foreach_add_(own, student, alpha=1 - m)
+
+
+def build_teacher(encoder: Encoder, extraction: Extraction, compile: bool = False) -> Teacher:
+    """The teacher that an extraction compares with.
+
+    Args:
+        encoder: the student's.
+        extraction: holds heads, momentum and schedule.
+        compile: whether the teacher's encoder is compiled; a copy of a compiled one is not.
+
+    Raises:
+        ValueError: if the extraction has no momentum.
+    """
+    if extraction.momentum is None:
+        raise ValueError(
+            f"momentum: expected that of the teacher's average, as {type(extraction).__name__} compares with a "
+            "teacher, got None; give a number such as 0.99"
+        )
+    teacher = Teacher(encoder, extraction.heads, extraction.momentum, extraction.momentum_schedule)
+    if compile:
+        teacher.encoder.compile_backbone()
+    return teacher
 
 
 def momentum_at(step: int, steps: float, first: float) -> float:

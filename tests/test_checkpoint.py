@@ -1,3 +1,5 @@
+from functools import partial
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -8,6 +10,7 @@ from ssl_modules.augmentations import RandomResizedCrop, Views
 from ssl_modules.encoders import Encoder
 from ssl_modules.extractions import Predictor
 from ssl_modules.losses import InfoNCE
+from ssl_modules.optim import WarmupCosine
 
 
 class Warm(SimCLR):
@@ -141,3 +144,17 @@ def test_arguments_replace_those_of_the_checkpoint(tmp_path):
         load_module(own)
     again = load_module(own, encoder=torch.nn.Conv2d(1, 4, 3))
     assert torch.equal(again.encoder.backbone.model.weight, network.weight)
+
+
+def test_what_was_replaced_after_construction_is_stored(tmp_path):
+    module = SimCLR(encoder="test_resnet", image_size=8)
+    module.loss = InfoNCE(0.55)
+    module.optimizer = partial(torch.optim.SGD, lr=0.77)
+    module.schedule = WarmupCosine(warmup=3)
+    module.base_batch_size = None
+    saved(module, tmp_path / "last.ckpt")
+    again = load_module(tmp_path / "last.ckpt")
+    assert again.loss.temperature == 0.55
+    assert again.optimizer.keywords == {"lr": 0.77}
+    assert again.schedule.warmup == 3
+    assert again.base_batch_size is None

@@ -41,8 +41,8 @@ def test_ids_are_new_at_every_step_and_labels_follow_from_finer_to_coarser():
 
 def test_ids_have_no_labels_where_nothing_reads_them():
     batch = read_batch((pixels(), labels()))
-    assert torch.equal(build()._ids(batch), torch.arange(8)[:, None])
-    assert torch.equal(build()._ids(read_batch(pixels())), torch.arange(8)[:, None])
+    assert torch.equal(batch.ids(0, build().extraction.levels), torch.arange(8)[:, None])
+    assert torch.equal(read_batch(pixels()).ids(0, build().extraction.levels), torch.arange(8)[:, None])
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
@@ -50,8 +50,8 @@ def test_one_level_of_labels_may_be_a_vector(dtype):
     module = ranked(RankTable([[1, 2], [2, 1]]))
     expected = torch.stack([torch.arange(8), torch.arange(8) % 2], dim=1)
     targets = (torch.arange(8) % 2).to(dtype)
-    assert torch.equal(module._ids(read_batch((pixels(), targets))), expected)
-    assert torch.equal(module._ids(read_batch((pixels(), targets[:, None]))), expected)
+    assert torch.equal(read_batch((pixels(), targets)).ids(0, module.extraction.levels), expected)
+    assert torch.equal(read_batch((pixels(), targets[:, None])).ids(0, module.extraction.levels), expected)
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])

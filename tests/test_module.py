@@ -14,8 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ssl_modules import ContrastiveModule, SimCLR
-from ssl_modules.augmentations import Augmentation, RandomResizedCrop, SimCLRViews, Views, policy
+from ssl_modules.augmentations import Augmentation, RandomResizedCrop, ReadyViews, SimCLRViews, Views, policy
 from ssl_modules.batch import read_batch
+from ssl_modules.encoders.views import encode_views
 from ssl_modules.extractions import AllViews, Predictor, Queue
 from ssl_modules.losses import Alignment, AveragePrecisionLoss, InfoNCE
 from ssl_modules.objective import objective
@@ -55,7 +56,7 @@ class ClipNet(nn.Module):
         pixels() / 255,
         (pixels(), torch.arange(8)),
         ([torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)], torch.arange(8), list("abcdefgh")),
-        [torch.rand(8, 3, 8, 8), torch.rand(8, 3, 6, 6), torch.rand(8, 3, 6, 6)],
+        [torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)],
     ],
 )
 def test_batches_of_any_loader_train(batch):
@@ -147,21 +148,21 @@ def test_a_loss_of_ones_own_is_added_and_reaches_the_encoder():
 def test_views_of_several_sizes_are_encoded_each_as_if_alone():
     module = build().eval()
     views = [torch.rand(4, 3, 8, 8), torch.rand(4, 3, 6, 6), torch.rand(4, 3, 8, 8)]
-    for view, maps in zip(views, module.encode(views), strict=True):
+    for view, maps in zip(views, encode_views(module.encoder, views), strict=True):
         torch.testing.assert_close(maps, module.encoder(view))
 
 
 def test_views_of_bytes_and_of_floats_do_not_mix():
     module = build().eval()
     x = pixels(4)
-    as_bytes, as_floats = module.encode([x, x / 255])
+    as_bytes, as_floats = encode_views(module.encoder, [x, x / 255])
     torch.testing.assert_close(as_bytes, as_floats)
 
 
 def test_patch_views_become_maps_of_the_grid():
     module = build(PatchNet()).eval()
     view = torch.rand(2, 3, 4, 3, 6, 6)  # [N, rows, cols, ch, h, w]
-    [(m,)] = module.encode([view])
+    [(m,)] = encode_views(module.encoder, [view])
     assert m.shape == (2, 8, 3, 4)
     for row in range(3):
         for col in range(4):
@@ -170,15 +171,32 @@ def test_patch_views_become_maps_of_the_grid():
 
 def test_patches_that_are_no_vectors_are_refused():
     with pytest.raises(ValueError, match=r"encoder: gives a map of \[6, 6\] per patch where one vector is needed"):
-        build().encode([torch.rand(2, 3, 4, 3, 6, 6)])
+        encode_views(build().encoder, [torch.rand(2, 3, 4, 3, 6, 6)])
 
 
 def test_clips_go_through_all_views():
     module = build(ClipNet()).eval()
     clips = [torch.rand(4, 3, 6, 8, 8), torch.rand(4, 3, 6, 8, 8)]  # [N, ch, T, H, W]
-    assert [tuple(m.shape) for m in module.encode(clips)[0]] == [(4, 4, 4, 6, 6), (4, 6, 2, 4, 4)]
+    assert [tuple(m.shape) for m in encode_views(module.encoder, clips, spatial_dims=3)[0]] == [
+        (4, 4, 4, 6, 6),
+        (4, 6, 2, 4, 4),
+    ]
     torch.testing.assert_close(module(clips[0]), module.encoder(clips[0])[1].mean((2, 3, 4)))
     trainer(max_steps=1).fit(module, DataLoader([(clips, torch.arange(4))], batch_size=None))
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ([8, 8, 8], r"expected 2 per image, .* got 3; .*augmentation=ReadyViews\(\[8, 8, 8\]\)"),
+        ([8, 6], r"expected view 1 to have 8 x 8 pixels, .* got 6 x 6"),
+    ],
+)
+def test_views_that_the_module_was_not_built_for_are_refused(views, message):
+    batch = [torch.rand(4, 3, side, side) for side in views]
+    with pytest.raises(ValueError, match=message):
+        build().training_step((batch, torch.arange(4)), 0)
+    build(augmentation=ReadyViews(views)).training_step((batch, torch.arange(4)), 0)  # as the message says
 
 
 @pytest.mark.parametrize(
@@ -198,7 +216,7 @@ def test_clips_go_through_all_views():
 def test_batches_that_can_not_be_are_refused(batch, error, message):
     module = build(in_channels=3)
     if message is None:  # one ready-made view
-        batch, message = ([batch[0]],), "views: expected at least 2 per image, got 1"
+        batch, message = ([batch[0]],), r"views: expected 2 per image, .* got 1; .*ReadyViews\(\[8\]\)"
     with pytest.raises(error, match=message):
         module.training_step(batch, 0)
 
@@ -210,11 +228,19 @@ def test_batches_that_can_not_be_are_refused(batch, error, message):
         ({"augmentation": "simclr-96"}, ValueError, "is now 'simclr' with image_size=96"),
         ({"augmentation": Augmentation()}, TypeError, r"augmentation: Augmentation has no sizes; .* sizes = \(8, 8\)"),
         ({"augmentation": Views([RandomResizedCrop(8)], 1)}, ValueError, "views: expected at least 2 per image, got 1"),
-        ({"loss": "InfoNCE"}, TypeError, "loss: expected a .*Loss, got 'InfoNCE'"),
-        ({"similarity": InfoNCE()}, TypeError, r"similarity: expected a .*Similarity, got InfoNCE\("),
-        ({"loss": InfoNCE}, TypeError, r"loss: got the class InfoNCE; give an instance, InfoNCE\(...\)"),
-        ({"extraction": None}, TypeError, "extraction: expected a .*Extraction, got None"),
-        ({"schedule": 0.1}, TypeError, "schedule: expected a .*Schedule, got 0.1"),
+        ({"loss": "InfoNCE"}, TypeError, "loss: expected an object of the class Loss, got 'InfoNCE'"),
+        (
+            {"similarity": InfoNCE()},
+            TypeError,
+            r"similarity: expected .* the class Similarity, got InfoNCE\(",
+        ),
+        (
+            {"loss": InfoNCE},
+            TypeError,
+            r"loss: expected .*, got the class InfoNCE; give an instance, InfoNCE\(...\)",
+        ),
+        ({"extraction": None}, TypeError, "extraction: expected an object of the class Extraction, got None"),
+        ({"schedule": 0.1}, TypeError, "schedule: expected an object of the class Schedule, got 0.1"),
         ({"optimizer": None}, TypeError, "optimizer: expected a function of parameter groups, .* got None"),
         ({"base_batch_size": 0}, ValueError, "base_batch_size: .* got 0"),
         ({"momentum": 0.9}, TypeError, "unexpected keyword argument 'momentum'"),
@@ -381,10 +407,10 @@ def test_a_later_fit_of_a_resumed_module_has_views_of_its_own(tmp_path):
     path = save(build(), tmp_path / "m.ckpt")
     module = build()
     trainer(max_steps=2).fit(module, loader(), ckpt_path=path)
-    seed = module.seed
+    seed = module._run_seed
     assert seed == torch.load(path, weights_only=True)["ssl_modules"]["seed"]
     trainer(max_steps=1).fit(module, loader())
-    assert module.seed != seed
+    assert module._run_seed != seed
 
 
 # ---- optimisation ----------------------------------------------------------------------------------------------------
@@ -531,7 +557,7 @@ def test_prediction_gives_features_and_index():
     (features, index), (_, second) = trainer().predict(module, Indexed())
     torch.testing.assert_close(features, module.eval()(pixels()[:4]))
     assert torch.cat([index, second]).tolist() == list(range(100, 108))
-    with pytest.raises(TypeError, match="batch: prediction takes images, but the loader gives views"):
+    with pytest.raises(TypeError, match="batch: expected images to predict, got views"):
         module.predict_step([torch.rand(2, 3, 8, 8)] * 2, 0)
 
 

@@ -79,7 +79,7 @@ def test_each_piece_may_be_replaced():
     images = pixels()
     plain, mine = small(SimCLR), small(Mine)
     batch = read_batch(images)
-    views = plain.views(batch, plain._generator(batch, "train", 0, 0))
+    views = plain.views(batch, plain.generator("train", 0, batch.device))
     ours = plain.training_step(([view.flip(-1) for view in views], None), 0)
     torch.testing.assert_close(mine.training_step(images, 0)["loss"], 5 * ours["loss"])
 
@@ -137,7 +137,7 @@ def test_groco_counts_the_large_views_of_the_loader():
     first, second = module.contrasts(read_batch((views, None)), embedded, torch.Generator())
     assert (first.relation[:1] > 0).sum() == 1  # the other large view
     assert (second.relation[:1] > 0).sum() == 2  # both large views
-    with pytest.raises(ValueError, match=r"pass augmentation=ReadyViews\(sizes\)"):
+    with pytest.raises(ValueError, match=r"augmentation=ReadyViews\(\[8, 8, 4, 4\]\)"):
         groco("groco").training_step((views, None), 0)
 
 

@@ -175,3 +175,34 @@ def test_a_checkpoint_holds_the_recipe_of_the_method_and_of_its_base():
     assert hparams["extraction"]["class_path"] == "ssl_modules.extractions.AllViews"
     assert hparams["augmentation"]["class_path"] == "ssl_modules.augmentations.SimCLRViews"
     assert (hparams["base_batch_size"], hparams["small_stem"], hparams["anchor_block"]) == (256, None, None)
+
+
+class Counting:
+    """A mixin that knows nothing of this package."""
+
+    def __init__(self, *args, count=3, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.count = count
+
+
+class Counted(Counting, SimCLR):
+    pass
+
+
+class CountedAndFixed(Counting, SimCLR):
+    def __init__(self, margin=0.1, **settings):
+        super().__init__(encoder="test_resnet", **settings)
+        self.margin = margin
+
+
+@pytest.mark.parametrize("cls", [Counted, CountedAndFixed])
+def test_arguments_of_a_mixin_are_stored(cls, tmp_path):
+    given = {"encoder": "test_resnet"} if cls is Counted else {"margin": 0.3}
+    module = cls(count=5, image_size=8, **given)
+    assert "count" in inspect.signature(cls).parameters
+    fit = trainer()
+    fit.strategy.connect(module)
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    again = cls.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert again.count == 5
+    assert cls is Counted or again.margin == 0.3

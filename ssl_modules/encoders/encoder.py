@@ -233,7 +233,7 @@ class Encoder(Configurable, nn.Module):
         return self.backbone.model if wrapped else self.backbone
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The network's own state dict, and what one must know to use it."""
+        """The network's own state dict, copied to the CPU, and what one must know to use it, as plain data."""
         model = self.network
         metadata = {
             "architecture": self.name,

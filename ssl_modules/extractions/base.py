@@ -74,10 +74,10 @@ class Extraction(Configurable, nn.Module, ABC):
         """Number of columns of ids that it reads: the image's own, and then its labels, finer to coarser."""
         return 1
 
-    def begin(self, images: int) -> None:
+    def on_fit_start(self, images: int) -> None:
         """Called at the start of a fit, where the number of training images is known."""
 
-    def after_step(self) -> None:
+    def after_backward(self) -> None:
         """Called once per batch after the backward pass; a queue takes in its keys here."""
 
 

@@ -57,7 +57,7 @@ class Queue(Extraction):
         >>> contrast.relation[:]
         tensor([[ 1, -1,  0,  0,  0,  0,  0],
                 [-1,  1,  0,  0,  0,  0,  0]], dtype=torch.int8)
-        >>> extraction.after_step()
+        >>> extraction.after_backward()
         >>> extraction.pointer, extraction.ids.flatten()
         (tensor(2), tensor([ 0,  1, -1, -1, -1]))
     """
@@ -197,7 +197,7 @@ class Queue(Extraction):
             )
         self._waiting = keys, ids
 
-    def begin(self, images: int) -> None:
+    def on_fit_start(self, images: int) -> None:
         """Warns where an anchor would meet earlier keys of its own image as negatives at every step."""
         if self.size >= images and self.ranks is None:
             rank_zero_warn(
@@ -206,7 +206,7 @@ class Queue(Extraction):
             )
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_backward(self) -> None:
         """Put in the keys of the last training batch: of all processes, the teacher's views in order."""
         if self._waiting is None:
             return
@@ -218,4 +218,4 @@ class Queue(Extraction):
         self.ids[index] = gather(ids).repeat(len(keys), 1)
         self.pointer.copy_((self.pointer + len(new)) % self.size)
         if self.ranks is not None:
-            self.ranks.after_step()
+            self.ranks.after_backward()

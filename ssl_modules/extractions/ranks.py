@@ -41,7 +41,7 @@ class Ranks(Configurable, nn.Module, ABC):
                 matrix product.
         """
 
-    def after_step(self) -> None:
+    def after_backward(self) -> None:
         """Called once per training batch after the backward pass."""
 
 
@@ -194,7 +194,7 @@ class NeighbourRanks(Ranks):
         ranks.scatter_(1, nearest, torch.tensor(of_place, dtype=torch.int8, device=ranks.device).expand_as(nearest))
         return ranks.masked_fill_(empty, 0)  # where the queue had fewer
 
-    def after_step(self) -> None:
+    def after_backward(self) -> None:
         self.steps += 1
 
 

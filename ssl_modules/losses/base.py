@@ -23,10 +23,10 @@ class Loss(Configurable, nn.Module, ABC):
     learned state.
 
     Attributes:
-        least_images: so many images, over all processes, it needs to compare; fewer are left out in validation.
+        min_images: so many images, over all processes, it needs to compare; fewer are left out in validation.
     """
 
-    least_images: int = 2
+    min_images: int = 2
     __repr__ = described
 
     @abstractmethod

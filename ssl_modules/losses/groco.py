@@ -67,7 +67,7 @@ class GroCoLoss(Loss):
             if value not in get_args(known):
                 raise ValueError(f"{name}: expected one of {', '.join(get_args(known))}, got {value!r}")
         self.negatives = negatives
-        self.least_images = negatives + 1
+        self.min_images = negatives + 1
         self.steepness = steepness
         self.network = network
         self.distribution = distribution

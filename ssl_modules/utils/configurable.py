@@ -8,16 +8,18 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from ssl_modules.utils.checks import check_types
+from ssl_modules.utils.checks import check_instance, check_types
 
 Plain = bool | int | float | str | None
+_Kind = TypeVar("_Kind")
 
 
 class _Signature:
@@ -59,7 +61,7 @@ class Configurable:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" in cls.__dict__:
+        if not hasattr(cls.__init__, "__recorded__"):  # its own, or that of a mixin
             cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
 
 
@@ -88,7 +90,7 @@ def full_signature(cls: type) -> inspect.Signature:
     by_position = inspect.Parameter.VAR_POSITIONAL in kinds
     found = {p.name: p for p in own if p.kind not in _VARIABLE}
     for base in cls.__mro__[1:]:
-        for p in _parameters(base) if "__init__" in vars(base) and issubclass(base, Configurable) else ():
+        for p in _parameters(base) if "__init__" in vars(base) else ():
             if p.name in accepted and p.name not in found:
                 found[p.name] = p if by_position else p.replace(kind=p.KEYWORD_ONLY)
     # With *args the base's positional parameters come first, and the subclass's own are given by name.
@@ -134,6 +136,7 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
             )
         return None
 
+    recorded.__recorded__ = True  # type: ignore[attr-defined]
     recorded.__signature__ = signature  # type: ignore[attr-defined]  # Lightning reads it without unwrapping
     return recorded
 
@@ -288,6 +291,16 @@ def build(name: str, value: Any) -> Any:
     cls = _load_class(name, value["class_path"])
     arguments = {key: build(name, item) for key, item in value.get("init_args", {}).items()}
     return functools.partial(cls, **arguments) if _is_optimizer(cls) else cls(**arguments)
+
+
+def copy_of(name: str, value: Any, kind: type[_Kind]) -> _Kind:
+    """A copy of an argument for one object alone, so that defaults can be objects.
+
+    Raises:
+        TypeError: if it is no object of the class ``kind``.
+    """
+    check_instance(name, value, kind)
+    return deepcopy(value)
 
 
 def _is_optimizer(value: Any) -> TypeGuard[type[torch.optim.Optimizer]]:

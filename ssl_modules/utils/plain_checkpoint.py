@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from lightning.pytorch import LightningModule
 
+from ssl_modules.utils.configurable import class_path, storable
 from ssl_modules.utils.lightning import NO_INSTANTIATOR, class_method_only
+from ssl_modules.version import __version__
 
 STATE = "ssl_modules"  # the key of ours in a checkpoint
 RENAMED = {
@@ -48,6 +51,28 @@ class PlainCheckpoint:
             if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
                 check_version(torch.load(checkpoint_path, map_location="meta", weights_only=weights_only))
             raise
+
+
+class PlainModule(PlainCheckpoint):
+    """Mixin for LightningModules: their checkpoints hold class, version and arguments as plain data.
+
+    Attributes:
+        replaceable: arguments that are attributes as well; a checkpoint holds what they are when it is written.
+    """
+
+    replaceable: tuple[str, ...] = ()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        for name in self.replaceable:
+            if name in stored and not isinstance(stored[name], str):  # a name, as of a policy, was not replaced
+                stored[name] = getattr(self, name)
+        if stored:  # a subclass may have added objects with save_hyperparameters()
+            checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY] = storable(stored)
+        checkpoint[STATE] = {"version": __version__, "class": class_path(type(self))}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_version(checkpoint)
 
 
 def check_version(checkpoint: Mapping[str, Any]) -> None:

@@ -98,7 +98,7 @@ def test_the_loss_falls_on_a_tiny_set(case):
     module = case.build(optimizer=partial(torch.optim.AdamW, lr=3e-3))
     if module.teacher is not None:  # a target that moves, or a queue that fills with the same images, may hold it up
         module.teacher.momentum, module.teacher.schedule = 1.0, "constant"
-        module.extraction.after_step = lambda: None
+        module.extraction.after_backward = lambda: None
     losses = []
 
     class Watch(Callback):

@@ -23,4 +23,4 @@ def ids_of(images, first=0):
 def step(extraction, keys, first=0):
     """What a training step does with the keys of one view of the teacher."""
     extraction([keys], [keys], ids_of(len(keys), first), None)
-    extraction.after_step()
+    extraction.after_backward()

@@ -30,7 +30,7 @@ def test_moco_is_the_official_one(official, block):
     contrasts = extraction([q], [torch.tensor(v["k"])], ids_of(4), None)
     loss = objective(contrasts, Cosine(), InfoNCE(0.2), block)
     loss.backward()
-    extraction.after_step()
+    extraction.after_backward()
     assert loss.item() == pytest.approx(v[f"{official}_loss"].item(), abs=1e-10)
     np.testing.assert_allclose(q.grad.numpy(), v[f"{official}_dq"], rtol=0, atol=1e-10)
     np.testing.assert_allclose(extraction.keys.numpy(), v["queue_after"], rtol=0, atol=1e-12)
@@ -56,7 +56,7 @@ def test_sce_is_the_official_one_of_every_choice_of_views(case, views, arguments
     contrasts = extraction(list(student.values()), teacher, ids_of(6), None)
     loss = objective(contrasts, Dot(), SCELoss(0.1, 0.07, 0.5, positive_target="zero"), block)  # of unit vectors
     loss.backward()
-    extraction.after_step()
+    extraction.after_backward()
     assert loss.item() == pytest.approx(v[f"loss_{case}"].item(), abs=1e-10)
     for i, z in student.items():
         np.testing.assert_allclose(z.grad.numpy(), v[f"grad_q{i}_{case}"], rtol=0, atol=1e-10)
@@ -95,7 +95,7 @@ def test_rince_is_the_official_one(block):
     loss.backward()
     assert loss.item() == pytest.approx(v["loss_strict"].item(), abs=1e-10)
     np.testing.assert_allclose(q.grad.numpy(), v["grad_q_strict"], rtol=0, atol=1e-10)
-    extraction.after_step()
+    extraction.after_backward()
     assert torch.equal(extraction.ids[:10], ids)
     assert torch.equal(extraction.ids[10:, 1], queue_labels[10:])
 
@@ -141,7 +141,7 @@ def test_the_reference_is_the_teachers_key_of_the_same_image():
 def test_without_a_queue_the_batchs_own_keys_are_the_candidates():
     extraction = queue(size=0, keys_as_negatives=True)
     [c] = extraction(vectors(1, 4), vectors(1, 4, seed=2), ids_of(4), None)
-    extraction.after_step()
+    extraction.after_backward()
     assert torch.equal(c.candidates, normalize(vectors(1, 4, seed=2)[0], dim=1))
     assert torch.equal(c.relation[:], torch.eye(4, dtype=torch.int8))
 
@@ -177,7 +177,7 @@ def test_a_rule_ranks_the_queue_by_what_the_teacher_says():
     expected = slow_relation(2, 3, 8, -1)
     for a in range(6):
         expected[a, 3 + nearest[a % 3]] = 2
-    extraction.after_step()  # what the rule saw stays
+    extraction.after_backward()  # what the rule saw stays
     assert torch.equal(c.relation[:], expected)
     assert torch.equal(torch.cat([c.relation[0:2], c.relation[2:6]]), expected)
 
@@ -250,7 +250,7 @@ def test_a_step_sees_the_queue_as_it_was_before_it():
     before = extraction.keys.clone()
     [c] = extraction([q], [k], ids_of(4), None)
     loss = objective([c], Cosine(), InfoNCE(0.2), 0)
-    extraction.after_step()
+    extraction.after_backward()
     assert torch.equal(c.candidates[4:], before)
     assert not torch.equal(extraction.keys, before)
     loss.backward()  # the queue has moved on, and nothing of the graph with it
@@ -292,18 +292,18 @@ def test_only_training_moves_the_queue():
     extraction = queue()
     student, teacher = vectors(1, 4), vectors(1, 4, seed=2)
     before = {name: buffer.clone() for name, buffer in extraction.named_buffers()}
-    extraction.after_step()
+    extraction.after_backward()
     extraction.eval()
     extraction(student, teacher, ids_of(4), None)
-    extraction.after_step()
+    extraction.after_backward()
     extraction.train()
     with torch.no_grad():
         extraction(student, teacher, ids_of(4), None)
-    extraction.after_step()
+    extraction.after_backward()
     assert all(torch.equal(before[name], buffer) for name, buffer in extraction.named_buffers())
     extraction(student, teacher, ids_of(4), None)
-    extraction.after_step()
-    extraction.after_step()  # there is nothing new
+    extraction.after_backward()
+    extraction.after_backward()  # there is nothing new
     assert extraction.pointer == 4
 
 

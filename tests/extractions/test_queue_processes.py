@@ -29,7 +29,7 @@ def two_steps(rows, settings):
         contrasts = extraction(student, teacher, ids_of(IMAGES, 100 * number)[rows], None)
         loss = objective(contrasts, Cosine(), SCELoss(0.2, 0.1, 0.5), 2)
         [gradient] = torch.autograd.grad(loss, weight)
-        extraction.after_step()
+        extraction.after_backward()
         results.append((loss.detach(), gradient, *(buffer.clone() for _, buffer in extraction.named_buffers())))
     return results
 

@@ -160,8 +160,8 @@ def test_the_warm_up_counts_training_batches_and_is_saved():
         seen.append(contrast.relation[:].max(dim=1).values.tolist())
         if number == 3:  # evaluation is none
             extraction.eval()([vectors(2)], [vectors(2)], own, None)
-        extraction.after_step()
-        extraction.after_step()
+        extraction.after_backward()
+        extraction.after_backward()
     assert seen == [[1, 1], [1, 1], [3, 3], [3, 3]]
     assert extraction.ranks.steps == 4
     resumed = queue(NeighbourRanks((1, 2), warmup_steps=2))
@@ -176,7 +176,7 @@ def test_neighbours_equal_the_whole_in_blocks():
         for number in range(2):
             own = 4 * number + torch.arange(4)[:, None]
             contrasts = extraction([vectors(4, seed=number)], [vectors(4, seed=9 - number)], own, None)
-            extraction.after_step()
+            extraction.after_backward()
         losses.append(objective(contrasts, Cosine(), RINCELoss((0.1, 0.2, 0.3)), block).item())
     assert losses[1:] == pytest.approx([losses[0]] * 2, abs=1e-12)
 
@@ -201,7 +201,7 @@ def three_steps(rows, rule):
         contrasts = extraction([vectors(IMAGES, seed=30 + number)[rows] @ weight], [teacher], own, None)
         loss = objective(contrasts, Cosine(), RINCELoss((0.1, 0.2, 0.3, 0.4)), 2)
         [gradient] = torch.autograd.grad(loss, weight)
-        extraction.after_step()
+        extraction.after_backward()
         results.append((loss.detach(), gradient, *(buffer.clone() for _, buffer in extraction.named_buffers())))
     return results
 

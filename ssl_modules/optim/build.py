@@ -1,0 +1,73 @@
+"""An optimiser with its learning rates and schedule, as Lightning takes it."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.optim import Lars
+from torch.optim import Optimizer
+
+from ssl_modules.optim.schedules import Schedule, scheduled
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise unless an argument ``optimizer`` is a function of parameter groups.
+
+    Example:
+        >>> check_optimizer(0.1)
+        Traceback (most recent call last):
+        ...
+        TypeError: optimizer: expected a function of parameter groups, such as partial(torch.optim.SGD, lr=0.1), got 0.1
+    """
+    if not callable(optimizer) or isinstance(optimizer, Optimizer):
+        raise TypeError(
+            "optimizer: expected a function of parameter groups, such as partial(torch.optim.SGD, lr=0.1), got "
+            f"{optimizer!r}"
+        )
+
+
+def build_optimizer(
+    optimizer: OptimizerCallable,
+    groups: list[dict[str, Any]],
+    schedule: Schedule,
+    trainer: pl.Trainer,
+    base_batch_size: int | None = None,
+) -> OptimizerLRScheduler:
+    """What ``configure_optimizers`` returns: the optimiser, its rates scaled, and the schedule.
+
+    Args:
+        optimizer: parameter groups to optimiser.
+        groups: see :func:`~ssl_modules.optim.param_groups`; a group's ``lr_scale`` multiplies its learning rate.
+        schedule: of the learning rates.
+        trainer: knows the length of the run and the batch size.
+        base_batch_size: images per optimiser step that the learning rates are given for; None = take them as they are.
+
+    Raises:
+        ValueError: if the run has no known end, or no known batch size where rates are scaled by it.
+    """
+    built = optimizer(groups)
+    if isinstance(built, Lars) and not any(g["weight_decay"] or g["always_adapt"] for g in built.param_groups):
+        rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
+    for group in built.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
+    if base_batch_size is not None:
+        batch_size, rate = _batch_size(trainer), built.param_groups[0]["lr"]
+        for group in built.param_groups:
+            group["lr"] *= batch_size / base_batch_size
+        scaled = built.param_groups[0]["lr"]
+        rank_zero_info(f"learning rate {scaled:g} = {rate:g} x {batch_size} / {base_batch_size}")
+    return scheduled(built, trainer.estimated_stepping_batches, schedule)
+
+
+def _batch_size(trainer: pl.Trainer) -> int:
+    """Images per optimiser step, over all processes."""
+    trainer.fit_loop.setup_data()
+    batch_size = getattr(trainer.train_dataloader, "batch_size", None)
+    if batch_size is None:
+        raise ValueError(
+            "base_batch_size: the training loader has no batch_size to scale the learning rate by; give the final "
+            "learning rate and base_batch_size=None"
+        )
+    return batch_size * trainer.world_size * trainer.accumulate_grad_batches

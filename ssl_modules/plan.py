@@ -1,0 +1,56 @@
+"""Which views go where: known when a module is built, and checked against the views of each batch."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ssl_modules.extractions import Extraction
+
+_PLAIN_NDIM = 4  # of a view [N, ch, h, w]; a view of patches has more axes, and another size
+
+
+class ViewPlan:
+    """The views that student and teacher see.
+
+    Args:
+        sizes: side of each view in pixels, as the augmentation declares them; None = any.
+        extraction: chooses among them.
+
+    Attributes:
+        sizes: side of each view.
+        student: positions of the student's views.
+        teacher: positions of the teacher's views; empty without a teacher.
+
+    Raises:
+        ValueError: if the extraction can't work with so many views.
+
+    Example:
+        >>> from ssl_modules.extractions import AllViews
+        >>> plan = ViewPlan((32, 32), AllViews())
+        >>> plan.student, plan.teacher
+        ((0, 1), ())
+    """
+
+    def __init__(self, sizes: Sequence[int | None], extraction: Extraction) -> None:
+        self.sizes = tuple(sizes)
+        self.student = tuple(extraction.student_views(len(sizes)))
+        self.teacher = tuple(extraction.teacher_views(len(sizes)))
+
+    def check(self, views: Sequence[Tensor]) -> None:
+        """Raise for views of a batch that the module wasn't built for.
+
+        Raises:
+            ValueError: names the number or the size that was expected, and what came.
+        """
+        sides = [tuple(view.shape[-2:]) for view in views]
+        if len(views) != len(self.sizes):
+            raise ValueError(
+                f"views: expected {len(self.sizes)} per image, as the augmentation declares, got {len(views)}; where "
+                f"the loader makes them, build the module with augmentation=ReadyViews({[side[0] for side in sides]})"
+            )
+        for i, (view, size, side) in enumerate(zip(views, self.sizes, sides, strict=True)):
+            if size is not None and view.ndim == _PLAIN_NDIM and side != (size, size):
+                raise ValueError(
+                    f"views: expected view {i} to have {size} x {size} pixels, which the augmentation declares in its "
+                    f"sizes, got {side[0]} x {side[1]}; declare the sizes that are made"
+                )

@@ -1,0 +1,69 @@
+"""What makes a resumed run the uninterrupted one: the seed of the run and the global random state."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from ssl_modules.utils.distributed import gather_objects, rank
+from ssl_modules.utils.lightning import attached_trainer, restore_loader_states
+from ssl_modules.utils.plain_checkpoint import STATE
+from ssl_modules.utils.seeds import derive_generator, global_random_state, set_global_random_state
+
+
+class ExactResume:
+    """Mixin for LightningModules whose resumed runs are the uninterrupted ones, bit for bit.
+
+    Each batch has a generator that follows from seed, epoch, batch and process, so a resumed epoch draws what the
+    uninterrupted one would have drawn. Dropout draws from the global state, which differs between processes; a
+    checkpoint keeps it. A subclass that overrides one of the hooks below calls ``super()``.
+    """
+
+    _run_seed = 0  # the same in all processes; drawn anew for each fit that isn't resumed
+    _resumed = False
+    _random_state: dict[str, Tensor] | None = None
+
+    def generator(self, stage: str, batch_idx: int, device: torch.device) -> torch.Generator:
+        """The generator of a batch; in validation and test it is the same in all epochs and runs, so that they compare.
+
+        Args:
+            stage: "train", "val" or "test".
+            batch_idx: number of the batch in its epoch.
+            device: of the generator.
+        """
+        module: Any = self
+        seed, epoch = (self._run_seed, module.current_epoch) if stage == "train" else (0, 0)
+        return derive_generator(seed, stage, epoch, batch_idx, rank(), device=device)
+
+    def on_fit_start(self) -> None:
+        module: Any = self
+        if not self._resumed:
+            self._run_seed = module.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
+        self._resumed = False  # a later fit is another run
+
+    def on_train_start(self) -> None:
+        module: Any = self
+        restore_loader_states(module.trainer)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # At the first step, as Lightning draws from the global state after it has loaded the checkpoint.
+        if self._random_state is not None:
+            set_global_random_state(self._random_state)
+            self._random_state = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        module: Any = self
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        states = gather_objects(global_random_state(module.device))
+        checkpoint[STATE] |= {"seed": self._run_seed, "random_state": states}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        module: Any = self
+        trainer, state = attached_trainer(module), checkpoint.get(STATE)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and state is not None:
+            self._resumed = True
+            self._run_seed = state["seed"]
+            states = state["random_state"]
+            self._random_state = states[rank()] if rank() < len(states) else None

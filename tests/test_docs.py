@@ -48,6 +48,15 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
+def test_each_way_to_add_a_part_runs(tmp_path):
+    page = (REPOSITORY / "docs" / "adding.md").read_text()
+    script = tmp_path / "adding.py"
+    script.write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)))
+    run_script(script, folder=tmp_path)
+    for name in re.findall(r"`((?:ssl_modules|callbacks|datamodules|tests)/[\w/.]*)`", page):
+        assert (REPOSITORY / name).exists(), name
+
+
 @pytest.mark.slow
 def test_python_blocks_of_the_readme_run(tmp_path):
     source = "\n".join(blocks("python"))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
 from ssl_modules.evaluation.features import Prepare
-from ssl_modules.evaluation.ood_metrics import NoveltyScore, novelty_detection
+from ssl_modules.evaluation.ood_metrics import OODScore, ood_detection
 from ssl_modules.evaluation.shared_features import shared_features
 
 
@@ -69,7 +69,7 @@ class OutOfDistributionProbe(OnlineProbe):
         prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
         level: int | None = None,
         bank_size: int | None = 5_000,
-        scores: Sequence[NoveltyScore] = ("gaussian", "neighbours", "cosine"),
+        scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
         k: int = 50,
         every_n_epochs: int = 1,
         name: str = "ood",
@@ -85,8 +85,8 @@ class OutOfDistributionProbe(OnlineProbe):
             every_n_epochs=every_n_epochs,
             name=name,
         )
-        if not scores or not set(scores) <= set(get_args(NoveltyScore)):
-            raise ValueError(f"scores must be some of {list(get_args(NoveltyScore))}, but got {list(scores)}")
+        if not scores or not set(scores) <= set(get_args(OODScore)):
+            raise ValueError(f"scores must be some of {list(get_args(OODScore))}, but got {list(scores)}")
         if k < 1:
             raise ValueError(f"k must be >= 1, but got {k}")
         self.outliers = outliers
@@ -104,7 +104,7 @@ class OutOfDistributionProbe(OnlineProbe):
         bank, labels = self._read("train", module, trainer)
         test, outliers = (self._read(part, module, trainer)[0] for part in ("test", "outliers"))
         k = min(self.k, len(bank)) if is_fast_dev_run(trainer) else self.k
-        return novelty_detection(bank, labels, test, outliers, scores=self.scores, k=k)
+        return ood_detection(bank, labels, test, outliers, scores=self.scores, k=k)
 
     def _prepare(self, part: str) -> Prepare:
         return _without_labels if part == "outliers" and self.prepare is None else self.prepare

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssl_modules.evaluation.checks import check_features, check_labelled
 from ssl_modules.evaluation.knn import nearest_neighbours
 
-NoveltyScore = Literal["gaussian", "neighbours", "cosine"]
+OODScore = Literal["gaussian", "neighbours", "cosine"]
 
 
 @torch.no_grad()
@@ -144,13 +144,13 @@ def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
     }
 
 
-def novelty_detection(
+def ood_detection(
     bank: Tensor,
     bank_targets: Tensor,
     familiar: Tensor,
     unfamiliar: Tensor,
     *,
-    scores: Sequence[NoveltyScore] = ("gaussian", "neighbours", "cosine"),
+    scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
     k: int = 50,
 ) -> dict[str, float]:
     """How well scores of nearness to labelled samples tell the familiar from the unfamiliar.
@@ -172,11 +172,11 @@ def novelty_detection(
 
     Example:
         >>> bank = torch.eye(3)[:2]
-        >>> novelty_detection(bank, torch.tensor([0, 1]), bank, torch.eye(3)[2:], scores=("cosine",))
+        >>> ood_detection(bank, torch.tensor([0, 1]), bank, torch.eye(3)[2:], scores=("cosine",))
         {'cosine_auroc': 1.0, 'cosine_fpr95': 0.0}
     """
-    if not scores or not set(scores) <= set(get_args(NoveltyScore)):
-        raise ValueError(f"scores must be some of {list(get_args(NoveltyScore))}, but got {list(scores)}")
+    if not scores or not set(scores) <= set(get_args(OODScore)):
+        raise ValueError(f"scores must be some of {list(get_args(OODScore))}, but got {list(scores)}")
     queries = torch.cat([familiar, unfamiliar])
     results: dict[str, float] = {}
     for score in scores:

@@ -15,7 +15,7 @@ from ssl_modules.evaluation.protocols import (
     few_label_protocol,
     knn_protocol,
     linear_protocol,
-    novelty_protocol,
+    ood_protocol,
     retrieval_protocol,
 )
 
@@ -112,13 +112,13 @@ def test_retrieval_among_the_test_part_or_in_the_training_part(parts):
     assert retrieval_protocol(*parts, gallery="train", k=(3,)) == retrieval(*test, *train, k=(3,))
 
 
-def test_novelty(parts):
+def test_ood(parts):
     train, test = parts
     zeros = test.targets == 0
     others = Labelled(train.features[train.targets > 0], train.targets[train.targets > 0])
     familiar = Labelled(test.features[~zeros], test.targets[~zeros])
     expected = detection(*(cosine_scores(*others, x) for x in (familiar.features, test.features[zeros])))
-    found = novelty_protocol(others, familiar, test.features[zeros], scores=("cosine",))
+    found = ood_protocol(others, familiar, test.features[zeros], scores=("cosine",))
     assert found == {f"cosine_{name}": pytest.approx(value) for name, value in expected.items()}
 
 

@@ -13,11 +13,12 @@ from torch.utils.hooks import RemovableHandle
 from ssl_modules.evaluation.collapse import feature_std, rankme, uniformity
 from ssl_modules.evaluation.features import as_vectors, device_of, find_submodule
 from ssl_modules.evaluation.shared_features import gather_in_order
+from ssl_modules.utils.checks import Checked, check_number
 from ssl_modules.utils.distributed import rank, world_size
 from ssl_modules.utils.lightning import state_key
 
 
-class CollapseMonitor(Callback):
+class CollapseMonitor(Checked, Callback):
     """Whether a module's features collapse, from those that its training step computes anyway.
 
     Needs neither labels nor another forward. The features are what ``training_step`` returns beside its loss,
@@ -46,8 +47,7 @@ class CollapseMonitor(Callback):
     """
 
     def __init__(self, *, features: str | None = None, size: int = 2_048, name: str = "repr") -> None:
-        if size < 2:
-            raise ValueError(f"size must be >= 2, but got {size}")
+        check_number("size", size, least=2)
         self.features = features
         self.size = size
         self.name = name

@@ -10,11 +10,12 @@ from torch import Tensor
 from ssl_modules.batch import read_batch
 from ssl_modules.callbacks.pictures import image_grid, new_figure, publish, to_pixels
 from ssl_modules.evaluation.features import undisturbed
+from ssl_modules.utils.checks import Checked, check_number
 from ssl_modules.utils.lightning import state_key
 from ssl_modules.utils.seeds import derive_generator
 
 
-class ViewGrid(Callback):
+class ViewGrid(Checked, Callback):
     """What the augmentation makes of a few training images, drawn at the start of the training.
 
     A row is an image, where the batch has it, beside its views; a view of patches is drawn as the grid that they form.
@@ -50,9 +51,8 @@ class ViewGrid(Callback):
         folder: str | None = None,
         name: str = "views",
     ) -> None:
-        if images < 1:
-            raise ValueError(f"images must be >= 1, but got {images}")
-        new_figure(1, 1)  # says that matplotlib is missing before the training
+        check_number("images", images, least=1)
+        new_figure(1, 1)  # raises before the training if matplotlib is missing
         self.augmentation = augmentation
         self.prepare = prepare
         self.images = images

@@ -1,7 +1,12 @@
-"""Features that the callbacks of one Trainer share, so that no image goes through the module twice."""
+"""Features that the callbacks of one Trainer share, so that no image goes through the module twice.
+
+The rule: each Trainer has one :class:`SharedFeatures`, kept in a registry by Trainer. Every callback reads through
+``shared_features(trainer)``, so who comes first makes no difference.
+"""
 
 from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -15,14 +20,10 @@ from ssl_modules.utils.distributed import gather_objects, total, world_size
 
 
 class SharedFeatures:
-    """Loaders and features that a callback and others of the same Trainer have asked for.
+    """Loaders and features that the callbacks of one Trainer have asked for.
 
-    A callback takes part by an attribute ``shared``, renewed in ``setup``. It reads through :func:`shared_features` in
-    the hooks at the end of a validation, test or training epoch, and clears its own in those that follow:
-    ``on_validation_end``, ``on_test_end``, ``on_train_epoch_start`` and ``teardown``.
-
-    Features are given a second time only for the same module with equal parameters and buffers, the same loader object
-    and equal settings; anything else is another pass. All processes must ask alike.
+    Features are returned a second time only for the same module with equal parameters and buffers, the same loader
+    object and equal settings; anything else is another pass. All processes must ask alike.
 
     Example:
         >>> module, loader = nn.Flatten(), [(torch.eye(2), torch.tensor([1, 0]))]
@@ -120,15 +121,36 @@ class SharedFeatures:
             self._module, self._weights = module, [x.clone() for x in weights]
 
 
-def shared_features(trainer: Any, own: SharedFeatures) -> SharedFeatures:
-    """That of the first of a Trainer's callbacks which has one; without a Trainer, a callback's own.
+_OF_TRAINER: WeakKeyDictionary[Any, SharedFeatures] = WeakKeyDictionary()
+
+
+def shared_features(trainer: Any) -> SharedFeatures:
+    """The one :class:`SharedFeatures` of a Trainer, made when it is first asked for.
+
+    A callback reads through it in the hooks at the end of a validation, test or training epoch. It calls
+    :meth:`SharedFeatures.clear` in the hooks that follow: ``on_validation_end``, ``on_test_end`` and
+    ``on_train_epoch_start``. It calls :func:`release` in ``setup``, ``teardown`` and ``on_exception``. Each of these
+    may come from several callbacks.
 
     Args:
-        trainer: a Trainer of either namespace, or None.
-        own: that of the callback which asks.
+        trainer: a Trainer of either namespace.
+
+    Example:
+        >>> class Trainer: ...
+        >>> trainer = Trainer()
+        >>> shared_features(trainer) is shared_features(trainer), shared_features(trainer) is shared_features(Trainer())
+        (True, False)
     """
-    callbacks = [] if trainer is None else trainer.callbacks
-    return next((found for c in callbacks if isinstance(found := getattr(c, "shared", None), SharedFeatures)), own)
+    return _OF_TRAINER.setdefault(trainer, SharedFeatures())
+
+
+def release(trainer: Any) -> None:
+    """Forget the loaders and features of a Trainer; they may refer to it, and would keep it in memory.
+
+    Args:
+        trainer: a Trainer that :func:`shared_features` may have been asked for.
+    """
+    _OF_TRAINER.pop(trainer, None)
 
 
 def gather_in_order(features: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,23 @@ class _Signature:
         return full_signature(owner)
 
 
-class Configurable:
+class FullSignature:
+    """Mixin whose classes show in their signature the parameters that ``**settings`` pass on to the base classes.
+
+    Example:
+        >>> class Base(FullSignature):
+        ...     def __init__(self, width: int = 4, depth: int = 2) -> None: ...
+        >>> class Fixed(Base):
+        ...     def __init__(self, name: str, **settings) -> None:
+        ...         super().__init__(width=8, **settings)
+        >>> inspect.signature(Fixed)
+        <Signature (name: str, *, depth: int = 2)>
+    """
+
+    __signature__ = _Signature()
+
+
+class Configurable(FullSignature):
     """Mixin whose instances keep the arguments of their constructor, defaults included, in ``arguments``.
 
     Arguments that the constructor passes on by ``*args`` and ``**kwargs`` are kept by the names that the base class
@@ -55,7 +71,6 @@ class Configurable:
     """
 
     arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
-    __signature__ = _Signature()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,16 +83,7 @@ def full_signature(cls: type) -> inspect.Signature:
     """The constructor's parameters, with those that it passes on by ``**kwargs`` in their place.
 
     Args:
-        cls: a :class:`Configurable` class.
-
-    Example:
-        >>> class Base(Configurable):
-        ...     def __init__(self, width: int = 4, depth: int = 2) -> None: ...
-        >>> class Fixed(Base):
-        ...     def __init__(self, name: str, **settings) -> None:
-        ...         super().__init__(width=8, **settings)
-        >>> full_signature(Fixed)
-        <Signature (name: str, *, depth: int = 2)>
+        cls: a subclass of :class:`FullSignature`.
     """
     own = _parameters(cls)
     kinds = {p.kind for p in own}
@@ -88,7 +94,7 @@ def full_signature(cls: type) -> inspect.Signature:
     by_position = inspect.Parameter.VAR_POSITIONAL in kinds
     found = {p.name: p for p in own if p.kind not in _VARIABLE}
     for base in cls.__mro__[1:]:
-        for p in _parameters(base) if "__init__" in vars(base) and issubclass(base, Configurable) else ():
+        for p in _parameters(base) if "__init__" in vars(base) and issubclass(base, FullSignature) else ():
             if p.name in accepted and p.name not in found:
                 found[p.name] = p if by_position else p.replace(kind=p.KEYWORD_ONLY)
     # With *args the base's positional parameters come first, and the subclass's own are given by name.

@@ -12,13 +12,14 @@ from ssl_modules.callbacks import (
     OnlineKNNProbe,
     OnlineLinearProbe,
     OnlineRetrieval,
+    OnlineSGDProbe,
     OutOfDistributionProbe,
 )
 
 PROBES = {
     "knn": OnlineKNNProbe,
     "ridge": lambda **options: OnlineLinearProbe(**options, name="ridge"),
-    "sgd": lambda **options: OnlineLinearProbe(**options, fit="sgd", num_classes=10, name="sgd"),
+    "sgd": lambda **options: OnlineSGDProbe(**options, num_classes=10, name="sgd"),
     "retrieval": OnlineRetrieval,
     "among the test images": lambda **options: OnlineRetrieval(**options, gallery="test"),
     "ood": lambda **options: OutOfDistributionProbe(**options, outliers=[IMAGES[600:700]]),
@@ -45,7 +46,11 @@ def steps_before(message, callback, tmp_path, **options):
     [
         (IMAGES[:200], None, "the loader delivers images without labels; .* train= and test="),
         (IMAGES[:200], torch.full((200,), -1), "targets must be >= 0, but got -1; leave out unlabelled samples"),
-        (IMAGES[:0], TARGETS[:0], "loader delivers no samples; give the probe another one as (train|test)="),
+        (
+            IMAGES[:0],
+            TARGETS[:0],
+            "expected samples of the (train|test) loader, got none; give .* as (train|test)=",
+        ),
         (IMAGES[:200] * torch.nan, TARGETS[:200], "64 of 64 features hold NaN or infinity"),
         (IMAGES[:200], TARGETS[:200].float(), "targets must be class indices, but got torch.float32; give prepare="),
     ],
@@ -68,7 +73,7 @@ def test_maps(tmp_path, name):
 def test_fewer_images_than_k(tmp_path, name, least):
     few, many = labelled(IMAGES[: least - 1], TARGETS[: least - 1]), test_loader()
     data = {"train": many, "test": few} if "test" in name else {"train": few, "test": many}
-    message = f"its k needs {least} samples of the .* data, but there are {least - 1}; lower k"
+    message = f"expected at least {least} samples of the .* data, got {least - 1}; give it more, or lower its k"
     assert steps_before(message, PROBES[name](**data), tmp_path) == 0
     trainer(tmp_path, [PROBES[name](**data)], fast_dev_run=True).fit(stranger(), train_loader())
 
@@ -76,7 +81,7 @@ def test_fewer_images_than_k(tmp_path, name, least):
 @pytest.mark.parametrize("name", ["knn", "ridge", "retrieval", "among the test images"])
 def test_one_class(tmp_path, name):
     ones = labelled(IMAGES[TARGETS == 1], TARGETS[TARGETS == 1])
-    message = "all 182 labelled samples are of class 1, which leaves nothing to tell apart"
+    message = "expected samples of two or more classes, got 182 of class 1 alone"
     assert steps_before(message, PROBES[name](train=ones, test=ones), tmp_path) == 5
     trainer(tmp_path, [PROBES[name](train=ones, test=ones)], fast_dev_run=True).fit(stranger(), train_loader())
 
@@ -98,9 +103,9 @@ def test_the_batch_of_nan_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("outliers", "message"),
     [
-        (DataLoader(IMAGES[:0]), "the outliers loader delivers no samples; .* as outliers="),
+        (DataLoader(IMAGES[:0]), "expected samples of the outliers loader, got none; .* as outliers="),
         ([IMAGES[600:700, :, :4, :4].repeat(1, 3, 1, 1)], "expected input.* to have 1 channels"),
-        ([{"x": IMAGES[600:]}], "outliers: the loader delivers dict, .* give prepare="),
+        ([{"x": IMAGES[600:]}], "outliers: expected batches of images or .*, got dict; give prepare="),
     ],
 )
 def test_outliers_are_tried_as_well(tmp_path, outliers, message):

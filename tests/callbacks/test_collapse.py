@@ -122,7 +122,7 @@ def test_manual_optimisation_that_returns_nothing_is_told_how(tmp_path):
 
 
 def test_size_is_checked():
-    with pytest.raises(ValueError, match="size must be >= 2"):
+    with pytest.raises(ValueError, match="size: expected a number of at least 2, got 1"):
         CollapseMonitor(size=1)
 
 

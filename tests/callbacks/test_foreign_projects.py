@@ -31,11 +31,12 @@ from ssl_modules.callbacks import (
     OnlineKNNProbe,
     OnlineLinearProbe,
     OnlineRetrieval,
+    OnlineSGDProbe,
     OutOfDistributionProbe,
     ViewGrid,
 )
 
-OURS = ("probe/", "sgd/", "retrieval/", "ood/", "repr/")
+OURS = ("probe/", "retrieval/", "ood/", "repr/")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Project:
             ViewGrid(augmentation=self.augmentation, prepare=self.prepare, images=2),
             OnlineKNNProbe(**take, bank_size=200),
             OnlineLinearProbe(**take, bank_size=200),
-            OnlineLinearProbe(**take, fit="sgd", num_classes=10, name="sgd"),
+            OnlineSGDProbe(**take, num_classes=10),
             OnlineRetrieval(**take, bank_size=200),
             OutOfDistributionProbe(**take, outliers=self.outliers, bank_size=200),
             CollapseMonitor(features=self.features),

@@ -98,7 +98,7 @@ def test_a_picture_without_a_trainer_is_that_with_one(kind, tmp_path, drawn):
         np.asarray(_rendered(figure)) for figure in (drawn.last, kind(**own(), features="encoder").draw(module))
     ]
     np.testing.assert_array_equal(*rendered)
-    with pytest.raises(ValueError, match=r"measures nothing; without a Trainer, take draw\(module\)"):
+    with pytest.raises(ValueError, match=r"expected a Trainer, got None; without one, take draw\(module\)"):
         picture.evaluate(module)
 
 
@@ -291,11 +291,11 @@ def test_pictures_change_nothing_and_share_the_pass(tmp_path, validates):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: EmbeddingPlot(size=1), "size must be >= 2"),
-        (lambda: EmbeddingPlot(projection="lda"), 'projection must be "pca" or "tsne", but got \'lda\''),
-        (lambda: NeighbourGrid(k=0), "k must be >= 1"),
-        (lambda: NeighbourGrid(queries=0), "queries must be >= 1"),
-        (lambda: ViewGrid(images=0), "images must be >= 1"),
+        (lambda: EmbeddingPlot(size=1), "size: expected a number of at least 2, got 1"),
+        (lambda: EmbeddingPlot(projection="lda"), "projection: expected 'pca' or 'tsne', got 'lda'"),
+        (lambda: NeighbourGrid(k=0), "k: expected a number of at least 1, got 0"),
+        (lambda: NeighbourGrid(queries=0), "queries: expected a number of at least 1, got 0"),
+        (lambda: ViewGrid(images=0), "images: expected a number of at least 1, got 0"),
         (lambda: to_pixels(IMAGES[0]), r"images must be \[N, C, H, W\] to be shown, but got \[1, 8, 8\]"),
         (lambda: samples([IMAGES], [0]), "a list delivers its samples only in its own order"),
     ],

@@ -37,7 +37,7 @@ def test_two_processes_give_the_values_of_one(run):
     with torch.no_grad():
         features = module.encoder(torch.stack(images))
     scores = F.linear(features, stored["head"]["weight"], stored["head"]["bias"])
-    assert logged[0][f"{sgd.name}/linear_top1"] == np.float32(top_k_accuracy(scores, torch.stack(targets)))
+    assert logged[0][f"{sgd.name}/sgd_top1"] == np.float32(top_k_accuracy(scores, torch.stack(targets)))
 
 
 def test_the_monitor_measures_the_last_features_of_both(run):

@@ -17,6 +17,7 @@ from ssl_modules.callbacks import (
     OnlineKNNProbe,
     OnlineLinearProbe,
     OnlineRetrieval,
+    OnlineSGDProbe,
     OutOfDistributionProbe,
     ViewGrid,
 )
@@ -67,7 +68,7 @@ def probes() -> list[pl.Callback]:
         OnlineKNNProbe(train=as_it_is, test=one_batch, features="encoder", bank_size=200, name="stream"),
         OnlineRetrieval(**own, bank_size=200),
         OutOfDistributionProbe(**own, outliers=outliers(), bank_size=200),
-        OnlineLinearProbe(**own, fit="sgd", num_classes=10, name="sgd"),
+        OnlineSGDProbe(**own, num_classes=10),
     ]
 
 

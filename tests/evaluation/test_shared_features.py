@@ -156,10 +156,10 @@ class Held(OnlineKNNProbe):
         super().__init__(**arguments)
         self.references = []
 
-    def _read(self, *arguments):
-        features, targets = super()._read(*arguments)
-        self.references.append(weakref.ref(features))
-        return features, targets
+    def read(self, *arguments):
+        labelled = super().read(*arguments)
+        self.references.append(weakref.ref(labelled.features))
+        return labelled
 
     @property
     def held(self):

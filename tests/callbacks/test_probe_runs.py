@@ -8,7 +8,6 @@ from strangers import (
     NAMESPACES,
     TARGETS,
     TEST,
-    TRAIN,
     Spy,
     data_module,
     own,
@@ -190,38 +189,6 @@ def test_evaluate_sets_its_datamodule_up():
 
 
 # ---------------------------------------------------------------------------------------------------------- resume
-
-
-@pytest.mark.parametrize("namespace", NAMESPACES)
-def test_resume_goes_on_with_the_same_head(tmp_path, namespace):
-    def run(epochs, checkpoint=None, callbacks=True):
-        probes = [
-            OnlineSGDProbe(**own(), features="encoder", num_classes=10),
-            OnlineLinearProbe(**own(), features="encoder", name="second"),
-            OnlineKNNProbe(**own(), features="encoder"),
-        ]
-        module = stranger(namespace)
-        module.dropout.p = 0.0
-        fit = trainer(tmp_path, probes if callbacks else [], namespace, max_epochs=epochs)
-        fit.fit(module, DataLoader(TRAIN, batch_size=64), ckpt_path=checkpoint)
-        return fit, module, probes
-
-    _, whole, expected = run(3)
-    first, _, _ = run(1)
-    first.save_checkpoint(tmp_path / "one.ckpt")
-    second, resumed, probes = run(3, tmp_path / "one.ckpt")
-    assert all(torch.equal(whole.state_dict()[name], value) for name, value in resumed.state_dict().items())
-    assert torch.equal(probes[0]._head[0], expected[0]._head[0])
-    assert probes[0]._steps == expected[0]._steps == 15
-    for probe, reference in zip(probes, expected, strict=True):
-        assert probe.result == reference.result
-    assert second.current_epoch == 3
-
-    without, _, _ = run(2, tmp_path / "one.ckpt", callbacks=False)  # leave the probes away
-    assert without.current_epoch == 2
-    without.save_checkpoint(tmp_path / "none.ckpt")
-    _, _, late = run(3, tmp_path / "none.ckpt")  # and take new ones
-    assert late[0]._steps == 5
 
 
 def test_resume_with_another_head_is_refused(tmp_path):

@@ -119,38 +119,20 @@ class Moody(Dataset):
         return IMAGES[index] + 0.01 * noise, TARGETS[index]
 
 
-@pytest.mark.parametrize("validates", [False, True])
-@pytest.mark.parametrize("generator", [None, 5])
-def test_probes_change_nothing(tmp_path, validates, generator):
+def test_a_loader_with_a_generator_of_its_own_is_left_as_it_is(tmp_path):
     def run(callbacks):
-        module = stranger(validates=validates)
-        module.encoder[1].eval()
+        module = stranger(validates=True)
         pl.seed_everything(3)
-        seeded = None if generator is None else torch.Generator().manual_seed(generator)
-        loader = DataLoader(Moody(), batch_size=32, shuffle=True, generator=seeded)
+        loader = DataLoader(Moody(), batch_size=32, shuffle=True, generator=torch.Generator().manual_seed(5))
         fit = trainer(tmp_path, callbacks)
         fit.fit(module, loader, DataLoader(Moody(), batch_size=32))
-        logged = {
-            name: value for name, value in fit.callback_metrics.items() if not name.startswith(("a/", "b/", "c/"))
-        }
         draws = torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
-        modes = [part.training for part in module.modules()]
-        return module.state_dict(), module.losses, logged, draws, modes, fit.callback_metrics
+        return module.state_dict(), module.losses, draws, loader.generator.get_state().tolist()
 
-    data = {} if validates else own()  # the Trainer's own loaders, or the probe's
     plain = run([])
-    probed = run(
-        [
-            OnlineKNNProbe(**data, features="encoder", name="a"),
-            OnlineLinearProbe(**data, features="encoder", name="b"),
-            OnlineSGDProbe(**data, features="encoder", num_classes=10, name="c"),
-        ]
-    )
-    assert {"a/knn_top1", "b/linear_top1", "c/sgd_top1"} <= probed[-1].keys()
-    assert plain[0].keys() == probed[0].keys()
+    probed = run([OnlineKNNProbe(features="encoder"), OnlineSGDProbe(features="encoder", num_classes=10)])
     assert all(torch.equal(plain[0][name], probed[0][name]) for name in plain[0])
-    assert plain[1:-1] == probed[1:-1]
-    assert plain[-2].count(False) == 1  # the frozen batch norm
+    assert plain[1:] == probed[1:]
 
 
 # ---------------------------------------------------------------------------------------------------------- errors

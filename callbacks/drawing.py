@@ -1,6 +1,7 @@
 """The base of probes that draw instead of measuring."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,9 @@ class DrawingProbe(OnlineProbe):
         ModuleNotFoundError: if matplotlib isn't installed.
     """
 
-    def __init__(self, *, class_names: list[str] | None = None, folder: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, class_names: list[str] | None = None, folder: str | Path | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
         new_figure(1, 1)  # raises before the training if matplotlib is missing
         self.class_names = class_names

@@ -13,10 +13,10 @@ from ssl_modules.utils.seeds import derive_generator
 
 
 class EmbeddingPlot(DrawingProbe):
-    """A module's features of the labelled test images as points in the plane, coloured by class, while it trains.
+    """Draws a module's features of the test images as points in the plane, coloured by class, while it trains.
 
     The features are L2-normalised and projected onto their two principal components, or by t-SNE. The picture goes to
-    every logger that takes images, and to a file where none does. It needs matplotlib.
+    every logger that takes images, and to a file if none does. It needs matplotlib.
 
     It logs no metric. It reads no training images, so ``train`` and ``bank_size`` change nothing; ``train`` is needed
     beside ``test`` all the same. It shares its pass through the module with the probes.

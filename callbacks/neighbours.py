@@ -17,11 +17,11 @@ from ssl_modules.utils.seeds import derive_generator
 
 
 class NeighbourGrid(DrawingProbe):
-    """A few test images beside the training images whose features are nearest, while a module trains.
+    """Draws a few test images beside the training images whose features are nearest, while a module trains.
 
-    A row is a test image under its class, and its neighbours by cosine, in falling order, each under class and cosine:
-    green where the class is right, red where it is wrong. The picture goes to every logger that takes images, and to a
-    file where none does. It needs matplotlib.
+    A row is a test image under its class, and its neighbours in falling order of the cosine, each under its class and
+    cosine: green if the class is right, red if it is wrong. The picture goes to every logger that takes images, and to
+    a file if none does. It needs matplotlib.
 
     It logs no metric, and shares its pass through the module with the probes. The loaders must be over map-style data
     sets.

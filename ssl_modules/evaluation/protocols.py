@@ -90,7 +90,7 @@ def linear_protocol(
     elif fit in SGD_RECIPES:
         head = sgd_classifier(*train, classes, recipe=SGD_RECIPES[fit], seed=seed)
     else:
-        raise ValueError(f"linear: fit must be ridge, logistic or one of {', '.join(SGD_RECIPES)}, but got {fit!r}")
+        raise ValueError(f"fit: expected ridge, logistic or one of {', '.join(SGD_RECIPES)}, got {fit!r}")
     return accuracies(F.linear(test.features, *head), test.targets)
 
 
@@ -169,7 +169,7 @@ def ood_protocol(
     scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
     k: int = 50,
 ) -> dict[str, float]:
-    """How well test samples are told from outliers; see :func:`~ssl_modules.evaluation.ood_detection`.
+    """How well test samples are separated from outliers; see :func:`~ssl_modules.evaluation.ood_detection`.
 
     Args:
         train: what is familiar.
@@ -197,7 +197,7 @@ def _of_few(train: Labelled, test: Labelled) -> dict[str, float]:
 def _class_count(protocol: str, train: Labelled, test: Labelled) -> int:
     if test.targets.ndim != 1:
         raise ValueError(
-            f"{protocol}: takes one class a sample, targets [N], but these are {list(test.targets.shape)}; samples of "
-            "several labels are judged by linear and few-label"
+            f"{protocol}: expected one class a sample, targets [N], got {list(test.targets.shape)}; judge samples of "
+            "several labels by linear and few-label"
         )
     return max(class_count(train.targets, None), int(test.targets.max()) + 1)

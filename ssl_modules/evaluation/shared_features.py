@@ -43,13 +43,13 @@ class SharedFeatures:
         self._passes: list[tuple[Any, ...]] = []
 
     def loader(self, data: LightningDataModule, which: str, *, set_up: bool) -> Any:
-        """What a datamodule gives as the labelled loader of a part, asked for once.
+        """A datamodule's labelled loader of a part; each is asked for once.
 
         Args:
             data: any datamodule.
             which: ``"train"`` or ``"test"``, for ``probe_train_dataloader()`` or ``probe_test_dataloader()``; where it
                 has none, ``train_dataloader()`` or ``val_dataloader()``.
-            set_up: whether to prepare and set up a datamodule that was not asked before.
+            set_up: whether to prepare and set up a datamodule at its first loader.
         """
         known = {part: loader for asked, part, loader in self._loaders if asked is data}
         if which not in known:
@@ -74,7 +74,7 @@ class SharedFeatures:
     ) -> tuple[Tensor, Tensor]:
         """Features and targets of a loader's samples, the same in every process, in the same order as in one.
 
-        The module is left as it was. What is returned is shared, and must not be changed in place.
+        The module is left as it was. The result is shared and must not be changed in place.
 
         Args:
             module: any module, on its device.
@@ -110,12 +110,12 @@ class SharedFeatures:
         self._module, self._weights, self._passes = None, [], []
 
     def _forget_other_weights(self, module: nn.Module) -> None:
-        # Values are compared: neither an update through .data nor a fused optimiser counts up a tensor's version.
+        # Compare values: neither an update through .data nor a fused optimiser counts up a tensor's version.
         weights = [x.detach() for x in chain(module.parameters(), module.buffers()) if not is_lazy(x)]
         is_same = (
             module is self._module and len(weights) == len(self._weights) and all(map(_equal, weights, self._weights))
         )
-        # A process that computes alone would wait for the others forever.
+        # All processes must agree: one that computed alone would wait for the others forever.
         if total(torch.tensor(int(not is_same), device=device_of(module))) > 0:
             self.clear()
             self._module, self._weights = module, [x.clone() for x in weights]
@@ -211,8 +211,8 @@ def _check_finite(name: str, features: Tensor, numbers: Tensor) -> None:
     first = [number for found in gather_objects(broken[:1].tolist()) for number in found]
     if first:
         raise ValueError(
-            f"{name}: the features of batch {min(first)} hold NaN or infinity; has the training diverged, or do the "
-            "images hold NaN?"
+            f"{name}: expected finite features, got NaN or infinity in batch {min(first)}; has the training diverged, "
+            "or do the images hold NaN?"
         )
 
 

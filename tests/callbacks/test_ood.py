@@ -84,8 +84,11 @@ def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
             "expected samples of the outliers loader, got none; give .* as outliers=",
         ),
         ({"outliers": [{"x": OUTLIERS}]}, "outliers: expected batches of images or .*, got dict; give prepare="),
-        ({"outliers": [OUTLIERS * torch.nan]}, "ood, outliers data: the features of batch 0 hold NaN"),
-        ({"k": 301}, r"k must be in \[1, 300\].* got 301"),
+        (
+            {"outliers": [OUTLIERS * torch.nan]},
+            "ood, outliers data: expected finite features, got NaN or infinity in batch 0",
+        ),
+        ({"k": 301}, r"k: expected a number from 1 to 300, .* got 301"),
     ],
 )
 def test_errors(options, message):

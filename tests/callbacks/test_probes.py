@@ -189,7 +189,7 @@ def test_constructor_errors(make, message):
         (
             OnlineKNNProbe(train=DataLoader(TensorDataset((255 * IMAGES).byte(), TARGETS)), test=test_loader()),
             {},
-            "Stranger has floating-point weights .* prepare=",
+            "as the weights of Stranger are, got uint8; .* prepare=",
         ),
         (OnlineSGDProbe(**own()), {}, "give num_classes="),
         (
@@ -209,7 +209,7 @@ def test_errors_show_before_the_first_epoch_ends(tmp_path, probe, loaders, messa
 def test_evaluate_without_data():
     with pytest.raises(ValueError, match="expected data, got none; give labelled loaders, train= and test="):
         OnlineKNNProbe().evaluate(stranger())
-    with pytest.raises(ValueError, match=r"k must be in \[1, 300\].* got 301"):
+    with pytest.raises(ValueError, match=r"k: expected a number from 1 to 300, .* got 301"):
         OnlineKNNProbe(**own(), k=301).evaluate(stranger())
     with pytest.raises(ValueError, match="expected a head that has learned, got none before the first training step"):
         OnlineSGDProbe(**own()).evaluate(stranger())
@@ -220,5 +220,5 @@ def test_evaluate_without_data():
 def test_a_diverged_module_is_named():
     module = stranger()
     nn.init.constant_(module.head.bias, float("nan"))
-    with pytest.raises(ValueError, match="probe, test data: the features of batch 0 hold NaN or infinity"):
+    with pytest.raises(ValueError, match="probe, test data: expected finite features, got NaN or infinity in batch 0"):
         OnlineKNNProbe(**own()).evaluate(module)

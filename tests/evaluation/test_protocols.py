@@ -124,7 +124,7 @@ def test_ood(parts):
 
 @pytest.mark.parametrize("protocol", [knn_protocol, retrieval_protocol], ids=["knn", "retrieval"])
 def test_several_labels_where_one_is_needed(parts, protocol):
-    with pytest.raises(ValueError, match=r"takes one class a sample, targets \[N\], but these are \[360, 2\]"):
+    with pytest.raises(ValueError, match=r"expected one class a sample, targets \[N\], got \[360, 2\]"):
         protocol(*map(several, parts))
 
 
@@ -134,5 +134,5 @@ def test_nothing_to_choose(parts):
 
 
 def test_an_unknown_fit(parts):
-    with pytest.raises(ValueError, match="linear: fit must be ridge, logistic or one of rince_cifar100"):
+    with pytest.raises(ValueError, match="fit: expected ridge, logistic or one of rince_cifar100"):
         linear_protocol(*parts, fit="lasso")

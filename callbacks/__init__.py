@@ -9,7 +9,9 @@ from ssl_modules.callbacks.knn import OnlineKNNProbe
 from ssl_modules.callbacks.linear import OnlineLinearProbe
 from ssl_modules.callbacks.neighbours import NeighbourGrid
 from ssl_modules.callbacks.ood import OutOfDistributionProbe
+from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.callbacks.retrieval import OnlineRetrieval
+from ssl_modules.callbacks.sgd import OnlineSGDProbe
 from ssl_modules.callbacks.views import ViewGrid
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "NeighbourGrid",
     "OnlineKNNProbe",
     "OnlineLinearProbe",
+    "OnlineProbe",
     "OnlineRetrieval",
+    "OnlineSGDProbe",
     "OutOfDistributionProbe",
     "ViewGrid",
 ]

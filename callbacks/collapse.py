@@ -1,4 +1,4 @@
-"""Monitor of collapse."""
+"""Monitor of representational collapse."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -13,30 +13,32 @@ from torch.utils.hooks import RemovableHandle
 from ssl_modules.evaluation.collapse import feature_std, rankme, uniformity
 from ssl_modules.evaluation.features import as_vectors, device_of, find_submodule
 from ssl_modules.evaluation.shared_features import gather_in_order
+from ssl_modules.utils.checks import Checked, check_number
 from ssl_modules.utils.distributed import rank, world_size
 from ssl_modules.utils.lightning import state_key
 
 
-class CollapseMonitor(Callback):
-    """Whether a module's features collapse, from those that its training step computes anyway.
+class CollapseMonitor(Checked, Callback):
+    """Measures whether a module's features collapse, on the features that its training step computes anyway.
 
-    Needs neither labels nor another forward. The features are what ``training_step`` returns beside its loss,
-    ``{"loss": loss, "features": h.detach()}``, as all methods of this package do; or the output of a submodule that
-    the step calls. A step that returns its loss alone gets one warning and is not measured. At the end of each training
-    epoch the last ``size`` of the features are measured, of all processes together:
+    It needs neither labels nor another forward. It attaches to any LightningModule. The features are what
+    ``training_step`` returns beside its loss, ``{"loss": loss, "features": h.detach()}``, as all methods of this
+    package do; or the output of a submodule that the step calls. A step that returns its loss alone gets one warning
+    and is not measured. At the end of each training epoch the last ``size`` features of all processes are measured:
 
-    - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of their dimension: about 1 where the
-      features spread over all directions, 0 where they are all the same;
+    - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of the dimension: about 1 if the
+      features spread over all directions, 0 if they are all the same;
     - ``{name}/rankme``: :func:`~ssl_modules.evaluation.rankme`, the number of dimensions that they fill;
-    - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 where they are all the same.
+    - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 if they are all the same.
 
     Args:
-        features: None for the entry ``"features"`` of what ``training_step`` returns; or the dotted name of a
-            submodule, whose output at the first call in the step is taken. ``[N, D]``, or ``[N, D, 1, 1]``.
+        features: None for the entry ``"features"`` of the step's result; or the dotted name of a submodule, for its
+            output at the first call in the step. ``[N, D]``, or ``[N, D, 1, 1]``.
         size: number of features to measure, at least 2. They are kept between the steps, on the module's device.
-        name: first part of the metrics' names.
+        name: first part of the metrics' names. Two monitors need two names.
 
     Raises:
+        TypeError: for an argument of another type than its annotation.
         ValueError: for a size below 2.
 
     Example:
@@ -46,8 +48,7 @@ class CollapseMonitor(Callback):
     """
 
     def __init__(self, *, features: str | None = None, size: int = 2_048, name: str = "repr") -> None:
-        if size < 2:
-            raise ValueError(f"size must be >= 2, but got {size}")
+        check_number("size", size, least=2)
         self.features = features
         self.size = size
         self.name = name
@@ -77,18 +78,18 @@ class CollapseMonitor(Callback):
         }
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins anew."""
+        """Forget the features of the last epoch."""
         self._batches.clear()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Listens to the submodule, for this step alone."""
+        """Hook the submodule for this step."""
         if self.features is not None:
             self._hook = find_submodule(pl_module, self.features).register_forward_hook(self._listen)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keeps the features of the step."""
+        """Keep the features of the step."""
         self._stop_listening()
         if self.features is None and isinstance(outputs, Mapping):
             self._output = outputs.get("features")
@@ -108,11 +109,11 @@ class CollapseMonitor(Callback):
             self._batches.popleft()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves nothing on the module."""
+        """Remove the hook from the module."""
         self._stop_listening()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures and logs."""
+        """Measure and log."""
         features, numbers = self._gathered(device_of(pl_module))
         self._batches.clear()
         if len(features) < 2:  # nothing was trained, or one image in a fast_dev_run
@@ -120,8 +121,8 @@ class CollapseMonitor(Callback):
         broken = ~features.isfinite().all(dim=1)
         if broken.any():
             raise ValueError(
-                f"{self.name}: the features of batch {numbers[broken].min()} of epoch {trainer.current_epoch} hold NaN "
-                "or infinity; has the training diverged?"
+                f"{self.name}: expected finite features, got NaN or infinity in batch {numbers[broken].min()} of epoch "
+                f"{trainer.current_epoch}; has the training diverged?"
             )
         pl_module.log_dict(self.measure(features), on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
 
@@ -137,11 +138,11 @@ class CollapseMonitor(Callback):
     def _complaint(self, found: Any) -> str:
         if self.features is not None:
             return (
-                f"features={self.features!r} must give vectors [N, D] in the training step, but gave "
-                f"{_describe(found)}; name a submodule that the step calls, and that pools what it gives"
+                f"features: expected vectors [N, D] from {self.features!r} in the training step, got "
+                f"{_describe(found)}; name a submodule that the step calls and that pools its output"
             )
         return (
-            f'training_step must return a dict with "features" [N, D], but gave {_describe(found)}; return '
+            f'training_step: expected a dict with "features" [N, D], got {_describe(found)}; return '
             '{"loss": loss, "features": features.detach()}, or name in features= the submodule that computes them'
         )
 

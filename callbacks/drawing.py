@@ -1,26 +1,39 @@
 """The base of probes that draw instead of measuring."""
 
+from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ssl_modules.callbacks.pictures import publish
+from ssl_modules.callbacks.pictures import new_figure, publish
 from ssl_modules.callbacks.probe import OnlineProbe
 
 
 class DrawingProbe(OnlineProbe):
     """An :class:`OnlineProbe` whose outcome is a picture; it logs no metric. A subclass writes :meth:`_figure`.
 
-    Attributes:
+    Args:
+        class_names: names of the classes; None for those of the datamodule, or indices.
         folder: where to write a file as well; None writes one only where no logger takes images.
+        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+
+    Raises:
+        ModuleNotFoundError: if matplotlib isn't installed.
     """
 
-    folder: str | None
+    def __init__(
+        self, *, class_names: list[str] | None = None, folder: str | Path | None = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        new_figure(1, 1)  # raises before the training if matplotlib is missing
+        self.class_names = class_names
+        self.folder = folder
 
     @torch.no_grad()
     def draw(self, module: nn.Module) -> Any:
-        """The picture of a module, without a Trainer: before training, of a checkpoint, in a notebook.
+        """The picture of a module without a Trainer: before training, of a checkpoint, in a notebook.
 
         The data are the callback's own, or those it found in the last run.
 
@@ -36,16 +49,17 @@ class DrawingProbe(OnlineProbe):
         try:
             return self._figure(module, None)
         finally:
-            self.shared.clear()
+            self._without_trainer.clear()
 
-    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+    def measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        """Draw and publish the picture; there is no metric."""
         if trainer is None:
-            raise ValueError(f"{self.name}: measures nothing; without a Trainer, take draw(module)")
+            raise ValueError(f"{self.name}: expected a Trainer, got None; without one, take draw(module)")
         figure = self._figure(module, trainer)  # in every process: the pass is shared out
         if figure is not None:
             publish(figure, trainer, self.name, self.folder)
         return {}
 
+    @abstractmethod
     def _figure(self, module: nn.Module, trainer: Any) -> Any:
         """The figure; None where there is too little to draw, and in all processes but the first."""
-        raise NotImplementedError

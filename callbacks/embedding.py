@@ -1,46 +1,35 @@
 """Plot of a module's features in two dimensions."""
 
-from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from ssl_modules.callbacks.drawing import DrawingProbe
 from ssl_modules.callbacks.pictures import names_of_classes, new_figure
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
 
 class EmbeddingPlot(DrawingProbe):
-    """A module's features of the labelled test images as points in the plane, coloured by class, while it trains.
+    """Draws a module's features of the test images as points in the plane, coloured by class, while it trains.
 
     The features are L2-normalised and projected onto their two principal components, or by t-SNE. The picture goes to
-    every logger that takes images, and to a file where none does. It needs matplotlib.
+    every logger that takes images, and to a file if none does. It needs matplotlib.
 
-    What it attaches to, where the data come from, and the hooks are those of
-    :class:`~ssl_modules.callbacks.OnlineKNNProbe`. It logs no metric, reads no training images, and shares its pass
-    through the module with the probes.
+    It logs no metric. It reads no training images, so ``train`` and ``bank_size`` change nothing; ``train`` is needed
+    beside ``test`` all the same. It shares its pass through the module with the probes.
 
     Args:
-        train: labelled loader, with ``test``; not read.
-        test: labelled loader of the images to plot.
-        datamodule: set up by the callback, unless it is the Trainer's.
-        features: None for ``module(images)``; the dotted name of a submodule whose output is taken; or, from Python, a
-            function ``(module, images) -> [N, D]``.
-        prepare: function of a loader's batch that returns ``(images as the module expects them, targets)``; None takes
-            the first two of a tuple as they are.
-        level: the column of targets ``[N, levels]``; None for targets ``[N]``.
         size: number of images to plot, a fixed random choice, at least 2.
         projection: ``"pca"``, the same on each run and in milliseconds; or ``"tsne"``, which takes seconds.
-        class_names: of the classes, for the legend; None for those of the datamodule, or indices.
+        class_names: names of the classes, for the legend; None for those of the datamodule, or indices.
         folder: where to write a file as well; None writes one only where no logger takes images.
-        every_n_epochs: plots when n epochs or more have passed since it last did, and in the last epoch.
-        name: of the picture; must differ between two plots.
+        name: of the picture.
+        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
 
     Raises:
-        ValueError: for arguments that do not go together.
         ModuleNotFoundError: if matplotlib isn't installed.
 
     Example:
@@ -50,42 +39,20 @@ class EmbeddingPlot(DrawingProbe):
                 [0.7071, 0.0000]])
     """
 
+    parts = ("test",)
+
     def __init__(
         self,
         *,
-        train: Iterable[Any] | None = None,
-        test: Iterable[Any] | None = None,
-        datamodule: LightningDataModule | None = None,
-        features: str | Callable[[Any, Any], Tensor] | None = None,
-        prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
-        level: int | None = None,
         size: int = 2_000,
         projection: Literal["pca", "tsne"] = "pca",
-        class_names: list[str] | None = None,
-        folder: str | None = None,
-        every_n_epochs: int = 1,
         name: str = "embedding",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            train=train,
-            test=test,
-            datamodule=datamodule,
-            features=features,
-            prepare=prepare,
-            level=level,
-            bank_size=None,
-            every_n_epochs=every_n_epochs,
-            name=name,
-        )
-        if size < 2:
-            raise ValueError(f"size must be >= 2, but got {size}")
-        if projection not in ("pca", "tsne"):
-            raise ValueError(f'projection must be "pca" or "tsne", but got {projection!r}')
-        new_figure(1, 1)  # says that matplotlib is missing before the training
+        super().__init__(name=name, **settings)
+        check_number("size", size, least=2)
         self.size = size
         self.projection = projection
-        self.class_names = class_names
-        self.folder = folder
 
     def project(self, features: Tensor) -> Tensor:
         """Features in the plane.
@@ -129,12 +96,8 @@ class EmbeddingPlot(DrawingProbe):
         axis.set(xticks=[], yticks=[], title=f"{len(points):,} images, by {_PROJECTIONS[self.projection]}")
         return figure
 
-    @property
-    def _parts(self) -> tuple[str, ...]:
-        return ("test",)
-
     def _figure(self, module: nn.Module, trainer: Any) -> Any:
-        queries, targets = self._read("test", module, trainer)
+        queries, targets = self.read("test", module, trainer)
         if (trainer is not None and not trainer.is_global_zero) or len(queries) < 2:
             return None
         chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
@@ -142,7 +105,8 @@ class EmbeddingPlot(DrawingProbe):
         names = self.class_names or names_of_classes(self._data(trainer), int(targets.max()) + 1, self.level)
         return self._draw(self.project(queries[chosen.to(queries.device)]), targets, names)
 
-    def _protocol(self) -> dict[str, int | float | str | None]:
+    def settings(self) -> dict[str, int | float | str | None]:
+        """``projection`` and ``size``."""
         return {"projection": self.projection, "size": self.size}
 
 

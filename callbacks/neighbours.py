@@ -1,51 +1,40 @@
 """Grid of images with their nearest neighbours."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from ssl_modules.callbacks.drawing import DrawingProbe
-from ssl_modules.callbacks.pictures import image_grid, names_of_classes, new_figure, shortened, to_pixels
+from ssl_modules.callbacks.pictures import image_grid, names_of_classes, shortened, to_pixels
 from ssl_modules.evaluation.batches import samples
 from ssl_modules.evaluation.features import images_and_targets, undisturbed
 from ssl_modules.evaluation.knn import nearest_neighbours
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
 
 class NeighbourGrid(DrawingProbe):
-    """A few test images beside the training images whose features are nearest, while a module trains.
+    """Draws a few test images beside the training images whose features are nearest, while a module trains.
 
-    A row is a test image under its class, and its neighbours by cosine, in falling order, each under class and cosine:
-    green where the class is right, red where it is wrong. The picture goes to every logger that takes images, and to a
-    file where none does. It needs matplotlib.
+    A row is a test image under its class, and its neighbours in falling order of the cosine, each under its class and
+    cosine: green if the class is right, red if it is wrong. The picture goes to every logger that takes images, and to
+    a file if none does. It needs matplotlib.
 
-    What it attaches to, where the data come from, and the hooks are those of
-    :class:`~ssl_modules.callbacks.OnlineKNNProbe`, whose pass through the module it shares. The loaders must be over
-    map-style data sets. It logs no metric.
+    It logs no metric, and shares its pass through the module with the probes. The loaders must be over map-style data
+    sets.
 
     Args:
-        train: labelled loader of the images to search, with ``test``.
-        test: labelled loader of the images to look up, with ``train``.
-        datamodule: set up by the callback, unless it is the Trainer's.
-        features: None for ``module(images)``; the dotted name of a submodule whose output is taken; or, from Python, a
-            function ``(module, images) -> [N, D]``.
-        prepare: function of a loader's batch that returns ``(images as the module expects them, targets)``; None takes
-            the first two of a tuple as they are.
-        level: the column of targets ``[N, levels]``; None for targets ``[N]``.
-        bank_size: number of training images to search, a fixed random choice; None for all.
         queries: number of test images to show, the same at each time.
         k: number of neighbours to show.
-        class_names: of the classes; None for those of the datamodule, or indices.
+        class_names: names of the classes; None for those of the datamodule, or indices.
         folder: where to write a file as well; None writes one only where no logger takes images.
-        every_n_epochs: draws when n epochs or more have passed since it last did, and in the last epoch.
-        name: of the picture; must differ between two grids.
+        name: of the picture.
+        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
 
     Raises:
-        ValueError: for arguments that do not go together.
         ModuleNotFoundError: if matplotlib isn't installed.
 
     Example:
@@ -53,44 +42,15 @@ class NeighbourGrid(DrawingProbe):
         'neighbours'
     """
 
-    def __init__(
-        self,
-        *,
-        train: Iterable[Any] | None = None,
-        test: Iterable[Any] | None = None,
-        datamodule: LightningDataModule | None = None,
-        features: str | Callable[[Any, Any], Tensor] | None = None,
-        prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
-        level: int | None = None,
-        bank_size: int | None = 5_000,
-        queries: int = 8,
-        k: int = 8,
-        class_names: list[str] | None = None,
-        folder: str | None = None,
-        every_n_epochs: int = 1,
-        name: str = "neighbours",
-    ) -> None:
-        super().__init__(
-            train=train,
-            test=test,
-            datamodule=datamodule,
-            features=features,
-            prepare=prepare,
-            level=level,
-            bank_size=bank_size,
-            every_n_epochs=every_n_epochs,
-            name=name,
-        )
-        for argument, value in (("queries", queries), ("k", k)):
-            if value < 1:
-                raise ValueError(f"{argument} must be >= 1, but got {value}")
-        new_figure(1, 1)  # says that matplotlib is missing before the training
+    def __init__(self, *, queries: int = 8, k: int = 8, name: str = "neighbours", **settings: Any) -> None:
+        super().__init__(name=name, **settings)
+        check_number("queries", queries, least=1)
+        check_number("k", k, least=1)
         self.queries = queries
         self.k = k
-        self.class_names = class_names
-        self.folder = folder
 
-    def _least(self, part: str) -> int:
+    def min_samples(self, part: str) -> int:
+        """``k`` of the training data."""
         return self.k if part == "train" else 1
 
     def _try(self, part: str, module: nn.Module, trainer: Trainer) -> None:
@@ -99,8 +59,8 @@ class NeighbourGrid(DrawingProbe):
             self._images(part, [0], trainer)
 
     def _figure(self, module: nn.Module, trainer: Any) -> Any:
-        queries, targets = self._read("test", module, trainer)
-        bank, labels = self._read("train", module, trainer)
+        queries, targets = self.read("test", module, trainer)
+        bank, labels = self.read("train", module, trainer)
         if trainer is not None and not trainer.is_global_zero:
             return None
         order = torch.randperm(len(queries), generator=derive_generator("neighbours"))
@@ -130,5 +90,6 @@ class NeighbourGrid(DrawingProbe):
             colors.append(["black", *("green" if label == own else "red" for label in found)])
         return image_grid(images, titles, colors)
 
-    def _protocol(self) -> dict[str, int | float | str | None]:
-        return {"k": self.k, "bank_size": self.bank_size}
+    def settings(self) -> dict[str, int | float | str | None]:
+        """``k`` and ``bank_size``."""
+        return {"k": self.k, **super().settings()}

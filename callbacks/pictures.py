@@ -15,10 +15,10 @@ _SIDE, _GAP, _LINE = 1.1, 0.1, 0.15  # inches: of an image, between two, and of 
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of a size in inches, apart from pyplot, whose state belongs to the user.
+    """A matplotlib figure of a size in inches. It doesn't touch pyplot, whose state belongs to the user.
 
     Raises:
-        ModuleNotFoundError: if matplotlib isn't installed; it says how to install it.
+        ModuleNotFoundError: if matplotlib isn't installed; says how to install it.
     """
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -27,28 +27,27 @@ def new_figure(width: float, height: float) -> Any:
             "pictures need matplotlib: pip install 'ssl-modules[viz]', or pip install matplotlib"
         ) from error
     figure: Any = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    figure._repr_png_ = partial(_png, figure)  # a notebook shows it so, pyplot or not
+    figure._repr_png_ = partial(_png, figure)  # for notebooks, with and without pyplot
     return figure
 
 
 def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> None:
-    """Gives a picture to the loggers that take images, and writes it to a file where none does or a folder is named.
+    """Gives a picture to all loggers that take images; writes a file if none does, or if a folder is given.
 
-    For one process alone to call, the first.
-
-    Images are taken by loggers with a ``log_image`` (Weights & Biases and others), and by TensorBoard's.
+    Only the first process may call it. Loggers with a ``log_image`` take images (Weights & Biases and others), and so
+    does TensorBoard's.
 
     Args:
         figure: made by :func:`new_figure`.
-        trainer: whose loggers get it.
+        trainer: the Trainer of the loggers.
         name: the key for the loggers; the file is ``{name}_epoch{epoch}_step{step}.png``.
-        folder: where to write; None for ``pictures`` in the first logger's folder or the Trainer's root, where no
-            logger takes it.
+        folder: where to write; None for ``pictures`` in the first logger's folder or the Trainer's root, and only if
+            no logger takes the picture.
     """
     pixels = _rendered(figure)
     taken = [_log(logger, name, pixels, trainer.global_step) for logger in trainer.loggers]
     if folder is not None or not any(taken):
-        # Not trainer.log_dir, for which all processes would have to ask.
+        # trainer.log_dir would wait for all processes.
         logs = [found for logger in trainer.loggers if (found := getattr(logger, "log_dir", None))]
         where = Path(folder) if folder is not None else Path(*logs[:1] or [trainer.default_root_dir]) / "pictures"
         where.mkdir(parents=True, exist_ok=True)
@@ -59,7 +58,7 @@ def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> 
 def to_pixels(images: Tensor) -> np.ndarray:
     """Images as matplotlib shows them: ``[N, H, W]`` or ``[N, H, W, 3]``, float in [0, 1].
 
-    Of images that are neither uint8 nor in [0, 1], as normalised ones, each is scaled to span it.
+    Images that are neither uint8 nor in [0, 1], such as normalised ones, are scaled to [0, 1], each by itself.
 
     Args:
         images: ``[N, C, H, W]``; of other than 1 or 3 channels the first is shown.
@@ -72,7 +71,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
         [[[0.0, 1.0]]]
     """
     if images.ndim != 4:
-        raise ValueError(f"images must be [N, C, H, W] to be shown, but got {list(images.shape)}")
+        raise ValueError(f"images: expected [N, C, H, W], to be shown, got {list(images.shape)}")
     pixels = images.detach().cpu().float() / (255 if images.dtype == torch.uint8 else 1)
     if pixels.numel() and not 0 <= pixels.min() <= pixels.max() <= 1:
         low, high = (getattr(pixels, bound)(dim=(1, 2, 3), keepdim=True) for bound in ("amin", "amax"))
@@ -94,7 +93,7 @@ def image_grid(
     width = len(rows[0]) * (_SIDE + _GAP) + _GAP
     height = sum(lines) * _LINE + len(rows) * (_SIDE + _GAP) + _GAP
     figure = new_figure(width, height)
-    # One pair of axes, in inches: a pair for each image would take a second to lay out.
+    # One pair of axes, in inches: one for each image would take a second to lay out.
     figure.set_layout_engine("none")
     axis = figure.add_axes((0, 0, 1, 1))
     top = _GAP
@@ -124,7 +123,7 @@ def shortened(name: str, length: int = 16) -> str:
 
 
 def names_of_classes(data: Any, classes: int, level: int | None = None) -> list[str]:
-    """The names of a datamodule's classes where it tells enough of them, else the indices.
+    """The names of a datamodule's classes if it has enough of them, else the indices.
 
     Args:
         data: with ``class_names``, or for hierarchical targets ``levels``, name of each level to names of its classes.

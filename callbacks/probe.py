@@ -1,6 +1,7 @@
-"""What the online probes share: whose data, when, and where the result goes."""
+"""The base of the online probes: their data, when they run, and where the result goes."""
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,57 +12,104 @@ from torch import Tensor, nn
 
 from ssl_modules.evaluation.batches import sample_count, shared_batches
 from ssl_modules.evaluation.checks import check_labelled
-from ssl_modules.evaluation.features import (
-    Features,
-    Prepare,
-    classes,
-    features_and_targets,
-    find_submodule,
-    undisturbed,
-)
+from ssl_modules.evaluation.features import Prepare, classes, features_and_targets, find_submodule, undisturbed
 from ssl_modules.evaluation.protocols import Labelled
-from ssl_modules.evaluation.shared_features import SharedFeatures, shared_features
+from ssl_modules.evaluation.shared_features import SharedFeatures, release, shared_features
+from ssl_modules.utils.checks import Checked, check_number
+from ssl_modules.utils.configurable import FullSignature
 from ssl_modules.utils.lightning import state_key
 
 
-class OnlineProbe(Callback):
-    """Base of the probes that judge a module's representation while it trains; a probe adds what it measures.
+class OnlineProbe(Checked, FullSignature, Callback, ABC):
+    """Base of all probes, and of your own: it judges a module's representation while the module trains.
 
-    Hooks: one batch is tried in ``on_train_start``, so that mistakes show before the first epoch. The probe runs in
-    ``on_validation_epoch_end`` (not in the sanity check), or in ``on_train_epoch_end`` where the Trainer runs no
-    validation loop: in time for ``ModelCheckpoint`` and ``EarlyStopping``. It also runs in ``Trainer.validate``, and in
-    ``Trainer.test`` where it has training data of its own or a datamodule's.
+    A subclass writes :meth:`measure`: it reads labelled features by :meth:`read` and returns numbers, which are logged
+    as ``{name}/{metric}``, for ``ModelCheckpoint(monitor="probe/knn_top1", mode="max")``. It may also set :attr:`parts`
+    and override :meth:`min_samples` and :meth:`settings`. Arguments of its own come before ``**settings``, which it
+    passes on to ``super().__init__(**settings)``.
 
-    Args: those of :class:`~ssl_modules.callbacks.OnlineKNNProbe` that are not about k-NN.
+    **Attaches to** any LightningModule, in the list of callbacks of a ``lightning`` or ``pytorch_lightning`` Trainer.
+    Module, optimisers and random states stay as they are. Any number of processes gives the same values.
+
+    **Data**: the first of these that is given: ``train`` and ``test``; ``datamodule``; the Trainer's datamodule; the
+    Trainer's own training and validation loaders. A datamodule is asked for ``probe_train_dataloader()`` and
+    ``probe_test_dataloader()``; where it has none, for ``train_dataloader()`` and ``val_dataloader()``. The images
+    should not be augmented. A loader over a map-style data set is read whole and in the data set's order: without
+    shuffling, dropping or splitting, whatever ``limit_*_batches`` say. ``fast_dev_run`` reads that number of batches.
+
+    **Times**: ``on_train_start`` tries one batch of each loader, so that mistakes show before the first step.
+    ``on_validation_epoch_end`` judges, except in the sanity check; or ``on_train_epoch_end``, where the Trainer runs no
+    validation loop. Both are in time for ``ModelCheckpoint`` and ``EarlyStopping``. ``Trainer.validate`` judges as
+    well, and so does ``Trainer.test`` where the probe has training data of its own or a datamodule's.
+
+    **Sharing**: all probes of one Trainer read from one store, that of
+    :func:`~ssl_modules.evaluation.shared_features.shared_features`. Probes with the same loader objects or datamodule,
+    ``features``, ``prepare`` and ``bank_size`` therefore send each image through the module once for all of them. The
+    store is emptied when the epoch's probes have run.
+
+    Args:
+        train: labelled loader of the images to learn from; needs ``test``.
+        test: labelled loader of the images to judge on; needs ``train``.
+        datamodule: prepared and set up by the probe, unless it is the Trainer's.
+        features: None for ``module(images)``; the dotted name of a submodule whose output is taken; or, from Python, a
+            function ``(module, images) -> [N, D]``.
+        prepare: function of a loader's batch that returns ``(images as the module expects them, targets)``; None takes
+            the first two of a tuple as they are.
+        level: the column of targets ``[N, levels]``; None for targets ``[N]``.
+        bank_size: number of training images to use, a fixed random choice; None for all.
+        every_n_epochs: judges when n epochs or more have passed since it last did, and in the last epoch.
+        name: first part of the metrics' names, or name of the picture. Two probes of one class need two names.
 
     Attributes:
-        result: the last metrics with their protocol, as plain values; None before the first. Checkpoints hold it.
+        parts: names of the parts that :meth:`measure` reads, ``("train", "test")`` by default. Each is tried in
+            ``on_train_start``.
+        result: the last metrics with epoch, step and settings, as plain values; None before the first. Checkpoints
+            hold it.
+
+    Raises:
+        TypeError: for an argument of another type than its annotation.
+        ValueError: for a value out of range, or arguments that do not go together.
+
+    Example:
+        >>> class NearestMeanProbe(OnlineProbe):
+        ...     def measure(self, module, trainer):
+        ...         bank, labels = self.read("train", module, trainer)
+        ...         queries, targets = self.read("test", module, trainer)
+        ...         found = labels.unique()
+        ...         means = torch.stack([bank[labels == label].mean(dim=0) for label in found])
+        ...         nearest = found[torch.cdist(queries, means).argmin(dim=1)]
+        ...         return {"mean_top1": (nearest == targets).double().mean().item()}
+        >>> images, labels = torch.eye(4).repeat(2, 1), torch.arange(4).repeat(2)
+        >>> loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=4)
+        >>> NearestMeanProbe(train=loader, test=loader).evaluate(torch.nn.Identity())
+        {'probe/mean_top1': 1.0}
     """
+
+    parts: tuple[str, ...] = ("train", "test")
 
     def __init__(
         self,
         *,
-        train: Iterable[Any] | None,
-        test: Iterable[Any] | None,
-        datamodule: LightningDataModule | None,
-        features: Features,
-        prepare: Prepare,
-        level: int | None,
-        bank_size: int | None,
-        every_n_epochs: int,
-        name: str,
+        train: Iterable[Any] | None = None,
+        test: Iterable[Any] | None = None,
+        datamodule: LightningDataModule | None = None,
+        features: str | Callable[[Any, Any], Tensor] | None = None,
+        prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        level: int | None = None,
+        bank_size: int | None = 5_000,
+        every_n_epochs: int = 1,
+        name: str = "probe",
     ) -> None:
         if (train is None) != (test is None):
             given, missing = ("train", "test") if test is None else ("test", "train")
-            raise ValueError(f"{given}= was given without {missing}=; give both loaders, or neither")
+            raise ValueError(f"{missing}: expected a loader beside {given}=, got None; give both, or neither")
         if train is not None and datamodule is not None:
             raise ValueError(
-                "train=, test= and datamodule= were all given; give either the two loaders or a datamodule"
+                "datamodule: expected None beside train= and test=, got both; give loaders or a datamodule"
             )
-        if bank_size is not None and bank_size < 1:
-            raise ValueError(f"bank_size must be >= 1, or None for all training samples, but got {bank_size}")
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs must be >= 1, but got {every_n_epochs}")
+        if bank_size is not None:
+            check_number("bank_size", bank_size, least=1)
+        check_number("every_n_epochs", every_n_epochs, least=1)
         self.train = train
         self.test = test
         self.datamodule = datamodule
@@ -72,140 +120,43 @@ class OnlineProbe(Callback):
         self.every_n_epochs = every_n_epochs
         self.name = name
         self.result: dict[str, int | float | str | None] | None = None
-        self.shared = SharedFeatures()
+        self._without_trainer = SharedFeatures()
         self._loaders: dict[str, Any] = {}
 
-    def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """The probe's metrics of a module, without a Trainer: before training, or of a checkpoint.
+    # ------------------------------------------------------------------------------------- what a subclass is made of
 
-        The data are the probe's own, or those it found in the last run. Where there is a process group, every process
-        must call it.
+    @abstractmethod
+    def measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        """The metrics of a module; to be written by the subclass.
+
+        Runs without gradient, in every process alike.
 
         Args:
-            module: any module, on its device; it is left as it was.
+            module: any module, on its device.
+            trainer: the Trainer; None in :meth:`evaluate`.
 
         Returns:
-            Metric name to value in [0, 1].
-
-        Raises:
-            ValueError: if the probe has no data, or they do not fit the module.
+            Metric to value, without the probe's name.
         """
-        try:
-            return self._evaluate(module, None)
-        finally:
-            self.shared.clear()
 
-    @property
-    def state_key(self) -> str:
-        """Tells probes of one class apart by their names."""
-        return state_key(self, name=self.name)
+    def read(self, part: str, module: nn.Module, trainer: Any) -> Labelled:
+        """Features and classes of a part's samples, the same in every process.
 
-    def state_dict(self) -> dict[str, Any]:
-        """The last result, as plain values."""
-        return {"result": self.result}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes :meth:`state_dict` back.
+        They come from the pass that all probes of the Trainer share, and must not be changed in place. The module is in
+        eval mode for it and is left as it was.
 
         Args:
-            state_dict: what :meth:`state_dict` returned.
+            part: ``"train"`` or ``"test"``.
+            module: as :meth:`measure` gets it.
+            trainer: likewise.
+
+        Returns:
+            ``features [N, D]``, float32 or better, and ``targets [N]``, int64, both on the module's device.
+
+        Raises:
+            ValueError: if the part has no samples, or they do not fit the module.
         """
-        self.result = state_dict["result"]
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Looks for the data anew in each run, and forgets the results of another one; a resume comes after it."""
-        self._loaders = {}
-        self.shared = SharedFeatures()
-        if stage == "fit" and trainer.current_epoch == 0:
-            self.load_state_dict({"result": None})
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes one batch of each loader through the module, and counts their samples where that costs nothing."""
-        if isinstance(self.features, str):
-            find_submodule(pl_module, self.features)
-        for part in self._parts:
-            # Lightning asks for the validation loader as late as the first epoch that needs it.
-            is_late = part == "test" and _validates(trainer) and trainer.val_dataloaders is None
-            if not (is_late and self._takes_the_trainers_loaders(trainer)):
-                self._try(part, pl_module, trainer)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judges after a validation run."""
-        if not trainer.sanity_checking:
-            self._run_if_due(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judges after a training epoch where there is no validation loop."""
-        if not _validates(trainer):
-            self._run_if_due(trainer, pl_module)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judges in ``Trainer.test`` as well, where the probe has training data of its own or a datamodule's."""
-        if not self._takes_the_trainers_loaders(trainer):
-            self._run_if_due(trainer, pl_module)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Frees the features, which all have seen by now."""
-        self.shared.clear()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Frees the features."""
-        self.shared.clear()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Frees the features of the last epoch's end."""
-        self.shared.clear()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Frees the features."""
-        self.shared.clear()
-
-    @property
-    def _parts(self) -> tuple[str, ...]:
-        """The loaders that it reads."""
-        return ("train", "test")
-
-    def _measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
-        """Metrics, without the probe's name, of what ``self._read(part, module, trainer)`` gives."""
-        raise NotImplementedError
-
-    def _least(self, part: str) -> int:
-        """The fewest samples of a part that ``k`` allows."""
-        return 1
-
-    def _protocol(self) -> dict[str, int | float | str | None]:
-        raise NotImplementedError
-
-    def _run_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not self._is_due(trainer):
-            return
-        is_first = self.result is None
-        metrics = self._evaluate(pl_module, trainer)
-        protocol = self._protocol()
-        self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **protocol, **metrics}
-        if is_first:
-            rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in protocol.items())}")
-        # Every process has the same value. The maximum keeps it exactly, where a mean might round it.
-        pl_module.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, reduce_fx="max", sync_dist=True)
-
-    def _is_due(self, trainer: Trainer) -> bool:
-        elapsed = trainer.current_epoch - self._judged
-        return elapsed == 0 or elapsed >= self.every_n_epochs or trainer.current_epoch + 1 == trainer.max_epochs
-
-    @property
-    def _judged(self) -> int:
-        """The epoch it last judged in."""
-        return -1 if self.result is None else int(self.result["epoch"] or 0)
-
-    @torch.no_grad()
-    def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
-        for part in self._parts:  # says what is missing before a pass through the module
-            self._find_loader(part, trainer)
-        return {f"{self.name}/{metric}": value for metric, value in self._measure(module, trainer).items()}
-
-    def _read(self, part: str, module: nn.Module, trainer: Any) -> Labelled:
-        """Features and classes of a part's samples, from a pass that the Trainer's probes share."""
-        features, targets = shared_features(trainer, self.shared).read(
+        features, targets = self._shared(trainer).read(
             module,
             self._find_loader(part, trainer),
             name=f"{self.name}, {part} data",
@@ -219,7 +170,141 @@ class OnlineProbe(Callback):
             raise ValueError(self._has_none(part))
         return Labelled(features, self._labels(part, features, targets))
 
-    def _of_batch(self, part: str, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
+    def min_samples(self, part: str) -> int:
+        """The fewest samples of a part that can be measured; fewer are an error before the first step.
+
+        Args:
+            part: one of :attr:`parts`.
+        """
+        return 1
+
+    def settings(self) -> dict[str, int | float | str | None]:
+        """What a metric depends on, as plain values: logged once, and kept in :attr:`result`."""
+        return {"bank_size": self.bank_size}
+
+    # ---------------------------------------------------------------------------------------------- what a user calls
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """The probe's metrics of a module without a Trainer: before training, or of a checkpoint.
+
+        The data are the probe's own, or those it found in the last run. Where there is a process group, every process
+        must call it.
+
+        Args:
+            module: any module, on its device; it is left as it was.
+
+        Returns:
+            Metric name to value.
+
+        Raises:
+            ValueError: if the probe has no data, or they do not fit the module.
+        """
+        try:
+            return self._evaluate(module, None)
+        finally:
+            self._without_trainer.clear()
+
+    # ---------------------------------------------------------------------------------------------- Lightning's hooks
+
+    @property
+    def state_key(self) -> str:
+        """Tells probes of one class apart by their names."""
+        return state_key(self, name=self.name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last result, as plain values."""
+        return {"result": self.result}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the last result.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned.
+        """
+        self.result = state_dict["result"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the data and the result of another run; a resumed result is loaded later."""
+        self._loaders = {}
+        release(trainer)
+        if stage == "fit" and trainer.current_epoch == 0:
+            self.load_state_dict({"result": None})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send one batch of each loader through the module, and count the samples where that needs no reading."""
+        if isinstance(self.features, str):
+            find_submodule(pl_module, self.features)
+        for part in self.parts:
+            # Lightning asks for the validation loader as late as the first epoch that needs it.
+            is_late = part == "test" and _validates(trainer) and trainer.val_dataloaders is None
+            if not (is_late and self._takes_the_trainers_loaders(trainer)):
+                self._try(part, pl_module, trainer)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge after a validation run."""
+        if not trainer.sanity_checking:
+            self._run_if_due(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge after a training epoch where there is no validation loop."""
+        if not _validates(trainer):
+            self._run_if_due(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Judge in ``Trainer.test``, where the probe has training data of its own or a datamodule's."""
+        if not self._takes_the_trainers_loaders(trainer):
+            self._run_if_due(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Free the features: all probes have run."""
+        shared_features(trainer).clear()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Free the features."""
+        shared_features(trainer).clear()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Free the features that were read at the end of the last epoch."""
+        shared_features(trainer).clear()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Free the Trainer's store."""
+        release(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Free the Trainer's store."""
+        release(trainer)
+
+    # ------------------------------------------------------------------------------------------------- how it is done
+
+    def _run_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not self._is_due(trainer):
+            return
+        is_first = self.result is None
+        metrics = self._evaluate(pl_module, trainer)
+        settings = self.settings()
+        self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **settings, **metrics}
+        if is_first:
+            rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in settings.items())}")
+        # Every process has the same value. The maximum keeps it exactly, where a mean might round it.
+        pl_module.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, reduce_fx="max", sync_dist=True)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        last = -1 if self.result is None else int(self.result["epoch"] or 0)
+        elapsed = trainer.current_epoch - last
+        return elapsed == 0 or elapsed >= self.every_n_epochs or trainer.current_epoch + 1 == trainer.max_epochs
+
+    @torch.no_grad()
+    def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
+        for part in self.parts:  # report missing data before a pass through the module
+            self._find_loader(part, trainer)
+        return {f"{self.name}/{metric}": value for metric, value in self.measure(module, trainer).items()}
+
+    def _shared(self, trainer: Any) -> SharedFeatures:
+        return self._without_trainer if trainer is None else shared_features(trainer)
+
+    def _read_batch(self, part: str, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
+        """Like :meth:`read`, of one batch."""
         features, targets = features_and_targets(
             module, batch, features=self.features, prepare=self._prepare(part), precision=_precision(trainer)
         )
@@ -228,17 +313,17 @@ class OnlineProbe(Callback):
     def _try(self, part: str, module: nn.Module, trainer: Trainer) -> None:
         loader = self._find_loader(part, trainer)
         count = sample_count(loader, self._size(part))
-        least = 1 if is_fast_dev_run(trainer) else self._least(part)
+        least = 1 if is_fast_dev_run(trainer) else self.min_samples(part)
         if count == 0:
             raise ValueError(self._has_none(part))
         if count is not None and count < least:
             raise ValueError(
-                f"{self.name}: its k needs {least} samples of the {part} data, but there are {count}; lower k or give "
-                "it more samples"
+                f"{self.name}: expected at least {least} samples of the {part} data, got {count}; give it more, or "
+                "lower its k"
             )
         with undisturbed(module):
             for _, batch in shared_batches(loader, self._size(part)):
-                self._of_batch(part, module, batch, trainer)
+                self._read_batch(part, module, batch, trainer)
                 break
 
     def _labels(self, part: str, features: Tensor, targets: Tensor) -> Tensor:
@@ -250,8 +335,8 @@ class OnlineProbe(Callback):
         """Raises for labels of one class alone, unless a Trainer only tries a few batches."""
         if bool((labels == labels[0]).all()) and not is_fast_dev_run(trainer):
             raise ValueError(
-                f"{self.name}: all {len(labels)} labelled samples are of class {labels[0]}, which leaves nothing to "
-                "tell apart; give it data of more classes"
+                f"{self.name}: expected samples of two or more classes, got {len(labels)} of class {labels[0]} alone; "
+                "give it data of more classes"
             )
 
     def _size(self, part: str) -> int | None:
@@ -262,45 +347,48 @@ class OnlineProbe(Callback):
         return self.prepare
 
     def _has_none(self, part: str) -> str:
-        return f"{self.name}: the {part} loader delivers no samples; give the probe another one as {part}="
+        return f"{self.name}: expected samples of the {part} loader, got none; give the probe another one as {part}="
 
     def _takes_the_trainers_loaders(self, trainer: Any) -> bool:
         return self.train is None and self.datamodule is None and getattr(trainer, "datamodule", None) is None
 
-    def _find_loader(self, which: str, trainer: Any) -> Any:
-        if which not in self._loaders:
+    def _find_loader(self, part: str, trainer: Any) -> Any:
+        if part not in self._loaders:
             with isolate_rng():  # a datamodule may draw
-                self._loaders[which] = self._look_for_loader(which, trainer)
-        return self._loaders[which]
+                self._loaders[part] = self._look_for_loader(part, trainer)
+        return self._loaders[part]
 
-    def _look_for_loader(self, which: str, trainer: Any) -> Any:
+    def _look_for_loader(self, part: str, trainer: Any) -> Any:
         if self.train is not None:
-            return self.train if which == "train" else self.test
+            return self.train if part == "train" else self.test
         data = self._data(trainer)
         if data is not None:
             is_trainers = trainer is not None and data is trainer.datamodule
-            return self._one(which, shared_features(trainer, self.shared).loader(data, which, set_up=not is_trainers))
+            return self._one(part, self._shared(trainer).loader(data, part, set_up=not is_trainers))
         if trainer is None:
-            raise ValueError(f"{self.name} has no data: give it labelled loaders, train= and test=, or datamodule=")
-        loader = self._one(which, trainer.train_dataloader if which == "train" else trainer.val_dataloaders)
+            raise ValueError(
+                f"{self.name}: expected data, got none; give labelled loaders, train= and test=, or datamodule="
+            )
+        loader = self._one(part, trainer.train_dataloader if part == "train" else trainer.val_dataloaders)
         # To iterate over the Trainer's own loader would move its sampler, or restart its workers.
         if sample_count(loader) is None:
             raise ValueError(
-                f"{self.name}: the Trainer's {which} loader is a {type(loader).__name__} with an order of its own, "
-                "which the probe would disturb; give it loaders of its own: train= and test="
+                f"{self.name}: expected a {part} loader that can be read in the data set's order, got the Trainer's "
+                f"{type(loader).__name__} with an order of its own, which the probe would disturb; give the probe "
+                "loaders of its own: train= and test="
             )
         return loader
 
     def _data(self, trainer: Any) -> LightningDataModule | None:
         return self.datamodule or (None if trainer is None else trainer.datamodule)
 
-    def _one(self, which: str, loader: Any) -> Any:
+    def _one(self, part: str, loader: Any) -> Any:
         if isinstance(loader, list | tuple) and len(loader) == 1:
             loader = loader[0]
         if loader is None or isinstance(loader, list | tuple | dict):
             found = "none" if not loader else f"{len(loader)} of them"
             raise ValueError(
-                f"{self.name} needs one {which} loader with labels but the run has {found}; "
+                f"{self.name}: expected one {part} loader with labels in the run, got {found}; "
                 "give the probe loaders of its own: train= and test="
             )
         return loader

@@ -1,6 +1,7 @@
-"""Grid of the views that an augmentation makes."""
+"""Grid of an augmentation's views."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,30 +11,31 @@ from torch import Tensor
 from ssl_modules.batch import read_batch
 from ssl_modules.callbacks.pictures import image_grid, new_figure, publish, to_pixels
 from ssl_modules.evaluation.features import undisturbed
+from ssl_modules.utils.checks import Checked, check_number
 from ssl_modules.utils.lightning import state_key
 from ssl_modules.utils.seeds import derive_generator
 
 
-class ViewGrid(Callback):
-    """What the augmentation makes of a few training images, drawn at the start of the training.
+class ViewGrid(Checked, Callback):
+    """Draws the views of a few training images, at the start of the training.
 
-    A row is an image, where the batch has it, beside its views; a view of patches is drawn as the grid that they form.
-    The views are those of the batch, ``(views, ...)``, where the loader makes them, and else those that
-    ``augmentation`` makes of its images, ``(images, ...)`` or images alone. The picture goes to every logger that takes
-    images, and to a file where none does. It needs matplotlib.
+    A row is an image, if the batch has it, beside its views; a view of patches is drawn as a grid. If the loader makes
+    the views, batches ``(views, ...)``, they are drawn as they are. Otherwise, for ``(images, ...)`` or images alone,
+    ``augmentation`` makes them. The picture goes to every logger that takes images, and to a file if none does. It
+    needs matplotlib.
 
-    Attaches to any LightningModule, at the first batch of each ``fit``, and leaves random states as they are.
+    Attaches to any LightningModule. It draws at the first batch of each ``fit`` and leaves random states as they are.
 
     Args:
         augmentation: function ``(images [N, ch, H, W], generator) -> list of views``; None for the module's
             ``augmentation``, which all methods of this package have.
-        prepare: function of any other batch that returns it in one of these forms.
+        prepare: function of a batch of another form that returns it in one of these.
         images: number of images to show.
         folder: where to write a file as well; None writes one only where no logger takes images.
-        name: of the picture; must differ between two grids.
+        name: of the picture. Two grids need two names.
 
     Raises:
-        ValueError: if ``images`` isn't positive.
+        ValueError: if ``images`` is below 1.
         ModuleNotFoundError: if matplotlib isn't installed.
 
     Example:
@@ -47,12 +49,11 @@ class ViewGrid(Callback):
         augmentation: Callable[[Tensor, torch.Generator], Sequence[Tensor]] | None = None,
         prepare: Callable[[Any], Any] | None = None,
         images: int = 8,
-        folder: str | None = None,
+        folder: str | Path | None = None,
         name: str = "views",
     ) -> None:
-        if images < 1:
-            raise ValueError(f"images must be >= 1, but got {images}")
-        new_figure(1, 1)  # says that matplotlib is missing before the training
+        check_number("images", images, least=1)
+        new_figure(1, 1)  # raises before the training if matplotlib is missing
         self.augmentation = augmentation
         self.prepare = prepare
         self.images = images
@@ -66,21 +67,21 @@ class ViewGrid(Callback):
         return state_key(self, name=self.name)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Draws anew in each run."""
+        """Draw again in each run."""
         self._drawn = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Draws, at the first batch."""
+        """Draw at the first batch."""
         if self._drawn or not trainer.is_global_zero:
             return
         self._drawn = True
         publish(self.draw(pl_module, batch), trainer, self.name, self.folder)
 
     def draw(self, module: Any, batch: Any) -> Any:
-        """The picture, without a Trainer.
+        """The picture without a Trainer.
 
         Args:
-            module: whose ``augmentation`` makes the views, where the grid has none of its own.
+            module: its ``augmentation`` makes the views, if the grid has none of its own.
             batch: as a loader delivers it.
 
         Returns:
@@ -101,8 +102,8 @@ class ViewGrid(Callback):
         augmentation = self.augmentation or getattr(module, "augmentation", None)
         if not callable(augmentation):
             raise ValueError(
-                f"{self.name}: the batch holds images and no views, and {type(module).__name__} has no augmentation; "
-                "give augmentation= a function (images, generator) -> list of views"
+                f"augmentation: expected a function, as the batch holds images and no views, got None, and "
+                f"{type(module).__name__} has no augmentation; give a function (images, generator) -> list of views"
             )
         return images, list(augmentation(images, derive_generator("views", device=images.device)))
 
@@ -117,7 +118,7 @@ class ViewGrid(Callback):
 
 
 def _assembled(view: Tensor) -> Tensor:
-    """Images ``[N, ch, H, W]`` of a view, whose patches ``[N, rows, cols, ch, h, w]`` stand apart by a white line."""
+    """Images ``[N, ch, H, W]`` of a view; patches ``[N, rows, cols, ch, h, w]`` are separated by a white line."""
     if view.ndim == 4:
         return view
     count, rows, cols, channels, height, width = view.shape

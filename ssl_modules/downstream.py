@@ -20,7 +20,7 @@ from ssl_modules.evaluation.protocols import (
     few_label_protocol,
     knn_protocol,
     linear_protocol,
-    novelty_protocol,
+    ood_protocol,
     retrieval_protocol,
 )
 from ssl_modules.evaluation.shared_features import SharedFeatures
@@ -178,7 +178,7 @@ PROTOCOLS: dict[Protocol, Callable[..., dict[str, float]]] = {
     "linear": linear_protocol,
     "few-label": few_label_protocol,
     "retrieval": retrieval_protocol,
-    "ood": novelty_protocol,
+    "ood": ood_protocol,
     "finetune": finetune,
 }
 

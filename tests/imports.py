@@ -19,7 +19,7 @@ def import_all(case: dict) -> dict:
     names = ["ssl_modules", "ssl_modules.callbacks", "ssl_modules.datamodules"]
     case["files"] = {name: sys.modules[name].__file__ for name in names}
     case["bare"] = {name: bare_import(name) for name in ("callbacks", "datamodules")}
-    from ssl_modules.callbacks.probe import OnlineProbe  # noqa: PLC0415
+    from ssl_modules.callbacks import OnlineProbe  # noqa: PLC0415
 
     case["one_module"] = issubclass(ssl_modules.callbacks.OnlineKNNProbe, OnlineProbe)
     if (case["install"], case["place"]) == ("wheel", "outside"):

@@ -169,10 +169,10 @@ class Spy(OnlineKNNProbe):
         super().__init__(**arguments)
         self.calls = []
 
-    def _evaluate(self, module, trainer):
+    def measure(self, module, trainer):
         if trainer is not None:
             self.calls.append(trainer.current_epoch)
-        return super()._evaluate(module, trainer)
+        return super().measure(module, trainer)
 
 
 def embed(module, images):

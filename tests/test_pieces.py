@@ -99,7 +99,7 @@ def test_a_step_may_return_a_bare_loss_beside_all_callbacks(tmp_path):
         ModelCheckpoint(tmp_path, monitor="probe/knn_top1", mode="max"),
     ]
     t = trainer(max_epochs=1, limit_train_batches=2, callbacks=callbacks, enable_checkpointing=True)
-    with pytest.warns(UserWarning, match=r"repr: nothing is measured; training_step must return a dict"):
+    with pytest.warns(UserWarning, match=r"repr: nothing is measured; training_step: expected a dict"):
         t.fit(module, data)
     assert t.callback_metrics["train/loss"].isfinite()
     assert 0 <= t.callback_metrics["probe/knn_top1"] <= 1

@@ -14,8 +14,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe
-from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
 from ssl_modules.cli.parser import Parser, swapped_classes_inherit_nothing
 from ssl_modules.datamodules import ImageDataModule, ImageFiles
 from ssl_modules.module import ContrastiveModule

@@ -11,7 +11,7 @@ from ssl_modules.evaluation.ood_metrics import (
     detection,
     gaussian_scores,
     neighbour_scores,
-    novelty_detection,
+    ood_detection,
 )
 from ssl_modules.evaluation.retrieval import retrieval
 from ssl_modules.evaluation.sgd import SGD_RECIPES, SGDRecipe, sgd_classifier
@@ -33,7 +33,7 @@ __all__ = [
     "multilabel_logistic_classifier",
     "nearest_neighbours",
     "neighbour_scores",
-    "novelty_detection",
+    "ood_detection",
     "rankme",
     "retrieval",
     "ridge_classifier",

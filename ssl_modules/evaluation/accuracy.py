@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_modules.evaluation.checks import check_multilabel
+from ssl_modules.utils.checks import check_number
 
 
 def top_k_accuracy(scores: Tensor, targets: Tensor, k: int = 1) -> float:
@@ -29,17 +30,16 @@ def top_k_accuracy(scores: Tensor, targets: Tensor, k: int = 1) -> float:
         >>> top_k_accuracy(scores, targets), top_k_accuracy(scores, targets, k=2)
         (0.5, 1.0)
     """
-    if k < 1:
-        raise ValueError(f"k must be >= 1, but got {k}")
+    check_number("k", k, least=1)
     if scores.ndim != 2 or targets.shape != scores.shape[:1] or len(targets) == 0:
         raise ValueError(
-            f"scores must be [N, classes] and targets [N], N >= 1, "
-            f"but got {list(scores.shape)} and {list(targets.shape)}"
+            f"scores and targets: expected [N, classes] and [N], N >= 1, "
+            f"got {list(scores.shape)} and {list(targets.shape)}"
         )
     if targets.min() < 0 or targets.max() >= scores.shape[1]:
         raise ValueError(
-            f"targets must be in [0, {scores.shape[1]}), the columns of scores, "
-            f"but got {targets.min().item()} to {targets.max().item()}"
+            f"targets: expected columns of scores, from 0 to {scores.shape[1] - 1}, "
+            f"got {targets.min().item()} to {targets.max().item()}"
         )
     own = scores.gather(1, targets[:, None])  # [N, 1]
     before = torch.arange(scores.shape[1], device=scores.device) < targets[:, None]
@@ -87,8 +87,8 @@ def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
     check_multilabel("scores", scores, targets)
     if scores.shape != targets.shape or not targets.any():
         raise ValueError(
-            f"scores and targets must be of one shape, with at least one 1 in targets, but got {list(scores.shape)} "
-            f"and {list(targets.shape)} with {int(targets.sum())}"
+            f"scores and targets: expected one shape, and at least one 1 in targets, got {list(scores.shape)} and "
+            f"{list(targets.shape)} with {int(targets.sum())}"
         )
     precisions = []
     for column, own in zip(scores.T, targets.T.bool(), strict=True):

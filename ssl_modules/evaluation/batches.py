@@ -1,4 +1,4 @@
-"""The samples of a loader, read without moving it, and shared out among the processes."""
+"""Reads the samples of a loader without changing its state, and divides them among the processes."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -20,12 +20,12 @@ from ssl_modules.utils.seeds import derive_generator
 
 
 def shared_batches(loader: Any, size: int | None = None) -> Iterator[tuple[int, Any]]:
-    """The batches that fall to this process, each with its number; over all processes every sample comes once.
+    """The batches of this process, each with its number; over all processes every sample comes once.
 
     A ``DataLoader`` over a map-style data set is read through its data set and ``collate_fn``, in the data set's order:
     not shuffled, nothing dropped, not split by a ``DistributedSampler``. ``size`` samples of it are a fixed random
-    choice. Process r takes the batches r, r + world, ... whatever its loader's sampler says. Anything else (an
-    iterable data set, a sampler of one's own) is iterated as it is, and must give every process the same.
+    choice. Process r reads the batches r, r + world, ... whatever its loader's sampler says. Anything else (an
+    iterable data set, another sampler) is iterated as it is, and must deliver the same in every process.
 
     Args:
         loader: any iterable of batches.
@@ -71,7 +71,7 @@ def endless_batches(loader: Any, size: int | None = None, start: int = 0) -> Ite
             was_empty = False
             yield batch
         if was_empty:
-            raise ValueError("train= delivers no batches, or none a second time; give a loader, not a generator")
+            raise ValueError("train: expected batches on every pass, got none; give a loader, not a generator")
     order = torch.tensor(indices)
     per_pass = -(-len(_batches(indices, loader.batch_sampler.batch_size)) // world_size())
     number, offset = divmod(start, per_pass)
@@ -101,8 +101,8 @@ def samples(loader: Any, places: list[int], size: int | None = None) -> Any:
     indices = _indices(loader, size)
     if indices is None:
         raise ValueError(
-            f"a {type(loader).__name__} delivers its samples only in its own order; to show some of them, give a "
-            "DataLoader over a map-style data set"
+            f"the loader: expected a DataLoader over a map-style data set, to show some of its samples, got a "
+            f"{type(loader).__name__}, which has an order of its own"
         )
     chosen = [[indices[place] for place in places]]
     return next(iter(DataLoader(loader.dataset, batch_sampler=chosen, collate_fn=loader.collate_fn)))
@@ -141,8 +141,8 @@ def _indices(loader: Any, size: int | None) -> list[int] | None:
         indices = torch.arange(total)
     elif isinstance(sampler, DistributedSampler) and sampler.num_replicas > 1:
         raise ValueError(
-            f"the loader is split among {sampler.num_replicas} processes by {type(sampler).__name__}; "
-            "give the probe loaders of its own, not split: train= and test="
+            f"the loader: expected all samples, got those of one of {sampler.num_replicas} processes, by "
+            f"{type(sampler).__name__}; give the probe loaders of its own, not split: train= and test="
         )
     else:
         return None

@@ -1,4 +1,4 @@
-"""What every judge of features checks first."""
+"""Checks of features and targets, shared by all functions that judge them."""
 
 from torch import Tensor
 
@@ -20,17 +20,19 @@ def check_labelled(name: str, features: Tensor, targets: Tensor) -> None:
         >>> check_labelled("bank", torch.zeros(2, 3), torch.tensor([0]))
         Traceback (most recent call last):
         ...
-        ValueError: bank: 2 features but 1 targets; give one target per sample
+        ValueError: bank: expected one target for each of 2 features, got 1
     """
     check_features(name, features)
     if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
         raise ValueError(
-            f"{name}: targets must be class indices [N], integers, but got {targets.dtype} {list(targets.shape)}"
+            f"{name}: expected targets [N] of class indices, integers, got {targets.dtype} {list(targets.shape)}"
         )
     if len(features) != len(targets):
-        raise ValueError(f"{name}: {len(features)} features but {len(targets)} targets; give one target per sample")
+        raise ValueError(f"{name}: expected one target for each of {len(features)} features, got {len(targets)}")
     if len(targets) and targets.min() < 0:
-        raise ValueError(f"{name}: targets must be >= 0, but got {targets.min().item()}; leave out unlabelled samples")
+        raise ValueError(
+            f"{name}: expected targets of at least 0, got {targets.min().item()}; leave out unlabelled samples"
+        )
 
 
 def check_features(name: str, features: Tensor) -> None:
@@ -48,12 +50,12 @@ def check_features(name: str, features: Tensor) -> None:
         >>> check_features("queries", torch.tensor([[float("nan")]]))
         Traceback (most recent call last):
         ...
-        ValueError: queries: 1 of 1 features hold NaN or infinity; has the training diverged?
+        ValueError: queries: expected finite features, got 1 of 1 with NaN or infinity; has the training diverged?
     """
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
-            f"{name}: features must be floating-point vectors [N, D], but got {features.dtype} "
-            f"{list(features.shape)}; pool maps to one vector per sample"
+            f"{name}: expected floating-point vectors [N, D], got {features.dtype} {list(features.shape)}; pool maps "
+            "to one vector per sample"
         )
     if features.numel() == 0:
         return
@@ -61,8 +63,53 @@ def check_features(name: str, features: Tensor) -> None:
     broken = ~(low.isfinite() & high.isfinite())
     if broken.any():
         raise ValueError(
-            f"{name}: {int(broken.sum())} of {len(features)} features hold NaN or infinity; has the training diverged?"
+            f"{name}: expected finite features, got {int(broken.sum())} of {len(features)} with NaN or infinity; has "
+            "the training diverged?"
         )
+
+
+def check_count(name: str, features: Tensor, least: int = 1) -> None:
+    """Raises unless there are at least ``least`` samples.
+
+    Args:
+        name: what the error calls these samples.
+        features: ``[N, ...]``, a row a sample.
+        least: the fewest samples.
+
+    Raises:
+        ValueError: names the argument and both numbers.
+
+    Example:
+        >>> import torch
+        >>> check_count("features", torch.zeros(1, 3), least=2)
+        Traceback (most recent call last):
+        ...
+        ValueError: features: expected at least 2 samples, got 1
+    """
+    if len(features) < least:
+        raise ValueError(f"{name}: expected at least {least} sample{'s' * (least > 1)}, got {len(features)}")
+
+
+def check_same_dim(names: str, first: Tensor, second: Tensor) -> None:
+    """Raises unless vectors ``[N, D]`` and ``[M, D]`` have one dimension D.
+
+    Args:
+        names: what the error calls the two, such as ``"bank and queries"``.
+        first: ``[N, D]``.
+        second: ``[M, D]``.
+
+    Raises:
+        ValueError: names the arguments and both dimensions.
+
+    Example:
+        >>> import torch
+        >>> check_same_dim("bank and queries", torch.zeros(1, 3), torch.zeros(1, 2))
+        Traceback (most recent call last):
+        ...
+        ValueError: bank and queries: expected one dimension D, got 3 and 2
+    """
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"{names}: expected one dimension D, got {first.shape[1]} and {second.shape[1]}")
 
 
 def check_multilabel(name: str, features: Tensor, targets: Tensor) -> None:
@@ -81,13 +128,13 @@ def check_multilabel(name: str, features: Tensor, targets: Tensor) -> None:
         >>> check_multilabel("bank", torch.zeros(1, 2), torch.tensor([[0, 2]]))
         Traceback (most recent call last):
         ...
-        ValueError: bank: targets must be [1, classes] of 0 and 1, but got torch.int64 [1, 2] from 0 to 2
+        ValueError: bank: expected targets [1, classes] of 0 and 1, got torch.int64 [1, 2] from 0 to 2
     """
     is_binary = targets.numel() > 0 and bool(((targets == 0) | (targets == 1)).all())
     if targets.ndim != 2 or len(targets) != len(features) or not is_binary:
         span = f" from {targets.min().item()} to {targets.max().item()}" if targets.numel() else ""
         raise ValueError(
-            f"{name}: targets must be [{len(features)}, classes] of 0 and 1, but got {targets.dtype} "
+            f"{name}: expected targets [{len(features)}, classes] of 0 and 1, got {targets.dtype} "
             f"{list(targets.shape)}{span}"
         )
 
@@ -105,16 +152,16 @@ def class_count(targets: Tensor, num_classes: int | None) -> int:
         >>> class_count(torch.tensor([2, 2]), None)
         Traceback (most recent call last):
         ...
-        ValueError: targets must be of more classes than one, but all 2 are 2; give samples of others, or num_classes=
+        ValueError: targets: expected two or more classes, got class 2 alone; give samples of others, or num_classes=
     """
     largest = int(targets.max())
     if num_classes is None:
         if bool((targets == largest).all()):
             raise ValueError(
-                f"targets must be of more classes than one, but all {len(targets)} are {largest}; give samples of "
-                "others, or num_classes="
+                f"targets: expected two or more classes, got class {largest} alone; give samples of others, or "
+                "num_classes="
             )
         return largest + 1
     if largest >= num_classes:
-        raise ValueError(f"num_classes must exceed every target, but got {num_classes} and a target {largest}")
+        raise ValueError(f"num_classes: expected more than every target, got {num_classes} and a target {largest}")
     return num_classes

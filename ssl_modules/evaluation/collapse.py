@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_features
+from ssl_modules.evaluation.checks import check_count, check_features
+from ssl_modules.utils.checks import check_number
 
 _ROUNDING = 1e-7  # added to each share of a spectrum before its entropy is taken, as RankMe's authors do
 
@@ -82,13 +83,11 @@ def lidar(views: Tensor, *, regularization: float = 1e-4) -> float:
         3.02
     """
     if views.ndim != 3 or views.shape[1] < 2:
-        raise ValueError(f"views must be [N, V, D] with V >= 2 views of an image, but got {list(views.shape)}")
-    if regularization <= 0:
-        raise ValueError(f"regularization must be positive, but got {regularization}")
+        raise ValueError(f"views: expected [N, V, D] with V >= 2 views of an image, got {list(views.shape)}")
+    check_number("regularization", regularization, above=0)
     images, count, _ = views.shape
     x = _double("views", views.flatten(0, 1)).unflatten(0, (images, count))  # [N, V, D]
-    if images < 2:
-        raise ValueError(f"views must be of at least 2 images, but got {images}")
+    check_count("views", views, 2)
     means = x.mean(dim=1)  # [N, D]
     within = (x - means[:, None]).flatten(0, 1)  # [N V, D]
     factor = within.T @ within / len(within)
@@ -136,8 +135,7 @@ def uniformity(features: Tensor, *, scale: float = 2.0, chunk_size: int = 1024) 
         >>> round(uniformity(torch.eye(4)), 6), uniformity(torch.ones(4, 4))
         (-4.0, 0.0)
     """
-    if scale <= 0:
-        raise ValueError(f"scale must be positive, but got {scale}")
+    check_number("scale", scale, above=0)
     x = _normalize("features", features)
     norms = x.square().sum(dim=1)  # [N]: 1, or 0 of a zero vector
     total = x.new_zeros(())
@@ -191,7 +189,7 @@ def _effective_rank(spectrum: Tensor) -> float:
 def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if first.shape != second.shape:
         raise ValueError(
-            f"first and second must be of one shape [N, D], a row an image, but got {list(first.shape)} and "
+            f"first and second: expected one shape [N, D], a row an image, got {list(first.shape)} and "
             f"{list(second.shape)}"
         )
     return _normalize("first", first), _normalize("second", second)
@@ -203,6 +201,5 @@ def _normalize(name: str, features: Tensor) -> Tensor:
 
 def _double(name: str, features: Tensor) -> Tensor:
     check_features(name, features)
-    if len(features) < 2:
-        raise ValueError(f"{name} must hold at least two samples, but got {len(features)}")
+    check_count(name, features, 2)
     return features.to("cpu" if features.device.type == "mps" else features.device, torch.float64)  # mps has none

@@ -1,4 +1,4 @@
-"""Features of labelled images by any module, with nothing in the module or the run moved."""
+"""Features of labelled images by any module, without changing the module or the run."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -16,10 +16,10 @@ Prepare = Callable[[Any], tuple[Any, Tensor]] | None
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Within it the module is in eval mode and no gradient is recorded; after it nothing has changed.
+    """Puts the module into eval mode without gradients, and leaves everything as it was.
 
-    Every submodule gets its own mode back, and the global random states (PyTorch, CUDA, NumPy, Python) are those of
-    before: even an unshuffled loader draws from them. Within it PyTorch's CPU state is the same each time and in every
+    On leaving, every submodule gets its own mode back, and so do the global random states (PyTorch, CUDA, NumPy,
+    Python): even an unshuffled loader draws from them. Inside, PyTorch's CPU state is the same each time and in every
     process, so that a shuffling loader gives one order.
 
     Example:
@@ -31,7 +31,7 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
         [True, False]
     """
     modes = {part: part.training for part in module.modules()}
-    # Attributes, not module.eval(): some modules override train() to do more than it says.
+    # Set the attributes instead of calling module.eval(): some modules override train() to do more.
     for part in modes:
         part.training = False
     try:
@@ -66,8 +66,8 @@ def features_and_targets(
         ``[N, ...]``, both on the module's device.
 
     Raises:
-        ValueError: names the argument that mends it: ``train``/``test`` for a loader without labels, ``prepare`` for
-            batches the module can't take, ``features`` for an output that is no vector.
+        ValueError: names the argument to change: ``train`` or ``test`` for a loader without labels, ``prepare`` for
+            batches that the module can't take, ``features`` for an output that is no vector.
 
     Example:
         >>> batch = torch.ones(4, 1, 2, 2), torch.arange(4)
@@ -77,28 +77,29 @@ def features_and_targets(
     images, targets = images_and_targets(batch, prepare)
     device = device_of(module)
     if targets.is_floating_point():
-        raise ValueError(f"targets must be class indices, but got {targets.dtype}; give prepare= to make them so")
+        raise ValueError(f"targets: expected class indices, got {targets.dtype}; give prepare= to make them so")
     images, targets = move_data_to_device(images, device), targets.to(device)
     if not callable(features) and _is_uint8_for_float(module, images):
         raise ValueError(
-            f"{type(module).__name__} has floating-point weights but the loader delivers uint8 images; "
-            "give prepare= a function of the batch that returns (images as the module expects them, targets)"
+            f"images: expected floating-point numbers, as the weights of {type(module).__name__} are, got uint8; give "
+            "prepare= a function of the batch that returns (images as the module expects them, targets)"
         )
     if precision is None:
         output = _output(module, images, features)
     else:
         with precision.forward_context():
             output = _output(module, precision.convert_input(images), features)
+    source = "module(images)" if features is None else repr(features)
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"features={features!r} gave a {type(output).__name__}, not one tensor [N, D]; name the submodule whose "
-            "output to judge, or give a function (module, images) -> tensor"
+            f"features: expected one tensor [N, D] from {source}, got a {type(output).__name__}; name the submodule "
+            "whose output to judge, or give a function (module, images) -> tensor"
         )
     vectors = as_vectors(output)
     if vectors is None or len(vectors) != len(targets):
         raise ValueError(
-            f"features={features!r} gave shape {list(output.shape)} for {len(targets)} images, not [N, D]; pool it "
-            "in a function: features=lambda module, images: module.encoder(images).mean((2, 3))"
+            f"features: expected [{len(targets)}, D] from {source}, got {list(output.shape)}; pool it in a "
+            "function: features=lambda module, images: module.encoder(images).mean((2, 3))"
         )
     return vectors.to(torch.promote_types(output.dtype, torch.float32)), targets
 
@@ -133,8 +134,8 @@ def classes(targets: Tensor, level: int | None) -> Tensor:
         return targets[:, level]
     if targets.ndim != 1 or level is not None:
         raise ValueError(
-            f"level={level} does not fit targets of shape {list(targets.shape)}: give level= a column of targets "
-            "[N, levels], and None for targets [N]; for other targets give prepare="
+            f"level: expected a column of targets [N, levels], or None for targets [N], got {level} and targets "
+            f"{list(targets.shape)}; for other targets give prepare="
         )
     return targets
 
@@ -148,7 +149,7 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
     """The submodule of a dotted name.
 
     Raises:
-        ValueError: names those that come near, if there is none.
+        ValueError: if there is none; lists similar names.
 
     Example:
         >>> find_submodule(nn.ModuleDict({"encoder": nn.Identity()}), "encoder")
@@ -158,20 +159,20 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
     if name not in parts:
         near = difflib.get_close_matches(name, parts, n=3, cutoff=0.4) or [part for part, _ in module.named_children()]
         raise ValueError(
-            f"features={name!r} is no submodule of {type(module).__name__}; near matches: {', '.join(near)}"
+            f"features: expected a submodule of {type(module).__name__}, got {name!r}; near matches: {', '.join(near)}"
         )
     return parts[name]
 
 
 def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor]:
-    """What a batch of a loader holds, as the module expects it.
+    """Images and targets of a loader's batch, as the module expects them.
 
     Args:
         batch: what the loader delivers.
         prepare: as of :func:`features_and_targets`.
 
     Raises:
-        ValueError: for a batch without labels, or of a form that ``prepare`` must read.
+        ValueError: for a batch without labels, or one that needs ``prepare``.
 
     Example:
         >>> images_and_targets([torch.zeros(2, 4), torch.arange(2), "more"])[1]
@@ -180,17 +181,18 @@ def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor
     if prepare is not None:
         prepared = prepare(batch)
         if not (isinstance(prepared, tuple | list) and len(prepared) == 2 and isinstance(prepared[1], Tensor)):
-            raise ValueError(f"prepare must return (images, targets), targets a tensor, but it gave {_kind(prepared)}")
+            raise ValueError(f"prepare: expected (images, targets), targets a tensor, got {_kind(prepared)}")
         images, targets = prepared
     elif isinstance(batch, Tensor) or (isinstance(batch, tuple | list) and len(batch) < 2):
         raise ValueError(
-            "the loader delivers images without labels; give the probe labelled loaders of its own: train= and test="
+            "the loader: expected (images, targets), got images without labels; give the probe labelled loaders of its "
+            "own: train= and test="
         )
     elif isinstance(batch, tuple | list) and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor):
         images, targets = batch[:2]
     else:
         raise ValueError(
-            f"the loader delivers {_kind(batch)}, not (images, targets); give prepare= a function of the batch that "
+            f"the loader: expected (images, targets), got {_kind(batch)}; give prepare= a function of the batch that "
             "returns them, or give the probe loaders of its own: train= and test="
         )
     return images, targets
@@ -221,7 +223,7 @@ def _output(module: nn.Module, images: Any, features: Features) -> Any:
         handle.remove()
     if len(outputs) != 1:
         raise ValueError(
-            f"features={features!r} was called {len(outputs)} times in one forward, so its output is not one; "
-            "give a function (module, images) -> tensor"
+            f"features: expected one call of {features!r} in a forward, got {len(outputs)}; give a function "
+            "(module, images) -> tensor"
         )
     return outputs[0]

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_modules.evaluation.checks import check_features, check_multilabel
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
 
@@ -38,11 +39,11 @@ def balanced_rows(
         [0, 2, 3, 5]
     """
     if (share is None) == (per_class is None):
-        raise ValueError(f"give one of share= and per_class=, but got {share} and {per_class}")
-    if share is not None and not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], but got {share}")
-    if per_class is not None and per_class < 1:
-        raise ValueError(f"per_class must be >= 1, but got {per_class}")
+        raise ValueError(f"share and per_class: expected one of the two, got {share} and {per_class}")
+    if share is not None:
+        check_number("share", share, above=0, most=1)
+    if per_class is not None:
+        check_number("per_class", per_class, least=1)
     member = F.one_hot(targets.long()).bool() if targets.ndim == 1 else targets.bool()  # [N, classes]
     chosen = torch.zeros(len(targets), dtype=torch.bool)
     for index, column in enumerate(member.T.cpu()):
@@ -51,7 +52,7 @@ def balanced_rows(
             continue
         count = per_class or max(1, round((share or 0) * len(rows)))
         if count > len(rows):
-            raise ValueError(f"per_class={count} but class {index} has {len(rows)} samples; lower per_class")
+            raise ValueError(f"per_class: expected at most {len(rows)}, the samples of class {index}, got {count}")
         chosen[rows[torch.randperm(len(rows), generator=derive_generator(seed, "few", index))[:count]]] = True
     return chosen.nonzero()[:, 0].to(targets.device)
 
@@ -84,8 +85,7 @@ def svm_scores(features: Tensor, targets: Tensor, queries: Tensor, *, cost: floa
     check_features("features", features)
     check_features("queries", queries)
     check_multilabel("features", features, targets)
-    if cost <= 0:
-        raise ValueError(f"cost must be positive, but got {cost}")
+    check_number("cost", cost, above=0)
     x, q = (F.normalize(f.double(), dim=1).cpu().numpy() for f in (features, queries))
     scores = torch.zeros(len(queries), targets.shape[1], dtype=torch.float64)
     for index, labels in enumerate(targets.T.cpu().numpy()):

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_features, check_labelled, class_count
+from ssl_modules.evaluation.checks import check_features, check_labelled, check_same_dim, class_count
+from ssl_modules.utils.checks import check_number
 
 _PART = 16_384  # bank samples compared at once: their similarities to a chunk stay in a CPU's cache
 _BLOCK = 64  # bank samples of which first only the maximum is looked at
@@ -54,8 +55,8 @@ def knn_scores(
         tensor([[0.6667, 0.3333]])
     """
     check_labelled("bank", bank, bank_targets)
-    if temperature is not None and temperature <= 0:
-        raise ValueError(f"temperature must be positive, or None for equal votes, but got {temperature}")
+    if temperature is not None:
+        check_number("temperature", temperature, above=0)
     similarity, neighbours = nearest_neighbours(bank, queries, k=k, chunk_size=chunk_size)
     num_classes = class_count(bank_targets, num_classes)
     labels = bank_targets.long()[neighbours]  # [Q, k]
@@ -92,12 +93,12 @@ def nearest_neighbours(bank: Tensor, queries: Tensor, *, k: int = 20, chunk_size
     """
     check_features("bank", bank)
     check_features("queries", queries)
-    if bank.shape[1] != queries.shape[1]:
-        raise ValueError(f"bank and queries must have one dimension D, but got {bank.shape[1]} and {queries.shape[1]}")
+    check_same_dim("bank and queries", bank, queries)
     if not 1 <= k <= len(bank):
-        raise ValueError(f"k must be in [1, {len(bank)}], the bank's size, but got {k}; lower k or take more samples")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be >= 1, but got {chunk_size}")
+        raise ValueError(
+            f"k: expected a number from 1 to {len(bank)}, the bank's size, got {k}; lower k or take more samples"
+        )
+    check_number("chunk_size", chunk_size, least=1)
 
     dtype = torch.promote_types(bank.dtype, torch.float32)
     similarity = torch.full((len(queries), k), -torch.inf, dtype=dtype, device=queries.device)  # the best so far

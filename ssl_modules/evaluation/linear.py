@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_labelled, class_count
+from ssl_modules.evaluation.checks import check_count, check_labelled, class_count
+from ssl_modules.utils.checks import check_number
 
 
 @torch.no_grad()
@@ -39,10 +40,8 @@ def ridge_classifier(
         tensor([0, 1])
     """
     check_labelled("features", features, targets)
-    if len(features) == 0:
-        raise ValueError("features must hold at least one sample, but got none")
-    if penalty <= 0:
-        raise ValueError(f"penalty must be positive, but got {penalty}")
+    check_count("features", features)
+    check_number("penalty", penalty, above=0)
     num_classes = class_count(targets, num_classes)
 
     count, dim = features.shape

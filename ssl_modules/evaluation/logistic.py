@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_features, check_labelled, check_multilabel, class_count
+from ssl_modules.evaluation.checks import check_count, check_features, check_labelled, check_multilabel, class_count
 from ssl_modules.evaluation.linear import standardized
+from ssl_modules.utils.checks import check_number
 
 
 def logistic_classifier(
@@ -90,10 +91,8 @@ def multilabel_logistic_classifier(
 
 
 def _check(features: Tensor, penalty: float) -> None:
-    if len(features) == 0:
-        raise ValueError("features must hold at least one sample, but got none")
-    if penalty <= 0:
-        raise ValueError(f"penalty must be positive, but got {penalty}")
+    check_count("features", features)
+    check_number("penalty", penalty, above=0)
 
 
 @torch.inference_mode(False)

@@ -1,7 +1,7 @@
-"""Detection of images unlike any seen: scores that are larger for the familiar, and how well they tell the two apart.
+"""Out-of-distribution detection: scores that are larger for familiar images, and how well they separate the two.
 
-Gaussians as RINCE is judged by (Hoffmann et al., AAAI 2022); k nearest neighbours by Sun et al., Out-of-Distribution
-Detection with Deep Nearest Neighbors, ICML 2022.
+The Gaussians are those that RINCE is judged by (Hoffmann et al., AAAI 2022); the k nearest neighbours are those of Sun
+et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_features, check_labelled
+from ssl_modules.evaluation.checks import check_count, check_features, check_labelled, check_same_dim
 from ssl_modules.evaluation.knn import nearest_neighbours
+from ssl_modules.utils.checks import check_number
 
-NoveltyScore = Literal["gaussian", "neighbours", "cosine"]
+OODScore = Literal["gaussian", "neighbours", "cosine"]
 
 
 @torch.no_grad()
@@ -47,8 +48,7 @@ def gaussian_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor, *, regu
     """
     check_labelled("bank", bank, bank_targets)
     _check_queries(bank, queries)
-    if regularization <= 0:
-        raise ValueError(f"regularization must be positive, but got {regularization}")
+    check_number("regularization", regularization, above=0)
     device = "cpu" if queries.device.type == "mps" else queries.device  # mps has no float64
     bank, queries_ = (F.normalize(x.to(device, torch.float64), dim=1) for x in (bank, queries))
     bank_targets = bank_targets.to(device)
@@ -108,7 +108,7 @@ def cosine_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor) -> Tensor
 
 
 def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
-    """How well scores tell familiar samples from unfamiliar ones.
+    """How well scores separate familiar samples from unfamiliar ones.
 
     Args:
         familiar: ``[N]``, N >= 1, the scores of samples of the training distribution, larger where more familiar.
@@ -130,7 +130,7 @@ def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
     for name, scores in (("familiar", familiar), ("unfamiliar", unfamiliar)):
         if scores.ndim != 1 or len(scores) == 0 or scores.isnan().any():
             raise ValueError(
-                f"{name} must be at least one score [N] without NaN, but got {list(scores.shape)} with "
+                f"{name}: expected at least one score [N] without NaN, got {list(scores.shape)} with "
                 f"{int(scores.isnan().sum())} NaN"
             )
     ordered = familiar.sort().values
@@ -144,16 +144,16 @@ def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
     }
 
 
-def novelty_detection(
+def ood_detection(
     bank: Tensor,
     bank_targets: Tensor,
     familiar: Tensor,
     unfamiliar: Tensor,
     *,
-    scores: Sequence[NoveltyScore] = ("gaussian", "neighbours", "cosine"),
+    scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
     k: int = 50,
 ) -> dict[str, float]:
-    """How well scores of nearness to labelled samples tell the familiar from the unfamiliar.
+    """How well scores of nearness to labelled samples separate the familiar from the unfamiliar.
 
     Args:
         bank: ``[N, D]``, the labelled features of what is familiar.
@@ -172,11 +172,11 @@ def novelty_detection(
 
     Example:
         >>> bank = torch.eye(3)[:2]
-        >>> novelty_detection(bank, torch.tensor([0, 1]), bank, torch.eye(3)[2:], scores=("cosine",))
+        >>> ood_detection(bank, torch.tensor([0, 1]), bank, torch.eye(3)[2:], scores=("cosine",))
         {'cosine_auroc': 1.0, 'cosine_fpr95': 0.0}
     """
-    if not scores or not set(scores) <= set(get_args(NoveltyScore)):
-        raise ValueError(f"scores must be some of {list(get_args(NoveltyScore))}, but got {list(scores)}")
+    if not scores or not set(scores) <= set(get_args(OODScore)):
+        raise ValueError(f"scores: expected some of {list(get_args(OODScore))}, got {list(scores)}")
     queries = torch.cat([familiar, unfamiliar])
     results: dict[str, float] = {}
     for score in scores:
@@ -212,7 +212,5 @@ def _log_likelihood(samples: Tensor, queries: Tensor, regularization: float) -> 
 
 def _check_queries(bank: Tensor, queries: Tensor) -> None:
     check_features("queries", queries)
-    if len(bank) == 0:
-        raise ValueError("bank must hold at least one sample, but got none")
-    if bank.shape[1] != queries.shape[1]:
-        raise ValueError(f"bank and queries must have one dimension D, but got {bank.shape[1]} and {queries.shape[1]}")
+    check_count("bank", bank)
+    check_same_dim("bank and queries", bank, queries)

@@ -17,7 +17,7 @@ from ssl_modules.evaluation.few_labels import balanced_rows, svm_scores
 from ssl_modules.evaluation.knn import knn_scores
 from ssl_modules.evaluation.linear import ridge_classifier
 from ssl_modules.evaluation.logistic import logistic_classifier, multilabel_logistic_classifier
-from ssl_modules.evaluation.ood_metrics import NoveltyScore, novelty_detection
+from ssl_modules.evaluation.ood_metrics import OODScore, ood_detection
 from ssl_modules.evaluation.retrieval import retrieval
 from ssl_modules.evaluation.sgd import SGD_RECIPES, sgd_classifier
 
@@ -90,7 +90,7 @@ def linear_protocol(
     elif fit in SGD_RECIPES:
         head = sgd_classifier(*train, classes, recipe=SGD_RECIPES[fit], seed=seed)
     else:
-        raise ValueError(f"linear: fit must be ridge, logistic or one of {', '.join(SGD_RECIPES)}, but got {fit!r}")
+        raise ValueError(f"fit: expected ridge, logistic or one of {', '.join(SGD_RECIPES)}, got {fit!r}")
     return accuracies(F.linear(test.features, *head), test.targets)
 
 
@@ -161,15 +161,15 @@ def retrieval_protocol(
     return retrieval(*test, *(train if gallery == "train" else ()), k=k)
 
 
-def novelty_protocol(
+def ood_protocol(
     train: Labelled,
     test: Labelled,
     outliers: Tensor,
     *,
-    scores: Sequence[NoveltyScore] = ("gaussian", "neighbours", "cosine"),
+    scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
     k: int = 50,
 ) -> dict[str, float]:
-    """How well test samples are told from outliers; see :func:`~ssl_modules.evaluation.novelty_detection`.
+    """How well test samples are separated from outliers; see :func:`~ssl_modules.evaluation.ood_detection`.
 
     Args:
         train: what is familiar.
@@ -180,11 +180,11 @@ def novelty_protocol(
 
     Example:
         >>> part = Labelled(torch.eye(3)[:2].repeat(2, 1), torch.arange(2).repeat(2))
-        >>> novelty_protocol(part, part, torch.eye(3)[2:], scores=("cosine",))
+        >>> ood_protocol(part, part, torch.eye(3)[2:], scores=("cosine",))
         {'cosine_auroc': 1.0, 'cosine_fpr95': 0.0}
     """
     _class_count("ood", train, test)
-    return novelty_detection(*train, test.features, outliers, scores=scores, k=k)
+    return ood_detection(*train, test.features, outliers, scores=scores, k=k)
 
 
 def _of_few(train: Labelled, test: Labelled) -> dict[str, float]:
@@ -197,7 +197,7 @@ def _of_few(train: Labelled, test: Labelled) -> dict[str, float]:
 def _class_count(protocol: str, train: Labelled, test: Labelled) -> int:
     if test.targets.ndim != 1:
         raise ValueError(
-            f"{protocol}: takes one class a sample, targets [N], but these are {list(test.targets.shape)}; samples of "
-            "several labels are judged by linear and few-label"
+            f"{protocol}: expected one class a sample, targets [N], got {list(test.targets.shape)}; judge samples of "
+            "several labels by linear and few-label"
         )
     return max(class_count(train.targets, None), int(test.targets.max()) + 1)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_modules.evaluation.checks import check_labelled
+from ssl_modules.evaluation.checks import check_labelled, check_same_dim
 
 
 @torch.no_grad()
@@ -51,16 +51,15 @@ def retrieval(
         {'recall@1': 0.0, 'recall@2': 0.75, 'map': 0.4583, 'curve_ap': 0.3646}
     """
     if (gallery is None) != (gallery_targets is None):
-        raise ValueError("gallery and gallery_targets: give both, or neither to look among the queries themselves")
+        raise ValueError(
+            "gallery and gallery_targets: expected both, or neither to look among the queries themselves, got one"
+        )
     among_themselves = gallery is None or gallery_targets is None
     check_labelled("queries", queries, query_targets)
     if gallery is None or gallery_targets is None:
         gallery, gallery_targets = queries, query_targets
     check_labelled("gallery", gallery, gallery_targets)
-    if queries.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"queries and gallery: expected one dimension D, got {queries.shape[1]} and {gallery.shape[1]}"
-        )
+    check_same_dim("queries and gallery", queries, gallery)
     size = len(gallery) - among_themselves
     if not k or not 1 <= min(k) <= max(k) <= size:
         raise ValueError(f"k: expected numbers in [1, {size}], of which the gallery has enough, got {list(k)}")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from ssl_modules.evaluation.checks import check_labelled, class_count
+from ssl_modules.evaluation.checks import check_count, check_labelled, class_count
 from ssl_modules.utils.seeds import derive_generator
 
 
@@ -73,12 +73,12 @@ def sgd_classifier(
         tensor([0, 1])
     """
     check_labelled("features", features, targets)
-    if len(features) == 0:
-        raise ValueError("features must hold at least one sample, but got none")
+    check_count("features", features)
     weight, bias = _steps(features, targets.long(), class_count(targets, num_classes), recipe, seed)
     if not weight.isfinite().all():
         raise ValueError(
-            f"recipe: diverged at a learning_rate of {recipe.learning_rate}; lower it, or scale the features down"
+            f"recipe: expected finite weights, got NaN or infinity at a learning_rate of {recipe.learning_rate}; lower "
+            "it, or scale the features down"
         )
     return weight, bias
 

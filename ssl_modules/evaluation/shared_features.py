@@ -1,7 +1,12 @@
-"""Features that the callbacks of one Trainer share, so that no image goes through the module twice."""
+"""Features that the callbacks of one Trainer share, so that no image goes through the module twice.
+
+The rule: each Trainer has one :class:`SharedFeatures`, kept in a registry by Trainer. Every callback reads through
+``shared_features(trainer)``, so who comes first makes no difference.
+"""
 
 from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -15,14 +20,10 @@ from ssl_modules.utils.distributed import gather_objects, total, world_size
 
 
 class SharedFeatures:
-    """Loaders and features that a callback and others of the same Trainer have asked for.
+    """Loaders and features that the callbacks of one Trainer have asked for.
 
-    A callback takes part by an attribute ``shared``, renewed in ``setup``. It reads through :func:`shared_features` in
-    the hooks at the end of a validation, test or training epoch, and clears its own in those that follow:
-    ``on_validation_end``, ``on_test_end``, ``on_train_epoch_start`` and ``teardown``.
-
-    Features are given a second time only for the same module with equal parameters and buffers, the same loader object
-    and equal settings; anything else is another pass. All processes must ask alike.
+    Features are returned a second time only for the same module with equal parameters and buffers, the same loader
+    object and equal settings; anything else is another pass. All processes must ask alike.
 
     Example:
         >>> module, loader = nn.Flatten(), [(torch.eye(2), torch.tensor([1, 0]))]
@@ -42,13 +43,13 @@ class SharedFeatures:
         self._passes: list[tuple[Any, ...]] = []
 
     def loader(self, data: LightningDataModule, which: str, *, set_up: bool) -> Any:
-        """What a datamodule gives as the labelled loader of a part, asked for once.
+        """A datamodule's labelled loader of a part; each is asked for once.
 
         Args:
             data: any datamodule.
             which: ``"train"`` or ``"test"``, for ``probe_train_dataloader()`` or ``probe_test_dataloader()``; where it
                 has none, ``train_dataloader()`` or ``val_dataloader()``.
-            set_up: whether to prepare and set up a datamodule that was not asked before.
+            set_up: whether to prepare and set up a datamodule at its first loader.
         """
         known = {part: loader for asked, part, loader in self._loaders if asked is data}
         if which not in known:
@@ -73,7 +74,7 @@ class SharedFeatures:
     ) -> tuple[Tensor, Tensor]:
         """Features and targets of a loader's samples, the same in every process, in the same order as in one.
 
-        The module is left as it was. What is returned is shared, and must not be changed in place.
+        The module is left as it was. The result is shared and must not be changed in place.
 
         Args:
             module: any module, on its device.
@@ -109,26 +110,47 @@ class SharedFeatures:
         self._module, self._weights, self._passes = None, [], []
 
     def _forget_other_weights(self, module: nn.Module) -> None:
-        # Values are compared: neither an update through .data nor a fused optimiser counts up a tensor's version.
+        # Compare values: neither an update through .data nor a fused optimiser counts up a tensor's version.
         weights = [x.detach() for x in chain(module.parameters(), module.buffers()) if not is_lazy(x)]
         is_same = (
             module is self._module and len(weights) == len(self._weights) and all(map(_equal, weights, self._weights))
         )
-        # A process that computes alone would wait for the others forever.
+        # All processes must agree: one that computed alone would wait for the others forever.
         if total(torch.tensor(int(not is_same), device=device_of(module))) > 0:
             self.clear()
             self._module, self._weights = module, [x.clone() for x in weights]
 
 
-def shared_features(trainer: Any, own: SharedFeatures) -> SharedFeatures:
-    """That of the first of a Trainer's callbacks which has one; without a Trainer, a callback's own.
+_OF_TRAINER: WeakKeyDictionary[Any, SharedFeatures] = WeakKeyDictionary()
+
+
+def shared_features(trainer: Any) -> SharedFeatures:
+    """The one :class:`SharedFeatures` of a Trainer, made when it is first asked for.
+
+    A callback reads through it in the hooks at the end of a validation, test or training epoch. It calls
+    :meth:`SharedFeatures.clear` in the hooks that follow: ``on_validation_end``, ``on_test_end`` and
+    ``on_train_epoch_start``. It calls :func:`release` in ``setup``, ``teardown`` and ``on_exception``. Each of these
+    may come from several callbacks.
 
     Args:
-        trainer: a Trainer of either namespace, or None.
-        own: that of the callback which asks.
+        trainer: a Trainer of either namespace.
+
+    Example:
+        >>> class Trainer: ...
+        >>> trainer = Trainer()
+        >>> shared_features(trainer) is shared_features(trainer), shared_features(trainer) is shared_features(Trainer())
+        (True, False)
     """
-    callbacks = [] if trainer is None else trainer.callbacks
-    return next((found for c in callbacks if isinstance(found := getattr(c, "shared", None), SharedFeatures)), own)
+    return _OF_TRAINER.setdefault(trainer, SharedFeatures())
+
+
+def release(trainer: Any) -> None:
+    """Forget the loaders and features of a Trainer; they may refer to it, and would keep it in memory.
+
+    Args:
+        trainer: a Trainer that :func:`shared_features` may have been asked for.
+    """
+    _OF_TRAINER.pop(trainer, None)
 
 
 def gather_in_order(features: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,8 +211,8 @@ def _check_finite(name: str, features: Tensor, numbers: Tensor) -> None:
     first = [number for found in gather_objects(broken[:1].tolist()) for number in found]
     if first:
         raise ValueError(
-            f"{name}: the features of batch {min(first)} hold NaN or infinity; has the training diverged, or do the "
-            "images hold NaN?"
+            f"{name}: expected finite features, got NaN or infinity in batch {min(first)}; has the training diverged, "
+            "or do the images hold NaN?"
         )
 
 

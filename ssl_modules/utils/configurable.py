@@ -20,6 +20,7 @@ from ssl_modules.utils.checks import check_instance, check_types
 
 Plain = bool | int | float | str | None
 _Kind = TypeVar("_Kind")
+_PACKAGE = __name__.partition(".")[0]
 
 
 class _Signature:
@@ -34,7 +35,23 @@ class _Signature:
         return full_signature(owner)
 
 
-class Configurable:
+class FullSignature:
+    """Mixin whose classes show in their signature the parameters that ``**settings`` pass on to the base classes.
+
+    Example:
+        >>> class Base(FullSignature):
+        ...     def __init__(self, width: int = 4, depth: int = 2) -> None: ...
+        >>> class Fixed(Base):
+        ...     def __init__(self, name: str, **settings) -> None:
+        ...         super().__init__(width=8, **settings)
+        >>> inspect.signature(Fixed)
+        <Signature (name: str, *, depth: int = 2)>
+    """
+
+    __signature__ = _Signature()
+
+
+class Configurable(FullSignature):
     """Mixin whose instances keep the arguments of their constructor, defaults included, in ``arguments``.
 
     Arguments that the constructor passes on by ``*args`` and ``**kwargs`` are kept by the names that the base class
@@ -57,7 +74,6 @@ class Configurable:
     """
 
     arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
-    __signature__ = _Signature()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -70,16 +86,7 @@ def full_signature(cls: type) -> inspect.Signature:
     """The constructor's parameters, with those that it passes on by ``**kwargs`` in their place.
 
     Args:
-        cls: a :class:`Configurable` class.
-
-    Example:
-        >>> class Base(Configurable):
-        ...     def __init__(self, width: int = 4, depth: int = 2) -> None: ...
-        >>> class Fixed(Base):
-        ...     def __init__(self, name: str, **settings) -> None:
-        ...         super().__init__(width=8, **settings)
-        >>> full_signature(Fixed)
-        <Signature (name: str, *, depth: int = 2)>
+        cls: a subclass of :class:`FullSignature`.
     """
     own = _parameters(cls)
     kinds = {p.kind for p in own}
@@ -318,7 +325,7 @@ def find_class(path: Any) -> type | None:
     """
     module, _, name = str(path).rpartition(".")
     found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
-    if found is None and module == __package__:  # it imports its classes when they are first asked for
+    if found is None and module == _PACKAGE:  # it imports its classes when they are first asked for
         found = getattr(sys.modules[module], name, None)
     return found if isinstance(found, type) else None
 

@@ -12,13 +12,14 @@ from ssl_modules.callbacks import (
     OnlineKNNProbe,
     OnlineLinearProbe,
     OnlineRetrieval,
+    OnlineSGDProbe,
     OutOfDistributionProbe,
 )
 
 PROBES = {
     "knn": OnlineKNNProbe,
     "ridge": lambda **options: OnlineLinearProbe(**options, name="ridge"),
-    "sgd": lambda **options: OnlineLinearProbe(**options, fit="sgd", num_classes=10, name="sgd"),
+    "sgd": lambda **options: OnlineSGDProbe(**options, num_classes=10, name="sgd"),
     "retrieval": OnlineRetrieval,
     "among the test images": lambda **options: OnlineRetrieval(**options, gallery="test"),
     "ood": lambda **options: OutOfDistributionProbe(**options, outliers=[IMAGES[600:700]]),
@@ -43,11 +44,15 @@ def steps_before(message, callback, tmp_path, **options):
 @pytest.mark.parametrize(
     ("images", "targets", "message"),
     [
-        (IMAGES[:200], None, "the loader delivers images without labels; .* train= and test="),
-        (IMAGES[:200], torch.full((200,), -1), "targets must be >= 0, but got -1; leave out unlabelled samples"),
-        (IMAGES[:0], TARGETS[:0], "loader delivers no samples; give the probe another one as (train|test)="),
-        (IMAGES[:200] * torch.nan, TARGETS[:200], "64 of 64 features hold NaN or infinity"),
-        (IMAGES[:200], TARGETS[:200].float(), "targets must be class indices, but got torch.float32; give prepare="),
+        (IMAGES[:200], None, "the loader: expected .*, got images without labels; .* train= and test="),
+        (IMAGES[:200], torch.full((200,), -1), "expected targets of at least 0, got -1; leave out unlabelled samples"),
+        (
+            IMAGES[:0],
+            TARGETS[:0],
+            "expected samples of the (train|test) loader, got none; give .* as (train|test)=",
+        ),
+        (IMAGES[:200] * torch.nan, TARGETS[:200], "expected finite features, got 64 of 64 with NaN or infinity"),
+        (IMAGES[:200], TARGETS[:200].float(), "targets: expected class indices, got torch.float32; give prepare="),
     ],
     ids=["no labels", "labels of -1", "nothing", "NaN", "float targets"],
 )
@@ -59,7 +64,7 @@ def test_before_the_first_step(tmp_path, name, images, targets, message):
 @pytest.mark.parametrize("name", PROBES)
 def test_maps(tmp_path, name):
     probe = PROBES[name](**own(), features="encoder.0")
-    assert steps_before(r"features='encoder.0' gave shape \[64, 8, 8, 8\].*pool it", probe, tmp_path) == 0
+    assert steps_before(r"features: expected .* from 'encoder.0', got \[64, 8, 8, 8\].*pool it", probe, tmp_path) == 0
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_maps(tmp_path, name):
 def test_fewer_images_than_k(tmp_path, name, least):
     few, many = labelled(IMAGES[: least - 1], TARGETS[: least - 1]), test_loader()
     data = {"train": many, "test": few} if "test" in name else {"train": few, "test": many}
-    message = f"its k needs {least} samples of the .* data, but there are {least - 1}; lower k"
+    message = f"expected at least {least} samples of the .* data, got {least - 1}; give it more, or lower its k"
     assert steps_before(message, PROBES[name](**data), tmp_path) == 0
     trainer(tmp_path, [PROBES[name](**data)], fast_dev_run=True).fit(stranger(), train_loader())
 
@@ -76,7 +81,7 @@ def test_fewer_images_than_k(tmp_path, name, least):
 @pytest.mark.parametrize("name", ["knn", "ridge", "retrieval", "among the test images"])
 def test_one_class(tmp_path, name):
     ones = labelled(IMAGES[TARGETS == 1], TARGETS[TARGETS == 1])
-    message = "all 182 labelled samples are of class 1, which leaves nothing to tell apart"
+    message = "expected samples of two or more classes, got 182 of class 1 alone"
     assert steps_before(message, PROBES[name](train=ones, test=ones), tmp_path) == 5
     trainer(tmp_path, [PROBES[name](train=ones, test=ones)], fast_dev_run=True).fit(stranger(), train_loader())
 
@@ -91,16 +96,16 @@ def test_one_class_is_enough_for_the_others(tmp_path, name):
 def test_the_batch_of_nan_is_named(tmp_path, name):
     images = IMAGES[300:500].clone()
     images[140:] = torch.nan
-    message = "test data: the features of batch 2 hold NaN or infinity; has the training diverged"
+    message = "test data: expected finite features, got NaN or infinity in batch 2; has the training diverged"
     assert steps_before(message, PROBES[name](train=train_loader(), test=labelled(images, TARGETS[300:500])), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("outliers", "message"),
     [
-        (DataLoader(IMAGES[:0]), "the outliers loader delivers no samples; .* as outliers="),
+        (DataLoader(IMAGES[:0]), "expected samples of the outliers loader, got none; .* as outliers="),
         ([IMAGES[600:700, :, :4, :4].repeat(1, 3, 1, 1)], "expected input.* to have 1 channels"),
-        ([{"x": IMAGES[600:]}], "outliers: the loader delivers dict, .* give prepare="),
+        ([{"x": IMAGES[600:]}], "outliers: expected batches of images or .*, got dict; give prepare="),
     ],
 )
 def test_outliers_are_tried_as_well(tmp_path, outliers, message):
@@ -113,18 +118,18 @@ def test_outliers_are_tried_as_well(tmp_path, outliers, message):
 def test_images_that_no_picture_can_show(tmp_path):
     flat = labelled(IMAGES.flatten(1), TARGETS)
     grid = NeighbourGrid(train=flat, test=flat, features=lambda module, images: images)
-    assert steps_before(r"images must be \[N, C, H, W\] to be shown, but got \[1, 64\]", grid, tmp_path) == 0
+    assert steps_before(r"images: expected \[N, C, H, W\], to be shown, got \[1, 64\]", grid, tmp_path) == 0
     stream = NeighbourGrid(train=list(train_loader()), test=test_loader())
-    assert steps_before("a list delivers its samples only in its own order", stream, tmp_path) == 0
+    assert steps_before("to show some of its samples, got a list", stream, tmp_path) == 0
 
 
 def test_data_of_its_own_are_tried_though_the_trainer_validates(tmp_path):
     module = stranger(validates=True)
     probe = OnlineKNNProbe(train=train_loader(), test=DataLoader(IMAGES, batch_size=64))
-    with pytest.raises(ValueError, match="images without labels"):
+    with pytest.raises(ValueError, match="got images without labels"):
         trainer(tmp_path, [probe], num_sanity_val_steps=0).fit(module, train_loader(), test_loader())
     assert module.losses == []
 
 
 def test_the_monitor_says_so_at_the_first_step(tmp_path):
-    assert steps_before("gave a tensor", CollapseMonitor(features="encoder.0"), tmp_path) == 1
+    assert steps_before("got a tensor", CollapseMonitor(features="encoder.0"), tmp_path) == 1

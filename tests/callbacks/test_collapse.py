@@ -69,11 +69,11 @@ def test_skipped_steps_and_single_images_are_no_mistakes(tmp_path):
     [
         (
             lambda module, step, x: x.reshape(-1, 8, 2, 2),
-            r"\"features\" \[N, D\], but gave a dict {'loss': .*'features': a tensor \[64, 8, 2, 2\]",
+            r"\"features\" \[N, D\], got a dict {'loss': .*'features': a tensor \[64, 8, 2, 2\]",
         ),
         (
             lambda module, step, x: x * (torch.nan if step == 3 else 1),
-            "the features of batch 3 of epoch 0 hold NaN or infinity",
+            "expected finite features, got NaN or infinity in batch 3 of epoch 0",
         ),
     ],
 )
@@ -85,9 +85,9 @@ def test_errors(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ("encodr", "'encodr' is no submodule of Stranger; near matches: encoder"),
-        ("encoder.0", r"features='encoder.0' must give vectors .* gave a tensor \[64, 8, 8, 8\]"),
-        ("unused", "features='unused' must give vectors .* gave nothing; name a submodule that the step calls"),
+        ("encodr", "expected a submodule of Stranger, got 'encodr'; near matches: encoder"),
+        ("encoder.0", r"features: expected vectors .* from 'encoder.0' .* got a tensor \[64, 8, 8, 8\]"),
+        ("unused", "features: expected vectors .* from 'unused' .* got nothing; name a submodule that the step calls"),
     ],
 )
 def test_a_submodule_without_features_is_told_how(tmp_path, features, message):
@@ -108,7 +108,7 @@ def test_a_step_that_returns_its_loss_alone_is_told_once_and_not_measured(tmp_pa
         fit.fit(module, train_loader())
     [said] = [str(w.message) for w in caught if "nothing is measured" in str(w.message)]
     assert re.match(
-        r"repr: nothing is measured; .* gave a dict {'loss': a tensor \[\]}; return .* or name in feat", said
+        r"repr: nothing is measured; .* got a dict {'loss': a tensor \[\]}; return .* or name in feat", said
     )
     assert len(module.losses) == 2 * len(train_loader())
     assert not any(name.startswith("repr/") for name in fit.callback_metrics)
@@ -117,12 +117,12 @@ def test_a_step_that_returns_its_loss_alone_is_told_once_and_not_measured(tmp_pa
 def test_manual_optimisation_that_returns_nothing_is_told_how(tmp_path):
     module = stranger(manual=True)
     module.training_step = lambda batch, batch_idx: None
-    with pytest.raises(ValueError, match=r"but gave a dict {}; return"):
+    with pytest.raises(ValueError, match=r"got a dict {}; return"):
         trainer(tmp_path, [CollapseMonitor()]).fit(module, train_loader())
 
 
 def test_size_is_checked():
-    with pytest.raises(ValueError, match="size must be >= 2"):
+    with pytest.raises(ValueError, match="size: expected a number of at least 2, got 1"):
         CollapseMonitor(size=1)
 
 

@@ -52,7 +52,7 @@ def test_outliers_may_come_in_any_form(tmp_path, source):
     fit = trainer(tmp_path, [probe, OnlineKNNProbe(**own())], max_epochs=1)
     fit.fit(module, train_loader())
     expected = IMAGES[100:200] if source == "datamodule" else OUTLIERS
-    found, _ = probe._read("outliers", module, None)
+    found, _ = probe.read("outliers", module, None)
     np.testing.assert_allclose(found.numpy(), embed(module, expected), rtol=1e-5, atol=1e-6)
     assert fit.callback_metrics["ood/gaussian_auroc"] == np.float32(probe.result["ood/gaussian_auroc"])
     assert probe.result["scores"] == "gaussian neighbours cosine"
@@ -60,7 +60,7 @@ def test_outliers_may_come_in_any_form(tmp_path, source):
 
 def test_the_bank_size_limits_the_outliers():
     probe = OutOfDistributionProbe(**own(), outliers=outliers(), bank_size=60)
-    assert len(probe._read("outliers", stranger(), None)[0]) == 60
+    assert len(probe.read("outliers", stranger(), None)[0]) == 60
 
 
 def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
@@ -73,13 +73,22 @@ def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scores": ("energy",)}, r"scores must be some of \['gaussian', .* got \['energy'\]"),
-        ({"scores": ()}, "scores must be some of"),
-        ({"k": 0}, "k must be >= 1"),
-        ({"outliers": []}, "the outliers loader delivers no samples; give the probe another one as outliers="),
-        ({"outliers": [{"x": OUTLIERS}]}, "outliers: the loader delivers dict, .* give prepare="),
-        ({"outliers": [OUTLIERS * torch.nan]}, "ood, outliers data: the features of batch 0 hold NaN"),
-        ({"k": 301}, r"k must be in \[1, 300\].* got 301"),
+        (
+            {"scores": ("energy",)},
+            "scores: expected a list of 'gaussian', .* or 'cosine', got \\('energy',\\)",
+        ),
+        ({"scores": ()}, "scores: expected one or more, got none"),
+        ({"k": 0}, "k: expected a number of at least 1, got 0"),
+        (
+            {"outliers": []},
+            "expected samples of the outliers loader, got none; give .* as outliers=",
+        ),
+        ({"outliers": [{"x": OUTLIERS}]}, "outliers: expected batches of images or .*, got dict; give prepare="),
+        (
+            {"outliers": [OUTLIERS * torch.nan]},
+            "ood, outliers data: expected finite features, got NaN or infinity in batch 0",
+        ),
+        ({"k": 301}, r"k: expected a number from 1 to 300, .* got 301"),
     ],
 )
 def test_errors(options, message):

@@ -8,7 +8,6 @@ from strangers import (
     NAMESPACES,
     TARGETS,
     TEST,
-    TRAIN,
     Spy,
     data_module,
     own,
@@ -21,7 +20,7 @@ from strangers import (
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe, OnlineSGDProbe
 
 # --------------------------------------------------------------------------------------------- both Trainers, when
 
@@ -88,10 +87,10 @@ def test_an_empty_validation_part_is_no_validation_loop(tmp_path, nothing):
 
 
 def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
-    probes = [OnlineKNNProbe(**own(), k=200), OnlineLinearProbe(**own(), fit="sgd", num_classes=10)]
+    probes = [OnlineKNNProbe(**own(), k=200), OnlineSGDProbe(**own(), num_classes=10)]
     fit = trainer(tmp_path, probes, fast_dev_run=True)
     fit.fit(stranger(), train_loader())
-    assert {"probe/knn_top1", "probe/linear_top1"} <= fit.callback_metrics.keys()
+    assert {"probe/knn_top1", "probe/sgd_top1"} <= fit.callback_metrics.keys()
 
 
 def test_every_n_epochs_and_in_the_last(tmp_path):
@@ -136,12 +135,12 @@ def test_logger_gets_the_values(tmp_path):
 def test_precisions(tmp_path, precision):
     probes = [
         OnlineKNNProbe(**own()),
-        OnlineLinearProbe(**own(), name="a"),
-        OnlineLinearProbe(**own(), fit="sgd", num_classes=10),
+        OnlineLinearProbe(**own()),
+        OnlineSGDProbe(**own(), num_classes=10),
     ]
     fit = trainer(tmp_path, probes, precision=precision, max_epochs=1, limit_train_batches=2)
     fit.fit(stranger(), train_loader())
-    assert {"probe/knn_top1", "probe/linear_top1", "a/linear_top1"} <= fit.callback_metrics.keys()
+    assert {"probe/knn_top1", "probe/linear_top1", "probe/sgd_top1"} <= fit.callback_metrics.keys()
 
 
 # ------------------------------------------------------------------------------------------------------------ data
@@ -165,7 +164,7 @@ def test_a_datamodule_of_its_own_beside_unlabelled_training(tmp_path):
             return self(batch[0]).square().mean()
 
     data, module = data_module(), Unlabelled()
-    probes = [OnlineKNNProbe(datamodule=data), OnlineLinearProbe(datamodule=data, fit="sgd")]
+    probes = [OnlineKNNProbe(datamodule=data), OnlineSGDProbe(datamodule=data)]
     trainer(tmp_path, probes, max_epochs=1).fit(module, DataLoader(TensorDataset(IMAGES[:64]), batch_size=32))
     assert data.setups == 1  # for both probes
     assert probes[0].evaluate(module).items() <= probes[0].result.items()
@@ -192,59 +191,27 @@ def test_evaluate_sets_its_datamodule_up():
 # ---------------------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("namespace", NAMESPACES)
-def test_resume_goes_on_with_the_same_head(tmp_path, namespace):
-    def run(epochs, checkpoint=None, callbacks=True):
-        probes = [
-            OnlineLinearProbe(**own(), features="encoder", fit="sgd", num_classes=10),
-            OnlineLinearProbe(**own(), features="encoder", name="second"),
-            OnlineKNNProbe(**own(), features="encoder"),
-        ]
-        module = stranger(namespace)
-        module.dropout.p = 0.0
-        fit = trainer(tmp_path, probes if callbacks else [], namespace, max_epochs=epochs)
-        fit.fit(module, DataLoader(TRAIN, batch_size=64), ckpt_path=checkpoint)
-        return fit, module, probes
-
-    _, whole, expected = run(3)
-    first, _, _ = run(1)
-    first.save_checkpoint(tmp_path / "one.ckpt")
-    second, resumed, probes = run(3, tmp_path / "one.ckpt")
-    assert all(torch.equal(whole.state_dict()[name], value) for name, value in resumed.state_dict().items())
-    assert torch.equal(probes[0]._head[0], expected[0]._head[0])
-    assert probes[0]._steps == expected[0]._steps == 15
-    for probe, reference in zip(probes, expected, strict=True):
-        assert probe.result == reference.result
-    assert second.current_epoch == 3
-
-    without, _, _ = run(2, tmp_path / "one.ckpt", callbacks=False)  # leave the probes away
-    assert without.current_epoch == 2
-    without.save_checkpoint(tmp_path / "none.ckpt")
-    _, _, late = run(3, tmp_path / "none.ckpt")  # and take new ones
-    assert late[0]._steps == 5
-
-
 def test_resume_with_another_head_is_refused(tmp_path):
-    fit = trainer(tmp_path, [OnlineLinearProbe(**own(), fit="sgd", num_classes=10)], max_epochs=1)
+    fit = trainer(tmp_path, [OnlineSGDProbe(**own(), num_classes=10)], max_epochs=1)
     fit.fit(stranger(), train_loader())
     fit.save_checkpoint(tmp_path / "one.ckpt")
-    other = trainer(tmp_path, [OnlineLinearProbe(**own(), fit="sgd", num_classes=11)])
-    with pytest.raises(ValueError, match=r"head is \[10, 10\] but .* make it \[11, 10\]"):
+    other = trainer(tmp_path, [OnlineSGDProbe(**own(), num_classes=11)])
+    with pytest.raises(ValueError, match=r"expected a head \[11, 10\] .* got \[10, 10\] in the checkpoint"):
         other.fit(stranger(), train_loader(), ckpt_path=tmp_path / "one.ckpt")
 
 
 def test_a_checkpoint_right_after_resume_keeps_the_head(tmp_path):
-    probe = OnlineLinearProbe(**own(), fit="sgd", num_classes=10)
+    probe = OnlineSGDProbe(**own(), num_classes=10)
     trainer(tmp_path, [probe], max_epochs=1).fit(stranger(), train_loader())
     stored = probe.state_dict()
-    resumed = OnlineLinearProbe(**own(), fit="sgd", num_classes=10)
+    resumed = OnlineSGDProbe(**own(), num_classes=10)
     resumed.load_state_dict(stored)
     assert resumed.state_dict() == stored
     assert resumed.evaluate(stranger()) == probe.evaluate(stranger())
 
 
 def test_a_second_run_starts_with_a_new_head(tmp_path):
-    probe = OnlineLinearProbe(**own(), fit="sgd", num_classes=10, features="encoder")
+    probe = OnlineSGDProbe(**own(), num_classes=10, features="encoder")
     heads = []
     for _ in range(2):
         fit = trainer(tmp_path, [probe], max_epochs=1)

@@ -53,9 +53,9 @@ def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": (0, 1)}, r"k must be numbers >= 1, but got \[0, 1\]"),
-        ({"k": ()}, "k must be numbers"),
-        ({"gallery": "bank"}, 'gallery must be "train" or "test", but got \'bank\''),
+        ({"k": (0, 1)}, r"k: expected one or more numbers of at least 1, got \[0, 1\]"),
+        ({"k": ()}, "k: expected one or more numbers"),
+        ({"gallery": "bank"}, "gallery: expected 'train' or 'test', got 'bank'"),
     ],
 )
 def test_constructor_errors(options, message):

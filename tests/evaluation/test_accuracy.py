@@ -23,10 +23,10 @@ def test_equal_scores_go_by_class_index():
 @pytest.mark.parametrize(
     ("scores", "targets", "k", "message"),
     [
-        (torch.zeros(2, 3), torch.tensor([0, 3]), 1, r"targets must be in \[0, 3\).* 0 to 3"),
-        (torch.zeros(2, 3), torch.tensor([0]), 1, "scores must be"),
-        (torch.zeros(0, 3), torch.tensor([], dtype=torch.long), 1, "scores must be"),
-        (torch.zeros(2, 3), torch.tensor([0, 1]), 0, "k must be >= 1"),
+        (torch.zeros(2, 3), torch.tensor([0, 3]), 1, r"targets: expected .* from 0 to 2, got 0 to 3"),
+        (torch.zeros(2, 3), torch.tensor([0]), 1, "scores and targets: expected"),
+        (torch.zeros(0, 3), torch.tensor([], dtype=torch.long), 1, "scores and targets: expected"),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), 0, "k: expected a number of at least 1, got 0"),
     ],
 )
 def test_errors_name_the_argument(scores, targets, k, message):
@@ -48,9 +48,9 @@ def test_mean_average_precision_equals_scikit_learn(ties):
 @pytest.mark.parametrize(
     ("scores", "targets", "message"),
     [
-        (torch.zeros(2, 3), torch.zeros(2, 3), "at least one 1 in targets, but got .* with 0"),
+        (torch.zeros(2, 3), torch.zeros(2, 3), "at least one 1 in targets, got .* with 0"),
         (torch.zeros(2, 3), torch.ones(2, 2), r"one shape, .* \[2, 3\] and \[2, 2\]"),
-        (torch.zeros(2, 3), torch.tensor([0, 1]), r"scores: targets must be \[2, classes\]"),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), r"scores: expected targets \[2, classes\]"),
     ],
 )
 def test_errors_of_mean_average_precision(scores, targets, message):

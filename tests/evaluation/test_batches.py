@@ -45,7 +45,7 @@ def test_every_sample_once_in_order(loader):
 
 def test_a_sampler_split_over_something_else_is_refused():
     loader = DataLoader(range(10), sampler=DistributedSampler([5, 3, 1], num_replicas=2, rank=1))
-    with pytest.raises(ValueError, match="split among 2 processes by DistributedSampler"):
+    with pytest.raises(ValueError, match="one of 2 processes, by DistributedSampler"):
         read(loader)
 
 

@@ -79,9 +79,9 @@ def test_prepare_and_level():
 @pytest.mark.parametrize(
     ("targets", "level", "message"),
     [
-        (TARGETS, 0, r"level=0 does not fit targets of shape \[5\]"),
-        (TARGETS[:, None].repeat(1, 2), None, r"targets of shape \[5, 2\].*level= a column"),
-        (TARGETS[:, None].repeat(1, 2), 2, "level=2"),
+        (TARGETS, 0, r"level: expected .* got 0 and targets \[5\]"),
+        (TARGETS[:, None].repeat(1, 2), None, r"got None and targets \[5, 2\]"),
+        (TARGETS[:, None].repeat(1, 2), 2, "level: expected .* got 2"),
     ],
 )
 def test_a_level_that_does_not_fit_is_refused(targets, level, message):
@@ -103,18 +103,26 @@ def test_uint8_passes_where_it_is_expected():
 @pytest.mark.parametrize(
     ("batch", "options", "message"),
     [
-        ((IMAGES, TARGETS), {"features": "encodr"}, "'encodr' is no submodule of Net; near matches: encoder"),
-        ((IMAGES, TARGETS), {"features": "twice"}, "called 2 times"),
-        ((IMAGES, TARGETS), {"features": lambda module, images: images}, r"\[5, 1, 2, 2\] for 5 images.*; pool it"),
-        ((IMAGES, TARGETS), {"features": lambda module, images: [images]}, "a list, not one tensor"),
-        ((IMAGES, TARGETS[:4]), {}, "for 4 images"),
-        ((IMAGES, TARGETS.float()), {}, "class indices, but got torch.float32; give prepare="),
-        (((IMAGES * 255).byte(), TARGETS), {}, "Net has floating-point weights .* uint8 images; give prepare="),
+        ((IMAGES, TARGETS), {"features": "encodr"}, "expected a submodule of Net, got 'encodr'; near matches: encoder"),
+        ((IMAGES, TARGETS), {"features": "twice"}, "expected one call of 'twice' in a forward, got 2"),
+        (
+            (IMAGES, TARGETS),
+            {"features": lambda module, images: images},
+            r"expected \[5, D\] from .*, got \[5, 1, 2, 2\]; pool it",
+        ),
+        ((IMAGES, TARGETS), {"features": lambda module, images: [images]}, "expected one tensor .*, got a list"),
+        ((IMAGES, TARGETS[:4]), {}, "expected \\[4, D\\] from module"),
+        ((IMAGES, TARGETS.float()), {}, "class indices, got torch.float32; give prepare="),
+        (
+            ((IMAGES * 255).byte(), TARGETS),
+            {},
+            "images: expected floating-point numbers, as .* of Net are, got uint8; give prepare=",
+        ),
         (IMAGES, {}, "without labels; .* train= and test="),
         ((IMAGES,), {}, "without labels"),
         (((IMAGES, IMAGES), TARGETS), {}, r"tuple\(tuple, Tensor\).*prepare="),
-        ({"x": IMAGES}, {}, "the loader delivers dict"),
-        ((IMAGES, TARGETS), {"prepare": lambda batch: batch[0]}, "prepare must return .* gave Tensor"),
+        ({"x": IMAGES}, {}, "the loader: expected .images, targets., got dict"),
+        ((IMAGES, TARGETS), {"prepare": lambda batch: batch[0]}, "prepare: expected .images, targets.* got Tensor"),
     ],
 )
 def test_errors_name_the_argument(batch, options, message):

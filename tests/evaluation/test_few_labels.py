@@ -63,13 +63,13 @@ def test_a_class_without_two_kinds_of_samples_scores_nothing():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: balanced_rows(TARGETS), "give one of share= and per_class=, but got None and None"),
-        (lambda: balanced_rows(TARGETS, share=0.1, per_class=3), "but got 0.1 and 3"),
-        (lambda: balanced_rows(TARGETS, share=1.5), "share must be in"),
-        (lambda: balanced_rows(TARGETS, per_class=0), "per_class must be >= 1"),
-        (lambda: balanced_rows(TARGETS, per_class=4), "per_class=4 but class 3 has 3 samples"),
-        (lambda: svm_scores(torch.eye(2), torch.eye(2), torch.eye(2), cost=0.0), "cost must be positive"),
-        (lambda: svm_scores(torch.eye(2), torch.tensor([0, 1]), torch.eye(2)), "features: targets must be"),
+        (lambda: balanced_rows(TARGETS), "share and per_class: expected one of the two, got None and None"),
+        (lambda: balanced_rows(TARGETS, share=0.1, per_class=3), "got 0.1 and 3"),
+        (lambda: balanced_rows(TARGETS, share=1.5), "share: expected a number above 0 and of at most 1, got 1.5"),
+        (lambda: balanced_rows(TARGETS, per_class=0), "per_class: expected a number of at least 1, got 0"),
+        (lambda: balanced_rows(TARGETS, per_class=4), "per_class: expected at most 3, the samples of class 3, got 4"),
+        (lambda: svm_scores(torch.eye(2), torch.eye(2), torch.eye(2), cost=0.0), "cost: expected a number above 0"),
+        (lambda: svm_scores(torch.eye(2), torch.tensor([0, 1]), torch.eye(2)), "features: expected targets"),
     ],
 )
 def test_errors_name_the_argument(call, message):

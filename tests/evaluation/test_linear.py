@@ -58,11 +58,14 @@ def test_a_feature_that_is_constant_in_training_is_ignored():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"penalty": 0.0}, "penalty must be positive, but got 0.0"),
-        ({"num_classes": 1}, "num_classes must exceed every target, but got 1 and a target 1"),
-        ({"features": torch.full((2, 3), float("nan"))}, "2 of 2 features hold NaN"),
-        ({"features": torch.ones(3, 3)}, "3 features but 2 targets"),
-        ({"features": torch.ones(0, 3), "targets": torch.ones(0, dtype=torch.long)}, "at least one sample"),
+        ({"penalty": 0.0}, "penalty: expected a number above 0, got 0.0"),
+        ({"num_classes": 1}, "num_classes: expected more than every target, got 1 and a target 1"),
+        ({"features": torch.full((2, 3), float("nan"))}, "expected finite features, got 2 of 2 with NaN"),
+        ({"features": torch.ones(3, 3)}, "expected one target for each of 3 features, got 2"),
+        (
+            {"features": torch.ones(0, 3), "targets": torch.ones(0, dtype=torch.long)},
+            "features: expected at least 1 sample, got 0",
+        ),
     ],
 )
 def test_errors_name_the_argument(change, message):

@@ -65,10 +65,13 @@ def test_it_warns_where_it_has_not_converged():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"penalty": 0.0}, "penalty must be positive, but got 0.0"),
-        ({"num_classes": 1}, "num_classes must exceed every target, but got 1 and a target 1"),
-        ({"features": torch.full((2, 3), float("nan"))}, "2 of 2 features hold NaN"),
-        ({"features": torch.ones(0, 3), "targets": torch.ones(0, dtype=torch.long)}, "at least one sample"),
+        ({"penalty": 0.0}, "penalty: expected a number above 0, got 0.0"),
+        ({"num_classes": 1}, "num_classes: expected more than every target, got 1 and a target 1"),
+        ({"features": torch.full((2, 3), float("nan"))}, "expected finite features, got 2 of 2 with NaN"),
+        (
+            {"features": torch.ones(0, 3), "targets": torch.ones(0, dtype=torch.long)},
+            "features: expected at least 1 sample, got 0",
+        ),
     ],
 )
 def test_errors_name_the_argument(change, message):
@@ -79,9 +82,9 @@ def test_errors_name_the_argument(change, message):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (torch.tensor([0, 1]), r"targets must be \[2, classes\] of 0 and 1, but got torch.int64 \[2\]"),
+        (torch.tensor([0, 1]), r"expected targets \[2, classes\] of 0 and 1, got torch.int64 \[2\]"),
         (torch.tensor([[0, -1], [0, 1]]), "from -1 to 1"),
-        (torch.tensor([[0, 1]]), r"\[2, classes\] of 0 and 1, but got torch.int64 \[1, 2\]"),
+        (torch.tensor([[0, 1]]), r"\[2, classes\] of 0 and 1, got torch.int64 \[1, 2\]"),
     ],
 )
 def test_labels_that_are_not_0_and_1_are_refused(targets, message):

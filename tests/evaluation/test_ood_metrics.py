@@ -92,14 +92,17 @@ def test_detection_equals_scikit_learn(ties, count):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b, t, q: gaussian_scores(b, t, q, regularization=0.0), "regularization must be positive"),
-        (lambda b, t, q: gaussian_scores(b[:0], t[:0], q), "bank must hold at least one sample"),
-        (lambda b, t, q: cosine_scores(b, t, q[:, :3]), "one dimension D, but got 6 and 3"),
-        (lambda b, t, q: cosine_scores(b, t[:3], q), "bank: 60 features but 3 targets"),
-        (lambda b, t, q: neighbour_scores(b, q, k=61), r"k must be in \[1, 60\].* got 61"),
-        (lambda b, t, q: neighbour_scores(b, q * torch.nan), "queries: 17 of 17 features hold NaN"),
-        (lambda b, t, q: detection(q[0], q[0] * torch.nan), r"unfamiliar must be .* got \[6\] with 6 NaN"),
-        (lambda b, t, q: detection(q[0, :0], q[0]), r"familiar must be .* got \[0\]"),
+        (lambda b, t, q: gaussian_scores(b, t, q, regularization=0.0), "regularization: expected a number above 0"),
+        (lambda b, t, q: gaussian_scores(b[:0], t[:0], q), "bank: expected at least 1 sample, got 0"),
+        (lambda b, t, q: cosine_scores(b, t, q[:, :3]), "one dimension D, got 6 and 3"),
+        (lambda b, t, q: cosine_scores(b, t[:3], q), "bank: expected one target for each of 60 features, got 3"),
+        (lambda b, t, q: neighbour_scores(b, q, k=61), r"k: expected a number from 1 to 60, .* got 61"),
+        (
+            lambda b, t, q: neighbour_scores(b, q * torch.nan),
+            "queries: expected finite features, got 17 of 17 with NaN",
+        ),
+        (lambda b, t, q: detection(q[0], q[0] * torch.nan), r"unfamiliar: expected .* got \[6\] with 6 NaN"),
+        (lambda b, t, q: detection(q[0, :0], q[0]), r"familiar: expected .* got \[0\]"),
     ],
 )
 def test_errors_name_the_argument(call, message):

@@ -15,7 +15,7 @@ from ssl_modules.evaluation.protocols import (
     few_label_protocol,
     knn_protocol,
     linear_protocol,
-    novelty_protocol,
+    ood_protocol,
     retrieval_protocol,
 )
 
@@ -112,19 +112,19 @@ def test_retrieval_among_the_test_part_or_in_the_training_part(parts):
     assert retrieval_protocol(*parts, gallery="train", k=(3,)) == retrieval(*test, *train, k=(3,))
 
 
-def test_novelty(parts):
+def test_ood(parts):
     train, test = parts
     zeros = test.targets == 0
     others = Labelled(train.features[train.targets > 0], train.targets[train.targets > 0])
     familiar = Labelled(test.features[~zeros], test.targets[~zeros])
     expected = detection(*(cosine_scores(*others, x) for x in (familiar.features, test.features[zeros])))
-    found = novelty_protocol(others, familiar, test.features[zeros], scores=("cosine",))
+    found = ood_protocol(others, familiar, test.features[zeros], scores=("cosine",))
     assert found == {f"cosine_{name}": pytest.approx(value) for name, value in expected.items()}
 
 
 @pytest.mark.parametrize("protocol", [knn_protocol, retrieval_protocol], ids=["knn", "retrieval"])
 def test_several_labels_where_one_is_needed(parts, protocol):
-    with pytest.raises(ValueError, match=r"takes one class a sample, targets \[N\], but these are \[360, 2\]"):
+    with pytest.raises(ValueError, match=r"expected one class a sample, targets \[N\], got \[360, 2\]"):
         protocol(*map(several, parts))
 
 
@@ -134,5 +134,5 @@ def test_nothing_to_choose(parts):
 
 
 def test_an_unknown_fit(parts):
-    with pytest.raises(ValueError, match="linear: fit must be ridge, logistic or one of rince_cifar100"):
+    with pytest.raises(ValueError, match="fit: expected ridge, logistic or one of rince_cifar100"):
         linear_protocol(*parts, fit="lasso")

@@ -89,11 +89,14 @@ def test_negative_cosines_count_as_any_other():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gallery_targets": None}, "gallery and gallery_targets: give both"),
+        ({"gallery_targets": None}, "gallery and gallery_targets: expected both"),
         ({"gallery": torch.zeros(40, 5)}, r"queries and gallery: expected one dimension D, got 6 and 5"),
         ({"k": (41,)}, r"k: expected numbers in \[1, 40\].* got \[41\]"),
         ({"k": ()}, "k: expected numbers"),
-        ({"query_targets": torch.zeros(3, dtype=torch.long)}, "queries: 23 features but 3 targets"),
+        (
+            {"query_targets": torch.zeros(3, dtype=torch.long)},
+            "queries: expected one target for each of 23 features, got 3",
+        ),
     ],
 )
 def test_refuses(change, message):

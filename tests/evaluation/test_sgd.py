@@ -61,9 +61,15 @@ def test_the_papers_recipes_learn(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"features": torch.ones(2, 3) * 1e30}, "recipe: diverged at a learning_rate of 1.0; lower it"),
-        ({"features": torch.ones(0, 3), "targets": torch.ones(0, dtype=torch.long)}, "at least one sample"),
-        ({"num_classes": 1}, "num_classes must exceed every target"),
+        (
+            {"features": torch.ones(2, 3) * 1e30},
+            "recipe: expected finite weights, .* at a learning_rate of 1.0; lower it",
+        ),
+        (
+            {"features": torch.ones(0, 3), "targets": torch.ones(0, dtype=torch.long)},
+            "features: expected at least 1 sample, got 0",
+        ),
+        ({"num_classes": 1}, "num_classes: expected more than every target"),
     ],
 )
 def test_errors_name_the_argument(change, message):

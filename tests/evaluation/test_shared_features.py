@@ -2,12 +2,13 @@ import weakref
 
 import pytest
 import torch
+from processes import run_in_processes
 from strangers import IMAGES, NAMESPACES, TARGETS, data_module, own, pl, stranger, test_loader, train_loader, trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
-from ssl_modules.evaluation.shared_features import SharedFeatures
+from ssl_modules.evaluation.shared_features import _OF_TRAINER, SharedFeatures, shared_features
 
 BOTH, TRIED = 500, 128  # images of a pass over own(); images that a probe tries before the first epoch
 
@@ -156,10 +157,10 @@ class Held(OnlineKNNProbe):
         super().__init__(**arguments)
         self.references = []
 
-    def _read(self, *arguments):
-        features, targets = super()._read(*arguments)
-        self.references.append(weakref.ref(features))
-        return features, targets
+    def read(self, *arguments):
+        labelled = super().read(*arguments)
+        self.references.append(weakref.ref(labelled.features))
+        return labelled
 
     @property
     def held(self):
@@ -204,3 +205,82 @@ def test_features_are_freed(tmp_path, validates):
     probe.evaluate(module)
     assert len(probe.references) == 8
     assert probe.held == 0
+
+
+# ------------------------------------------------------------------------------------------- one store for a Trainer
+
+
+class Failure(pl.Callback):
+    """Ends a run at its first epoch's end."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        raise RuntimeError("enough")
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_store_outlives_a_run(tmp_path, namespace, fails):
+    data = data_module(namespace)  # which refers to the Trainer
+    run = trainer(tmp_path, [OnlineKNNProbe(), *([Failure()] if fails else [])], namespace, max_epochs=1)
+    try:
+        run.fit(stranger(namespace), datamodule=data)
+    except RuntimeError:
+        assert fails
+    assert run not in _OF_TRAINER
+
+
+class Reader(pl.Callback):
+    """A callback of someone else that reads the Trainer's features."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        shared_features(trainer).read(pl_module, self.loader, features="encoder", precision=trainer.precision_plugin)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_who_reads_first_makes_no_difference(tmp_path, first):
+    data = own()
+    reader, probe = Reader(), OnlineKNNProbe(**data, features="encoder", bank_size=None)
+    reader.loader = data["train"]
+    module = stranger()
+    seen = count_images(module)
+    trainer(tmp_path, [reader, probe] if first else [probe, reader], max_epochs=1).fit(module, train_loader())
+    assert sum(seen) == BOTH + TRIED
+
+
+class Levels:
+    """Samples with targets [N, levels], and one batch of them, which leaves the second process none."""
+
+    images, targets = IMAGES[:90].flatten(1), torch.stack([TARGETS, TARGETS // 5], dim=1)[:90]
+
+    @classmethod
+    def loaders(cls):
+        data = TensorDataset(cls.images, cls.targets)
+        return DataLoader(data, batch_size=16), [data[:3]]
+
+
+def reads(rank):
+    """A few reads; before the last one process changes a weight."""
+    module = nn.Linear(64, 8, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    seen = []
+    module.register_forward_hook(lambda part, images, output: seen.append(len(output)))
+    many, one_batch = Levels.loaders()
+    shared = SharedFeatures()
+    results = [shared.read(module, loader) for loader in (many, one_batch, many, one_batch)]
+    counts = [sum(seen)]
+    if rank == 1:
+        module.weight.data[0, 0] += 1e-7
+    results.append(shared.read(module, many))
+    return results, [*counts, sum(seen)]
+
+
+def test_two_processes_agree_on_what_is_shared():
+    (first, first_counts), (second, second_counts) = run_in_processes(reads)
+    # Batches 0, 2, 4 and 1, 3, 5 of 90 samples; a weight that changed in one process is a new pass for both.
+    assert first_counts == [16 * 3 + 3, 16 * 3 + 3 + 16 * 3]
+    assert second_counts == [16 * 2 + 10, 2 * (16 * 2 + 10)]
+    for results in (first, second):
+        for (features, found), size in zip(results, (90, 3, 90, 3, 90), strict=True):
+            assert torch.equal(found, Levels.targets[:size])
+            expected = Levels.images[:size].sum(dim=1, keepdim=True).expand(-1, 8)
+            torch.testing.assert_close(features, expected, rtol=1e-6, atol=0)

@@ -3,13 +3,13 @@
 if __name__ == "datamodules":
     raise ImportError("import ssl_modules.datamodules: this folder is a part of ssl_modules, not a package of its own")
 
-from ssl_modules.datamodules.base import ImageDataModule
-from ssl_modules.datamodules.cifar10 import CIFAR10DataModule
-from ssl_modules.datamodules.cifar100 import CIFAR100DataModule
+from ssl_modules.datamodules.base import BaseDataModule
+from ssl_modules.datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
 from ssl_modules.datamodules.coco import COCODataModule
 from ssl_modules.datamodules.digits import DigitsDataModule
 from ssl_modules.datamodules.fashion_mnist import FashionMNISTDataModule
-from ssl_modules.datamodules.files import ImageFiles
+from ssl_modules.datamodules.from_datasets import ImageDataModule
+from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.image_folder import ImageFolderDataModule
 from ssl_modules.datamodules.imagenet import ImageNetDataModule
 from ssl_modules.datamodules.images import TensorImages, pixel_statistics
@@ -19,6 +19,7 @@ from ssl_modules.datamodules.stl10 import STL10DataModule
 from ssl_modules.datamodules.tiny_imagenet import TinyImageNetDataModule
 
 __all__ = [
+    "BaseDataModule",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
     "COCODataModule",

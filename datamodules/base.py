@@ -1,136 +1,112 @@
-"""The base of all data modules: what is known of the images before they are there, and the loaders over them."""
+"""The base of all data modules: facts about a data set, its parts, and the loaders over them."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ssl_modules.datamodules.files import BatchedFiles, ImageFiles
-from ssl_modules.datamodules.images import BatchedImages, TensorImages, first_dims, measured_statistics
-from ssl_modules.datamodules.loader import ResumableDataLoader
+from ssl_modules.datamodules.batches import BatchedFiles, BatchedImages, keep_batch
+from ssl_modules.datamodules.image_files import ImageFiles
+from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.datamodules.loader import ResumableDataLoader, available_workers
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.datamodules.targets import TargetType, check_targets, target_shape
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.plain_checkpoint import PlainCheckpoint
 from ssl_modules.utils.seeds import derive_generator
 
+TrainSplit = Literal["train", "unlabeled", "train+unlabeled"]  # of data sets that have images without labels
 
-class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
-    """Images of one size with their targets, from two data sets or, in a subclass, from a named one.
 
-    Batches are ``(images, targets)``, or ``(images, targets, index)`` with ``return_index``: images uint8
-    [N, C, H, W], un-augmented; index the row in the part the loader reads. The attributes below are known from
-    construction on, before any image but the first is read. Training images may be larger than ``dims`` says, where a
-    crop is to be taken of them, or be lists of finished views (see :class:`ImageFiles`); all others are brought to this
-    size.
+class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
+    """Base of all data modules: a subclass states facts about its data set and loads its parts.
 
-    The parts are the official ones. With ``val_size=0`` there is no validation part: :meth:`val_dataloader` gives no
-    loader, so no validation loop runs, and the test part is never taken for one.
+    Batches are ``(images, targets)``, or ``(images, targets, index)`` with ``return_index``: images are uint8
+    [N, C, H, W], not augmented; index is the row in the part that the loader reads. Evaluated images have the size
+    ``dims``. Training images may be larger, where the augmentation crops them, or lists of finished views (see
+    :class:`~ssl_modules.datamodules.ImageFiles`).
 
-    Only the training loader shuffles, drops the last incomplete batch, and keeps its place in the epoch for a resume.
-    Under several processes each reads its own share; parts that don't divide evenly are filled up from their head for
-    evaluation, so that row ``i`` of the part is item ``i // processes`` of process ``i % processes``.
+    The parts are the official ones. With ``val_size=0`` there is no validation part: :meth:`val_dataloader` returns no
+    loader, and no validation loop runs. The test part never takes its place.
 
-    A subclass calls this constructor with what it knows and overrides :meth:`load`, and ``prepare_data`` to download;
-    :meth:`pretraining_part` as well, where it trains on other images than probes do.
+    Only the training loader shuffles, drops the last incomplete batch, and resumes in the middle of an epoch. With
+    several processes each reads its own share. If an evaluated part does not divide evenly, its first images are read
+    twice, so that row ``i`` of the part is item ``i // processes`` of process ``i % processes``.
+
+    To add a data set, subclass this class: set the facts below as class attributes, override :meth:`load`, and
+    ``prepare_data`` if it can be downloaded. Override :meth:`pretraining_part` as well if probes learn from other
+    images than the module does. Facts that depend on arguments are set in the constructor, before it calls this one.
 
     Args:
-        train: training part: :class:`TensorImages`, :class:`ImageFiles`, or any map-style data set of
-            ``(image, target)`` with PIL or tensor images of one size (see :class:`BatchedImages`); None where a
-            subclass overrides :meth:`load`.
-        test: test part, in the same form; None if there is none.
-        name: of the data set, for logs.
-        num_classes: number of classes, at the finest level; 0 without targets.
-        dims: (C, H, W) of an image to evaluate; None for those of the first training image.
-        mean: of each channel, for pixels in [0, 1]; None to measure it, which takes a training part in memory.
-        std: likewise.
-        class_names: of the classes, at the finest level; None for "0", "1", ...
-        target_type: "single": one class an image, targets [N]; "hierarchical": a class at each level, [N, levels], fine
-            to coarse; "multilabel": any number of classes, [N, num_classes] of 0 and 1; "none": no targets, [N] of -1.
-        levels: for "hierarchical" alone: name of each level and names of its classes, fine to coarse.
         batch_size: images per batch and process (device).
-        val_size: number of training images to set aside, drawn by ``seed``, as a validation part.
-        seed: of the order of the training images and of the validation part.
-        num_workers: processes that read images; none are used for images in memory.
+        val_size: number of labelled training images to set aside as a validation part, drawn by ``seed``.
+        seed: of the order of the training images, of the validation part, and of what else is drawn at random.
+        num_workers: processes that read images from files; None for one per core, at most 8. Images in memory need
+            none.
         return_index: whether batches hold the row of each image.
 
     Raises:
-        ValueError: if an argument, or a part's images or targets, do not agree with the rest.
+        ValueError: if an argument is out of range, or the facts disagree with each other.
 
     Attributes:
-        train_set: images to train on, without the validation part, after ``setup``.
-        labelled_set: labelled training images for probes, without the validation part; the same unless
-            :meth:`pretraining_part` says otherwise.
+        name: of the data set, for logs.
+        num_classes: number of classes, at the finest level; 0 without targets.
+        dims: (C, H, W) of an evaluated image.
+        mean: of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel.
+        class_names: of the classes, at the finest level; if not given, those of the finest level, or "0", "1", ...
+        target_type: "single": one class per image, targets [N]; "hierarchical": one class per level, [N, levels], fine
+            to coarse; "multilabel": any number of classes, [N, num_classes] of 0 and 1; "none": no targets, [N] of -1.
+        levels: for "hierarchical" only: the name of each level and the names of its classes, fine to coarse.
+        train_set: images to train on, without the validation part; set by ``setup``.
+        labelled_set: labelled training images for probes, without the validation part.
         val_set: validation part, or None.
         test_set: test part, or None.
 
     Example:
-        >>> images = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1)
-        >>> data = ImageDataModule(TensorImages(images, torch.arange(12) % 3), num_classes=3, batch_size=5)
+        >>> class Gradients(BaseDataModule):
+        ...     name, num_classes, dims, mean, std = "gradients", 2, (1, 8, 8), (0.5,), (0.3,)
+        ...
+        ...     def load(self):
+        ...         rows = (torch.arange(64, dtype=torch.uint8) * 4).view(1, 1, 8, 8)
+        ...         return TensorImages(torch.cat([rows, rows.mT]), torch.arange(2)), None
+        >>> data = Gradients(batch_size=2)
         >>> data.setup()
-        >>> [targets.shape for images, targets in data.train_dataloader()]
-        [torch.Size([5]), torch.Size([5])]
+        >>> [images.shape for images, targets in data.train_dataloader()]
+        [torch.Size([2, 1, 8, 8])]
     """
+
+    name: str
+    num_classes: int
+    dims: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+    target_type: TargetType = "single"
+    levels: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(
         self,
-        train: Dataset | None = None,
-        test: Dataset | None = None,
         *,
-        name: str = "images",
-        num_classes: int,
-        dims: tuple[int, int, int] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        class_names: Sequence[str] | None = None,
-        target_type: TargetType = "single",
-        levels: Mapping[str, Sequence[str]] | None = None,
-        batch_size: int = 64,
+        batch_size: int = 256,
         val_size: int = 0,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         return_index: bool = False,
     ) -> None:
         super().__init__()
-        for argument, value, least in (
-            ("batch_size", batch_size, 1),
-            ("val_size", val_size, 0),
-            ("num_workers", num_workers, 0),
-            ("num_classes", num_classes, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{argument}: expected at least {least}, but got {value}")
-        if target_type not in get_args(TargetType):
-            raise ValueError(f"target_type: expected one of {get_args(TargetType)}, but got {target_type!r}")
-        if (target_type == "hierarchical") != bool(levels):
-            raise ValueError(
-                f"levels: goes with target_type='hierarchical' alone, but got {levels!r} for {target_type!r}"
-            )
-        self._datasets = (train, test)
-        self.name = name
-        self.num_classes = num_classes
-        channels, height, width = first_dims(train) if dims is None else dims
-        self.dims = (channels, height, width)
-        if mean is None or std is None:
-            mean, std = measured_statistics(train, mean, std)
-        self.mean, self.std = tuple(mean), tuple(std)
-        for argument, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.dims[0]:
-                raise ValueError(
-                    f"{argument}: expected one value for each of {self.dims[0]} channels, but got {values}"
-                )
-        self.levels = {level: tuple(names) for level, names in (levels or {}).items()}
-        if class_names is None:
-            class_names = next(iter(self.levels.values()), None) or [str(index) for index in range(num_classes)]
-        self.class_names = tuple(class_names)
-        if len(self.class_names) != num_classes:
-            raise ValueError(f"class_names: expected {num_classes} (num_classes), but got {len(self.class_names)}")
-        self.target_type = target_type
+        check_number("batch_size", batch_size, least=1)
+        check_number("val_size", val_size, least=0)
+        num_workers = available_workers() if num_workers is None else num_workers
+        check_number("num_workers", num_workers, least=0)
+        self._check_facts()
         self.batch_size = batch_size
         self.val_size = val_size
         self.seed = seed
@@ -140,16 +116,10 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
         self.labelled_set: Dataset | None = None
         self.val_set: Dataset | None = None
         self.test_set: Dataset | None = None
-        if not val_size:  # Lightning wonders at an empty list of validation loaders, which is meant
+        if not val_size:  # an empty list of validation loaders is intended
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
-
-    def _save_arguments(self) -> None:
-        """Keeps a subclass's arguments as plain data in checkpoints.
-
-        They are not logged: ``image_size`` would collide with the module's.
-        """
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in self.arguments.items()}
-        self.save_hyperparameters(storable(plain), logger=False)
+        self.save_hyperparameters(storable(plain), logger=False)  # image_size would collide with the module's
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -170,66 +140,58 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
         """
         _, height, width = self.dims
         if height != width:
-            raise ValueError(
-                f"image_size: images of {height} x {width} have no one side; read dims, or make them square"
-            )
+            raise ValueError(f"image_size: expected square images, got {height} x {width}; read dims, or crop them")
         return height
 
+    @abstractmethod
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """The official training and test parts; called once in every process, by ``setup``.
+        """The official training and test parts, None if there is no test part; ``setup`` calls it once per process.
 
-        Raises:
-            ValueError: if the data module was given no training part.
+        A part is :class:`~ssl_modules.datamodules.TensorImages`, :class:`~ssl_modules.datamodules.ImageFiles`, or any
+        map-style data set of ``(image, target)`` (see :class:`~ssl_modules.datamodules.ImageDataModule`).
         """
-        train, test = self._datasets
-        if train is None:
-            raise ValueError("train: expected a data set, but got None; pass train=, or override load()")
-        return train, test
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
-        """The images to train on; called once, by ``setup``.
+        """The images to train on, which need no targets; ``setup`` calls it once.
 
         Args:
-            labelled: training part without the validation part.
-
-        Returns:
-            The same, unless a subclass has other images, which need no targets.
+            labelled: training part without the validation part, which is the default.
         """
         return labelled
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the parts, once, and sets the validation part aside.
+        """Load the parts, once, and set the validation part aside.
 
         Args:
-            stage: as Lightning gives it; all stages need the same.
+            stage: ignored; all stages need the same.
 
         Raises:
-            ValueError: if images or targets don't agree with ``dims``, ``num_classes`` and ``target_type``, or
+            ValueError: if images or targets disagree with ``dims``, ``num_classes`` and ``target_type``, or
                 ``val_size`` leaves no training images.
         """
         if self.train_set is not None:
             return
         train, self.test_set = self.load()
-        in_memory = train.dims if isinstance(train, TensorImages) and self._fit_into(train.dims) else self.dims
+        in_memory = train.dims if isinstance(train, TensorImages) and self._can_resize(train.dims) else self.dims
         for part, dataset in (("train", train), ("test", self.test_set)):
             if isinstance(dataset, TensorImages | ImageFiles):
-                self._check(part, dataset, in_memory if isinstance(dataset, TensorImages) else self.dims)
+                self._check_part(part, dataset, in_memory if isinstance(dataset, TensorImages) else self.dims)
         size = len(train)  # type: ignore[arg-type]
         if self.val_size >= size:
-            raise ValueError(f"val_size: expected fewer than the {size} training images, but got {self.val_size}")
+            raise ValueError(f"val_size: expected fewer than the {size} training images, got {self.val_size}")
         if self.val_size:
             order = torch.randperm(size, generator=derive_generator(self.seed, "val"))
             val_rows, train_rows = order[: self.val_size].sort().values, order[self.val_size :].sort().values
             self.val_set, train = _rows(train, val_rows), _rows(train, train_rows)
         self.labelled_set, self.train_set = train, self.pretraining_part(train)
-        if isinstance(train, TensorImages):  # Lightning asks for workers, which images in memory don't need
+        if isinstance(train, TensorImages):  # images in memory need no workers
             warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
 
     def teardown(self, stage: str | None = None) -> None:
-        """Warns of files that could not be read and were not yet told of.
+        """Warn of unreadable files that no warning has named yet.
 
         Args:
-            stage: as Lightning gives it.
+            stage: ignored.
         """
         for dataset in (self.train_set, self.labelled_set, self.val_set, self.test_set):
             if isinstance(dataset, ImageFiles):
@@ -245,12 +207,12 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
         if len(loader) == 0:
             raise ValueError(
                 f"batch_size: expected at most the {len(loader.sampler)} training images of each process, "  # type: ignore[arg-type]
-                f"but got {self.batch_size}, which leaves no full batch"
+                f"got {self.batch_size}, which leaves no full batch"
             )
         return loader
 
     def val_dataloader(self) -> ResumableDataLoader | list[ResumableDataLoader]:
-        """Validation part in its own order; without one, an empty list: Lightning then runs no validation."""
+        """Validation part in its own order, or an empty list if there is none: Lightning then runs no validation."""
         return self._loader("val", self.val_set) if self.val_size else []
 
     def test_dataloader(self) -> ResumableDataLoader:
@@ -258,11 +220,11 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
         return self._loader("test", self.test_set)
 
     def predict_dataloader(self) -> ResumableDataLoader:
-        """Test part in its own order; under several processes Lightning shares it out without filling it up."""
+        """Test part in its own order; with several processes Lightning shares it out and reads no image twice."""
         return self._loader("test", self.test_set, shared=False)
 
     def probe_train_dataloader(self) -> ResumableDataLoader:
-        """Labelled images to fit a probe on: the whole labelled training part in its own order.
+        """Images to fit a probe on: the whole labelled training part in its own order.
 
         Raises:
             ValueError: if there are no labels.
@@ -270,15 +232,15 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
         return self._labelled(self._loader("train", self.labelled_set))
 
     def probe_test_dataloader(self) -> ResumableDataLoader:
-        """Labelled images to judge a probe on: the validation part where one is set aside, else the test part.
+        """Images to test a probe on: the validation part if there is one, else the test part.
 
         Raises:
-            ValueError: if there are no labels.
+            ValueError: if there are no labels, or neither of these parts.
         """
         return self._labelled(self._loader("val", self.val_set) if self.val_size else self.test_dataloader())
 
     def supervised_dataloader(self, rows: Tensor | None = None) -> ResumableDataLoader:
-        """Labelled training part in the order of (seed, epoch), to the last image.
+        """Labelled training part in the order of (seed, epoch), including the last incomplete batch.
 
         Args:
             rows: of the labelled training part, to learn from few; None for all.
@@ -290,7 +252,7 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
         return self._labelled(self._loader("train", dataset, shuffle=True, drop_last=False))
 
     def labelled_targets(self) -> Tensor:
-        """Targets of the labelled training part, row by row; no image is read where they are held apart from images.
+        """Targets of the labelled training part, row by row; reads images only if targets are not stored apart.
 
         Raises:
             ValueError: if there are no labels.
@@ -312,7 +274,7 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
                 f"the {part} part is not loaded; call prepare_data() and setup() first, as a Trainer does"
             )
         if dataset is None:
-            raise ValueError(f"{self.name} has no {part} part; pass {part}= to the data module")
+            raise ValueError(f"{part}: {self.name} has no {part} part; pass {part}= to the data module")
         drop_last = shuffle if drop_last is None else drop_last
         num_workers = 0 if isinstance(dataset, TensorImages) else self.num_workers
         if isinstance(dataset, ImageFiles):
@@ -327,33 +289,45 @@ class ImageDataModule(PlainCheckpoint, Configurable, LightningDataModule):
             sampler=EpochSampler(batched, shuffle=shuffle, drop_last=drop_last, seed=self.seed) if shared else None,
             drop_last=drop_last,
             num_workers=num_workers,
-            # Others than ours may draw from a worker's random state, which is seeded anew as it starts.
+            # Data sets that are not ours may draw from the worker's random state, which each new worker seeds.
             persistent_workers=shuffle and num_workers > 0 and isinstance(dataset, ImageFiles),
-            collate_fn=_finished,
+            collate_fn=keep_batch,
             pin_memory=torch.cuda.is_available() and not isinstance(dataset, TensorImages),
             generator=torch.Generator(),  # a loader without one draws from the global random state
         )
 
     def _labelled(self, loader: ResumableDataLoader) -> ResumableDataLoader:
         if self.target_type == "none":
-            raise ValueError(f"target_type: {self.name} has no targets, and a probe needs them; give it labelled data")
+            raise ValueError(f"target_type: {self.name} has no targets, and a probe needs them; use labelled data")
         return loader
 
-    def _fit_into(self, dims: tuple[int, int, int]) -> bool:
+    def _can_resize(self, dims: tuple[int, int, int]) -> bool:
         """Whether images of ``dims`` can be resized to our own."""
         (channels, height, width), (own_channels, own_height, own_width) = dims, self.dims
         return channels == own_channels and height == width >= own_height == own_width
 
-    def _check(self, part: str, dataset: TensorImages | ImageFiles, dims: tuple[int, int, int]) -> None:
+    def _check_facts(self) -> None:
+        """Complete the class names, and raise if the facts disagree with each other."""
+        check_number("num_classes", self.num_classes, least=0)
+        if (self.target_type == "hierarchical") != bool(self.levels):
+            raise ValueError(
+                f"levels: expected names of levels for target_type='hierarchical', and for no other, "
+                f"got {self.levels!r} for {self.target_type!r}"
+            )
+        for argument, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.dims[0]:
+                raise ValueError(f"{argument}: expected one value for each of {self.dims[0]} channels, got {values}")
+        if not self.class_names:
+            finest = next(iter(self.levels.values()), ())
+            self.class_names = finest or tuple(str(index) for index in range(self.num_classes))
+        if len(self.class_names) != self.num_classes:
+            raise ValueError(f"class_names: expected {self.num_classes} (num_classes), got {len(self.class_names)}")
+
+    def _check_part(self, part: str, dataset: TensorImages | ImageFiles, dims: tuple[int, int, int]) -> None:
         if dataset.dims != dims:
-            raise ValueError(f"{part}: expected images of dims {list(dims)}, but got {list(dataset.dims)}")
+            raise ValueError(f"{part}: expected images of dims {list(dims)}, got {list(dataset.dims)}")
         class_counts = [len(names) for names in self.levels.values()] or [self.num_classes]
         check_targets(part, dataset.targets, self.target_type, class_counts)
-
-
-def _finished(batch: Any) -> Any:
-    """The collate function where the data set makes whole batches."""
-    return batch
 
 
 def _rows(dataset: Dataset, rows: Tensor) -> Dataset:

@@ -1,4 +1,4 @@
-"""From an image file to uint8 pixels, no larger than they are needed."""
+"""Decode image files to uint8 pixels, no larger than needed."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -16,21 +16,21 @@ WIDE = ("I", "I;16", "I;16B", "I;16L")  # modes of 16-bit images
 def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
     """The pixels of an image file of any format that Pillow reads, of 8 or 16 bits.
 
-    It is turned upright where its Exif orientation says how. Transparency is dropped; 16 bits become the nearest of 8,
-    but of colours Pillow gives the upper 8; of an animation the first picture is taken.
+    The image is rotated by its Exif orientation, and transparency is dropped. 16 bits are rounded to 8 (in colour
+    images Pillow cuts off the lower 8). An animation gives its first frame.
 
     Args:
         path: of the file.
         channels: 3 for colour, 1 for gray; an image of the other kind is converted.
-        at_least: pixels that the shorter side needs; a JPEG is then decoded at a half, a quarter or an eighth of its
-            size where that is enough, which is faster. None for full size.
+        at_least: length that the shorter side needs, in pixels: a JPEG is decoded at a half, a quarter or an eighth of
+            its size if that is enough, which is faster. None for full size.
 
     Returns:
         uint8 [channels, H, W].
 
     Raises:
-        OSError: if the file is missing, cut short or no image.
-        ValueError: if its pixels are neither of 8 nor of 16 bits.
+        OSError: if the file is missing, truncated or not an image.
+        ValueError: if its pixels have neither 8 nor 16 bits.
 
     Example:
         >>> Image.new("L", (40, 30), 7).save("gray.jpg")
@@ -41,16 +41,16 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         if at_least is not None:
             image.draft(MODES[channels], (at_least, at_least))
         image.load()
-        with suppress(Exception):  # faults in what is noted beside the pixels, which are whole
+        with suppress(Exception):  # faulty metadata; the pixels are complete
             ImageOps.exif_transpose(image, in_place=True)
         return pil_to_tensor(_convert(image, MODES[channels]))
 
 
 def square(images: Tensor, size: int) -> Tensor:
-    """Cuts out the largest central square, and resizes it with antialiasing.
+    """Crop the largest central square, and resize it with antialiasing.
 
     Args:
-        images: uint8 [..., C, H, W], of at most 4 axes.
+        images: uint8 [..., C, H, W], at most 4 axes.
         size: side of the result, in pixels.
 
     Returns:
@@ -85,10 +85,12 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in WIDE:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError(f"an image of {levels.min()} to {levels.max()}, which are not 16 bits")
+            raise ValueError(f"expected pixels of 8 or 16 bits, got values from {levels.min()} to {levels.max()}")
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("an image of floats, whose black and white are unknown; save it with 8 or 16 bits")
+        raise ValueError(
+            "expected pixels of 8 or 16 bits, got floats of unknown range; save the image with 8 or 16 bits"
+        )
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns of doing it at once
+        image = image.convert("RGBA")  # Pillow warns if this step is left out
     return image if image.mode == mode else image.convert(mode)

@@ -1,34 +1,36 @@
-"""Handwritten digits of scikit-learn: 1,797 real images that need no download."""
+"""Handwritten digits that come with scikit-learn: 1,797 real images, without a download."""
+
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn.functional import interpolate
 
-from ssl_modules.datamodules.base import ImageDataModule
+from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.utils.checks import check_number
 
 NATIVE_SIZE = 8
 TEST_SIZE = 360
 
 
-class DigitsDataModule(ImageDataModule):
+class DigitsDataModule(BaseDataModule):
     """The 1,797 digits of 8 x 8 pixels that come with scikit-learn, from the UCI optical recognition set.
 
-    There is no official split in scikit-learn's copy, so this one is fixed here: 1,437 training and 360 test images,
-    stratified by class, scikit-learn's ``train_test_split`` with ``random_state=0``. It doesn't depend on ``seed``.
+    scikit-learn's copy has no official split, so this one is fixed: 1,437 training and 360 test images, stratified by
+    class, from scikit-learn's ``train_test_split`` with ``random_state=0``. It doesn't depend on ``seed``.
 
-    A pixel of 0 to 16 becomes 15 times that, 0 to 240, which keeps every ratio exactly. Mean and standard deviation are
-    those of the 8 x 8 training images, at every ``image_size``.
+    Pixels of 0 to 16 are multiplied by 15, which keeps all ratios. Mean and standard deviation are those of the 8 x 8
+    training images, at every ``image_size``.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 
     Args:
-        batch_size: images per batch and process (device), at most 1,437.
         image_size: side in pixels, at least 8; larger images are interpolated (bilinear) once, in memory.
-        val_size: number of training images to set aside, drawn by ``seed``, as a validation part.
-        seed: of the order of the training images and of the validation part.
-        return_index: whether batches hold the row of each image.
+        batch_size: images per batch and process (device). The default is a quarter of the other data sets', so that an
+            epoch of these few images has 22 steps.
+        settings: of :class:`BaseDataModule`: val_size, seed, num_workers, return_index.
 
     Raises:
         ValueError: if ``image_size`` is below 8.
@@ -43,28 +45,16 @@ class DigitsDataModule(ImageDataModule):
         (torch.Size([128, 1, 8, 8]), torch.uint8, tensor([7, 6, 3, 7, 7]))
     """
 
-    def __init__(
-        self,
-        batch_size: int = 64,
-        image_size: int = NATIVE_SIZE,
-        val_size: int = 0,
-        seed: int = 0,
-        return_index: bool = False,
-    ) -> None:
-        if image_size < NATIVE_SIZE:
-            raise ValueError(f"image_size: expected at least {NATIVE_SIZE}, the digits' own size, but got {image_size}")
-        super().__init__(
-            name="digits",
-            num_classes=10,
-            dims=(1, image_size, image_size),
-            mean=(0.28741966515207334,),
-            std=(0.3539945111435101,),
-            batch_size=batch_size,
-            val_size=val_size,
-            seed=seed,
-            return_index=return_index,
-        )
-        self._save_arguments()
+    name = "digits"
+    num_classes = 10
+    dims = (1, NATIVE_SIZE, NATIVE_SIZE)
+    mean = (0.28741966515207334,)
+    std = (0.3539945111435101,)
+
+    def __init__(self, *, image_size: int = NATIVE_SIZE, batch_size: int = 64, **settings: Any) -> None:
+        check_number("image_size", image_size, least=NATIVE_SIZE)
+        self.dims = (1, image_size, image_size)
+        super().__init__(batch_size=batch_size, **settings)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
         """The training and test part, in memory."""

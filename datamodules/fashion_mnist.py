@@ -1,22 +1,20 @@
-"""Fashion-MNIST: 70,000 small images of clothing, in ten classes and, if asked for, five coarser ones."""
+"""Fashion-MNIST: 70,000 small images of clothing, in ten classes and, on request, five coarser ones."""
 
 import gzip
 import math
-import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
-from ssl_modules.datamodules.base import ImageDataModule
+from ssl_modules.datamodules.download import DownloadableDataModule, not_found
 from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
-
-TRAIN_SIZE = 60_000
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
 # Each class with its coarse class.
 COARSE = {
@@ -31,31 +29,27 @@ COARSE = {
     "Bag": "bag",
     "Ankle boot": "shoes",
 }
-COARSE_NAMES = ("tops", "bottoms", "dress", "shoes", "bag")
 
 
-class FashionMNISTDataModule(ImageDataModule):
+class FashionMNISTDataModule(DownloadableDataModule):
     """Fashion-MNIST with its official parts: 60,000 training and 10,000 test images, 28 x 28, one channel.
 
-    The files are looked for where torchvision puts them, in ``root``, and then where Debian's package
-    dataset-fashion-mnist does. They are read as they are, compressed or not.
+    The files are searched in ``root``, where torchvision puts them, then where Debian's package dataset-fashion-mnist
+    puts them. They may be compressed or not.
 
     With ``coarse=True`` a target is (class, coarse class), [N, 2]: tops (T-shirt/top, Pullover, Coat, Shirt), bottoms
-    (Trouser), dress (Dress), shoes (Sandal, Sneaker, Ankle boot), bag (Bag), numbered in this order.
+    (Trouser), dress (Dress), shoes (Sandal, Sneaker, Ankle boot), bag (Bag), in this order.
 
     Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
     Algorithms", 2017, arXiv:1708.07747. Mean and standard deviation are those of the 60,000 training images.
 
     Args:
-        root: folder of data sets; the files lie in ``root/FashionMNIST/raw``.
-        batch_size: images per batch and process (device).
+        root: folder of data sets; the files are in ``root/FashionMNIST/raw``.
         coarse: whether targets have the second, coarser level.
-        subset: number of training images to take, 1 to 60,000; None for all. Always the same ones, whatever the
-            ``seed``, and a smaller subset is part of a larger one.
+        subset: number of training images to use, 1 to 60,000; None for all. The choice doesn't depend on ``seed``, and
+            a smaller subset is part of a larger one.
         download: whether ``prepare_data`` downloads the files (30 MB) to ``root`` if they are in neither place.
-        val_size: number of training images to set aside, drawn by ``seed``, as a validation part.
-        seed: of the order of the training images and of the validation part.
-        return_index: whether batches hold the row of each image.
+        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Raises:
         ValueError: if ``subset`` is out of range.
@@ -66,47 +60,36 @@ class FashionMNISTDataModule(ImageDataModule):
         (10, 'Ankle boot', ('class', 'coarse'))
     """
 
+    name = "fashion_mnist"
+    num_classes = 10
+    class_names = tuple(COARSE)
+    dims = (1, 28, 28)
+    mean = (0.2860405969887955,)
+    std = (0.35302424456591125,)
+    url = FashionMNIST.mirrors[0]
+    download_size = "30 MB"
+    train_size = 60_000
+    debian_folder = Path("/usr/share/datasets/fashion-mnist")
+
     def __init__(
-        self,
-        root: str | Path = "data",
-        batch_size: int = 256,
-        *,
-        coarse: bool = False,
-        subset: int | None = None,
-        download: bool = False,
-        val_size: int = 0,
-        seed: int = 0,
-        return_index: bool = False,
+        self, root: str | Path = "data", *, coarse: bool = False, subset: int | None = None, **settings: Any
     ) -> None:
-        if subset is not None and not 1 <= subset <= TRAIN_SIZE:
-            raise ValueError(f"subset: expected 1 to {TRAIN_SIZE} training images, or None for all, but got {subset}")
-        super().__init__(
-            name="fashion_mnist",
-            num_classes=len(COARSE),
-            dims=(1, 28, 28),
-            mean=(0.2860405969887955,),
-            std=(0.35302424456591125,),
-            class_names=tuple(COARSE),
-            target_type="hierarchical" if coarse else "single",
-            levels={"class": tuple(COARSE), "coarse": COARSE_NAMES} if coarse else None,
-            batch_size=batch_size,
-            val_size=val_size,
-            seed=seed,
-            return_index=return_index,
-        )
-        self.root = os.path.expanduser(root)
+        if subset is not None:
+            check_number("subset", subset, least=1, most=self.train_size)
+        if coarse:
+            self.target_type = "hierarchical"
+            self.levels = {"class": self.class_names, "coarse": ("tops", "bottoms", "dress", "shoes", "bag")}
+        super().__init__(root, **settings)
         self.coarse = coarse
         self.subset = subset
-        self.download = download
-        self._save_arguments()
 
     def prepare_data(self) -> None:
-        """Downloads the files by torchvision, if ``download`` and they are nowhere; nothing else."""
+        """Download the files with torchvision, if ``download`` and they are in neither place."""
         if self.download and self._folder() is None:
             FashionMNIST(self.root, download=True)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
-        """The training part, or its subset, and the test part, in memory.
+        """The training part, or a subset of it, and the test part, in memory.
 
         Raises:
             FileNotFoundError: if the files are in neither place.
@@ -114,10 +97,8 @@ class FashionMNISTDataModule(ImageDataModule):
         """
         folder = self._folder()
         if folder is None:
-            raise FileNotFoundError(
-                f"Fashion-MNIST is neither in {self._raw()} (root={self.root!r}) nor in {DEBIAN_FOLDER}; "
-                "pass download=True (30 MB), or install it: apt install dataset-fashion-mnist"
-            )
+            fix = f"pass download=True ({self.download_size}), or install it: apt install dataset-fashion-mnist"
+            raise not_found(f"{self._raw()} or {self.debian_folder}", fix)
         train, test = (self._part(folder, part) for part in ("train", "t10k"))
         if self.subset is not None:
             order = torch.randperm(len(train), generator=derive_generator("fashion_mnist", "subset"))
@@ -128,7 +109,8 @@ class FashionMNISTDataModule(ImageDataModule):
         images = read_idx(_file(folder, f"{part}-images-idx3-ubyte")).unsqueeze(1)  # [N, 1, 28, 28]
         targets = read_idx(_file(folder, f"{part}-labels-idx1-ubyte")).long()
         if self.coarse:
-            coarse = torch.tensor([COARSE_NAMES.index(name) for name in COARSE.values()])
+            names = self.levels["coarse"]
+            coarse = torch.tensor([names.index(name) for name in COARSE.values()])
             targets = torch.stack([targets, coarse[targets]], dim=1)  # [N, 2]
         return TensorImages(images, targets)
 
@@ -137,7 +119,7 @@ class FashionMNISTDataModule(ImageDataModule):
 
     def _folder(self) -> Path | None:
         files = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-        for folder in (self._raw(), DEBIAN_FOLDER):
+        for folder in (self._raw(), self.debian_folder):
             if all(_file(folder, file).is_file() for file in files):
                 return folder
         return None
@@ -155,29 +137,31 @@ def read_idx(path: Path) -> Tensor:
     number; the values, last axis fastest.
 
     Args:
-        path: the file; one that ends in ``.gz`` is decompressed.
+        path: the file; it is decompressed if it ends in ``.gz``.
 
     Returns:
-        uint8, as many axes as the file says.
+        uint8, of the shape that the file states.
 
     Raises:
-        ValueError: if the file is of another format or not whole.
+        ValueError: if the file has another format or is not complete.
     """
     content = path.read_bytes()
     if path.suffix == ".gz":
         try:
             content = gzip.decompress(content)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}: can't be decompressed ({error}); remove it, and get it again") from error
+            raise ValueError(
+                f"{path}: expected gzip, got an error ({error}); remove it, and download it again"
+            ) from error
     if content[:3] != b"\0\0\x08" or len(content) < 4 or len(content) < (start := 4 + 4 * content[3]):
         raise ValueError(
-            f"{path}: expected an idx file of bytes, but got one that begins {content[:4]!r}; remove it, "
-            "and get it again"
+            f"{path}: expected an idx file of bytes, got one that begins {content[:4]!r}; remove it, "
+            "and download it again"
         )
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) - start != math.prod(shape):
         raise ValueError(
-            f"{path}: expected {math.prod(shape)} values for shape {list(shape)}, but got {len(content) - start}; "
-            "remove it, and get it again"
+            f"{path}: expected {math.prod(shape)} values for shape {list(shape)}, got {len(content) - start}; "
+            "remove it, and download it again"
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).view(shape)

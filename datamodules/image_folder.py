@@ -1,57 +1,43 @@
-"""A folder of one's own images, with or without a folder for each class."""
+"""A folder of your own images, with or without one folder per class."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ssl_modules.augmentations import Augmentation
-from ssl_modules.datamodules.base import ImageDataModule
-from ssl_modules.datamodules.files import (
-    ENDINGS,
-    ImageFiles,
-    Unreadable,
-    available_workers,
-    find_images,
-    find_labelled_images,
-)
+from ssl_modules.datamodules.batches import read_all
+from ssl_modules.datamodules.download import not_found
+from ssl_modules.datamodules.finding import ENDINGS, find_images, find_labelled_images
+from ssl_modules.datamodules.from_files import FilesDataModule
+from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
 
 
-class ImageFolderDataModule(ImageDataModule):
-    """Any tree of images: JPEG, PNG, WebP, TIFF, BMP or PNM, of any sizes, gray or colour, of 8 or 16 bits.
+class ImageFolderDataModule(FilesDataModule):
+    """Images in a folder: JPEG, PNG, WebP, TIFF, BMP or PNM, of any sizes, gray or colour, 8 or 16 bits.
 
-    With ``class_folders`` each folder in ``root`` is a class, numbered in alphabetical order, and holds its images and
-    any folders of them, as torchvision's ``ImageFolder`` has it. Without, all images below ``root`` are taken, and
-    there are no targets. Hidden files and folders are left out.
+    With ``class_folders`` each folder in ``root`` is a class, numbered in alphabetical order, and holds images and
+    further folders, as for torchvision's ``ImageFolder``. Without it, all images in ``root`` and its subfolders are
+    used, without targets. Hidden files and folders are ignored.
 
-    For the two ways of making training batches, and what an evaluated image is, see :class:`ImageFiles`.
+    :class:`ImageFiles` describes the two ways to make training batches, and the evaluated images.
 
     Args:
         root: folder of the training images.
-        batch_size: images per batch and process (device).
-        test: folder of the test images, with folders of the same classes; None if there is none.
+        test: folder of the test images, with the same class folders; None if there is none.
         class_folders: whether the folders in ``root`` are classes.
-        image_size: side of an image to evaluate, in pixels, and of a view to train on.
         in_channels: 3 for colour, 1 for gray; images of the other kind are converted.
-        mean: of each channel, for pixels in [0, 1]; None for ImageNet's, or their mean for one channel.
-        std: likewise.
-        in_memory: whether all images are decoded once, at ``image_size``, and kept in memory; for small images.
-        decode_size: side of the training images that are augmented on the device; None for 8/7 of ``image_size``.
-        augmentation: policy, or its name, to draw training views by in the workers, from images of full size; None to
-            leave it to the module.
-        unreadable: "skip" files that can't be read, and count them in a warning, or raise an "error".
-        val_size: number of training images to set aside, drawn by ``seed``, as a validation part.
-        seed: of the order of the training images, of their views in the workers, and of the validation part.
-        num_workers: processes that read images; None for one each core, at most 8.
-        return_index: whether batches hold the row of each image.
+        mean: of each channel, for pixels in [0, 1]; None for ImageNet's; for gray, the mean of its three channels.
+        std: standard deviation of each channel; None likewise.
+        in_memory: whether to decode all images once, at ``image_size``, and keep them in memory; for small images.
+        settings: of :class:`BaseDataModule`, and image_size, decode_size, augmentation and unreadable for images in
+            files.
 
     Raises:
-        FileNotFoundError: if there is no ``root``.
-        ValueError: if there should be class folders but there are none, or images beside them, or an argument is out of
-            its range.
+        FileNotFoundError: if ``root`` is missing.
+        ValueError: if class folders are missing or images are beside them, or an argument is out of range.
 
     Example:
         >>> from PIL import Image
@@ -68,59 +54,43 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | Path,
-        batch_size: int = 256,
         *,
         test: str | Path | None = None,
         class_folders: bool = True,
-        image_size: int = 224,
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         in_memory: bool = False,
-        decode_size: int | None = None,
-        augmentation: str | Augmentation | None = None,
-        unreadable: Unreadable = "skip",
-        val_size: int = 0,
-        seed: int = 0,
-        num_workers: int | None = None,
-        return_index: bool = False,
+        **settings: Any,
     ) -> None:
-        if in_memory and (augmentation is not None or decode_size is not None):
-            raise ValueError(
-                f"in_memory: images are decoded once, at image_size, but got decode_size={decode_size} and "
-                f"augmentation={augmentation!r}; leave these out, or in_memory"
-            )
         root = Path(root).expanduser()
-        names = _class_names(root) if class_folders else []
-        super().__init__(
-            name=root.resolve().name,
-            num_classes=len(names),
-            dims=(in_channels, image_size, image_size),
-            mean=_by_channel(IMAGENET_DEFAULT_MEAN, in_channels) if mean is None else mean,
-            std=_by_channel(IMAGENET_DEFAULT_STD, in_channels) if std is None else std,
-            class_names=names,
-            target_type="single" if class_folders else "none",
-            batch_size=batch_size,
-            val_size=val_size,
-            seed=seed,
-            num_workers=available_workers() if num_workers is None else num_workers,
-            return_index=return_index,
-        )
+        self.name = root.resolve().name
+        self.class_names = tuple(_class_names(root)) if class_folders else ()
+        self.num_classes = len(self.class_names)
+        self.target_type = "single" if class_folders else "none"
+        self.dims = (in_channels, *self.dims[1:])
+        self.mean = _by_channel(self.mean, in_channels) if mean is None else tuple(mean)
+        self.std = _by_channel(self.std, in_channels) if std is None else tuple(std)
+        super().__init__(**settings)
+        if in_memory and (self.augmentation is not None or self.decode_size is not None):
+            raise ValueError(
+                f"in_memory: expected neither decode_size nor augmentation, as images are decoded once, at image_size, "
+                f"got decode_size={self.decode_size} and augmentation={self.augmentation!r}; leave these out, or "
+                "in_memory"
+            )
         self.root = str(root)
         self.test = None if test is None else os.path.expanduser(test)
         self.class_folders = class_folders
         self.keep_in_memory = in_memory
-        self.decode_size = image_size if in_memory else decode_size
-        self.augmentation = augmentation
-        self.unreadable = unreadable
-        self._save_arguments()
+        if in_memory:
+            self.decode_size = self.image_size
 
     def load(self) -> tuple[ImageFiles | TensorImages, ImageFiles | TensorImages | None]:
         """The training images, and the test images if there are any, in files or in memory.
 
         Raises:
-            FileNotFoundError: if a folder is not there.
-            ValueError: if there are no images, in all or of a class.
+            FileNotFoundError: if a folder is missing.
+            ValueError: if there are no images, or none of a class.
         """
         return self._part(self.root), None if self.test is None else self._part(self.test)
 
@@ -131,23 +101,14 @@ class ImageFolderDataModule(ImageDataModule):
         else:
             paths, targets = find_images(folder), None
             if not paths:
-                raise ValueError(f"{folder}: no images in it ({ENDINGS}); give the folder that yours are in")
-        files = ImageFiles(
-            folder,
-            paths,
-            targets,
-            image_size=self.image_size,
-            decode_size=self.decode_size,
-            in_channels=self.in_channels,
-            augmentation=self.augmentation,
-            unreadable=self.unreadable,
-        )
-        return files.in_memory(self.num_workers) if self.keep_in_memory else files
+                raise ValueError(f"{folder}: expected images ({ENDINGS}), got none; give the folder of your images")
+        files = self.files(folder, paths, targets)
+        return read_all(files, self.num_workers) if self.keep_in_memory else files
 
 
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; give the one that your images are in")
+        raise not_found(folder, "give the folder of your images")
     return folder
 
 
@@ -155,15 +116,17 @@ def _class_names(root: Path) -> list[str]:
     places = [place for place in _existing(root).iterdir() if not place.name.startswith(".")]
     names = sorted(place.name for place in places if place.is_dir())
     if not names:
-        raise ValueError(f"class_folders: there are no folders in {root}; without classes pass class_folders=False")
+        raise ValueError(
+            f"class_folders: expected folders in {root}, got none; without classes pass class_folders=False"
+        )
     stray = [place.name for place in places if place.suffix.lower() in IMG_EXTENSIONS and not place.is_dir()]
     if stray:
         raise ValueError(
-            f"class_folders: {len(stray)} images in {root} are in no folder, such as {stray[0]}; move them to one, "
-            "or pass class_folders=False to take all images without classes"
+            f"class_folders: expected all images in class folders, got {len(stray)} beside them in {root}, such as "
+            f"{stray[0]}; move them to one, or pass class_folders=False to use all images without classes"
         )
     return names
 
 
-def _by_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return values if channels == len(values) else (sum(values) / len(values),)
+def _by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    return tuple(values) if channels == len(values) else (sum(values) / len(values),)

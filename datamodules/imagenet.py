@@ -1,18 +1,17 @@
-"""ImageNet-1k, and any of its classes, such as the hundred of ImageNet-100."""
+"""ImageNet-1k, and parts of its classes, such as ImageNet-100."""
 
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.datasets import imagenet
 
-from ssl_modules.augmentations import Augmentation
-from ssl_modules.datamodules.base import ImageDataModule
-from ssl_modules.datamodules.files import ImageFiles, Unreadable, available_workers, find_labelled_images
-
-CLASSES = 1000
+from ssl_modules.datamodules.download import not_found
+from ssl_modules.datamodules.finding import find_labelled_images
+from ssl_modules.datamodules.from_files import FilesDataModule
+from ssl_modules.datamodules.image_files import ImageFiles
 
 # The hundred classes of Tian, Krishnan and Isola, "Contrastive Multiview Coding", ECCV 2020: imagenet100.txt in the
 # authors' repository HobbitLong/CMC.
@@ -30,37 +29,28 @@ n13040303
 """
 
 
-class ImageNetDataModule(ImageDataModule):
+class ImageNetDataModule(FilesDataModule):
     """ImageNet-1k (ILSVRC 2012): 1,281,167 training images and, to test on, the 50,000 official validation images.
 
-    The images lie in a folder for each class, ``root/train/n01440764/...`` and ``root/val/n01440764/...``, as
-    torchvision unpacks them from the official archives; there is no download without an account at image-net.org.
-    Classes are numbered in the order of their WordNet ids, those taken alone if only some are.
+    Each class has a folder of images, ``root/train/n01440764/...`` and ``root/val/n01440764/...``, as torchvision
+    unpacks them from the official archives. To download the archives you need an account at image-net.org. Classes are
+    numbered in the order of their WordNet ids, counting only those used.
 
-    For the two ways of making training batches, and what an evaluated image is, see :class:`ImageFiles`.
+    :class:`ImageFiles` describes the two ways to make training batches, and the evaluated images.
 
     Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015. Mean and standard
-    deviation are the usual ones, of ImageNet's training images.
+    deviation are the usual ones of the training images.
 
     Args:
         root: folder with ``train`` and ``val``, or with the official archives.
-        batch_size: images per batch and process (device).
-        image_size: side of an image to evaluate, in pixels, and of a view to train on.
-        classes: WordNet ids, or the path of a text file of them, to take these classes alone; "imagenet-100" for the
-            usual hundred; None for all 1,000.
-        decode_size: side of the training images that are augmented on the device; None for 8/7 of ``image_size``.
-        augmentation: policy, or its name, to draw training views by in the workers, from images of full size; None to
-            leave it to the module.
-        unreadable: "skip" files that can't be read, and count them in a warning, or raise an "error".
-        extract: whether ``prepare_data`` unpacks the official archives (155 GB) in ``root`` if the folders are not
-            there.
-        val_size: number of training images to set aside, drawn by ``seed``, as a validation part.
-        seed: of the order of the training images, of their views in the workers, and of the validation part.
-        num_workers: processes that read images; None for one each core, at most 8.
-        return_index: whether batches hold the row of each image.
+        classes: WordNet ids of the classes to use, or the path of a text file of them; "imagenet-100" for the usual
+            hundred; None for all 1,000.
+        extract: whether ``prepare_data`` unpacks the official archives (155 GB) in ``root`` if the folders are missing.
+        settings: of :class:`BaseDataModule`, and image_size, decode_size, augmentation and unreadable for images in
+            files.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
 
     Example:
         >>> data = ImageNetDataModule(classes="imagenet-100")
@@ -68,51 +58,34 @@ class ImageNetDataModule(ImageDataModule):
         (100, (3, 224, 224), 'n01558993')
     """
 
+    name = "imagenet"
+    num_classes = 1000
+
     def __init__(
         self,
         root: str | Path = "data/imagenet",
-        batch_size: int = 256,
         *,
-        image_size: int = 224,
         classes: str | Path | Sequence[str] | None = None,
-        decode_size: int | None = None,
-        augmentation: str | Augmentation | None = None,
-        unreadable: Unreadable = "skip",
         extract: bool = False,
-        val_size: int = 0,
-        seed: int = 0,
-        num_workers: int | None = None,
-        return_index: bool = False,
+        **settings: Any,
     ) -> None:
         self.classes = _read_classes(classes)
-        super().__init__(
-            name="imagenet" if self.classes is None else f"imagenet-{len(self.classes)}",
-            num_classes=CLASSES if self.classes is None else len(self.classes),
-            dims=(3, image_size, image_size),
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
-            class_names=self.classes,
-            batch_size=batch_size,
-            val_size=val_size,
-            seed=seed,
-            num_workers=available_workers() if num_workers is None else num_workers,
-            return_index=return_index,
-        )
+        if self.classes is not None:
+            self.num_classes = len(self.classes)
+            self.name = f"imagenet-{self.num_classes}"
+            self.class_names = tuple(self.classes)
+        super().__init__(**settings)
         self.root = os.path.expanduser(root)
-        self.decode_size = decode_size
-        self.augmentation = augmentation
-        self.unreadable = unreadable
         self.extract = extract
-        self._save_arguments()
 
     def prepare_data(self) -> None:
-        """Unpacks the official archives by torchvision, if ``extract`` and a part is not there; nothing else."""
+        """Unpack the official archives with torchvision, if ``extract`` and a folder is missing."""
         for split, unpack in (("train", imagenet.parse_train_archive), ("val", imagenet.parse_val_archive)):
             place = Path(self.root, split)
             if not self.extract or place.is_dir():
                 continue
             unpacked = place.with_name(f"{split}.unpacking")
-            shutil.rmtree(unpacked, ignore_errors=True)  # of a run that was interrupted
+            shutil.rmtree(unpacked, ignore_errors=True)  # of an interrupted run
             if not Path(self.root, imagenet.META_FILE).is_file():
                 imagenet.parse_devkit_archive(self.root)
             unpack(self.root, folder=unpacked.name)
@@ -122,15 +95,15 @@ class ImageNetDataModule(ImageDataModule):
         """The training images and the official validation images, in files.
 
         Raises:
-            FileNotFoundError: if a part, or a class of it, is not there.
-            ValueError: if a class has no images, or all classes are asked for and there are not 1,000.
+            FileNotFoundError: if a part, or a class of it, is missing.
+            ValueError: if a class has no images, or all classes are requested and there are not 1,000.
         """
         train = Path(self.root, "train")
         if self.classes is None and train.is_dir():
             names = sorted(folder.name for folder in train.iterdir() if folder.is_dir())
-            if len(names) != CLASSES:
+            if len(names) != self.num_classes:
                 raise ValueError(
-                    f"{train}: expected {CLASSES} class folders, but got {len(names)}; pass classes= for some"
+                    f"{train}: expected {self.num_classes} class folders, got {len(names)}; pass classes= for some"
                 )
             self.class_names = tuple(names)
         return self._part("train"), self._part("val")
@@ -138,21 +111,13 @@ class ImageNetDataModule(ImageDataModule):
     def _part(self, split: str) -> ImageFiles:
         folder = Path(self.root, split)
         if not folder.is_dir():
-            raise FileNotFoundError(
-                f"ImageNet: there is no {folder} (root={self.root!r}); get the archives of ILSVRC 2012 (155 GB) from "
-                f"image-net.org into {self.root} and pass extract=True, or give the root of a folder for each class in "
-                "train and val"
+            raise not_found(
+                folder,
+                f"put the archives of ILSVRC 2012 (155 GB) from image-net.org in {self.root} and pass extract=True, or "
+                "give a root whose train and val have one folder per class",
             )
         paths, targets = find_labelled_images(folder, self.class_names)
-        return ImageFiles(
-            folder,
-            paths,
-            targets,
-            image_size=self.image_size,
-            decode_size=self.decode_size,
-            augmentation=self.augmentation,
-            unreadable=self.unreadable,
-        )
+        return self.files(folder, paths, targets)
 
 
 def _read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | None:
@@ -163,9 +128,10 @@ def _read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | Non
     elif isinstance(classes, str | Path):
         if not Path(classes).is_file():
             raise ValueError(
-                f"classes: expected WordNet ids, a text file of them, or 'imagenet-100', but there is no {classes}"
+                f"classes: expected WordNet ids, a text file of them, or 'imagenet-100', got {str(classes)!r}, "
+                "which is no file"
             )
         classes = Path(classes).read_text().split()
     if not classes or len({*classes}) < len(classes):
-        raise ValueError(f"classes: expected WordNet ids, each once, but got {classes!r}")
+        raise ValueError(f"classes: expected WordNet ids, each once, got {classes!r}")
     return sorted(classes)

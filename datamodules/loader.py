@@ -1,5 +1,6 @@
-"""A DataLoader that a checkpoint can stop in the middle of an epoch."""
+"""A DataLoader that resumes in the middle of an epoch."""
 
+import os
 import signal
 import threading
 import warnings
@@ -8,26 +9,27 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from ssl_modules.datamodules.files import BatchedFiles
+from ssl_modules.datamodules.batches import BatchedFiles
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.utils.seeds import derive_seed
 
+MAX_WORKERS = 8
+
 
 class ResumableDataLoader(DataLoader):
-    """A :class:`~torch.utils.data.DataLoader` over an :class:`EpochSampler` whose place in the epoch can be stored.
+    """A :class:`~torch.utils.data.DataLoader` over an :class:`EpochSampler` that stores its place in the epoch.
 
-    Lightning writes the training loader's ``state_dict`` into every checkpoint and gives it back on resume; the epoch
-    then goes on with the next batch instead of its first. What was delivered counts, not what workers fetched ahead.
-    The same batches follow where data set, batch size, seed and number of processes are unchanged.
+    Lightning writes the training loader's ``state_dict`` to every checkpoint and restores it on resume; the epoch then
+    continues with the next batch. Batches count when they are delivered, not when workers prefetch them. The same
+    batches follow if data set, batch size, seed and number of processes are unchanged.
 
-    The workers' random state follows from (seed, epoch, rank) if the loader is given a ``generator``: it is seeded
-    anew each epoch. Workers that persist keep their state, so ``persistent_workers`` gives that up; the views of
-    :class:`BatchedFiles` don't depend on it.
+    With a ``generator``, the workers' random state depends on (seed, epoch, rank) only: it is seeded each epoch. With
+    ``persistent_workers`` it is not, as they keep their state; the views of :class:`BatchedFiles` don't depend on it.
 
-    A worker that dies - killed, or out of memory - ends no epoch: the workers are started anew, with a warning, and the
-    batch that was due comes next. Only if that batch fails again does the loader raise.
+    If a worker dies, killed or out of memory, the loader warns, starts new workers and continues with the batch that
+    was due. It raises if that batch fails again.
 
-    Args: those of :class:`~torch.utils.data.DataLoader`.
+    The arguments are those of :class:`~torch.utils.data.DataLoader`.
 
     Example:
         >>> def loader():
@@ -40,18 +42,18 @@ class ResumableDataLoader(DataLoader):
         [tensor([2, 3]), tensor([4, 5])]
     """
 
-    # Class attributes, and no __init__: Lightning builds a loader anew by the arguments of DataLoader.
+    # Class attributes instead of __init__: Lightning rebuilds a loader from the arguments of DataLoader.
     _epoch = 0
     _batches = 0
     _restored = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """The batches of the current epoch; after :meth:`load_state_dict`, once, those that were left.
+        """The batches of the current epoch; after :meth:`load_state_dict`, once, the remaining ones.
 
-        Nothing happens before the first batch is asked for: Lightning asks for the iterator before it sets the epoch.
+        Nothing happens before the first batch: Lightning makes the iterator before it sets the epoch.
         """
         done = 0
-        if isinstance(self.sampler, EpochSampler):  # overfit_batches and predict put another in its place
+        if isinstance(self.sampler, EpochSampler):  # overfit_batches and predict replace it
             epoch = self.sampler.epoch
             if self._restored and epoch == self._epoch:
                 done = self._batches
@@ -75,20 +77,20 @@ class ResumableDataLoader(DataLoader):
                 if not self._lost_a_worker(error) or done == failed_at or not isinstance(self.sampler, EpochSampler):
                     raise
                 failed_at = done
-                self._iterator = None  # of workers that persist
+                self._iterator = None  # of persistent workers
                 warnings.warn(
-                    f"a DataLoader worker died ({error}); starting the workers anew at batch {done} of the epoch",
+                    f"a DataLoader worker died ({error}); starting new workers at batch {done} of the epoch",
                     stacklevel=2,
                 )
 
     def _from(self, done: int) -> Iterator[Any]:
-        """The batches of this epoch but the first ``done``."""
+        """The batches of this epoch after the first ``done``."""
         if isinstance(self.sampler, EpochSampler):
             self.sampler.skip = done * (self.batch_size or 1)
         if self.num_workers == 0 or threading.current_thread() is not threading.main_thread():
             return super().__iter__()
-        # With a process's first workers torch installs a handler that raises wherever the process is when one dies,
-        # in the middle of a training step. Without it the iterator finds out by itself, within seconds.
+        # When a process starts its first workers, torch installs a signal handler that raises as soon as one dies, even
+        # in the middle of a training step. Without the handler the iterator notices within seconds.
         before = signal.getsignal(signal.SIGCHLD)
         iterator = super().__iter__()
         is_torchs = getattr(before, "__module__", None) == "torch.utils.data._utils.signal_handling"
@@ -96,22 +98,35 @@ class ResumableDataLoader(DataLoader):
         return iterator
 
     def _lost_a_worker(self, error: Exception) -> bool:
-        """By torch's word for it, or because a batch could no longer be fetched from where a worker had left it."""
+        """Whether torch reports a dead worker, or the memory that a worker shared can no longer be opened."""
         if isinstance(error, RuntimeError):
             return str(error).startswith("DataLoader worker (pid")
-        return self.num_workers > 0 and "in DataLoader worker process" not in str(error)  # raised by the data set
+        return self.num_workers > 0 and "in DataLoader worker process" not in str(
+            error
+        )  # that is an error of the data set
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch last begun, and the number of its batches that were delivered."""
+        """The current epoch, and the number of its batches that were delivered."""
         return {"epoch": self._epoch, "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Goes on where :meth:`state_dict` was taken; another epoch set in the meantime begins at its head.
+        """Continue where :meth:`state_dict` was taken, unless another epoch is set before the next batch.
 
         Args:
-            state_dict: what :meth:`state_dict` returned, of any process.
+            state_dict: what :meth:`state_dict` returned, in any process.
         """
         self._epoch, self._batches = state_dict["epoch"], state_dict["batches"]
         self._restored = True
         if isinstance(self.sampler, EpochSampler):
             self.sampler.set_epoch(self._epoch)
+
+
+def available_workers() -> int:
+    """A number of worker processes: one for each core that this process may use, at most 8.
+
+    Example:
+        >>> available_workers() >= 1
+        True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, cores)

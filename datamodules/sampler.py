@@ -1,4 +1,4 @@
-"""The order of the images: a function of (seed, epoch), shared out over the processes."""
+"""The order of the images: a function of (seed, epoch), shared by all processes."""
 
 from collections.abc import Iterator, Sized
 
@@ -10,22 +10,21 @@ from ssl_modules.utils.seeds import derive_generator
 
 
 class EpochSampler(DistributedSampler[int]):
-    """Order of a data set that follows from ``(seed, epoch)`` alone, used with one process and with many.
+    """Order of a data set that depends on ``(seed, epoch)`` only, for one process and for several.
 
-    Process ``rank`` takes every ``num_replicas``-th index, so that the images of one step, over all processes, depend
-    on the global batch size and not on the number of processes. The global random state is neither read nor moved.
+    Process ``rank`` takes every ``num_replicas``-th index: the images of one step, over all processes, depend on the
+    global batch size and not on the number of processes. The global random state is neither read nor changed.
 
     Args:
-        dataset: the data set, of which only the length counts.
+        dataset: only its length is used.
         shuffle: a new permutation each epoch, or the data set's own order.
-        drop_last: what makes the processes' parts equally long: leave out the tail of the order, or (False) begin
-            again from its head.
+        drop_last: how to give all processes equally many indices: drop the last ones, or (False) repeat the first.
         seed: any integer; equal seeds give equal orders.
-        num_replicas: number of processes; None for that of the process group, or 1 where there is none.
+        num_replicas: number of processes; None for that of the process group, or 1 without a group.
         rank: this process, in ``[0, num_replicas)``; None for that of the process group, or 0.
 
     Attributes:
-        skip: number of this process's indices to leave out at the head of the next iteration, and of that one only.
+        skip: number of this process's first indices to leave out of the next iteration, and of that one only.
 
     Example:
         >>> sampler = EpochSampler(range(6), seed=1)
@@ -56,12 +55,12 @@ class EpochSampler(DistributedSampler[int]):
         self.skip = 0
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of this process in the current epoch, less the first ``skip``."""
+        """The indices of this process in the current epoch, after the first ``skip``."""
         size = len(self.dataset)  # type: ignore[arg-type]
         if self.shuffle:
             order = torch.randperm(size, generator=derive_generator(self.seed, "order", self.epoch))
         else:
             order = torch.arange(size)
-        order = order[torch.arange(self.total_size) % max(size, 1)]  # cut, or filled from the head
+        order = order[torch.arange(self.total_size) % max(size, 1)]  # cut, or extended by its first indices
         skip, self.skip = self.skip, 0
         return iter(order[self.rank :: self.num_replicas][skip:].tolist())

@@ -1,4 +1,4 @@
-"""What the targets of a data set look like, by their type."""
+"""Shapes and ranges of targets, by their type."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ TargetType = Literal["none", "single", "hierarchical", "multilabel"]
 
 
 def target_shape(target_type: TargetType, num_classes: int, levels: int) -> tuple[int, ...] | None:
-    """Shape of one image's target; None where there is none.
+    """Shape of one image's target; None if there is none.
 
     Args:
         target_type: "none", "single", "hierarchical" or "multilabel".
@@ -29,35 +29,35 @@ def target_shape(target_type: TargetType, num_classes: int, levels: int) -> tupl
 
 
 def check_targets(part: str, targets: Tensor, target_type: TargetType, class_counts: list[int]) -> None:
-    """Raises unless all targets have the shape of their type, and each is below the number of its level's classes.
+    """Raise unless all targets have the shape of their type and are below the number of classes of their level.
 
     Args:
-        part: what the error calls these targets.
-        targets: ``[N, ...]``, integers; not looked at for "none".
+        part: name of the targets in the error.
+        targets: ``[N, ...]``, integers; ignored for "none".
         target_type: "none", "single", "hierarchical" or "multilabel".
-        class_counts: number of classes at each level, of one level unless "hierarchical".
+        class_counts: number of classes at each level; one number unless "hierarchical".
 
     Raises:
-        ValueError: names the part, what was expected and what is there.
+        ValueError: if a shape or a value is wrong.
 
     Example:
         >>> import torch
         >>> check_targets("train", torch.tensor([0, 3]), "single", [3])
         Traceback (most recent call last):
         ...
-        ValueError: train: expected targets from 0 to below [3], but got 3; see num_classes and levels
+        ValueError: train: expected targets from 0 to below [3], got 3; see num_classes and levels
     """
     shape = target_shape(target_type, class_counts[0], len(class_counts))
     if shape is None:
         return
     if tuple(targets.shape[1:]) != shape:
         raise ValueError(
-            f"{part}: expected targets {['N', *shape]} for target_type={target_type!r}, but got {list(targets.shape)}"
+            f"{part}: expected targets {['N', *shape]} for target_type={target_type!r}, got {list(targets.shape)}"
         )
     limits = [2] if target_type == "multilabel" else class_counts
     wrong = (targets < 0) | (targets >= targets.new_tensor(limits))
     if wrong.any():
         raise ValueError(
-            f"{part}: expected targets from 0 to below {limits}, but got {targets[wrong][0].item()}; "
+            f"{part}: expected targets from 0 to below {limits}, got {targets[wrong][0].item()}; "
             "see num_classes and levels"
         )

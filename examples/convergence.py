@@ -31,7 +31,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from ssl_modules import S2R2, ContrastiveModule, GroCo, SimCLR
 from ssl_modules.augmentations import ColorJitter, Operation, RandomHorizontalFlip, RandomResizedCrop, Views
 from ssl_modules.callbacks import OnlineKNNProbe
-from ssl_modules.datamodules import DigitsDataModule, FashionMNISTDataModule, ImageDataModule
+from ssl_modules.datamodules import BaseDataModule, DigitsDataModule, FashionMNISTDataModule
 from ssl_modules.extractions import AllViews
 from ssl_modules.losses import InfoNCE
 from ssl_modules.optim import WarmupCosine
@@ -52,7 +52,7 @@ class KNNCurve(Callback):
 class Setting(NamedTuple):
     """Data and what suits them."""
 
-    data: Callable[[], ImageDataModule]
+    data: Callable[[], BaseDataModule]
     batches: int | None  # an epoch
     transforms: Callable[[], list[Operation]]
     learning_rate: float
@@ -85,7 +85,7 @@ SETTINGS = {
 }
 
 
-def build(name: str, setting: Setting, data: ImageDataModule) -> ContrastiveModule:
+def build(name: str, setting: Setting, data: BaseDataModule) -> ContrastiveModule:
     """The method with what all have in common."""
     common = {
         "augmentation": Views(setting.transforms(), views=4),

@@ -31,9 +31,10 @@ from torch import Tensor
 
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import Augmentation, ColorJitter, RandomResizedCrop, SimCLRViews, Views
-from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
-from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, ImageFolderDataModule, TensorImages
-from ssl_modules.datamodules.files import ENDINGS, find_images
+from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
+from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.datamodules import BaseDataModule, DigitsDataModule, ImageFolderDataModule, TensorImages
+from ssl_modules.datamodules.finding import ENDINGS, find_images
 from ssl_modules.evaluation.features import undisturbed
 from ssl_modules.losses import InfoNCE
 
@@ -57,13 +58,13 @@ class Curve(Callback):
         self.values.append(trainer.callback_metrics[self.metric].item())
 
 
-def digits() -> tuple[ImageDataModule, Augmentation]:
+def digits() -> tuple[BaseDataModule, Augmentation]:
     """scikit-learn's digits. No flip, which would make another digit of some."""
     views = Views([RandomResizedCrop(8, scale=(0.7, 1.0)), ColorJitter(brightness=0.4, contrast=0.4)])
     return DigitsDataModule(batch_size=128), views
 
 
-def folder(root: Path) -> tuple[ImageDataModule, Augmentation]:
+def folder(root: Path) -> tuple[BaseDataModule, Augmentation]:
     """A folder of one's own, in memory, a fifth of it for validation."""
     names = find_images(root)
     count = len(names)
@@ -132,7 +133,7 @@ def main() -> None:
     print(f"picture: {PICTURE.resolve()}")
 
 
-def judged(data: ImageDataModule) -> TensorImages:
+def judged(data: BaseDataModule) -> TensorImages:
     """The images to judge on: those set aside, or the test images."""
     return data.val_set if data.val_size else data.test_set
 
@@ -156,7 +157,7 @@ def project(module: SimCLR, images: Tensor) -> Tensor:
     return torch.from_numpy(tsne.fit_transform(z.numpy()))
 
 
-def draw(data: ImageDataModule, module: SimCLR, before: Tensor, after: Tensor, curve: Curve) -> None:
+def draw(data: BaseDataModule, module: SimCLR, before: Tensor, after: Tensor, curve: Curve) -> None:
     figure = plt.figure(figsize=(13, 7.5), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.6])
 

@@ -27,7 +27,7 @@ from ssl_modules.evaluation.shared_features import SharedFeatures
 from ssl_modules.finetuning import FineTuning
 
 if TYPE_CHECKING:
-    from ssl_modules.datamodules import ImageDataModule
+    from ssl_modules.datamodules import BaseDataModule
 
 Protocol = Literal["knn", "linear", "finetune", "few-label", "retrieval", "ood"]
 Results = dict[str, dict[str, float]]
@@ -37,10 +37,10 @@ Split = Literal["test", "val"]
 
 def evaluate(
     module: nn.Module,
-    data: "ImageDataModule",
+    data: "BaseDataModule",
     protocols: Mapping[Protocol, Mapping[str, Any]] | Sequence[Protocol],
     *,
-    outliers: "ImageDataModule | None" = None,
+    outliers: "BaseDataModule | None" = None,
     split: Split = "test",
 ) -> Results:
     """What a representation is worth on a data set, by each of several protocols, from one pass over its images.
@@ -111,7 +111,7 @@ def evaluate(
 @isolate_rng()
 def finetune(
     module: nn.Module,
-    data: "ImageDataModule",
+    data: "BaseDataModule",
     *,
     level: int = 0,
     split: Split = "test",
@@ -184,7 +184,7 @@ PROTOCOLS: dict[Protocol, Callable[..., dict[str, float]]] = {
 
 
 def representation(
-    data: "ImageDataModule",
+    data: "BaseDataModule",
     *,
     ckpt: str | None = None,
     encoder: str | None = None,
@@ -230,9 +230,7 @@ def representation(
     return Representation(Encoder(encoder, pretrained=pretrained, **of_images, **told))
 
 
-def _check(
-    settings: Mapping[Any, Any], data: "ImageDataModule", outliers: "ImageDataModule | None", split: str
-) -> None:
+def _check(settings: Mapping[Any, Any], data: "BaseDataModule", outliers: "BaseDataModule | None", split: str) -> None:
     if not settings:
         raise ValueError('protocols: expected a list such as ["knn", "linear"], got none')
     if unknown := set(settings) - set(PROTOCOLS):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.datamodules import BaseDataModule
 from ssl_modules.datamodules.targets import check_targets
 
 
@@ -28,8 +28,8 @@ def write_image(path: Path, height: int = 40, width: int = 56, value: int | None
     return path
 
 
-def one_epoch(data: ImageDataModule, train: int, labelled: int, test: int | None) -> None:
-    """Prepares and sets up as a Trainer does, and reads every part once: sizes, shapes and the range of targets."""
+def one_epoch(data: BaseDataModule, train: int, labelled: int, test: int | None) -> None:
+    """Set up as a Trainer does, read every part once, and check sizes, shapes and the range of targets."""
     data.prepare_data()
     data.setup()
     parts = [(data.train_set, data.train_dataloader(), train // data.batch_size * data.batch_size, train)]
@@ -40,8 +40,9 @@ def one_epoch(data: ImageDataModule, train: int, labelled: int, test: int | None
     for part, loader, read, size in parts:
         assert len(part) == size
         batches = list(loader)
-        assert sum(len(images) for images, *_ in batches) == read
-        for images, targets, *_ in batches:
+        assert sum(len(targets) for _, targets, *_ in batches) == read
+        for views, targets, *_ in batches:
+            images = views[0] if isinstance(views, list) else views
             assert images.dtype == torch.uint8
             assert images.shape[1] == data.in_channels
             assert targets.dtype == torch.int64

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_modules import ContrastiveModule
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.cli import ContrastiveCLI
-from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
+from ssl_modules.datamodules import BaseDataModule, FashionMNISTDataModule
 from ssl_modules.evaluation import retrieval
 from ssl_modules.optim import param_groups, scheduled
 
@@ -64,7 +64,7 @@ ONE_LEVEL = [
 ]
 
 
-def from_config(name: str, seed: int) -> tuple[ContrastiveModule, ImageDataModule, pl.Trainer]:
+def from_config(name: str, seed: int) -> tuple[ContrastiveModule, BaseDataModule, pl.Trainer]:
     args = ["--config", CONFIGS[name], f"--seed_everything={seed}", *(ONE_LEVEL if "one level" in name else [])]
     cli = ContrastiveCLI(run=False, args=args)
     cli.datamodule.prepare_data()

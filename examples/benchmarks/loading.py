@@ -90,7 +90,7 @@ def torchvision_loader(folder: Path, workers: int) -> DataLoader:
 
 
 def our_loader(folder: Path, workers: int, augmentation: SimCLRViews | None = None) -> DataLoader:
-    data = ImageFolderDataModule(folder, BATCH, num_workers=workers, augmentation=augmentation)
+    data = ImageFolderDataModule(folder, batch_size=BATCH, num_workers=workers, augmentation=augmentation)
     data.setup()
     return data.train_dataloader()
 

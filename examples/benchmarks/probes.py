@@ -52,7 +52,7 @@ from ssl_modules.callbacks import (
     OutOfDistributionProbe,
     ViewGrid,
 )
-from ssl_modules.datamodules import FashionMNISTDataModule, ImageDataModule
+from ssl_modules.datamodules import BaseDataModule, FashionMNISTDataModule, ImageDataModule
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.evaluation import knn_scores, ridge_classifier
 from ssl_modules.evaluation.shared_features import SharedFeatures
@@ -130,7 +130,7 @@ class Clock(pl.Callback):
 
 
 def timed_fit(
-    module: pl.LightningModule, data: ImageDataModule, steps: int, callbacks: list[pl.Callback]
+    module: pl.LightningModule, data: BaseDataModule, steps: int, callbacks: list[pl.Callback]
 ) -> tuple[float, float]:
     """Seconds of a step, and of the callbacks at the epoch's end."""
     before, after = Clock(), Clock()

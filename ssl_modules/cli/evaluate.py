@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import seed_everything
 
 from ssl_modules.cli.parser import Parser
-from ssl_modules.datamodules import ImageDataModule
+from ssl_modules.datamodules import BaseDataModule
 from ssl_modules.downstream import PROTOCOLS, Protocol, Results, Split, evaluate, representation
 from ssl_modules.utils.configurable import class_path, storable
 from ssl_modules.version import __version__
@@ -93,8 +93,8 @@ def _parser() -> Parser:
     parser.add_argument("--mean", type=list[float] | None, help="per channel, that a plain file's images had")
     parser.add_argument("--std", type=list[float] | None, help="likewise")
     parser.add_argument("--small_stem", type=bool | None, help="whether a ResNet by name has the stem for small images")
-    parser.add_subclass_arguments(ImageDataModule, "data", required=True, help="what is judged on, labelled")
-    parser.add_subclass_arguments(ImageDataModule, "outliers", required=False, help="other images, for ood")
+    parser.add_subclass_arguments(BaseDataModule, "data", required=True, help="what is judged on, labelled")
+    parser.add_subclass_arguments(BaseDataModule, "outliers", required=False, help="other images, for ood")
     parser.add_argument("--protocol", type=Protocol, nargs="+", default=["knn", "linear"])
     parser.add_argument("--split", type=Split, default="test", help="part that is judged")
     parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -104,7 +104,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _described(data: ImageDataModule) -> dict[str, Any]:
+def _described(data: BaseDataModule) -> dict[str, Any]:
     return {"class_path": class_path(type(data)), "init_args": storable(data.arguments), "image": data.dims}
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
 from ssl_modules.cli.parser import Parser, swapped_classes_inherit_nothing
-from ssl_modules.datamodules import ImageDataModule, ImageFiles
+from ssl_modules.datamodules import BaseDataModule, ImageFiles
 from ssl_modules.module import ContrastiveModule
 
 
@@ -45,7 +45,7 @@ class ContrastiveCLI(LightningCLI):
         }
         with swapped_classes_inherit_nothing():
             super().__init__(
-                model_class or ContrastiveModule, datamodule_class or ImageDataModule, **(defaults | settings)
+                model_class or ContrastiveModule, datamodule_class or BaseDataModule, **(defaults | settings)
             )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -1,62 +1,23 @@
-import hashlib
 import pickle
 
-import numpy as np
 import pytest
 import torch
+from miniatures import CIFAR100_SUPERCLASS, apply, write_cifar, write_cifar10, write_cifar100
 from pictures import one_epoch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from ssl_modules.datamodules import CIFAR10DataModule, CIFAR100DataModule, cifar10, cifar100
-from ssl_modules.datamodules.cifar100 import CLASS_NAMES, SUPERCLASS_NAMES
-
-# What the original files say of each class; the order is that of the classes' names.
-COARSE = [
-    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7),
-    *(6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10),
-    *(16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16),
-    *(12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13),
-]
-
-
-def write(root, dataset, monkeypatch, rows):
-    """The files of CIFAR-10 or CIFAR-100 as they are unpacked, with few images, known to torchvision as original."""
-    folder = root / dataset.base_folder
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-
-    def save(name, content):
-        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
-
-    def part(names, count):
-        saved = []
-        for name in names:
-            labels = (np.arange(count) * 7 % len(dataset_names)).tolist()
-            entry = {"data": rng.integers(256, size=(count, 3072), dtype=np.uint8)}
-            if dataset is CIFAR10:
-                entry["labels"] = labels
-            else:
-                entry["fine_labels"], entry["coarse_labels"] = labels, [COARSE[label] for label in labels]
-            saved.append(save(name, entry))
-        return saved
-
-    dataset_names = cifar10.CLASS_NAMES if dataset is CIFAR10 else CLASS_NAMES
-    monkeypatch.setattr(dataset, "train_list", part([name for name, _ in dataset.train_list], rows[0]))
-    monkeypatch.setattr(dataset, "test_list", part([name for name, _ in dataset.test_list], rows[1]))
-    name, md5 = save(dataset.meta["filename"], {dataset.meta["key"]: list(dataset_names)})
-    monkeypatch.setattr(dataset, "meta", {**dataset.meta, "filename": name, "md5": md5})
+from ssl_modules.datamodules import CIFAR10DataModule, CIFAR100DataModule, cifar
 
 
 @pytest.fixture
 def cifar10_root(tmp_path, monkeypatch):
-    write(tmp_path, CIFAR10, monkeypatch, (8, 10))
+    apply(monkeypatch, write_cifar10(tmp_path))
     return tmp_path
 
 
 @pytest.fixture
 def cifar100_root(tmp_path, monkeypatch):
-    write(tmp_path, CIFAR100, monkeypatch, (100, 30))
+    apply(monkeypatch, write_cifar100(tmp_path))
     return tmp_path
 
 
@@ -90,9 +51,9 @@ def test_cifar100_has_superclasses(cifar100_root):
 
 
 def test_superclasses_are_the_original_ones():
-    names = cifar100.SUPERCLASS_OF
-    assert [SUPERCLASS_NAMES.index(names[name]) for name in CLASS_NAMES] == COARSE
-    assert (len(CLASS_NAMES), len(SUPERCLASS_NAMES)) == (100, 20)
+    classes, superclasses = CIFAR100DataModule.levels.values()
+    assert [superclasses.index(cifar.SUPERCLASS_OF[name]) for name in classes] == CIFAR100_SUPERCLASS
+    assert (len(classes), len(superclasses)) == (100, 20)
 
 
 @pytest.mark.parametrize(("module", "dataset"), [(CIFAR10DataModule, CIFAR10), (CIFAR100DataModule, CIFAR100)])
@@ -101,34 +62,22 @@ def test_missing_or_damaged_files_are_named(tmp_path, monkeypatch, module, datas
         module(tmp_path).setup()
     for expected in (str(tmp_path / dataset.base_folder), "download=True", "170 MB", dataset.url):
         assert expected in str(error.value)
-    write(tmp_path, dataset, monkeypatch, (8, 8))
+    apply(monkeypatch, write_cifar(tmp_path, dataset, (8, 8)))
     path = tmp_path / dataset.base_folder / dataset.test_list[0][0]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="checksum is wrong; remove the folder"):
+    with pytest.raises(ValueError, match=rf"expected the original files, got others, or none, in {path}; remove"):
         module(tmp_path).setup()
     path.unlink()
-    with pytest.raises(ValueError, match="a file is missing"):
+    with pytest.raises(ValueError, match=str(path)):
         module(tmp_path).setup()
 
 
-@pytest.mark.parametrize(
-    ("module", "place", "name"), [(CIFAR10DataModule, cifar10, "CIFAR10"), (CIFAR100DataModule, cifar100, "CIFAR100")]
-)
-def test_downloads_only_when_asked(tmp_path, monkeypatch, module, place, name):
+@pytest.mark.parametrize("module", [CIFAR10DataModule, CIFAR100DataModule])
+def test_downloads_only_when_asked(tmp_path, monkeypatch, module):
     calls = []
-    monkeypatch.setattr(place, name, lambda *args, **kwargs: calls.append((args, kwargs)))
+    for name in ("CIFAR10", "CIFAR100"):
+        monkeypatch.setattr(cifar, name, lambda *args, name=name, **kwargs: calls.append((name, args, kwargs)))
     module(tmp_path).prepare_data()
     assert calls == []
     module(tmp_path, download=True).prepare_data()
-    assert calls == [((str(tmp_path),), {"download": True})]
-
-
-def test_arguments_are_stored_as_plain_data(tmp_path):
-    assert dict(CIFAR10DataModule(tmp_path, seed=3).hparams) == {
-        "root": str(tmp_path),
-        "batch_size": 256,
-        "download": False,
-        "val_size": 0,
-        "seed": 3,
-        "return_index": False,
-    }
+    assert calls == [(module.__name__.removesuffix("DataModule"), (str(tmp_path),), {"download": True})]

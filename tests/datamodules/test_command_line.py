@@ -11,7 +11,6 @@ from pictures import write_image
 from ssl_modules.augmentations import SimCLRViews
 from ssl_modules.cli import main
 from ssl_modules.datamodules import COCODataModule, ImageFolderDataModule
-from ssl_modules.datamodules.coco import CLASS_NAMES
 
 VIEWS = {"class_path": "SimCLRViews", "init_args": {"size": 16, "strength": 0.5, "blur": False}}
 
@@ -64,7 +63,7 @@ def test_a_folder_of_ones_own(augmentation):
 
 
 def test_several_labels_an_image_are_not_probed():
-    categories = [{"id": number + 1, "name": name} for number, name in enumerate(CLASS_NAMES)]
+    categories = [{"id": number + 1, "name": name} for number, name in enumerate(COCODataModule.class_names)]
     for split in ("train", "val"):
         images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(4)]
         for image in images:
@@ -81,5 +80,5 @@ def test_several_labels_an_image_are_not_probed():
 def test_a_missing_folder_is_one_line(capsys):
     with pytest.raises(SystemExit):
         run({"class_path": "ImageFolderDataModule", "init_args": {"root": "nowhere"}})
-    message = "error: there is no folder nowhere; give the one that your images are in"
+    message = "error: root: expected nowhere, got no such file or folder; give the folder of your images"
     assert capsys.readouterr().err.splitlines()[-1] == message

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from scipy.ndimage import map_coordinates
 from sklearn.datasets import load_digits
 
@@ -50,35 +49,5 @@ def test_larger_images_are_interpolated_once(data):
     for image, small in zip(larger.test_set.images[:50, 0], data.test_set.images[:50, 0], strict=True):
         reference = map_coordinates(small.double().numpy(), np.meshgrid(at, at, indexing="ij"), order=1, mode="nearest")
         assert np.abs(image.numpy() - reference).max() <= 0.5 + 1e-4  # rounded to the nearest level
-    with pytest.raises(ValueError, match="image_size: expected at least 8"):
+    with pytest.raises(ValueError, match="image_size: expected a number of at least 8, got 7"):
         DigitsDataModule(image_size=7)
-
-
-class Module(LightningModule):
-    def __init__(self, seed=7):
-        super().__init__()
-        self.save_hyperparameters()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-
-    def training_step(self, batch, batch_idx):
-        return self.weight * batch[0].float().mean()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def test_checkpoint_holds_the_arguments_as_plain_data(tmp_path):
-    trainer = Trainer(default_root_dir=tmp_path, max_steps=1, accelerator="cpu", enable_progress_bar=False)
-    # Module and data module both have a seed: Lightning would refuse to log the two together.
-    trainer.fit(Module(), datamodule=DigitsDataModule(batch_size=32, seed=3))
-    path = trainer.checkpoint_callback.best_model_path
-    stored = torch.load(path, weights_only=True)["datamodule_hyper_parameters"]
-    assert {
-        "batch_size": 32,
-        "image_size": 8,
-        "val_size": 0,
-        "seed": 3,
-        "return_index": False,
-    }.items() <= stored.items()
-    again = DigitsDataModule.load_from_checkpoint(path)
-    assert (again.batch_size, again.seed) == (32, 3)

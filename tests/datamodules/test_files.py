@@ -8,10 +8,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as reference
 
 from ssl_modules.augmentations import RandomResizedCrop, SimCLRViews, Views
-from ssl_modules.datamodules import ImageDataModule, ImageFiles
-from ssl_modules.datamodules import files as datamodule_files
+from ssl_modules.datamodules import ImageDataModule, ImageFiles, batches
+from ssl_modules.datamodules.batches import BatchedFiles, read_all
 from ssl_modules.datamodules.decoding import read_image
-from ssl_modules.datamodules.files import BatchedFiles, available_workers, find_images, find_labelled_images
+from ssl_modules.datamodules.finding import find_images, find_labelled_images
+from ssl_modules.datamodules.loader import available_workers
 
 COUNT = 13
 
@@ -193,7 +194,9 @@ def test_nothing_to_read_is_an_error(folder):
         path.write_text("no image")
     data = module(files(folder))
     for loader in (data.train_dataloader(), data.test_dataloader()):
-        with pytest.raises(ValueError, match=r"none of the 13 images in .* can be read; unreadable='error' says why"):
+        with pytest.raises(
+            ValueError, match=r"expected images in .*, got 13 files that can't be read; unreadable='error' says why"
+        ):
             list(loader)
 
 
@@ -210,22 +213,22 @@ def test_errors_of_an_augmentation_are_no_unreadable_files(folder):
 def test_in_memory_holds_what_files_hold(folder):
     part = files(folder, decode_size=14)
     for workers in (0, 1):
-        held = part.in_memory(workers)
+        held = read_all(part, workers)
         for row in range(COUNT):
             assert equal(held[row], part[row])
     break_file(folder / "03.png")
     with pytest.warns(UserWarning, match="1 of 13"):
-        assert files(folder).in_memory().targets.tolist() == [0, 1, 2, *range(4, COUNT)]
+        assert read_all(files(folder)).targets.tolist() == [0, 1, 2, *range(4, COUNT)]
 
 
 @pytest.mark.parametrize("broken", [[0, 1], [4, 5], [12], [0, 1, 12], list(range(12))])
 def test_in_memory_holds_no_image_twice(folder, monkeypatch, broken):
     """Where a batch has nothing that can be read."""
-    monkeypatch.setattr(datamodule_files, "IN_MEMORY_BATCH", 2)
+    monkeypatch.setattr(batches, "IN_MEMORY_BATCH", 2)
     for row in broken:
         break_file(folder / f"{row:02}.png")
     with pytest.warns(UserWarning, match=f"{len(broken)} of 13"):
-        assert files(folder).in_memory().targets.tolist() == [row for row in range(COUNT) if row not in broken]
+        assert read_all(files(folder)).targets.tolist() == [row for row in range(COUNT) if row not in broken]
 
 
 def test_a_part_is_selected_by_rows(folder):
@@ -266,11 +269,11 @@ def test_workers_of_any_kind_share_epoch_and_unread(folder):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"image_size": 0}, "image_size: expected at least one pixel, but got 0"),
-        ({"decode_size": 13}, "decode_size: expected at least image_size=14, but got 13"),
-        ({"in_channels": 4}, "in_channels: expected 1 .* or 3 .*, but got 4"),
-        ({"augmentation": SimCLRViews(32)}, r"augmentation: makes views of \[32\] pixels, but image_size=14"),
-        ({"unreadable": "ignore"}, "unreadable: expected one of .*but got 'ignore'"),
+        ({"image_size": 0}, "image_size: expected a number of at least 1, got 0"),
+        ({"decode_size": 13}, "decode_size: expected at least image_size=14, got 13"),
+        ({"in_channels": 4}, "in_channels: expected 1 .* or 3 .*, got 4"),
+        ({"augmentation": SimCLRViews(32)}, r"augmentation: expected views of image_size=14 .*, got views of \[32\]"),
+        ({"unreadable": "ignore"}, "unreadable: expected one of .*got 'ignore'"),
     ],
 )
 def test_bad_arguments_are_named(folder, kwargs, message):
@@ -281,11 +284,11 @@ def test_bad_arguments_are_named(folder, kwargs, message):
 def test_paths_and_targets_must_agree(folder):
     with pytest.raises(ValueError, match="paths: expected at least one image in"):
         ImageFiles(folder, [], image_size=8)
-    with pytest.raises(ValueError, match="targets: expected one for each of 1 images, but got 2"):
+    with pytest.raises(ValueError, match="targets: expected one for each of 1 images, got 2"):
         ImageFiles(folder, ["00.png"], torch.zeros(2, dtype=torch.int64), image_size=8)
-    with pytest.raises(TypeError, match=r"targets: expected integers, but got torch.float32"):
+    with pytest.raises(TypeError, match=r"targets: expected integers, got torch.float32"):
         ImageFiles(folder, ["00.png"], torch.zeros(1), image_size=8)
-    with pytest.raises(ValueError, match=r"train: expected images of dims \[3, 16, 16\], but got \[3, 14, 14\]"):
+    with pytest.raises(ValueError, match=r"train: expected images of dims \[3, 16, 16\], got \[3, 14, 14\]"):
         module(files(folder), dims=(3, 16, 16))
     with pytest.raises(ValueError, match=r"train: expected targets from 0 to below \[3\]"):
         module(files(folder), num_classes=3)
@@ -304,9 +307,11 @@ def test_folders_are_searched_as_torchvision_does(tmp_path):
     assert find_images(tmp_path) == sorted(paths)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "animation.gif").touch()
-    with pytest.raises(ValueError, match=r"c: no images of class 'c' \(\.jpg, .*\); add some, or remove the folder"):
+    with pytest.raises(
+        ValueError, match=r"c: expected images of class 'c' \(\.jpg, .*\), got none; add some, or remove the folder"
+    ):
         find_labelled_images(tmp_path, ["a", "c"])
-    with pytest.raises(FileNotFoundError, match="there is no folder of class 'd'"):
+    with pytest.raises(FileNotFoundError, match="expected a folder of class 'd', got none"):
         find_labelled_images(tmp_path, ["a", "d"])
 
 

@@ -5,6 +5,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from miniatures import IMAGENET_WNIDS, write_imagenet
 from pictures import one_epoch, write_image
 from scipy.io import savemat
 from torchvision.datasets import imagenet as torchvision_imagenet
@@ -13,16 +14,10 @@ from ssl_modules.augmentations import RandomResizedCrop, Views
 from ssl_modules.datamodules import ImageNetDataModule
 from ssl_modules.datamodules.imagenet import IMAGENET_100
 
-WNIDS = ("n01440764", "n01443537", "n02123045")
-
 
 @pytest.fixture
 def root(tmp_path):
-    """Class folders, with images of unequal sizes."""
-    for target, wnid in enumerate(WNIDS):
-        for index in range(4):
-            write_image(tmp_path / "train" / wnid / f"{wnid}_{index}.JPEG", 30 + index, 50, value=target)
-        write_image(tmp_path / "val" / wnid / f"ILSVRC2012_val_{target:08}.JPEG", 60, 40, value=target)
+    write_imagenet(tmp_path)
     return tmp_path
 
 
@@ -31,16 +26,16 @@ def data(root, **kwargs):
 
 
 def test_some_classes_in_the_order_of_their_ids(root):
-    module = data(root, classes=[WNIDS[2], WNIDS[0]])
+    module = data(root, classes=[IMAGENET_WNIDS[2], IMAGENET_WNIDS[0]])
     one_epoch(module, train=8, labelled=8, test=2)
-    assert module.class_names == (WNIDS[0], WNIDS[2])
+    assert module.class_names == (IMAGENET_WNIDS[0], IMAGENET_WNIDS[2])
     assert module.name == "imagenet-2"
     for images, targets in module.probe_train_dataloader():
         assert (images[:, 0, 0, 0] == targets * 2).all()  # the third folder is the second class
 
 
 def test_classes_from_a_file_and_the_usual_hundred(root, tmp_path):
-    (tmp_path / "classes.txt").write_text("\n".join(WNIDS[:2]))
+    (tmp_path / "classes.txt").write_text("\n".join(IMAGENET_WNIDS[:2]))
     module = data(root, classes=tmp_path / "classes.txt", val_size=2)
     one_epoch(module, train=6, labelled=6, test=2)
     assert module.hparams["classes"] == str(tmp_path / "classes.txt")
@@ -62,7 +57,7 @@ def test_all_thousand(tmp_path):
 
 
 def test_views_in_the_workers(root):
-    module = data(root, classes=WNIDS, augmentation=Views([RandomResizedCrop(28)]))
+    module = data(root, classes=IMAGENET_WNIDS, augmentation=Views([RandomResizedCrop(28)]))
     module.setup()
     views, targets = next(iter(module.train_dataloader()))
     assert [view.shape for view in views] == [(4, 3, 28, 28)] * 2
@@ -82,7 +77,7 @@ def archives(root, monkeypatch):
     image = write_image(root / "0.JPEG", 20, 20).read_bytes()
     (root / "0.JPEG").unlink()
     with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as train:
-        for wnid in WNIDS:
+        for wnid in IMAGENET_WNIDS:
             inner = io.BytesIO()
             with tarfile.open(fileobj=inner, mode="w") as tar:
                 add(tar, f"{wnid}_1.JPEG", image)
@@ -91,7 +86,7 @@ def archives(root, monkeypatch):
         for number in (1, 2, 3):
             add(val, f"ILSVRC2012_val_{number:08}.JPEG", image)
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
-    synsets = np.array([(n + 1, wnid, f"thing {n}", "", 0) for n, wnid in enumerate(WNIDS)], dtype=fields)
+    synsets = np.array([(n + 1, wnid, f"thing {n}", "", 0) for n, wnid in enumerate(IMAGENET_WNIDS)], dtype=fields)
     matrix = io.BytesIO()
     savemat(matrix, {"synsets": synsets})
     with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as devkit:
@@ -109,7 +104,7 @@ def test_official_archives_are_unpacked_on_request(tmp_path, monkeypatch):
     archives(tmp_path, monkeypatch)
     data(tmp_path).prepare_data()
     assert not (tmp_path / "train").exists()
-    module = data(tmp_path, classes=WNIDS, extract=True, batch_size=1)
+    module = data(tmp_path, classes=IMAGENET_WNIDS, extract=True, batch_size=1)
     one_epoch(module, train=3, labelled=3, test=3)
     assert [str(module.test_set.path(row).name) for row in range(3)] == [
         f"ILSVRC2012_val_{number:08}.JPEG" for number in (2, 3, 1)
@@ -128,7 +123,7 @@ def test_archives_unpacked_half_way_are_unpacked_again(tmp_path, monkeypatch, sp
             raise KeyboardInterrupt
 
     monkeypatch.setattr(torchvision_imagenet, "extract_archive", half)
-    module = data(tmp_path, classes=WNIDS, extract=True, batch_size=1)
+    module = data(tmp_path, classes=IMAGENET_WNIDS, extract=True, batch_size=1)
     with pytest.raises(KeyboardInterrupt):
         module.prepare_data()
     assert not (tmp_path / split).exists()
@@ -142,14 +137,14 @@ def test_missing_parts_and_classes_are_named(root, tmp_path):
         data(tmp_path / "nowhere").setup()
     for expected in ("nowhere/train", "155 GB", "image-net.org", "extract=True"):
         assert expected in str(error.value)
-    with pytest.raises(ValueError, match="train: expected 1000 class folders, but got 3; pass classes= for some"):
+    with pytest.raises(ValueError, match="train: expected 1000 class folders, got 3; pass classes= for some"):
         data(root).setup()
-    with pytest.raises(FileNotFoundError, match="there is no folder of class 'n00000000'"):
+    with pytest.raises(FileNotFoundError, match="expected a folder of class 'n00000000', got none"):
         data(root, classes=["n00000000"]).setup()
-    for path in (root / "val" / WNIDS[1]).iterdir():
+    for path in (root / "val" / IMAGENET_WNIDS[1]).iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=f"no images of class '{WNIDS[1]}'"):
-        data(root, classes=WNIDS).setup()
+    with pytest.raises(ValueError, match=f"expected images of class '{IMAGENET_WNIDS[1]}'"):
+        data(root, classes=IMAGENET_WNIDS).setup()
 
 
 @pytest.mark.parametrize("classes", [[], ["n01440764"] * 2, "no such file"])

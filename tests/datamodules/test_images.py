@@ -6,7 +6,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
 from ssl_modules.datamodules import TensorImages, pixel_statistics
-from ssl_modules.datamodules.images import BatchedImages, to_uint8
+from ssl_modules.datamodules.batches import BatchedImages
+from ssl_modules.datamodules.images import to_uint8
 
 
 @pytest.fixture
@@ -35,10 +36,10 @@ def test_an_ordinary_loader_takes_them_too(images):
 @pytest.mark.parametrize(
     ("bad_images", "targets", "error", "message"),
     [
-        (torch.rand(2, 1, 4, 4), None, TypeError, r"images: expected uint8, but got torch.float32.*\* 255"),
-        (torch.zeros(2, 4, 4, dtype=torch.uint8), None, ValueError, r"\[N, C, H, W\], but got \[2, 4, 4\].*unsqueeze"),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.arange(3), ValueError, r"2 images, but got shape \[3\]"),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor(1), ValueError, r"2 images, but got shape \[\]"),
+        (torch.rand(2, 1, 4, 4), None, TypeError, r"images: expected uint8, got torch.float32.*\* 255"),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), None, ValueError, r"\[N, C, H, W\], got \[2, 4, 4\].*unsqueeze"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.arange(3), ValueError, r"2 images, got shape \[3\]"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor(1), ValueError, r"2 images, got shape \[\]"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.rand(2), TypeError, "targets: expected integers.*float32"),
     ],
 )
@@ -81,11 +82,11 @@ def test_every_level_survives(mode, dtype):
 @pytest.mark.parametrize(
     ("image", "error", "message"),
     [
-        (torch.full((1, 2, 2), 0.3), ValueError, "other than k / 255, from 0.3 to 0.3"),
-        (torch.full((1, 2, 2), 2.0), ValueError, "other than k / 255, from 2 to 2"),
-        (torch.full((1, 2, 2), float("nan")), ValueError, "other than k / 255"),
-        (torch.zeros(1, 2, 2, dtype=torch.int64), TypeError, "but got torch.int64"),
-        (np.zeros((2, 2, 1)), TypeError, "but got ndarray"),
+        (torch.full((1, 2, 2), 0.3), ValueError, "expected values k / 255, got .* from 0.3 to 0.3"),
+        (torch.full((1, 2, 2), 2.0), ValueError, "expected values k / 255, got .* from 2 to 2"),
+        (torch.full((1, 2, 2), float("nan")), ValueError, "expected values k / 255"),
+        (torch.zeros(1, 2, 2, dtype=torch.int64), TypeError, "got torch.int64"),
+        (np.zeros((2, 2, 1)), TypeError, "got ndarray"),
     ],
 )
 def test_inexact_images_are_refused(image, error, message):
@@ -96,11 +97,16 @@ def test_inexact_images_are_refused(image, error, message):
 @pytest.mark.parametrize(
     ("item", "target_shape", "error", "message"),
     [
-        ((torch.zeros(1, 2, 3, dtype=torch.uint8), 0), (), ValueError, r"image 0: .*\[1, 2, 2\], but got \[1, 2, 3\]"),
-        ((torch.zeros(1, 2, 2, dtype=torch.uint8), [0, 1]), (), ValueError, r"target 0: .*\[\], but got \[2\]"),
-        ((torch.zeros(1, 2, 2, dtype=torch.uint8), 0), (2,), ValueError, r"target 0: .*\[2\], but got \[\]"),
-        ((torch.zeros(1, 2, 2, dtype=torch.uint8), 0.5), (), TypeError, "target 0: .*but got torch.float32"),
-        (torch.zeros(1, 2, 2, dtype=torch.uint8), (), ValueError, "item 0: an image without a target"),
+        ((torch.zeros(1, 2, 3, dtype=torch.uint8), 0), (), ValueError, r"image 0: .*\[1, 2, 2\], got \[1, 2, 3\]"),
+        ((torch.zeros(1, 2, 2, dtype=torch.uint8), [0, 1]), (), ValueError, r"target 0: .*\[\], got \[2\]"),
+        ((torch.zeros(1, 2, 2, dtype=torch.uint8), 0), (2,), ValueError, r"target 0: .*\[2\], got \[\]"),
+        ((torch.zeros(1, 2, 2, dtype=torch.uint8), 0.5), (), TypeError, "target 0: .*got torch.float32"),
+        (
+            torch.zeros(1, 2, 2, dtype=torch.uint8),
+            (),
+            ValueError,
+            r"item 0: expected \(image, target\), got an image only",
+        ),
     ],
 )
 def test_bad_items_are_named(item, target_shape, error, message):

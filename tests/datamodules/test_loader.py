@@ -108,7 +108,7 @@ def deadly(workers=1, error=None):
 def test_a_batch_that_kills_its_worker_again_is_an_error():
     source = deadly()
     with (
-        pytest.warns(UserWarning, match="a DataLoader worker died .* starting the workers anew at batch"),
+        pytest.warns(UserWarning, match="a DataLoader worker died .* starting new workers at batch"),
         pytest.raises((RuntimeError, ConnectionError, EOFError)),
     ):
         list(source)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pictures import site
 
-from ssl_modules.datamodules import archive
-from ssl_modules.datamodules.archive import download_and_unpack
+from ssl_modules.datamodules import download
+from ssl_modules.datamodules.download import download_and_unpack
 
 FILES = {"inside/1.txt": "one", "inside/deep/2.txt": "two"}
 
@@ -39,7 +39,7 @@ def test_files_are_merged_with_those_that_are_there(served, tmp_path):
 def test_what_is_unpacked_half_way_is_not_there(served, tmp_path, monkeypatch):
     folder, md5 = served
     root = tmp_path / "root"
-    unpack = archive.extract_archive
+    unpack = download.extract_archive
 
     def half(source, target):
         unpack(source, target)
@@ -47,12 +47,12 @@ def test_what_is_unpacked_half_way_is_not_there(served, tmp_path, monkeypatch):
         (target / "inside" / "left.txt").write_text("of the interrupted run")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(archive, "extract_archive", half)
+    monkeypatch.setattr(download, "extract_archive", half)
     with site(folder) as address:
         with pytest.raises(KeyboardInterrupt):
             download_and_unpack(f"{address}/files.zip", root, md5)
         assert not (root / "inside").exists()
-    monkeypatch.setattr(archive, "extract_archive", unpack)
+    monkeypatch.setattr(download, "extract_archive", unpack)
     download_and_unpack(f"{address}/files.zip", root, md5)  # the archive is there, and the site is gone
     assert content(root) == FILES
 

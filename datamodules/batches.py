@@ -1,0 +1,223 @@
+"""What the loaders read: whole batches of images in memory, in any data set, or in files."""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ssl_modules.datamodules.decoding import crop, read_image, square
+from ssl_modules.datamodules.image_files import ImageFiles
+from ssl_modules.datamodules.images import TensorImages, to_uint8
+from ssl_modules.utils.seeds import derive_generator
+
+IN_MEMORY_BATCH = 256
+
+
+class BatchedImages(Dataset[tuple[Tensor, ...]]):
+    """Batches of :class:`TensorImages` or any data set: ``(images, targets)``, or ``(images, targets, index)``.
+
+    Rows of :class:`TensorImages` are taken a batch at a time, and resized if ``dims`` is smaller; items of any other
+    data set are converted, checked and collated one by one.
+
+    Args:
+        dataset: map-style; an item is an image, or a tuple that begins with image and target. An image is a PIL image
+            or a tensor [C, H, W], uint8 or float. Floats must be k / 255 to one rounding, as torchvision makes them
+            from bytes.
+        dims: (C, H, W) of every image.
+        target_shape: shape of one target; None to ignore targets: each is then -1.
+        return_index: whether the row in ``dataset`` follows image and target.
+
+    Example:
+        >>> data = BatchedImages([(torch.ones(1, 2, 2), 7)], dims=(1, 2, 2), target_shape=(), return_index=True)
+        >>> data[0]
+        (tensor([[[255, 255],
+                 [255, 255]]], dtype=torch.uint8), tensor(7), tensor(0))
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        dims: tuple[int, int, int],
+        target_shape: tuple[int, ...] | None,
+        return_index: bool = False,
+    ) -> None:
+        if isinstance(dataset, TensorImages) and target_shape is None:
+            dataset = TensorImages(dataset.images)
+        self.dataset = dataset
+        self.dims = dims
+        self.target_shape = target_shape
+        self.return_index = return_index
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        """One image [C, H, W] with its target.
+
+        Raises:
+            TypeError: if the image or its target has a type that can't be converted exactly.
+            ValueError: if the image or its target has another shape than the rest.
+        """
+        if isinstance(self.dataset, TensorImages):
+            return tuple(values[0] for values in self.__getitems__([index]))
+        item = self.dataset[index]
+        image, target = (item[0], item[1:2]) if isinstance(item, tuple | list) else (item, ())
+        image = to_uint8(image)
+        if tuple(image.shape) != self.dims:
+            raise ValueError(
+                f"image {index}: expected [C, H, W] = {list(self.dims)}, got {list(image.shape)}; "
+                "bring images to one size in the data set's transform"
+            )
+        out = (image, self._target(index, target))
+        return (*out, torch.tensor(index)) if self.return_index else out
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
+        """A finished batch: images [B, C, H, W], their targets, and their rows [B] if asked for."""
+        if not isinstance(self.dataset, TensorImages):
+            return tuple(default_collate([self[index] for index in indices]))
+        images, targets = self.dataset[indices]
+        if self.dataset.dims != self.dims:
+            images = square(images, self.dims[1])
+        return (images, targets, torch.tensor(indices)) if self.return_index else (images, targets)
+
+    def _target(self, index: int, target: Sequence[Any]) -> Tensor:
+        if self.target_shape is None:
+            return torch.tensor(-1)
+        if not target:
+            raise ValueError(
+                f"item {index}: expected (image, target), got an image only; give a target, or target_type='none'"
+            )
+        value = torch.as_tensor(target[0])
+        if value.is_floating_point() or value.is_complex():
+            raise TypeError(f"target {index}: expected integers, got {value.dtype}; give class indices")
+        if tuple(value.shape) != self.target_shape:
+            raise ValueError(
+                f"target {index}: expected shape {list(self.target_shape)}, got {list(value.shape)}; see target_type"
+            )
+        return value.long()
+
+
+class BatchedFiles(Dataset[tuple]):
+    """Batches of :class:`ImageFiles`: of images, or of finished views.
+
+    The views of an image depend on (seed, epoch, row) only, and not on the worker that makes them.
+
+    Args:
+        files: the files.
+        training: whether to make training batches; see :class:`ImageFiles`.
+        seed: of the views.
+        return_index: whether the rows in ``files`` follow images and targets.
+
+    Attributes:
+        epoch: that views are drawn for, shared by all workers; see :meth:`set_epoch`.
+    """
+
+    def __init__(self, files: ImageFiles, *, training: bool = False, seed: int = 0, return_index: bool = False) -> None:
+        self.files = files
+        self.training = training
+        self.seed = seed
+        self.return_index = return_index
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the views of this epoch from now on."""
+        self.epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple:
+        """One image [C, H, W], or its views, with its target and, if asked for, its row."""
+        images, *rest = self.__getitems__([index])
+        image = [view[0] for view in images] if self._in_workers else images[0]
+        return (image, *(values[0] for values in rest))
+
+    def __getitems__(self, indices: list[int]) -> tuple:
+        """A finished batch: images [B, C, H, W] or a list of views, targets, and rows [B] if asked for.
+
+        Raises:
+            OSError: if an image can't be read and ``unreadable`` is "error".
+            ValueError: if there is not one that can be read.
+        """
+        everything = range(len(self))
+        rows: list[int] = []
+        made: list[list[Tensor]] = []
+        for index in indices:
+            # A training batch must be full: the next image that can be read replaces one that can't.
+            self._take(index, chain(everything[index:], everything[:index]) if self.training else [index], rows, made)
+        if not rows:
+            self._take(indices[0], everything, rows, made)
+        if not rows:
+            raise ValueError(
+                f"root: expected images in {self.files.root}, got {len(self)} files that can't be read; "
+                "unreadable='error' says why"
+            )
+        views = [torch.stack(same).contiguous() for same in zip(*made, strict=True)]
+        images = views if self._in_workers else views[0]
+        batch = (images, self.files.targets[rows].long())
+        return (*batch, torch.tensor(rows)) if self.return_index else batch
+
+    @property
+    def _in_workers(self) -> bool:
+        return self.training and self.files.augmentation is not None
+
+    def _take(self, index: int, candidates: Iterable[int], rows: list[int], made: list[list[Tensor]]) -> None:
+        """Append the first candidate that can be read, and its views, drawn for ``index``."""
+        for row in candidates:
+            if (pixels := self._read(row)) is not None:
+                rows.append(row)
+                made.append(self._views(pixels, index))
+                return
+
+    def _read(self, row: int) -> Tensor | None:
+        files = self.files
+        if files.unread[row]:
+            return None
+        try:
+            return read_image(files.path(row), files.in_channels, None if self._in_workers else files.decode_size)
+        except Exception as error:  # Pillow's plugins raise exceptions of any type
+            if files.unreadable == "error":
+                raise OSError(
+                    f"{files.path(row)}: can't be read ({error}); remove it, or pass unreadable='skip'"
+                ) from error
+            files.unread[row] = True
+            return None
+
+    def _views(self, pixels: Tensor, index: int) -> list[Tensor]:
+        files = self.files
+        if not self._in_workers:
+            image = square(pixels, files.decode_size)
+            return [image if self.training else crop(image, files.image_size)]
+        assert files.augmentation is not None
+        generator = derive_generator(self.seed, "view", int(self.epoch), index)
+        views = files.augmentation(pixels.contiguous()[None], generator)
+        return [view[0].mul(255).round_().to(torch.uint8) for view in views]
+
+
+def read_all(files: ImageFiles, num_workers: int = 0) -> TensorImages:
+    """All images that can be read, decoded once, at the size of an evaluated image.
+
+    Args:
+        files: the files.
+        num_workers: processes that decode.
+    """
+    loader = DataLoader(
+        BatchedFiles(files, return_index=True),
+        batch_size=IN_MEMORY_BATCH,
+        num_workers=num_workers,
+        collate_fn=keep_batch,
+        generator=torch.Generator(),
+    )
+    # If no image of a batch can be read, another image takes its place: leave that one out.
+    own = [batch for number, (*batch, rows) in enumerate(loader) if rows[0] // IN_MEMORY_BATCH == number]
+    images, targets = (torch.cat(parts) for parts in zip(*own, strict=True))
+    files.report()
+    return TensorImages(images, targets)
+
+
+def keep_batch(batch: Any) -> Any:
+    """The collate function of data sets that make whole batches."""
+    return batch

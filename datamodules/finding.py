@@ -1,0 +1,70 @@
+"""Find image files in folders."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+ENDINGS = ", ".join(IMG_EXTENSIONS)
+
+
+def find_images(folder: Path) -> list[str]:
+    """Paths of the image files in a folder and its subfolders, sorted and relative to it.
+
+    Image files are recognised by their endings; hidden files and folders are ignored. Links are followed, but no folder
+    is searched twice, so that a link to a parent folder does not loop.
+
+    Args:
+        folder: to search.
+
+    Example:
+        >>> Path("trip", "day 2").mkdir(parents=True)
+        >>> Path("trip", "day 2", "sea.JPG").touch()
+        >>> Path("trip", "notes.txt").touch()
+        >>> find_images(Path("trip"))
+        ['day 2/sea.JPG']
+    """
+    found = []
+    searched: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(place)
+        if real in searched:
+            folders.clear()
+            continue
+        searched.add(real)
+        relative = os.path.relpath(place, folder)
+        for name in files:
+            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
+                found.append(os.path.normpath(os.path.join(relative, name)))
+    return sorted(found)
+
+
+def find_labelled_images(folder: Path, names: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Paths of the image files of each class, and their classes [N].
+
+    Args:
+        folder: that holds one folder per class.
+        names: of these folders, in the order of the classes.
+
+    Raises:
+        FileNotFoundError: if a class has no folder.
+        ValueError: if a class has no images.
+    """
+    paths: list[str] = []
+    targets: list[int] = []
+    for target, name in enumerate(names):
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"{folder}: expected a folder of class {name!r}, got none")
+        found = find_images(folder / name)
+        if not found:
+            raise ValueError(
+                f"{folder / name}: expected images of class {name!r} ({ENDINGS}), got none; add some, or remove the "
+                "folder"
+            )
+        paths += [os.path.join(name, path) for path in found]
+        targets += [target] * len(found)
+    return paths, torch.tensor(targets)

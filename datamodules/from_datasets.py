@@ -1,0 +1,98 @@
+"""A data module over training and test sets that you give."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from ssl_modules.datamodules.base import BaseDataModule
+from ssl_modules.datamodules.images import TensorImages, pixel_statistics, to_uint8
+from ssl_modules.datamodules.targets import TargetType
+
+
+class ImageDataModule(BaseDataModule):
+    """Images of one size with their targets, from data sets that you give.
+
+    Args:
+        train: training part: :class:`TensorImages`, :class:`ImageFiles`, or any map-style data set of
+            ``(image, target)`` with PIL images or tensors [C, H, W] of one size, uint8, or float k / 255.
+        test: test part, in the same form; None if there is none.
+        name: of the data set, for logs.
+        num_classes: number of classes, at the finest level; 0 without targets.
+        dims: (C, H, W) of an evaluated image; None for those of the first training image.
+        mean: of each channel, for pixels in [0, 1]; None to measure it, which needs a training part in memory.
+        std: standard deviation of each channel; None to measure it likewise.
+        class_names: of the classes, at the finest level; None for "0", "1", ...
+        target_type: "single", "hierarchical", "multilabel" or "none"; see :class:`BaseDataModule`.
+        levels: for "hierarchical" only: the name of each level and the names of its classes, fine to coarse.
+        num_workers: processes that read images; None for one per core, at most 8. Images in memory need none. The
+            default is 0, as a data set of your own may not work in other processes.
+        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, return_index.
+
+    Raises:
+        ValueError: if an argument, or the images or targets of a part, disagree with the rest.
+
+    Example:
+        >>> import torch
+        >>> images = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1)
+        >>> data = ImageDataModule(TensorImages(images, torch.arange(12) % 3), num_classes=3, batch_size=5)
+        >>> data.setup()
+        >>> [targets.shape for images, targets in data.train_dataloader()]
+        [torch.Size([5]), torch.Size([5])]
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        test: Dataset | None = None,
+        *,
+        name: str = "images",
+        num_classes: int,
+        dims: tuple[int, int, int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        class_names: Sequence[str] | None = None,
+        target_type: TargetType = "single",
+        levels: Mapping[str, Sequence[str]] | None = None,
+        num_workers: int | None = 0,
+        **settings: Any,
+    ) -> None:
+        self._parts = (train, test)
+        self.name = name
+        self.num_classes = num_classes
+        channels, height, width = _first_dims(train) if dims is None else dims
+        self.dims = (channels, height, width)
+        if mean is None or std is None:
+            mean, std = _measured_statistics(train, mean, std)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.target_type = target_type
+        self.levels = {level: tuple(names) for level, names in (levels or {}).items()}
+        self.class_names = tuple(class_names or ())
+        super().__init__(num_workers=num_workers, **settings)
+
+    def load(self) -> tuple[Dataset, Dataset | None]:
+        """The data sets that were given."""
+        return self._parts
+
+
+def _first_dims(train: Dataset) -> tuple[int, int, int]:
+    """(C, H, W) of the first image of a map-style data set."""
+    first: Any = train[0]
+    image = to_uint8(first[0] if isinstance(first, tuple | list) else first)
+    if image.ndim != 3:
+        raise ValueError(f"train: expected images [C, H, W], got {list(image.shape)}; one channel: unsqueeze(0)")
+    channels, height, width = image.shape
+    return channels, height, width
+
+
+def _measured_statistics(
+    train: Dataset, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of each channel; those that are None are measured, for images in memory only."""
+    if not isinstance(train, TensorImages):
+        raise ValueError(
+            f"mean, std: expected numbers for images that are not in memory, got {mean}, {std}; "
+            "pass both, for pixels in [0, 1] (pixel_statistics measures them)"
+        )
+    measured = pixel_statistics(train.images)
+    return mean or measured[0], std or measured[1]

@@ -1,0 +1,72 @@
+"""The base of data modules whose images stay in files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+
+from ssl_modules.augmentations import Augmentation
+from ssl_modules.datamodules.base import BaseDataModule
+from ssl_modules.datamodules.image_files import ImageFiles, Unreadable
+from ssl_modules.utils.checks import check_number
+
+
+class FilesDataModule(BaseDataModule):
+    """Base of data modules whose images stay in files, of any sizes, until workers read them.
+
+    :class:`~ssl_modules.datamodules.ImageFiles` describes the two ways to make training batches, and the evaluated
+    images.
+
+    Args:
+        image_size: side of an evaluated image, in pixels, and of a training view.
+        decode_size: side of the training images that the module augments on its device; None for 8/7 of ``image_size``.
+        augmentation: policy, or its name, that draws training views in the workers, from images at full size; None if
+            the module augments.
+        unreadable: "skip" files that can't be read, and count them in a warning, or raise an "error".
+        settings: of :class:`~ssl_modules.datamodules.BaseDataModule`: batch_size, val_size, seed, num_workers,
+            return_index.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    dims = (3, 224, 224)
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 224,
+        decode_size: int | None = None,
+        augmentation: str | Augmentation | None = None,
+        unreadable: Unreadable = "skip",
+        **settings: Any,
+    ) -> None:
+        check_number("image_size", image_size, least=1)
+        self.dims = (self.dims[0], image_size, image_size)
+        super().__init__(**settings)
+        self.decode_size = decode_size
+        self.augmentation = augmentation
+        self.unreadable = unreadable
+
+    def files(self, folder: str | Path, paths: Sequence[str], targets: Tensor | None = None) -> ImageFiles:
+        """A part of the data set.
+
+        Args:
+            folder: that holds the files.
+            paths: of the files, relative to ``folder``.
+            targets: integers, [N, ...]; None for no targets.
+        """
+        return ImageFiles(
+            folder,
+            paths,
+            targets,
+            image_size=self.image_size,
+            decode_size=self.decode_size,
+            in_channels=self.in_channels,
+            augmentation=self.augmentation,
+            unreadable=self.unreadable,
+        )

@@ -1,0 +1,159 @@
+"""Labelled images in files."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssl_modules.augmentations import Augmentation, policy
+from ssl_modules.datamodules.decoding import crop, read_image, square
+from ssl_modules.utils.checks import check_number
+
+Unreadable = Literal["skip", "error"]
+SHOWN = 20  # paths in a warning
+
+
+class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
+    """Labelled image files of any sizes, which are brought to one size.
+
+    Item ``i`` is the image [C, image_size, image_size], uint8, not augmented, with its target: the shorter side is
+    scaled to ``decode_size`` with antialiasing, then the central square of ``image_size`` is cropped. A data module
+    makes training batches in one of two ways:
+
+    - fast, by default: workers bring each image to a square of ``decode_size``; the module augments the batch on its
+      device. Crops see neither the full resolution nor what lies outside the central square.
+    - as in the papers on large photographs, with ``augmentation``: workers draw the views from the image at full size;
+      batches hold the finished views, uint8, rounded to the nearest level.
+
+    Args:
+        root: folder that holds the files.
+        paths: of the files, relative to ``root``.
+        targets: integers, [N, ...] as in :class:`~ssl_modules.datamodules.TensorImages`; None for no targets.
+        image_size: side of an evaluated image, in pixels.
+        decode_size: side of a training image in fast mode, at least ``image_size``; None for 8/7 of it, 256 for 224.
+        in_channels: 3 for colour, 1 for gray.
+        augmentation: policy, or its name, that draws training views in the workers; None for the fast mode.
+        unreadable: how to handle a corrupt, truncated or missing file. "skip": training replaces it by another image,
+            evaluation leaves it out (unless the batch would be empty), and a warning at the end of the epoch counts and
+            names such files; "error": raise.
+
+    Raises:
+        TypeError: if targets are not integers.
+        ValueError: if there are no paths, not as many targets, or an argument is out of range.
+
+    Attributes:
+        unread: bool [N], the files that could not be read so far, shared by all workers.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (40, 30), "red").save("red.png")
+        >>> image, target = ImageFiles(".", ["red.png"], torch.tensor([7]), image_size=14)[0]
+        >>> image.shape, target
+        (torch.Size([3, 14, 14]), tensor(7))
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        paths: Sequence[str],
+        targets: Tensor | None = None,
+        *,
+        image_size: int,
+        decode_size: int | None = None,
+        in_channels: int = 3,
+        augmentation: str | Augmentation | None = None,
+        unreadable: Unreadable = "skip",
+    ) -> None:
+        if not len(paths):
+            raise ValueError(f"paths: expected at least one image in {root}, got none")
+        if targets is None:
+            targets = torch.full((len(paths),), -1)
+        if targets.is_floating_point() or targets.is_complex():
+            raise TypeError(f"targets: expected integers, got {targets.dtype}; give class indices, targets.long()")
+        if len(targets) != len(paths):
+            raise ValueError(f"targets: expected one for each of {len(paths)} images, got {len(targets)}")
+        check_number("image_size", image_size, least=1)
+        decode_size = round(image_size * 8 / 7) if decode_size is None else decode_size
+        if decode_size < image_size:
+            raise ValueError(f"decode_size: expected at least image_size={image_size}, got {decode_size}")
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels: expected 1 (gray) or 3 (colour), got {in_channels}")
+        if unreadable not in get_args(Unreadable):
+            raise ValueError(f"unreadable: expected one of {get_args(Unreadable)}, got {unreadable!r}")
+        augmentation = policy(augmentation, image_size, in_channels) if isinstance(augmentation, str) else augmentation
+        sizes = {size for size in augmentation.sizes if size is not None} if augmentation is not None else set()
+        if sizes and image_size not in sizes:
+            raise ValueError(
+                f"augmentation: expected views of image_size={image_size} pixels, got views of {sorted(sizes)}; "
+                "give both the same size"
+            )
+        self.root = Path(root)
+        # One block of bytes: workers would each copy a list of strings, as reading an item changes its reference count.
+        self.paths = np.array([os.fsencode(path) for path in paths])
+        self.targets = targets
+        self.image_size = image_size
+        self.decode_size = decode_size
+        self.in_channels = in_channels
+        self.augmentation = augmentation
+        self.unreadable = unreadable
+        self.unread = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
+        self._reported = 0
+
+    @property
+    def dims(self) -> tuple[int, int, int]:
+        """(C, H, W) of an evaluated image."""
+        return self.in_channels, self.image_size, self.image_size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One evaluated image [C, image_size, image_size] with its target; raises if it can't be read."""
+        pixels = read_image(self.path(index), self.in_channels, self.decode_size)
+        return crop(square(pixels, self.decode_size), self.image_size), self.targets[index].long()
+
+    def path(self, index: int) -> Path:
+        """The path of a row's file."""
+        return self.root / os.fsdecode(self.paths[index])
+
+    def names(self) -> list[str]:
+        """The paths of all files, relative to ``root``."""
+        return [os.fsdecode(path) for path in self.paths]
+
+    def select(self, rows: Tensor) -> "ImageFiles":
+        """A data set of the given rows.
+
+        Args:
+            rows: [M], integers in [0, N), in the order wanted.
+        """
+        return ImageFiles(
+            self.root,
+            [os.fsdecode(path) for path in self.paths[rows.numpy()]],
+            self.targets[rows],
+            image_size=self.image_size,
+            decode_size=self.decode_size,
+            in_channels=self.in_channels,
+            augmentation=self.augmentation,
+            unreadable=self.unreadable,
+        )
+
+    def report(self) -> None:
+        """Warn of the files that could not be read; again only if there are more."""
+        rows = self.unread.nonzero().flatten().tolist()
+        if len(rows) == self._reported:
+            return
+        self._reported = len(rows)
+        names = [str(self.path(row)) for row in rows[:SHOWN]]
+        if len(rows) > SHOWN:
+            names.append(f"and {len(rows) - SHOWN} more")
+        warnings.warn(
+            f"{len(rows)} of {len(self)} images could not be read and were left out (unreadable='error' says why): "
+            + ", ".join(names),
+            stacklevel=2,
+        )

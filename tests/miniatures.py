@@ -1,0 +1,224 @@
+"""Official data sets in miniature: a few images in the true format on disk.
+
+Each function writes the files and returns what must be patched, as (object, attribute, value), so that few files pass
+for the original ones: sizes and checksums.
+"""
+
+import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pictures import pixels, write_image
+from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100, STL10
+from torchvision.models._meta import _COCO_CATEGORIES
+
+from ssl_modules.datamodules import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    FashionMNISTDataModule,
+    STL10DataModule,
+    TinyImageNetDataModule,
+)
+
+Patches = list[tuple[Any, str, Any]]
+
+# The superclass of each class of CIFAR-100, in the order of the classes' names, as the original files state it.
+CIFAR100_SUPERCLASS = [
+    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7),
+    *(6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10),
+    *(16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16),
+    *(12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13),
+]
+
+
+def write_cifar(root: Path, dataset: type[CIFAR10], rows: tuple[int, int] = (8, 10)) -> Patches:
+    """CIFAR-10 or CIFAR-100, unpacked, with some images in each training file and in the test file."""
+    folder = root / dataset.base_folder
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    class_names = (CIFAR10DataModule if dataset is CIFAR10 else CIFAR100DataModule).class_names
+
+    def save(name: str, content: Any) -> list[str]:
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def part(files: Sequence[Sequence[str]], count: int) -> list[list[str]]:
+        saved = []
+        for name, _ in files:
+            labels = (np.arange(count) * 7 % len(class_names)).tolist()
+            entry: dict[str, Any] = {"data": rng.integers(256, size=(count, 3072), dtype=np.uint8)}
+            if dataset is CIFAR10:
+                entry["labels"] = labels
+            else:
+                entry["fine_labels"] = labels
+                entry["coarse_labels"] = [CIFAR100_SUPERCLASS[label] for label in labels]
+            saved.append(save(name, entry))
+        return saved
+
+    train, test = part(dataset.train_list, rows[0]), part(dataset.test_list, rows[1])
+    name, md5 = save(dataset.meta["filename"], {dataset.meta["key"]: list(class_names)})
+    return [
+        (dataset, "train_list", train),
+        (dataset, "test_list", test),
+        (dataset, "meta", {**dataset.meta, "filename": name, "md5": md5}),
+    ]
+
+
+def write_cifar10(root: Path) -> Patches:
+    return write_cifar(root, CIFAR10)
+
+
+def write_cifar100(root: Path) -> Patches:
+    return write_cifar(root, CIFAR100, (100, 30))
+
+
+FASHION_MNIST_SIZES = {"train": 40, "t10k": 12}
+
+
+def idx(tensor: torch.Tensor) -> bytes:
+    """A uint8 tensor in MNIST's format."""
+    return struct.pack(f">HBB{tensor.ndim}I", 0, 8, tensor.ndim, *tensor.shape) + tensor.numpy().tobytes()
+
+
+def fashion_mnist_files() -> Iterator[tuple[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    for part, size in FASHION_MNIST_SIZES.items():
+        images = torch.randint(256, (size, 28, 28), dtype=torch.uint8, generator=generator)
+        yield f"{part}-images-idx3-ubyte", images
+        yield f"{part}-labels-idx1-ubyte", torch.arange(size, dtype=torch.uint8) % 10
+
+
+def write_fashion_mnist(root: Path) -> Patches:
+    """The files as torchvision leaves them."""
+    folder = root / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, tensor in fashion_mnist_files():
+        (folder / name).write_bytes(idx(tensor))
+    return [(FashionMNISTDataModule, "debian_folder", root / "debian")]
+
+
+STL10_SIZES = {"train": 30, "test": 12, "unlabeled": 25}
+STL10_FOLDS = [[(fold + step * 7) % STL10_SIZES["train"] for step in range(6)] for fold in range(10)]
+
+
+def complete(dataset: STL10) -> bool:
+    """In place of the comparison of checksums."""
+    return True
+
+
+def write_stl10(root: Path) -> Patches:
+    """The files as they are unpacked."""
+    folder = root / STL10.base_folder
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count in STL10_SIZES.items():
+        rng.integers(256, size=(count, 3, 96, 96), dtype=np.uint8).tofile(folder / f"{part}_X.bin")
+        if part != "unlabeled":
+            (np.arange(count, dtype=np.uint8) % 10 + 1).tofile(folder / f"{part}_y.bin")
+    (folder / "fold_indices.txt").write_text("".join(" ".join(map(str, rows)) + " \n" for rows in STL10_FOLDS))
+    (folder / "class_names.txt").write_text("\n".join(STL10DataModule.class_names) + "\n")
+    sizes = {name: (folder / name).stat().st_size for name in STL10DataModule.sizes}
+    return [(STL10DataModule, "sizes", sizes), (STL10, "_check_integrity", complete)]
+
+
+TINY_IMAGENET_WNIDS = [f"n{index:08}" for index in range(200)]
+
+
+def write_tiny_imagenet(root: Path) -> Patches:
+    """The unpacked archive, with one training image per class and 40 validation images."""
+    wnids = TINY_IMAGENET_WNIDS
+    folder = root / "tiny-imagenet-200"
+    for value, wnid in enumerate(wnids):
+        write_image(folder / "train" / wnid / "images" / f"{wnid}_0.JPEG", 64, 64, value=value)
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t10\t63\t58\n")
+    lines = []
+    for index in range(40):
+        write_image(folder / "val" / "images" / f"val_{index}.JPEG", 64, 64, value=index)
+        lines.append(f"val_{index}.JPEG\t{wnids[index * 37 % 200]}\t0\t0\t63\t63\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+    write_image(folder / "test" / "images" / "test_0.JPEG", 64, 64)
+    gray = folder / "train" / wnids[3] / "images" / f"{wnids[3]}_0.JPEG"
+    Image.open(gray).convert("L").save(gray)  # as some of the originals
+    (folder / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")
+    (folder / "words.txt").write_text("".join(f"{wnid}\tthing {wnid[-3:]}, item\n" for wnid in ["n99999999", *wnids]))
+    return [(TinyImageNetDataModule, "train_size", 200), (TinyImageNetDataModule, "test_size", 40)]
+
+
+IMAGENET_WNIDS = ("n01440764", "n01443537", "n02123045")
+
+
+def write_imagenet(root: Path) -> Patches:
+    """Folders of three classes, with images of unequal sizes."""
+    for target, wnid in enumerate(IMAGENET_WNIDS):
+        for index in range(4):
+            write_image(root / "train" / wnid / f"{wnid}_{index}.JPEG", 30 + index, 50, value=target)
+        write_image(root / "val" / wnid / f"ILSVRC2012_val_{target:08}.JPEG", 60, 40, value=target)
+    return []
+
+
+# Ids of the 80 categories, 1 to 90, and of some images.
+COCO_IDS = [number for number, name in enumerate(_COCO_CATEGORIES) if name not in ("__background__", "N/A")]
+COCO_TRAIN = (9, 25, 30, 34, 581929, 36, 42, 49, 61, 64)
+COCO_VAL = (139, 285, 632)
+COCO_UNLABELED = (8, 16, 23, 24)
+# (image, category), with two objects twice and none in the last image.
+COCO_OBJECTS = [(COCO_TRAIN[index % 9], COCO_IDS[index * 11 % 80]) for index in range(40)]
+COCO_OBJECTS += [COCO_OBJECTS[0]] * 2
+
+
+def coco_name(number: int) -> str:
+    return f"{number:012}.jpg"
+
+
+def write_coco_split(
+    root: Path, split: str, ids: Sequence[int], file: str, objects: Sequence[tuple[int, int]] | None = None
+) -> None:
+    for number in ids:
+        write_image(root / split / coco_name(number), 40, 30 + number % 7, value=number % 251)
+    images = [{"id": number, "file_name": coco_name(number), "height": 40, "width": 30} for number in ids]
+    categories = [{"id": number, "name": _COCO_CATEGORIES[number], "supercategory": "thing"} for number in COCO_IDS]
+    content: dict[str, Any] = {"images": images, "categories": categories[::-1]}  # in any order
+    if objects is not None:
+        content["annotations"] = [
+            {"id": row, "image_id": image, "category_id": category, "iscrowd": row % 2, "bbox": [0, 0, 1, 1]}
+            for row, (image, category) in enumerate(objects)
+        ]
+    path = root / "annotations" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def write_coco(root: Path) -> Patches:
+    """Images and annotations of all parts."""
+    write_coco_split(root, "train2017", COCO_TRAIN, "instances_train2017.json", COCO_OBJECTS)
+    write_coco_split(root, "val2017", COCO_VAL, "instances_val2017.json", [(139, 90), (139, 1), (632, 13)])
+    write_coco_split(root, "unlabeled2017", COCO_UNLABELED, "image_info_unlabeled2017.json")
+    return []
+
+
+def write_image_folder(root: Path) -> Patches:
+    """Two classes in ``train``, of mixed sizes, formats and modes, and two images in ``test``."""
+    folder = root / "train"
+    write_image(folder / "cat" / "1.jpg", 60, 80)
+    write_image(folder / "cat" / "kittens" / "2.webp", 30, 20)
+    write_image(folder / "cat" / "small.png", 5, 5)
+    (folder / "dog").mkdir()
+    Image.fromarray(pixels(1, 40, 50)[..., 0]).save(folder / "dog" / "gray.png")
+    Image.fromarray(pixels(2, 40, 50, 4)).save(folder / "dog" / "rgba.png")
+    Image.fromarray(pixels(3, 40, 50)[..., 0].astype(np.uint16) * 256).save(folder / "dog" / "16 bits.png")
+    write_image(root / "test" / "cat" / "1.jpg")
+    write_image(root / "test" / "dog" / "1.jpg")
+    return []
+
+
+def apply(monkeypatch: Any, patches: Patches) -> None:
+    """Until the end of the test."""
+    for target, attribute, value in patches:
+        monkeypatch.setattr(target, attribute, value)

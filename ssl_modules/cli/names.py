@@ -145,7 +145,7 @@ def _wrong_class(kind: Any, bases: tuple[type, ...], path: Any) -> str | None:
     found = _OURS.get(name)
     if package and not (package.startswith("ssl_modules") and isinstance(found, type)):
         return None  # is imported
-    if name in _names(kind) or (os.path.exists(name) and found is None) or not name.isidentifier():
+    if name in _names(kind) or (os.path.exists(name) and found is None) or not (name.isidentifier() or "(" in name):
         return None
     known = sorted(name for name in _names(kind) if not name.startswith("_") and not _is_abstract(name))
     if isinstance(found, type) and (other := _kind_of([found])):

@@ -31,8 +31,7 @@ from torch import Tensor
 
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import Augmentation, ColorJitter, RandomResizedCrop, SimCLRViews, Views
-from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
-from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
 from ssl_modules.datamodules import BaseDataModule, DigitsDataModule, ImageFolderDataModule, TensorImages
 from ssl_modules.datamodules.finding import ENDINGS, find_images
 from ssl_modules.evaluation.features import undisturbed

@@ -71,7 +71,7 @@ class Batch:
             raise ValueError(
                 f"targets: expected {levels} level(s) of labels, which the extraction's ranks read: integers "
                 f"{[len(self), levels]}, finer to coarser; got {_describe(targets)}; give ranks for what the loader "
-                "has, such as Queue(ranks=NeighbourRanks()), which reads no labels"
+                "has, such as Queue(ranks=LabelRanks(1)) for one level, or ranks=NeighbourRanks(), which reads none"
             )
         return labels.to(self.device)
 

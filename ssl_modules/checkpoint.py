@@ -50,6 +50,7 @@ def load_module(path: str | Path, **arguments: Any) -> ContrastiveModule:
     found = find_class(name)
     if not (found is not None and issubclass(found, ContrastiveModule)):
         raise ValueError(
-            f"path: {path} is of the class {name}, which does not exist here; import the module that defines it first"
+            f"path: {path} is of the class {name}, which does not exist here; import the module that defines it first, "
+            f"on the command line with --model {name}"
         )
     return found.load_from_checkpoint(path, map_location="cpu", **arguments)

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 from jsonargparse.typing import import_object
 
-from ssl_modules import augmentations, datamodules, extractions, losses, methods, similarities
 from ssl_modules.utils.plain_checkpoint import RENAMED
 
-_FEW = 20
-_PARTS = (datamodules, augmentations, extractions, similarities, losses)
-_CLASSES = [name for part in _PARTS for name in dir(part) if name[0].isupper()]
+_FEW = 20  # names that an error lists
+_PART = 4  # letters that are enough to tell a name by
 _BOILERPLATE = re.compile(r"^[ -]*(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>)")
-_TYPE = re.compile(r"Expected a <class '([^']+)'>")
+_TYPE = re.compile(r"Expected a (?:<class '([^']+)'>|typing\.Literal\[(.*?)\])")
+_OPTION = re.compile(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^.= ]+)")
 _PLACE = re.compile(r"Parser key \"(?P<key>[^\"]+)\"|class_path '(?P<cls>[^']+)'")
 
 
@@ -46,17 +45,22 @@ def short_error(message: str) -> str:
             if match["cls"]:
                 classes.append(match["cls"])
     cause = re.sub(r"^[ -]*", "", lines[deepest])
+    if kind := _TYPE.search(cause):  # the first of a union's types
+        others = [_TYPE.search(line) for line, i in zip(lines, indents, strict=True) if i == indents[deepest]]
+        names = dict.fromkeys(match[1] or match[2] for match in others if match)
+        cause = f"expected {' or '.join(names)}{cause[kind.end() :]}"
     if within := re.search(r"\(class_path='([^']+)'", cause):  # of a callable, an optimiser
         way.append(within[1].rpartition(".")[2])
         classes.insert(0, within[1])
-    if option := re.search(r"Option '([^']+)' is not accepted", cause):
+    if missing := re.match(r"the following arguments are required: (.*)", cause):
+        cause = f"{missing[1]} {'are' if ',' in missing[1] else 'is'} missing"
+    elif cause.startswith("No module named"):
+        cause += "; to import from this folder, run python -m ssl_modules in place of ssl-modules"
+    elif option := _OPTION.search(cause):
         accepted = list(inspect.signature(import_object(classes[0])).parameters) if classes else []
-        near = f"; it is now {RENAMED[option[1]]}" if option[1] in RENAMED and "loss" in accepted else None
-        cause = f"option '{option[1]}' is not accepted{near or did_you_mean(option[1], accepted)}"
-    elif name := re.match(r"Expected a dot import path string: (.*)", cause):
-        known = methods.__all__ if way == ["model"] else _CLASSES
-        cause = f"there is no class {name[1]!r}{did_you_mean(name[1], known)}"
-    cause = _TYPE.sub(r"expected \1", cause)
+        name = option[1] or option[2]
+        near = f"; it is now {RENAMED[name]}" if name in RENAMED and "loss" in accepted else None
+        cause = f"option '{name}' is not accepted{near or did_you_mean(name, accepted)}"
     return f"{' > '.join(way)}: {cause}" if way else cause
 
 
@@ -66,7 +70,8 @@ def _indent(line: str) -> int:
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """What follows an unknown name in an error: the known name that is nearest, or a few known names."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = [k for k in known if name.lower() in k.lower()] if len(name) >= _PART else []
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; there are {', '.join(known)}" if 0 < len(known) <= _FEW else ""

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from lightning.pytorch import seed_everything
 
+from ssl_modules.cli.failures import cannot_hold
 from ssl_modules.cli.parser import Parser
 from ssl_modules.datamodules import BaseDataModule
 from ssl_modules.downstream import PROTOCOLS, Protocol, Results, Split, evaluate, representation
-from ssl_modules.utils.configurable import class_path, storable
+from ssl_modules.module import ContrastiveModule
+from ssl_modules.utils.configurable import NotInCheckpoint, class_path, storable
 from ssl_modules.version import __version__
 
 
@@ -42,7 +44,9 @@ def main(args: Sequence[str]) -> None:
         args: those after the command's name.
     """
     parser = _parser()
-    config = parser.parse_args(list(args))
+    config, given = (parser.parse_args(list(args), defaults=defaults) for defaults in (True, False))
+    for name in {"data", "outliers"} & set(vars(given)):
+        config[name] = given[name]  # without the defaults of classes, which have their own
     if config.out.is_dir():
         parser.error(f"out: {config.out} is a folder; give a file, such as {config.out / 'evaluation.json'}")
     seed_everything(0, verbose=False)  # of what has no seed of its own: an encoder without weights
@@ -52,6 +56,8 @@ def main(args: Sequence[str]) -> None:
         origin = {name: built[name] for name in _ENCODER}
         module = representation(built.data, **origin)
         results = evaluate(module.to(built.device), built.data, chosen, outliers=built.outliers, split=built.split)
+    except NotInCheckpoint as error:
+        parser.error(cannot_hold(error.name, error.kind))
     except (ValueError, TypeError, FileNotFoundError) as error:
         parser.error(str(error))
     print(table(results))
@@ -87,6 +93,9 @@ def _parser() -> Parser:
     parser = Parser(prog="ssl-modules evaluate", description=__doc__)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--ckpt", type=str | None, help="checkpoint of a method, by Trainer or command line")
+    parser.add_argument(
+        "--model", type=type[ContrastiveModule] | None, help="class of the checkpoint, imported, if it is one's own"
+    )
     parser.add_argument("--encoder", type=str | None, help="timm name")
     parser.add_argument("--pretrained", type=bool, default=False, help="whether timm loads its weights")
     parser.add_argument("--weights", type=str | None, help="file that export wrote, or with --encoder a plain one")

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from ssl_modules.checkpoint import load_module
+from ssl_modules.cli.failures import cannot_hold
 from ssl_modules.cli.parser import Parser
+from ssl_modules.module import ContrastiveModule
+from ssl_modules.utils.configurable import NotInCheckpoint
 
 
 def main(args: Sequence[str]) -> None:
@@ -15,12 +18,17 @@ def main(args: Sequence[str]) -> None:
     parser = Parser(prog="ssl-modules export", description=__doc__)
     parser.add_argument("--ckpt", type=str, required=True, help="checkpoint of a method, by Trainer or command line")
     parser.add_argument(
+        "--model", type=type[ContrastiveModule] | None, help="class of the checkpoint, imported, if it is one's own"
+    )
+    parser.add_argument(
         "--out", type=str, default="encoder.safetensors", help="file to write, ending in .safetensors or .pt"
     )
     config = parser.parse_args(list(args))
     try:
         module = load_module(config.ckpt)
         weights = module.export_encoder(config.out)
+    except NotInCheckpoint as error:
+        parser.error(cannot_hold(error.name, error.kind))
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     count = sum(value.numel() for value in weights.values())

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace, _typehints
+from jsonargparse._loaders_dumpers import get_loader_exceptions, load_value
 from jsonargparse._typehints import ActionTypeHint
+from jsonargparse._util import NestedArg
 from jsonargparse.typing import import_object
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_modules.cli.errors import did_you_mean, short_error
+from ssl_modules.cli.names import refuse_wrong_value, with_class
 from ssl_modules.utils.configurable import Configurable, build, class_path, to_config
 
 _FEW = 20  # subclasses that help lists
@@ -41,10 +44,11 @@ class Parser(LightningArgumentParser):
         """Keep a default as the object that it is, where jsonargparse has read its call in the source."""
         default = kwargs.get("default")
         if isinstance(default, dict) and "class_path" in default:
-            kwargs["default"] = build("default", {**default, "class_path": _imported(default["class_path"])})
+            with suppress(ValueError):  # of a class that is none of ours nor an optimiser
+                kwargs["default"] = build("default", {**default, "class_path": _imported(default["class_path"])})
         action = super().add_argument(*args, **kwargs)
-        if isinstance(action, ActionTypeHint) and _is_object(action.default):
-            action.__class__ = _WithObject
+        if isinstance(action, ActionTypeHint):
+            action.__class__ = _Option
         return action
 
     def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
@@ -65,14 +69,35 @@ class Parser(LightningArgumentParser):
         return did_you_mean(unknown["option"], [action.dest for action in parsers[unknown["command"]]._actions])
 
 
-class _WithObject(ActionTypeHint):
-    """An option whose default is an object."""
+class _Option(ActionTypeHint):
+    """An option whose default may be an object, and whose value may be any that YAML accepts."""
 
     def _check_type(self, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:
         previous = self.default if cfg is None else cfg.get(self.dest, self.default)
+        refuse_wrong_value(self.dest, self._typehint, _read(value), previous)
+        value = with_class(self._typehint, value)
         if _is_object(previous):  # as a configuration, so that what is given can change some of it
             cfg = Namespace({self.dest: _namespace(to_config(previous))})
+        if isinstance(value, NestedArg) and "." in value.key and _takes_classes(self):
+            value = NestedArg(value.key, _Unread(value.val))
         return super()._check_type(value, append, cfg, mode)
+
+
+class _Unread(str):
+    """Text of an option that the innermost parser alone reads; jsonargparse would pass on ``null`` as ``None``."""
+
+
+def _read(value: Any) -> Any:
+    """The text of an option as YAML has it."""
+    if isinstance(value, str):
+        with suppress(*get_loader_exceptions()):
+            return load_value(value, simple_types=True)
+    return value
+
+
+def _takes_classes(option: ActionTypeHint) -> bool:
+    kind = option._typehint
+    return option.is_subclass_typehint(kind, all_subtypes=False) or option.is_return_subclass_typehint(kind)
 
 
 def _is_object(value: Any) -> bool:

@@ -1,23 +1,31 @@
 """Lightning's CLI with the defaults of our runs: ``ssl-modules fit``, ``validate``, ``test`` and ``predict``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
+from ssl_modules.cli.failures import Conflict, cannot_hold, cause_in_configuration, check_optimizer
 from ssl_modules.cli.parser import Parser, swapped_classes_inherit_nothing
 from ssl_modules.datamodules import BaseDataModule, ImageFiles
 from ssl_modules.module import ContrastiveModule
+from ssl_modules.utils.configurable import Configurable, not_stored
+
+_LINKED = ("image_size", "in_channels", "mean", "std")  # arguments of a model that the data decide
 
 
 class ContrastiveCLI(LightningCLI):
@@ -50,9 +58,10 @@ class ContrastiveCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         model = "model.init_args" if self.subclass_mode_model else "model"
-        for name in ("image_size", "in_channels", "mean", "std"):
+        for name in _LINKED:
             if self.subclass_mode_model or f"model.{name}" in parser.get_defaults():
-                parser.link_arguments("data", f"{model}.{name}", attrgetter(name), apply_on="instantiate")
+                link = partial(self._of_the_data, name)
+                parser.link_arguments("data", f"{model}.{name}", link, apply_on="instantiate")
         parser.add_lightning_class_args(OnlineKNNProbe, "knn_probe")
         parser.add_lightning_class_args(OnlineLinearProbe, "linear_probe")
         parser.add_lightning_class_args(CollapseMonitor, "collapse_monitor")
@@ -81,11 +90,78 @@ class ContrastiveCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """The options alone build the module: Lightning would import and build what the checkpoint names."""
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and keep apart what was given: options and configs, without the defaults of classes."""
+        super().parse_arguments(parser, args)
+        parse = parser.parse_object if isinstance(args, Mapping | Namespace) else parser.parse_args
+        self.given = parse(args, defaults=False)
+
+    def _of_the_data(self, name: str, data: Any) -> Any:
+        """What the data have for the model, if nothing else was given."""
+        value = getattr(data, name)
+        given = _arguments(self._get(self.given, "model"))
+        if name in given and _plain(given[name]) != _plain(value):
+            fix = (
+                f"give data.init_args.{name}, or leave it out"
+                if name in getattr(data, "arguments", ())
+                else "leave it out"
+            )
+            raise Conflict(f"model > {name}: got {_plain(given[name])}, but the data have {_plain(value)}; {fix}")
+        return value
+
     def instantiate_classes(self) -> None:
+        """Build data, model and Trainer; constructors get what was given, and have their own defaults for the rest."""
+        config = self.config
+        self.config = config.clone()
+        section = self.config[self.subcommand] if self.subcommand else self.config
+        for key in ("model", "data"):
+            if section.get(key) is None:
+                continue
+            given = self._get(self.given, key) or Namespace()
+            # Without a place in the config no link applies.
+            linked = {name: value for name, value in _arguments(section[key]).items() if name in _LINKED}
+            arguments = Namespace((linked if key == "model" else {}) | _arguments(given))
+            by_class = "class_path" in section[key]
+            section[key] = Namespace({**vars(given), "init_args": arguments}) if by_class else arguments
+        with self._errors_in_one_line(building=True):
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.config = config
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+        for key, built in (("model", self.model), ("data", self.datamodule)):
+            self._forget_unused(key, built)
+        self._add_configure_optimizers_method_to_model(self.subcommand)
+        with self._errors_in_one_line(building=True):
+            self.trainer = self.instantiate_trainer()
+
+    def _forget_unused(self, key: str, built: Any) -> None:
+        """Take defaults out of the config that the class had another value for: the config of the run is saved."""
+        if isinstance(built, Configurable):
+            arguments = _arguments(self._get(self.config, key))
+            for name in arguments.keys() - built.arguments.keys() - _arguments(self._get(self.given, key)).keys():
+                del arguments[name]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with self._errors_in_one_line():
+            super()._run_subcommand(subcommand)
+
+    @contextmanager
+    def _errors_in_one_line(self, building: bool = False) -> Iterator[None]:
+        """For errors that a configured value causes. Others keep their traceback."""
         try:
-            super().instantiate_classes()
-        except (ValueError, TypeError, FileNotFoundError) as error:
-            self.parser.error(str(error))
+            yield
+        except (ValueError, TypeError, FileNotFoundError, MisconfigurationException) as error:
+            message = cause_in_configuration(error, building)
+            if message is None:
+                raise
+            self.parser.error(message)
+
+    def before_fit(self) -> None:
+        """Say what can be known before the first step: a wrong optimiser, and what a checkpoint can't hold."""
+        if isinstance(self.model, ContrastiveModule):
+            check_optimizer(self.model)
+            for name, kind in not_stored(self.model.arguments).items():
+                rank_zero_warn(cannot_hold(name, kind))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
         """Without the callbacks that the Trainer's flags or the data leave nothing to do."""
@@ -138,6 +214,17 @@ class ContrastiveCLI(LightningCLI):
         if trainer.logger is None:
             kwargs["logger"] = _default_loggers(trainer.default_root_dir or ".")
         return super().instantiate_trainer(**kwargs)
+
+
+def _arguments(config: Any) -> dict[str, Any]:
+    """Those of a class in a config, with its path or without."""
+    if config is None:
+        return {}
+    return vars(config.get("init_args", Namespace()) if "class_path" in config else config)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _default_loggers(folder: str) -> list[Logger]:

@@ -257,11 +257,8 @@ def to_config(value: Any) -> Any:
         return {key: to_config(item) for key, item in value.items()}
     if isinstance(value, Configurable):
         return {"class_path": class_path(type(value)), "init_args": to_config(value.arguments)}
-    if isinstance(value, functools.partial) and all(callable(x) for x in value.args):
-        # The command line's partial has the optimiser's class among its positional arguments.
-        classes = [x for x in (value.func, *value.args) if isinstance(x, type)]
-        if len(classes) == 1 and _is_optimizer(classes[0]):
-            return {"class_path": class_path(classes[0]), "init_args": to_config(value.keywords)}
+    if isinstance(value, functools.partial) and _is_optimizer(value.func) and not value.args:
+        return {"class_path": class_path(value.func), "init_args": to_config(value.keywords)}
     if _is_optimizer(value):
         return {"class_path": class_path(value), "init_args": {}}
     raise NotStored(value)
@@ -278,21 +275,42 @@ def storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def not_stored(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the arguments that have no plain form, and their classes."""
+    marked = {name: value for name, value in storable(arguments).items() if isinstance(value, dict)}
+    return {name: value["not_stored"] for name, value in marked.items() if "not_stored" in value}
+
+
+class NotInCheckpoint(ValueError):
+    """An argument that the constructor needs and the checkpoint could not hold.
+
+    Args:
+        name: of the argument.
+        kind: the class of its value.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        super().__init__(
+            f"{name}: a checkpoint can't hold this {kind}; pass it again: load_from_checkpoint(path, {name}=...)"
+        )
+        self.name, self.kind = name, kind
+
+
 def build(name: str, value: Any) -> Any:
     """What :func:`storable` made of an argument, as a live object again; live objects pass through.
 
     Raises:
-        ValueError: if the checkpoint could not hold the argument, or names a class that is not configurable.
+        NotInCheckpoint: if the checkpoint could not hold the argument.
+        ValueError: if it names a class that is not configurable.
     """
     if isinstance(value, list):
         return [build(name, item) for item in value]
+    if isinstance(value, functools.partial):
+        return _without_jsonargparse(value)
     if not isinstance(value, Mapping):
         return value
     if "not_stored" in value:
-        raise ValueError(
-            f"{name}: a checkpoint can't hold this {value['not_stored']}; "
-            f"pass it again: load_from_checkpoint(path, {name}=...)"
-        )
+        raise NotInCheckpoint(name, value["not_stored"])
     if "class_path" not in value:
         return {key: build(name, item) for key, item in value.items()}
     cls = _load_class(name, value["class_path"])
@@ -308,6 +326,14 @@ def copy_of(name: str, value: Any, kind: type[_Kind]) -> _Kind:
     """
     check_instance(name, value, kind)
     return deepcopy(value)
+
+
+def _without_jsonargparse(value: functools.partial) -> functools.partial:
+    """The command line's partial calls a class by functions of jsonargparse; a partial of the class does the same."""
+    classes = [x for x in value.args if isinstance(x, type)]
+    if value.func.__module__.startswith("jsonargparse.") and len(classes) == 1:
+        return functools.partial(classes[0], **value.keywords)
+    return value
 
 
 def _is_optimizer(value: Any) -> TypeGuard[type[torch.optim.Optimizer]]:

@@ -1,0 +1,163 @@
+"""Values that no option takes, refused with the names that are right.
+
+jsonargparse says only that such a value fits none of the types, or takes it for the path of a file.
+"""
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterable
+from typing import Any, Literal, get_args, get_origin
+
+from jsonargparse import Namespace
+from jsonargparse._typehints import get_all_subclass_paths, get_class_types
+from jsonargparse._util import NestedArg
+from jsonargparse.typing import import_object
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch.optim import Optimizer
+
+from ssl_modules import augmentations, datamodules, extractions, losses, methods, optim, similarities
+from ssl_modules.augmentations import Augmentation, policy
+from ssl_modules.cli.errors import did_you_mean
+from ssl_modules.extractions import Extraction, Ranks
+from ssl_modules.losses import Loss
+from ssl_modules.optim import Schedule
+from ssl_modules.similarities import Similarity
+
+_KINDS: dict[type, str] = {
+    LightningModule: "a method",
+    LightningDataModule: "a data module",
+    Augmentation: "an augmentation",
+    Extraction: "an extraction",
+    Ranks: "a source of ranks",
+    Similarity: "a similarity",
+    Loss: "a loss",
+    Schedule: "a schedule",
+    Optimizer: "an optimiser",
+}
+_PARTS = (methods, datamodules, augmentations, extractions, similarities, losses, optim)
+_OURS = {name: getattr(part, name) for part in _PARTS for name in dir(part)}
+_SIDE = 224  # pixels; the class of a policy is the same for all sizes
+_KEYS = {"class_path", "init_args", "dict_kwargs"}
+
+
+def with_class(kind: Any, value: Any) -> Any:
+    """A class's name as ``{"class_path": name}`` where plain text is right as well, such as a policy's name.
+
+    jsonargparse would keep it as text if the class needs arguments, which may follow.
+    """
+    if isinstance(value, str) and _takes_text(kind) and _is_class(kind, value):
+        return {"class_path": value}
+    return value
+
+
+def refuse_wrong_value(name: str, kind: Any, value: Any, previous: Any) -> None:
+    """Check an option's value where classes are right.
+
+    Args:
+        name: of the option.
+        kind: its type.
+        value: as given; of an option of the class, a NestedArg.
+        previous: the option's value before.
+
+    Raises:
+        TypeError: if the value can't be right; in the form of jsonargparse's own errors.
+    """
+    bases = get_class_types(kind)
+    for item in value if isinstance(value, list) and bases else [value] if bases else []:
+        problem = _problem(name, kind, bases, item, previous)
+        if problem is not None:
+            raise TypeError(f'Parser key "{name}":\n  {problem}')
+
+
+def _problem(name: str, kind: Any, bases: tuple[type, ...], value: Any, previous: Any) -> str | None:
+    if isinstance(value, NestedArg):
+        return _wrong_option(name, kind, bases, value, previous)
+    if isinstance(value, str):
+        return _wrong_class(kind, bases, value) if not _takes_text(kind) or _looks_like_class(kind, value) else None
+    given = vars(value) if isinstance(value, Namespace) else value
+    if not isinstance(given, dict):
+        return None
+    if "class_path" not in given:
+        key = next(iter(given.get("init_args", given)), None)
+        return key and _named(name, kind, key, "...", previous)
+    beside = [key for key in given if key not in _KEYS and not key.startswith("__")]
+    if beside:
+        return f"option {beside[0]!r} stands beside class_path; put it under init_args"
+    return _wrong_class(kind, bases, given["class_path"])
+
+
+def _wrong_option(name: str, kind: Any, bases: tuple[type, ...], option: Any, previous: Any) -> str | None:
+    if option.key in _KEYS:
+        return None
+    if previous is None and all(inspect.isabstract(base) or _is_lightning(base) for base in bases):
+        return f"option {option.key!r} comes before the class; give {'--' * any(map(_is_lightning, bases))}{name} first"
+    return _named(name, kind, option.key, option.val, previous)
+
+
+def _is_lightning(base: type) -> bool:
+    return issubclass(base, LightningModule | LightningDataModule)
+
+
+def _named(name: str, kind: Any, key: str, value: Any, previous: Any) -> str | None:
+    """Of an option of what is given by name alone, such as a policy."""
+    if not isinstance(previous, str) or not _takes_text(kind) or _is_class(kind, previous):
+        return None
+    if name != "augmentation":
+        return f"is {previous!r} by name; give a class in its place to change its {key}"
+    cls = type(policy(previous, _SIDE))
+    needed = [p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
+    options = [f"{name}={cls.__name__}", *(f"{name}.{n}=..." for n in needed if n != key), f"{name}.{key}={value}"]
+    fix = " ".join(f"--model.{option}" for option in options)
+    return f"is the policy {previous!r} by name; to change an argument, give its class: {fix}"
+
+
+def _takes_text(kind: Any) -> bool:
+    kinds = get_args(kind) or (kind,)
+    return any(
+        k is str or get_origin(k) is Literal or (isinstance(k, type) and issubclass(k, os.PathLike)) for k in kinds
+    )
+
+
+def _looks_like_class(kind: Any, name: str) -> bool:
+    """Whether a text that need not be a class's name is close to one of ours."""
+    if not (name[:1].isupper() and name.isidentifier() and _kind_of(get_class_types(kind))):
+        return False
+    return name in _OURS or bool(difflib.get_close_matches(name, _names(kind)))
+
+
+def _is_class(kind: Any, name: str) -> bool:
+    if "." not in name:
+        return name in _names(kind)
+    try:
+        found = import_object(name)
+    except (ImportError, ValueError, AttributeError):
+        return False
+    return isinstance(found, type) and issubclass(found, get_class_types(kind))
+
+
+def _names(kind: Any) -> list[str]:
+    return [path.rpartition(".")[2] for path in get_all_subclass_paths(kind, include_abstract=True)]
+
+
+def _wrong_class(kind: Any, bases: tuple[type, ...], path: Any) -> str | None:
+    package, _, name = str(path).rpartition(".")
+    found = _OURS.get(name)
+    if package and not (package.startswith("ssl_modules") and isinstance(found, type)):
+        return None  # is imported
+    if name in _names(kind) or (os.path.exists(name) and found is None) or not (name.isidentifier() or "(" in name):
+        return None
+    known = sorted(name for name in _names(kind) if not name.startswith("_") and not _is_abstract(name))
+    if isinstance(found, type) and (other := _kind_of([found])):
+        wanted = _kind_of(bases)
+        near = did_you_mean("", known)
+        return f"{name} is {other}{f', not {wanted}' if wanted else ''}{near}"
+    return f"there is no class {name!r}{did_you_mean(name, known)}"
+
+
+def _is_abstract(name: str) -> bool:
+    return inspect.isabstract(_OURS.get(name))
+
+
+def _kind_of(classes: Iterable[type]) -> str | None:
+    return next((word for cls in classes for base, word in _KINDS.items() if issubclass(cls, base)), None)

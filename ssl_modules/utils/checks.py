@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 _MANY = (Sequence, list, tuple)
+_PER_CHANNEL = ("mean", "std")  # of pixels, wherever they are arguments
 _TYPES: dict[Any, Any] = {
     bool: bool,
     int: Integral,
@@ -54,13 +55,13 @@ def check_number(
         ...
         ValueError: k: expected a number of at least 1, got 0
     """
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if (
-        isinstance(value, Real)
-        and math.isfinite(value)
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (most is None or value <= most)
-        and (below is None or value < below)
+        math.isfinite(number)
+        and (least is None or number >= least)
+        and (above is None or number > above)
+        and (most is None or number <= most)
+        and (below is None or number < below)
     ):
         return
     bounds = {"of at least": least, "above": above, "of at most": most, "below": below}
@@ -133,7 +134,8 @@ def check_types(init: Callable[..., None], arguments: Mapping[str, Any]) -> None
     """
     for name, annotation in inspect.get_annotations(init).items():
         if name in arguments and _is_plain(annotation) and not _allows(annotation, value := arguments[name]):
-            message = f"{name}: expected {_words(annotation)}, got {value!r}"
+            fix = "; give one number per channel" if name in _PER_CHANNEL else ""
+            message = f"{name}: expected {_words(annotation)}, got {value!r}{fix}"
             raise ValueError(message) if _is_wrong_value(annotation, value) else TypeError(message)
 
 
@@ -215,18 +217,23 @@ def _mentions(annotation: Any, kind: Any) -> bool:
 
 
 def _words(annotation: Any) -> str:
+    return _either(dict.fromkeys(_alternatives(annotation)))
+
+
+def _alternatives(annotation: Any) -> list[str]:
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
-        return _either(dict.fromkeys(map(_words, parts)))
+        return [words for part in parts for words in _alternatives(part)]
     if origin is Literal:
-        return _either(map(repr, parts))
+        return list(map(repr, parts))
     if origin is tuple and parts[-1] is not ...:
-        return f"{len(parts)} values ({', '.join(map(_words, parts))})"
+        return [f"({', '.join(map(_words, parts))})".replace("a finite number", "number")]
     if origin in _MANY:
-        return f"a list of {_words(parts[0])}"
+        item = _words(parts[0]).replace("a finite number", "finite numbers").replace("a list", "lists")
+        return [f"a list of {item}"]
     if annotation in (None, NoneType):
-        return "None"
-    return {float: "a finite number", Path: "a path"}.get(annotation, annotation.__name__)
+        return ["None"]
+    return [{float: "a finite number", Path: "a path"}.get(annotation, annotation.__name__)]
 
 
 def _either(words: Iterable[str]) -> str:

@@ -59,7 +59,7 @@ class Pictures(Dataset):
 
 
 def test_known_before_setup():
-    data = make(setup=False, class_names="abcd")
+    data = make(setup=False, class_names=tuple("abcd"))
     assert (data.name, data.num_classes, data.dims, data.in_channels, data.image_size) == ("images", 4, (1, 2, 2), 1, 2)
     assert data.mean == pytest.approx((9.5 / 255,))
     assert data.std == pytest.approx((torch.arange(20.0).std(correction=0).item() / 255,))

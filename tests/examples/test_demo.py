@@ -73,7 +73,7 @@ def test_what_is_wrong_is_one_line(tmp_path, run, capsys):
     for folder, message in (
         (few, f"error: {few}: 3 images found, but the demo needs 20; "),
         (tmp_path / "nowhere", f"error: {tmp_path / 'nowhere'}: 0 images found"),
-        (empty, "no images of class 'c'"),
+        (empty, "expected images of class 'c'"),
     ):
         with pytest.raises(SystemExit):
             run(folder)

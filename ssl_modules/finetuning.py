@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import lightning.pytorch as pl
 import torch
@@ -97,8 +97,6 @@ class FineTuning(PlainCheckpoint, Configurable, pl.LightningModule):
                 f"encoder: expected an Encoder, got {encoder!r}; give Encoder(name, ...), load_encoder(path) or a "
                 "method's encoder"
             )
-        if target_type not in get_args(TargetType):
-            raise ValueError(f"target_type: expected one of {get_args(TargetType)}, got {target_type!r}")
         if num_classes < 2:
             raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
         if backbone_lr_scale <= 0:

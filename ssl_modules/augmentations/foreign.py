@@ -5,7 +5,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -84,8 +84,6 @@ class Foreign(Augmentation):
         per: Per = "image",
     ) -> None:
         super().__init__()
-        if per not in get_args(Per):
-            raise ValueError(f'per: expected "image" or "batch", but got {per!r}')
         several = isinstance(transform, list | tuple)
         transforms: list[Any] = [*transform] if several else [transform]  # type: ignore[misc]
         if not transforms:

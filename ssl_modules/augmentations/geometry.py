@@ -69,8 +69,6 @@ class RandomResizedCrop(Operation):
         super().__init__()
         if size < 1:
             raise ValueError(f"size: expected at least one pixel, but got {size}")
-        if interpolation not in KERNELS:
-            raise ValueError(f"interpolation: expected one of {', '.join(KERNELS)}, but got {interpolation!r}")
         self.image_size = self.size = size
         self.scale = check_range("scale", scale)
         self.ratio = check_range("ratio", ratio)

@@ -84,8 +84,6 @@ class ColorJitter(Operation):
                 raise ValueError(f"{name}: expected 0 or more, but got {value}")
         if not 0 <= hue <= 0.5:
             raise ValueError(f"hue: expected a shift in [0, 0.5] turns, but got {hue}")
-        if mode not in ("exact", "linear"):
-            raise ValueError(f'mode: expected "exact" or "linear", but got {mode!r}')
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.p = check_probability(p)
         self.mode = mode

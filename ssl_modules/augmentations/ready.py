@@ -29,14 +29,8 @@ class ReadyViews(Augmentation):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        if (
-            not isinstance(sizes, Sequence)
-            or not sizes
-            or not all(isinstance(size, int) and size >= 1 for size in sizes)
-        ):
-            raise ValueError(
-                f"sizes: expected the side of each view in pixels, such as sizes=(32, 32), but got {sizes!r}"
-            )
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"sizes: expected the side of each view in pixels, such as sizes=(32, 32), got {sizes!r}")
         self.sizes = tuple(sizes)
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:

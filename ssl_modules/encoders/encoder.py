@@ -161,8 +161,6 @@ class Encoder(Configurable, nn.Module):
         return channels_last
 
     def _per_channel(self, name: str, values: Sequence[float] | None, default: float) -> Tensor:
-        if isinstance(values, int | float):
-            raise TypeError(f"{name}: expected {self.in_channels} numbers, one per channel, got the number {values}")
         values = [default] * self.in_channels if values is None else list(values)
         if len(values) != self.in_channels:
             raise ValueError(f"{name}: expected {self.in_channels} numbers, one per channel, got {values}")

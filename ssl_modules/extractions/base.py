@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast
+from ssl_modules.utils.checks import check_choice
 from ssl_modules.utils.configurable import Configurable, described
 
 Maps = tuple[Tensor, ...]
@@ -101,5 +102,4 @@ def check_momentum(momentum: float, schedule: MomentumSchedule) -> None:
     """
     if isinstance(momentum, bool) or not isinstance(momentum, int | float) or not 0 <= momentum <= 1:
         raise ValueError(f"momentum: expected a number in [0, 1], got {momentum!r}")
-    if schedule not in get_args(MomentumSchedule):
-        raise ValueError(f'momentum_schedule: expected "constant" or "cosine", got {schedule!r}')
+    check_choice("momentum_schedule", schedule, get_args(MomentumSchedule))

@@ -75,12 +75,10 @@ class LocalMaps(Extraction):
         source: Literal["random", "pooled"] = "random",
     ) -> None:
         super().__init__()
-        if not pairs or (isinstance(pairs, str) and pairs not in _STRATEGIES):
-            raise ValueError(f"pairs: expected pairs of map indices or one of {', '.join(_STRATEGIES)}, got {pairs!r}")
-        if not (out_dim is None or out_dim == "auto" or (isinstance(out_dim, int) and out_dim > 0)):
-            raise ValueError(f'out_dim: expected a positive number, "auto" or None, got {out_dim!r}')
-        if source not in ("random", "pooled"):
-            raise ValueError(f'source: expected "random" or "pooled", got {source!r}')
+        if not pairs:
+            raise ValueError(f"pairs: expected at least one pair of map indices, got {pairs!r}")
+        if isinstance(out_dim, int) and out_dim < 1:
+            raise ValueError(f"out_dim: expected a positive number, 'auto' or None, got {out_dim!r}")
         self.pairs = pairs
         self.out_dim = out_dim
         self.source = source

@@ -80,10 +80,8 @@ class PatchContext(Extraction):
         least = 1 if weights == "unit" else 2
         if not distances or min(distances) < least or len({*distances}) < len(distances):
             raise ValueError(f"distances: expected different numbers from {least} on, got {distances}")
-        if not directions or not {*directions} <= {*_TURNS} or len({*directions}) < len(directions):
-            raise ValueError(f"directions: expected some of {', '.join(_TURNS)}, got {directions}")
-        if weights not in ("unit", "triangular"):
-            raise ValueError(f'weights: expected "unit" or "triangular", got {weights!r}')
+        if not directions or len({*directions}) < len(directions):
+            raise ValueError(f"directions: expected some of {', '.join(_TURNS)}, each once, got {directions}")
         self.out_dim = out_dim
         self.distances = list(distances)
         self.directions = list(directions)

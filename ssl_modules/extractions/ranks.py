@@ -100,7 +100,7 @@ class RankTable(Ranks):
     def __init__(self, table: Sequence[Sequence[int]]) -> None:
         super().__init__()
         ranks = _square("table", table)
-        if ranks.is_floating_point() or ranks.min() < 0 or ranks.max() > _LARGEST:
+        if ranks.min() < 0 or ranks.max() > _LARGEST:
             raise ValueError(f"table: expected integers from 0 to {_LARGEST}, got {ranks.unique().tolist()}")
         # A last row and column for the label -1, which is unknown.
         self.register_buffer("table", F.pad(ranks.to(torch.int8), (0, 1, 0, 1)), persistent=False)

@@ -85,8 +85,6 @@ class AveragePrecisionLoss(Loss):
         high: float = 1.0,
     ) -> None:
         super().__init__()
-        if surrogate not in ("smooth", "binned"):
-            raise ValueError(f'surrogate: expected "smooth" or "binned", got {surrogate!r}')
         check_positive("temperature", temperature)
         check_count("bins", bins, least=2)
         if not -math.inf < low < high < math.inf:

@@ -64,8 +64,6 @@ class InfoNCE(Loss):
             raise ValueError(f"clip: expected a positive number or None, got {clip}")
         if not 0 <= l2 < math.inf:
             raise ValueError(f"l2: expected a number >= 0, got {l2}")
-        if mode not in ("out", "in"):
-            raise ValueError(f'mode: expected "out" or "in", got {mode!r}')
         self.temperature = temperature
         self.clip = clip
         self.l2 = l2

@@ -63,8 +63,6 @@ class RINCELoss(Loss):
             by_rank = [first] + [others] * (terms - 1)
         else:
             by_rank = list(modes)
-        if not set(by_rank) <= {"out", "in"}:
-            raise ValueError(f'modes: expected "out", "in", "out-in", or one of "out" and "in" per rank, got {modes!r}')
         if len(by_rank) != terms:
             raise ValueError(f"modes: expected {terms}, one per temperature, got {len(by_rank)}: {modes!r}")
         self.terms = [InfoNCE(t, mode=m) for t, m in zip(temperatures, by_rank, strict=True)]

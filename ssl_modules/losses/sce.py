@@ -66,8 +66,6 @@ class SCELoss(Loss):
             check_positive(name, value)
         if not 0 <= positive_weight <= 1:
             raise ValueError(f"positive_weight: expected a number in [0, 1], got {positive_weight}")
-        if positive_target not in ("masked", "zero"):
-            raise ValueError(f'positive_target: expected "masked" or "zero", got {positive_target!r}')
         self.temperature = temperature
         self.teacher_temperature = teacher_temperature
         self.positive_weight = positive_weight

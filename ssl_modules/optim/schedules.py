@@ -43,8 +43,7 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, warmup: int | float = 0.1) -> None:
-        is_number = isinstance(warmup, int | float) and not isinstance(warmup, bool)
-        if not is_number or not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
+        if not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
             raise ValueError(
                 f"warmup: expected a share of all steps (float, 0 to 1) or a number of steps (int), got {warmup!r}"
             )

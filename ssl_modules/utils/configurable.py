@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
+from ssl_modules.utils.checks import check_types
+
 Plain = bool | int | float | str | None
 
 
@@ -36,6 +38,8 @@ class Configurable:
     Arguments that the constructor passes on by ``*args`` and ``**kwargs`` are kept by the names that the base class
     gives them, and so are the base class's defaults. What a subclass passes to its base class itself is not kept: the
     subclass can't take it back.
+
+    Arguments are compared with their annotations, see :func:`~ssl_modules.utils.checks.check_types`.
 
     Attributes:
         arguments: names to values; ``type(x)(**x.arguments)`` makes the same object again.
@@ -110,10 +114,12 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
         record = self.__dict__.get("_record")
         if record is not None:  # a constructor that a subclass's called
             record.enter_base(bound, args)
+            check_types(init, bound.arguments)
             return init(self, *args, **kwargs)
         for name, value in bound.arguments.items():
             if value is not self:
                 bound.arguments[name] = build(name, value)  # a checkpoint gives plain data
+        check_types(init, bound.arguments)
         args, kwargs = bound.args[1:], bound.kwargs
         self.__dict__["_record"] = record = _Record(bound)
         self.__dict__["arguments"] = record.arguments

@@ -365,11 +365,11 @@ def test_wrong_batches_are_named(made, error, message):
         (lambda: Foreign(SimCLRViews(16), 16), TypeError, "transform: SimCLRViews is an augmentation already"),
         (lambda: Foreign([], 16), ValueError, "transform: expected a callable, or one for each view, .* empty list"),
         (lambda: Foreign([noisy_of_torch, 3], 16), TypeError, "transform: expected a callable, .* but got 3"),
-        (lambda: Foreign(noisy_of_torch, 16, per="pixel"), ValueError, "per: .* but got 'pixel'"),
+        (lambda: Foreign(noisy_of_torch, 16, per="pixel"), ValueError, "per: expected 'image' or 'batch', got 'pixel'"),
         (lambda: Foreign(noisy_of_torch, 16, views=0), ValueError, "views: expected at least 1, but got 0"),
         (lambda: Foreign([noisy_of_torch], 16, views=2), ValueError, "views: expected one for each of 1 .* got 2"),
         (lambda: Foreign(noisy_of_torch, 0), ValueError, "size: .* but got 0"),
-        (lambda: Foreign(noisy_of_torch, "16"), ValueError, "size: .* but got '16'"),
+        (lambda: Foreign(noisy_of_torch, "16"), TypeError, "size: expected int or a list of int, got '16'"),
         (lambda: Foreign(noisy_of_torch, [16]), ValueError, r"size: .* one for each of 2 views, but got \[16\]"),
         (
             lambda: Foreign(v2.Compose(crops(v2)), 16, per="batch"),

@@ -459,7 +459,9 @@ def test_wrong_strength_is_named():
 
 @pytest.mark.parametrize("kinds", [[], ["weak", "alpha"], "weak"])
 def test_wrong_kinds_are_named(kinds):
-    with pytest.raises(ValueError, match=r"kinds: expected a list of weak, strong, strong-alpha, .* got ['\[]"):
+    with pytest.raises(
+        ValueError, match=r"kinds: expected (a list of 'weak', 'strong'|the kind of each view).* got ['\[]"
+    ):
         SCEViews(32, kinds)
 
 
@@ -467,7 +469,7 @@ def test_wrong_kinds_are_named(kinds):
 def test_wrong_arguments_are_named(views):
     with pytest.raises(ValueError, match=r"size: .* got 0"):
         views(0)
-    with pytest.raises(ValueError, match=r"mode: .* got 'fast'"):
+    with pytest.raises(ValueError, match="jitter: expected 'exact' or 'linear', got 'fast'"):
         views(32, jitter="fast")
 
 

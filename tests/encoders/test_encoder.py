@@ -254,7 +254,7 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
         (nn.Conv2d(1, 2, 1), {}, ValueError, r"Conv2d can't take images of 3 channels \(in_channels\)"),
         ("test_resnet", {"mean": (0.5,)}, ValueError, r"mean: expected 3 numbers, one per channel, got \[0.5\]"),
         ("test_resnet", {"std": (1, 0, 1)}, ValueError, r"std: expected positive numbers, got \[1, 0, 1\]"),
-        ("test_resnet", {"mean": 0.5}, TypeError, "mean: expected 3 numbers, .* got the number 0.5"),
+        ("test_resnet", {"mean": 0.5}, TypeError, "mean: expected a list .* got 0.5; give one number per channel"),
         (Encoder(nn.Identity(), image_size=8, in_channels=3), {}, ValueError, "is an Encoder, which normalises"),
         (torch.compile(nn.Identity()), {}, ValueError, "encoder: is compiled; .* module.encoder.compile"),
         (

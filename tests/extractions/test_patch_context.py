@@ -300,7 +300,7 @@ def test_every_parameter_has_a_gradient():
         ({"distances": [0]}, r"distances: .* got \[0\]"),
         ({"distances": [2, 2]}, r"distances: expected different numbers .* got \[2, 2\]"),
         ({"distances": [1], "weights": "triangular"}, r"distances: .* from 2 on, got \[1\]"),
-        ({"directions": []}, r"directions: expected some of down, up, right, left, got \[\]"),
+        ({"directions": []}, r"directions: expected some of down, up, right, left, each once, got \[\]"),
         ({"directions": ["north"]}, r"directions: .* got \['north'\]"),
         ({"directions": ["up", "up"]}, r"directions: .* got \['up', 'up'\]"),
         ({"weights": "linear"}, "weights: .* got 'linear'"),

@@ -189,16 +189,16 @@ def test_refuses_more_negatives_than_there_are(block):
     ("arguments", "message"),
     [
         ({"negatives": 0}, "negatives: expected a whole number of at least 1, got 0"),
-        ({"negatives": 10.0}, "negatives: expected a whole number of at least 1, got 10.0"),
-        ({"negatives": "10"}, "negatives: expected a whole number of at least 1, got '10'"),
+        ({"negatives": 10.0}, "negatives: expected int, got 10.0"),
+        ({"negatives": "10"}, "negatives: expected int, got '10'"),
         ({"steepness": 0}, "steepness: expected a positive number, got 0"),
-        ({"steepness": float("inf")}, "steepness: expected a positive number, got inf"),
-        ({"network": "bubble"}, "network: expected one of odd_even, bitonic, got 'bubble'"),
-        ({"distribution": "uniform"}, "distribution: expected one of cauchy, logistic, .*, optimal, got 'uniform'"),
+        ({"steepness": float("inf")}, "steepness: expected a finite number, got inf"),
+        ({"network": "bubble"}, "network: expected 'odd_even' or 'bitonic', got 'bubble'"),
+        ({"distribution": "uniform"}, "distribution: expected 'cauchy', .* or 'optimal', got 'uniform'"),
     ],
 )
 def test_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         GroCoLoss(**arguments)
 
 

@@ -52,7 +52,7 @@ def test_one_is_a_step_and_one_point_zero_is_the_whole_run():
 
 @pytest.mark.parametrize("warmup", [1.5, -0.1, -1, True, "0.1", None])
 def test_another_warmup_is_refused(warmup):
-    with pytest.raises(ValueError, match=rf"warmup: expected a share .* or a number of steps \(int\), got {warmup!r}"):
+    with pytest.raises((TypeError, ValueError), match=rf"warmup: expected .*int.*, got {warmup!r}"):
         WarmupCosine(warmup)
 
 

@@ -77,8 +77,8 @@ class SCEViews(JointViews):
             "strong-beta": (0.2, 0.1, 0.2),
             "strong-gamma": (0.2, 0.5, 0.2),
         }
-        if not kinds or not {*kinds} <= {"weak", *strong}:
-            raise ValueError(f"kinds: expected a list of weak, {', '.join(strong)}, but got {kinds!r}")
+        if not kinds:
+            raise ValueError(f"kinds: expected the kind of each view, got {kinds!r}")
         if {*kinds} != {"weak"}:
             check_blurred_size(size)
         parts: list[Augmentation] = []

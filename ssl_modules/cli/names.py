@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from ssl_modules import augmentations, datamodules, extractions, losses, methods, optim, similarities
 from ssl_modules.augmentations import Augmentation, policy
+from ssl_modules.augmentations.policies import POLICIES
 from ssl_modules.cli.errors import did_you_mean
 from ssl_modules.extractions import Extraction, Ranks
 from ssl_modules.losses import Loss
@@ -103,7 +104,7 @@ def _named(name: str, kind: Any, key: str, value: Any, previous: Any) -> str | N
     """Of an option of what is given by name alone, such as a policy."""
     if not isinstance(previous, str) or not _takes_text(kind) or _is_class(kind, previous):
         return None
-    if name != "augmentation":
+    if name != "augmentation" or previous not in POLICIES:
         return f"is {previous!r} by name; give a class in its place to change its {key}"
     cls = type(policy(previous, _SIDE))
     needed = [p.name for p in inspect.signature(cls).parameters.values() if p.default is p.empty]

@@ -244,4 +244,4 @@ def test_the_class_of_the_command_works_in_a_script_of_ones_own(fixed):
     assert cli.model.loss.temperature == (0.4 if fixed else 0.2)
     option = "--model.optimizer=Adam" if fixed else "--model.init_args.optimizer=Adam"  # takes over nothing of AdamW
     swapped = ContrastiveCLI(*classes, run=False, args=["--config", "config.yaml", option])
-    assert swapped.model.optimizer.keywords["lr"] == 0.001
+    assert swapped.model.optimizer(swapped.model.param_groups()).param_groups[0]["lr"] == 0.001

@@ -14,8 +14,8 @@ def summary(module: Any) -> str:
 
     Example:
         >>> from ssl_modules import SimCLR
-        >>> print(summary(SimCLR()).splitlines()[-5])
-          similarity: Cosine()
+        >>> print(summary(SimCLR()).splitlines()[-5].strip())
+        loss: InfoNCE(temperature=0.1, l2=0.0, mode='out')
     """
     encoder = module.encoder
     parameters = sum(p.numel() for p in encoder.parameters())

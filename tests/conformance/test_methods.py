@@ -281,7 +281,7 @@ def resumable_run(case, encoder, folder=None, ckpt_path=None, *, seed=0, every=1
         "module": module.state_dict(),
         "optimizer": t.optimizers[0].state_dict()["state"],
         "schedule": t.lr_scheduler_configs[0].scheduler.state_dict()["last_epoch"],
-        "seed": module.seed,
+        "seed": module._run_seed,
     }
 
 

@@ -11,7 +11,10 @@ from ssl_modules.utils.plain_checkpoint import RENAMED
 
 _FEW = 20  # names that an error lists
 _PART = 4  # letters that are enough to tell a name by
-_BOILERPLATE = re.compile(r"^[ -]*(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>)")
+_BOILERPLATE = re.compile(
+    r"^[ -]*(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Subclass types expect"
+    r"|a class path \(str\)|a dict with)"
+)
 _TYPE = re.compile(r"Expected a (?:<class '([^']+)'>|typing\.Literal\[(.*?)\])")
 _OPTION = re.compile(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^.= ]+)")
 _PLACE = re.compile(r"Parser key \"(?P<key>[^\"]+)\"|class_path '(?P<cls>[^']+)'")
@@ -47,13 +50,17 @@ def short_error(message: str) -> str:
     cause = re.sub(r"^[ -]*", "", lines[deepest])
     if kind := _TYPE.search(cause):  # the first of a union's types
         others = [_TYPE.search(line) for line, i in zip(lines, indents, strict=True) if i == indents[deepest]]
-        names = dict.fromkeys(match[1] or match[2] for match in others if match)
-        cause = f"expected {' or '.join(names)}{cause[kind.end() :]}"
+        kinds = ", ".join(match[1] or match[2] for match in others if match).split(", ")
+        *first, last = dict.fromkeys(kinds)
+        cause = f"expected {', '.join(first)}{' or ' if first else ''}{last}{cause[kind.end() :]}"
     if within := re.search(r"\(class_path='([^']+)'", cause):  # of a callable, an optimiser
-        way.append(within[1].rpartition(".")[2])
+        has_last = bool(way) and way[-1] in inspect.signature(import_object(within[1])).parameters
+        way.insert(len(way) - has_last, within[1].rpartition(".")[2])
         classes.insert(0, within[1])
+        cause = re.sub(r"\. Got value: Namespace\(.*", "", cause)
     if missing := re.match(r"the following arguments are required: (.*)", cause):
-        cause = f"{missing[1]} {'are' if ',' in missing[1] else 'is'} missing"
+        names = re.sub(r"\w+\.(model|data)\b", r"--\1", missing[1])  # of a subcommand
+        cause = f"{names} {'are' if ',' in names else 'is'} missing"
     elif cause.startswith("No module named"):
         cause += "; to import from this folder, run python -m ssl_modules in place of ssl-modules"
     elif option := _OPTION.search(cause):

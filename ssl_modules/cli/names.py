@@ -75,7 +75,7 @@ def _problem(name: str, kind: Any, bases: tuple[type, ...], value: Any, previous
     if isinstance(value, NestedArg):
         return _wrong_option(name, kind, bases, value, previous)
     if isinstance(value, str):
-        return _wrong_class(kind, bases, value) if not _takes_text(kind) or _looks_like_class(kind, value) else None
+        return _wrong_text(kind, bases, value)
     given = vars(value) if isinstance(value, Namespace) else value
     if not isinstance(given, dict):
         return None
@@ -86,6 +86,14 @@ def _problem(name: str, kind: Any, bases: tuple[type, ...], value: Any, previous
     if beside:
         return f"option {beside[0]!r} stands beside class_path; put it under init_args"
     return _wrong_class(kind, bases, given["class_path"])
+
+
+def _wrong_text(kind: Any, bases: tuple[type, ...], value: str) -> str | None:
+    if _takes_text(kind):
+        return _wrong_class(kind, bases, value) if _looks_like_class(kind, value) else None
+    if any(k in (int, float) for k in get_args(kind)):
+        return f"expected a number, got {value!r}"  # or a tensor, which is a class
+    return _wrong_class(kind, bases, value)
 
 
 def _wrong_option(name: str, kind: Any, bases: tuple[type, ...], option: Any, previous: Any) -> str | None:

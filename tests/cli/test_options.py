@@ -133,6 +133,10 @@ def test_a_wrong_value_in_yaml(value, message, refused):
             "--model.augmentation=SimCLRViews --model.augmentation.size=... --model.augmentation.strength=0.5",
         ),
         ("encoder.width=3", "encoder: is 'resnet18' by name; give a class in its place to change its width"),
+        (
+            "optimizer={class_path: AdamW, init_args: {lr: fast}}",
+            "optimizer > AdamW > lr: expected a number, got 'fast'",
+        ),
         ("schedule.warmup=ten", "schedule > WarmupCosine > warmup: expected int or float"),
         ("los.temperature=2", "option 'los' is not accepted; did you mean 'loss'?"),
     ],
@@ -173,6 +177,12 @@ def test_a_module_that_cannot_be_imported(refused):
         "model > Mine: No module named 'not_there'; to import from this folder, run python -m ssl_modules in place of "
         "ssl-modules"
     )
+
+
+def test_a_run_without_data(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model", "SimCLR"])
+    assert capsys.readouterr().err.splitlines()[-1] == "error: --data is missing"
 
 
 def test_only_names_of_classes_are_looked_up():

@@ -33,12 +33,12 @@ from ssl_modules.encoders.export import save_weights
 from ssl_modules.encoders.pooling import pool
 from ssl_modules.extractions import Extraction
 from ssl_modules.losses import Loss
-from ssl_modules.losses.base import check_count
 from ssl_modules.objective import chance_level, objective, ranking
 from ssl_modules.optim import Schedule, WarmupCosine, param_groups, scheduled
 from ssl_modules.rehearsal import rehearse
 from ssl_modules.similarities import Similarity
 from ssl_modules.teacher import Teacher
+from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.configurable import Configurable, class_path, described, storable
 from ssl_modules.utils.distributed import gather_objects, rank, world_size
 from ssl_modules.utils.lightning import attached_trainer, restore_loader_states
@@ -151,7 +151,7 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
         super().__init__()
         self.save_hyperparameters(storable(self.arguments))
         if base_batch_size is not None:
-            check_count("base_batch_size", base_batch_size, least=1)
+            check_number("base_batch_size", base_batch_size, least=1)
         if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(
                 "optimizer: expected a function of parameter groups, such as partial(torch.optim.AdamW, lr=1e-3), "
@@ -497,10 +497,7 @@ class ContrastiveModule(PlainCheckpoint, Configurable, pl.LightningModule):
 
 def _own(name: str, value: Any, kind: type[_Kind]) -> _Kind:
     """A copy of an aspect for this module alone."""
-    if isinstance(value, type):
-        raise TypeError(f"{name}: got the class {value.__name__}; give an instance, {value.__name__}(...)")
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}: expected a {class_path(kind)}, got {value!r}")
+    check_instance(name, value, kind)
     return deepcopy(value)
 
 

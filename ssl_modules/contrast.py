@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssl_modules.utils.checks import check_instance, check_number
+
 Rows = slice | Tensor
 NOBODY = -2  # matches no id, not even another -1
 
@@ -24,6 +26,7 @@ class Relation:
         excluded: ``[A, E]`` columns that the anchor ignores, its own for one; None = none.
 
     Raises:
+        TypeError: for anything but tensors.
         ValueError: if the shapes don't fit each other.
 
     Example:
@@ -40,6 +43,10 @@ class Relation:
 
     def __post_init__(self) -> None:
         a, c, e = self.anchor_ids, self.candidate_ids, self.excluded
+        check_instance("anchor_ids", a, Tensor)
+        check_instance("candidate_ids", c, Tensor)
+        if e is not None:
+            check_instance("excluded", e, Tensor)
         if a.ndim != 2 or c.ndim != 2 or a.shape[1] != c.shape[1]:
             raise ValueError(
                 f"anchor_ids and candidate_ids: expected [A, levels] and [C, levels], got {list(a.shape)} and "
@@ -205,6 +212,7 @@ class Contrast:
         weight: factor of this comparison in the sum of all.
 
     Raises:
+        TypeError: for another class.
         ValueError: if the shapes don't fit each other.
 
     Example:
@@ -221,6 +229,12 @@ class Contrast:
 
     def __post_init__(self) -> None:
         a, c = self.anchors, self.candidates
+        check_instance("anchors", a, Tensor)
+        check_instance("candidates", c, Tensor)
+        check_instance("relation", self.relation, Tensor | Relation | Paired | SameView)
+        if self.reference is not None:
+            check_instance("reference", self.reference, Tensor)
+        check_number("weight", self.weight)
         if a.ndim != 2 or c.ndim != 2 or a.shape[1] != c.shape[1]:
             raise ValueError(
                 f"anchors and candidates: expected [A, D] and [C, D] with equal D, got {list(a.shape)} and "

@@ -14,13 +14,14 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 from torchmetrics.utilities import dim_zero_cat
 
-from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, RandomResizedCrop, Views
+from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, RandomResizedCrop, Views, not_an_augmentation
 from ssl_modules.batch import Batch, read_batch
 from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.pooling import pool
 from ssl_modules.evaluation import mean_average_precision
 from ssl_modules.losses.base import full_precision
 from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
+from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.distributed import rank
 from ssl_modules.utils.memory import keep_freed_memory
@@ -91,25 +92,19 @@ class FineTuning(PlainModule, Configurable, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(storable(self.arguments))
-        if not isinstance(encoder, Encoder):
-            raise TypeError(
-                f"encoder: expected an Encoder, got {encoder!r}; give Encoder(name, ...), load_encoder(path) or a "
-                "method's encoder"
-            )
-        if num_classes < 2:
-            raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
-        if backbone_lr_scale <= 0:
-            raise ValueError(
-                f"backbone_lr_scale: expected a positive number, got {backbone_lr_scale}; to keep the encoder as it "
-                "is, freeze=True"
-            )
-        if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule: expected a Schedule such as WarmupCosine(warmup=0.1), got {schedule!r}")
+        check_instance("encoder", encoder, Encoder, "give Encoder(name, ...), load_encoder(path) or a method's encoder")
+        check_number("num_classes", num_classes, least=2)
+        check_number(
+            "backbone_lr_scale", backbone_lr_scale, above=0, fix="to keep the encoder as it is, give freeze=True"
+        )
+        check_instance("schedule", schedule, Schedule, "give one such as WarmupCosine(warmup=0.1)")
         check_optimizer(optimizer)
         self.encoder = copy.deepcopy(encoder)
         self.head = nn.Linear(encoder.out_channels[-1], num_classes)
         if augmentation is None:
             augmentation = Views([RandomResizedCrop(encoder.image_size), RandomHorizontalFlip()], views=1)
+        if not isinstance(augmentation, Augmentation):
+            raise not_an_augmentation(augmentation, encoder.image_size)
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.target_type = target_type

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable, described
 
 
@@ -86,8 +87,7 @@ class Cosine(InnerProduct):
 
     def __init__(self, eps: float = 1e-6) -> None:
         super().__init__()
-        if eps <= 0:
-            raise ValueError(f"eps: expected a positive number, got {eps}")
+        check_number("eps", eps, above=0)
         self.eps = eps
 
     def embed(self, x: Tensor) -> Tensor:

@@ -239,6 +239,7 @@ def test_batches_that_can_not_be_are_refused(batch, error, message):
             TypeError,
             r"loss: expected .*, got the class InfoNCE; give an instance, InfoNCE\(...\)",
         ),
+        ({"loss": nn.CrossEntropyLoss}, TypeError, "loss: expected .* Loss, got the class CrossEntropyLoss$"),
         ({"extraction": None}, TypeError, "extraction: expected an object of the class Extraction, got None"),
         ({"schedule": 0.1}, TypeError, "schedule: expected an object of the class Schedule, got 0.1"),
         ({"optimizer": None}, TypeError, "optimizer: expected a function of parameter groups, .* got None"),

@@ -11,10 +11,10 @@ from ssl_modules.augmentations.operation import (
     chance,
     change_chosen,
     check_probability,
-    check_range,
     per_image,
     uniform,
 )
+from ssl_modules.utils.checks import check_interval
 
 
 class BlurParameters(NamedTuple):
@@ -47,9 +47,10 @@ class GaussianBlur(Operation):
     def __init__(self, kernel_size: int | None = None, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5) -> None:
         super().__init__()
         if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
-            raise ValueError(f"kernel_size: expected a positive odd number of pixels, but got {kernel_size}")
+            raise ValueError(f"kernel_size: expected a positive odd number of pixels, got {kernel_size}")
         self.kernel_size = kernel_size
-        self.sigma = check_range("sigma", sigma)
+        check_interval("sigma", sigma, above=0)
+        self.sigma = sigma
         self.p = check_probability(p)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> BlurParameters:

@@ -14,6 +14,7 @@ from ssl_modules.augmentations.operation import (
     check_probability,
     uniform,
 )
+from ssl_modules.utils.checks import check_number
 
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision (ITU-R BT.601)
 
@@ -73,8 +74,7 @@ class RandomSolarize(Operation):
 
     def __init__(self, threshold: float = 0.5, p: float = 0.2) -> None:
         super().__init__()
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold: expected a pixel value in [0, 1], but got {threshold}")
+        check_number("threshold", threshold, least=0, most=1)
         self.threshold = threshold
         self.p = check_probability(p)
 

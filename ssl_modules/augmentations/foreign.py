@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_modules.augmentations.operation import Operation, to_float
 from ssl_modules.augmentations.views import Augmentation
+from ssl_modules.utils.checks import check_number
 
 Per = Literal["image", "batch"]
 Form = Literal["float", "tensor", "numpy", "pil"]  # what a transform takes
@@ -87,17 +88,14 @@ class Foreign(Augmentation):
         several = isinstance(transform, list | tuple)
         transforms: list[Any] = [*transform] if several else [transform]  # type: ignore[misc]
         if not transforms:
-            raise ValueError("transform: expected a callable, or one for each view, but got an empty list")
+            raise ValueError("transform: expected a callable, or one for each view, got an empty list")
         for each in transforms:
             _check_transform(each, per)
         if views is None:
             views = len(transforms) if several else 2
-        if not isinstance(views, int) or views < 1:
-            raise ValueError(f"views: expected at least 1, but got {views!r}")
+        check_number("views", views, least=1)
         if several and views != len(transforms):
-            raise ValueError(
-                f"views: expected one for each of {len(transforms)} transforms, but got {views}; leave it out"
-            )
+            raise ValueError(f"views: expected one for each of {len(transforms)} transforms, got {views}; leave it out")
         self.sizes = _sizes(size, views)
         self.transforms = transforms if several else transforms * views
         self.forms = [_form(each) for each in self.transforms]
@@ -147,7 +145,8 @@ def not_an_augmentation(value: Any, image_size: int) -> TypeError:
     several = isinstance(value, list | tuple) and len(value) > 0
     first = value[0] if several else value
     if isinstance(value, type):
-        return TypeError(f"augmentation: got the class {value.__name__}; give an instance, {value.__name__}(...)")
+        fix = f"; give an instance, {value.__name__}(...)" if issubclass(value, nn.Module) else ""
+        return TypeError(f"augmentation: expected an object, got the class {value.__name__}{fix}")
     if isinstance(first, Operation):
         name = type(value).__name__
         what = "a list of operations; wrap it: Views(operations)"
@@ -190,7 +189,7 @@ def _check_transform(transform: Any, per: Per) -> None:
         raise TypeError(f"transform: {type(transform).__name__} is an augmentation already; give it as it is")
     if not callable(transform):
         raise TypeError(
-            f"transform: expected a callable, such as torchvision.transforms.v2.Compose([...]), but got {transform!r}"
+            f"transform: expected a callable, such as torchvision.transforms.v2.Compose([...]), got {transform!r}"
         )
     for part in _parts(transform):
         libraries = _libraries(part)
@@ -249,7 +248,7 @@ def _sizes(size: Any, views: int) -> tuple[int, ...]:
     if len(sizes) != views or not all(isinstance(side, int) and side >= 1 for side in sizes):
         raise ValueError(
             f"size: expected the side of the views in pixels, such as 32, or a list of one for each of {views} views, "
-            f"but got {size!r}"
+            f"got {size!r}"
         )
     return sizes
 

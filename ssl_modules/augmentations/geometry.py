@@ -13,9 +13,9 @@ from ssl_modules.augmentations.operation import (
     chance,
     change_chosen,
     check_probability,
-    check_range,
     uniform,
 )
+from ssl_modules.utils.checks import check_interval, check_number
 
 LARGE = 48  # pixels
 CANDIDATES = 10  # boxes tried per image before the central one is taken, as in torchvision
@@ -67,11 +67,12 @@ class RandomResizedCrop(Operation):
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size: expected at least one pixel, but got {size}")
+        check_number("size", size, above=0)
+        check_interval("scale", scale, above=0, most=1)
+        check_interval("ratio", ratio, above=0)
         self.image_size = self.size = size
-        self.scale = check_range("scale", scale)
-        self.ratio = check_range("ratio", ratio)
+        self.scale = scale
+        self.ratio = ratio
         self.interpolation = interpolation
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> CropParameters:
@@ -168,10 +169,9 @@ class RandomShift(Operation):
 
     def __init__(self, pixels: int = 4, p: float = 0.8, size: int | None = None) -> None:
         super().__init__()
-        if pixels < 0:
-            raise ValueError(f"pixels: expected 0 or more, but got {pixels}")
-        if size is not None and size <= pixels:
-            raise ValueError(f"size: expected more than the {pixels} pixels of the move, but got {size}")
+        check_number("pixels", pixels, least=0)
+        if size is not None:
+            check_number("size", size, above=pixels, fix="images have to be larger than the move")
         self.pixels = pixels
         self.p = check_probability(p)
         self.image_size = self.size = size

@@ -16,6 +16,7 @@ from ssl_modules.augmentations.operation import (
     rows_of,
     uniform,
 )
+from ssl_modules.utils.checks import check_number
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the entries of ``order``
 GRAY = 1e-12  # the chroma below which a pixel has no hue
@@ -80,10 +81,8 @@ class ColorJitter(Operation):
     ) -> None:
         super().__init__()
         for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
-            if value < 0:
-                raise ValueError(f"{name}: expected 0 or more, but got {value}")
-        if not 0 <= hue <= 0.5:
-            raise ValueError(f"hue: expected a shift in [0, 0.5] turns, but got {hue}")
+            check_number(name, value, least=0)
+        check_number("hue", hue, least=0, most=0.5)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.p = check_probability(p)
         self.mode = mode

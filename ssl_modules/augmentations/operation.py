@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.configurable import Configurable
 
 Rows = slice | Tensor
@@ -126,22 +127,16 @@ def check_images(images: Tensor) -> None:
         >>> check_images(torch.zeros(1, 3, 8, 8))
     """
     if not isinstance(images, Tensor):
-        raise TypeError(
-            f"images: expected a tensor, but got {type(images).__name__}; collate or stack the images first"
-        )
+        raise TypeError(f"images: expected a tensor, got {type(images).__name__}; collate or stack the images first")
     if images.ndim != 4:
         raise ValueError(
-            f"images: expected the four axes [N, channels, height, width], but got shape {tuple(images.shape)}; "
+            f"images: expected the four axes [N, channels, height, width], got shape {tuple(images.shape)}; "
             "add what is missing, such as images.unsqueeze(1) for [N, height, width]"
         )
     if images.numel() == 0:
-        raise ValueError(
-            f"images: expected at least one image, but got shape {tuple(images.shape)}; drop empty batches"
-        )
+        raise ValueError(f"images: expected at least one image, got shape {tuple(images.shape)}; drop empty batches")
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(
-            f"images: expected uint8, or float in [0, 1], but got {images.dtype}; use images.to(torch.uint8)"
-        )
+        raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}; use images.to(torch.uint8)")
 
 
 def compact(arguments: Mapping[str, Any]) -> str:
@@ -253,15 +248,33 @@ def map_parameters(parameters: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def check_probability(p: float) -> float:
-    """The probability ``p``, or a ValueError."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"p: expected a probability in [0, 1], but got {p}")
+    """The probability ``p`` of an operation, or a ValueError."""
+    check_number("p", p, least=0, most=1)
     return p
 
 
-def check_range(name: str, bounds: tuple[float, float]) -> tuple[float, float]:
-    """The positive, increasing ``(low, high)`` of argument ``name``, or a ValueError."""
-    low, high = bounds
-    if not 0 < low <= high:
-        raise ValueError(f"{name}: expected (low, high) with 0 < low <= high, but got {tuple(bounds)}")
-    return low, high
+def check_operations(name: str, operations: Any) -> None:
+    """Raise unless an argument is a list of operations.
+
+    Args:
+        name: of the argument.
+        operations: of the argument.
+
+    Raises:
+        TypeError: names the argument, what came and the fix.
+
+    Example:
+        >>> check_operations("transforms", Operation())
+        Traceback (most recent call last):
+        ...
+        TypeError: transforms: expected a list of operations, got the operation Operation; give [Operation(...)]
+    """
+    if isinstance(operations, Operation):
+        kind = type(operations).__name__
+        raise TypeError(f"{name}: expected a list of operations, got the operation {kind}; give [{kind}(...)]")
+    if not isinstance(operations, list | tuple | nn.ModuleList):
+        raise TypeError(f"{name}: expected a list of operations, got {operations!r}")
+    for operation in operations:
+        is_foreign = callable(operation) and not isinstance(operation, type)
+        fix = "make an augmentation of another library's transforms, Foreign(transform, size=...)" if is_foreign else ""
+        check_instance(name, operation, Operation, fix)

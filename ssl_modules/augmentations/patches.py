@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.augmentations.operation import Operation, map_parameters
+from ssl_modules.augmentations.operation import Operation, check_operations, map_parameters
+from ssl_modules.utils.checks import check_number
 
 
 class PatchGrid(Operation):
@@ -42,10 +43,10 @@ class PatchGrid(Operation):
 
     def __init__(self, size: int, overlap: int = 0, transforms: list[Operation] | None = None) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"size: expected at least one pixel, but got {size}")
-        if not 0 <= overlap < size:
-            raise ValueError(f"overlap: expected 0 to {size - 1} pixels for patches of {size}, but got {overlap}")
+        check_number("size", size, above=0)
+        check_number("overlap", overlap, least=0, below=size)
+        if transforms is not None:
+            check_operations("transforms", transforms)
         self.size = size
         self.overlap = overlap
         self.transforms: Any = nn.ModuleList(transforms) if transforms else ()
@@ -90,3 +91,17 @@ class PatchGrid(Operation):
             )
         stride = self.size - self.overlap
         return (height - self.size) // stride + 1, (width - self.size) // stride + 1
+
+
+def check_patches(patches: tuple[int, int]) -> None:
+    """Raise unless ``patches`` are the side and overlap of patches, in pixels.
+
+    Example:
+        >>> check_patches((8, 8))
+        Traceback (most recent call last):
+        ...
+        ValueError: patches: expected (size, overlap) with 0 <= overlap < size, got (8, 8)
+    """
+    size, overlap = patches
+    if not 0 <= overlap < size:
+        raise ValueError(f"patches: expected (size, overlap) with 0 <= overlap < size, got {patches}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_modules.augmentations.views import Augmentation
+from ssl_modules.utils.checks import check_numbers
 
 
 class ReadyViews(Augmentation):
@@ -29,8 +30,7 @@ class ReadyViews(Augmentation):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
-        if not sizes or min(sizes) < 1:
-            raise ValueError(f"sizes: expected the side of each view in pixels, such as sizes=(32, 32), got {sizes!r}")
+        check_numbers("sizes", sizes, above=0, fix="give the side of each view in pixels, such as sizes=(32, 32)")
         self.sizes = tuple(sizes)
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:

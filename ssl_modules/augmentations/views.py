@@ -6,8 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.augmentations.operation import Operation, Rows, check_images, compact, rows_of, to_float
+from ssl_modules.augmentations.operation import (
+    Operation,
+    Rows,
+    check_images,
+    check_operations,
+    compact,
+    rows_of,
+    to_float,
+)
 from ssl_modules.augmentations.patches import PatchGrid
+from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.configurable import Configurable
 
 PORTION = 3 * 2**17  # numbers in the images that go through the operations together: 1.5 MiB
@@ -106,10 +115,10 @@ class Views(Augmentation):
 
     def __init__(self, transforms: list[Operation], views: int = 2) -> None:
         super().__init__()
+        check_operations("transforms", transforms)
         if not transforms:
-            raise ValueError("transforms: expected at least one operation, but got none")
-        if views < 1:
-            raise ValueError(f"views: expected at least 1, but got {views}")
+            raise ValueError("transforms: expected at least one operation, got none")
+        check_number("views", views, least=1)
         self.transforms: Any = nn.ModuleList(transforms)
         self.views = views
         self.sizes = (_last_size(transforms),) * views
@@ -145,8 +154,9 @@ class JointViews(Augmentation):
 
     def __init__(self, parts: list[Augmentation], shared: list[Operation] | None = None) -> None:
         super().__init__()
-        if not parts:
-            raise ValueError("parts: expected at least one augmentation, but got none")
+        _check_parts(parts)
+        if shared is not None:
+            check_operations("shared", shared)
         self.parts: Any = nn.ModuleList(parts)
         self.shared: Any = nn.ModuleList(shared) if shared else ()
         before = _last_size(shared or [])
@@ -155,7 +165,7 @@ class JointViews(Augmentation):
         for part in parts:
             if part.patches != self.patches:
                 raise ValueError(
-                    f"parts: expected patches of one (size, overlap), but got {self.patches} and {part.patches}"
+                    f"parts: expected patches of one (size, overlap), got {self.patches} and {part.patches}"
                 )
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
@@ -165,6 +175,15 @@ class JointViews(Augmentation):
         # Checked already; those that know only floats still get them.
         made = (part.make_views if part.takes_uint8 else part for part in self.parts)
         return [view for make in made for view in make(images, generator)]
+
+
+def _check_parts(parts: Any) -> None:
+    if not isinstance(parts, list | tuple | nn.ModuleList):
+        raise TypeError(f"parts: expected a list of augmentations, got {parts!r}")
+    if not parts:
+        raise ValueError("parts: expected at least one augmentation, got none")
+    for part in parts:
+        check_instance("parts", part, Augmentation)
 
 
 def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:

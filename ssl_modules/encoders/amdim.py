@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_modules.encoders.backbone import check_shape
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable
 
 STEM = 80  # pixels: larger images are halved first, until they are not
@@ -86,8 +87,7 @@ class AMDIMEncoder(Configurable, nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("width", width), ("depth", depth)):
-            if value < 1:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
+            check_number(name, value, above=0)
         stems, kernels, side = _checked_layout(image_size)
         channels = width * 2 ** len(kernels)
         if features < channels:

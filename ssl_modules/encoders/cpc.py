@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ssl_modules.encoders.backbone import check_shape
+from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable
 
 
@@ -53,10 +54,8 @@ class CPCEncoder(Configurable, nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("image_size", image_size), ("in_channels", in_channels), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
-        if len(layers) != 4 or min(layers) < 1:
-            raise ValueError(f"layers: expected four positive numbers, one per stage, got {list(layers)}")
+            check_number(name, value, above=0)
+        check_numbers("layers", layers, length=4, above=0, fix="give one per stage")
         self.image_size = image_size
         self.in_channels = in_channels
         self.out_channels = (4 * width, 8 * width, 64 * width, 32 * width)

@@ -13,9 +13,10 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyrami
 
 from ssl_modules.encoders.backbone import TimmBackbone
 from ssl_modules.encoders.encoder import Encoder
+from ssl_modules.utils.checks import Checked, check_instance, check_number
 
 
-class DetectionBackbone(nn.Module):
+class DetectionBackbone(Checked, nn.Module):
     """An encoder's deepest maps through a feature pyramid: what torchvision's detectors take as ``backbone``.
 
     The detector's own transform normalises: hand ``image_mean`` and ``image_std`` on to it. The encoder is copied, and
@@ -66,11 +67,7 @@ class DetectionBackbone(nn.Module):
         freeze_batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, Encoder):
-            raise TypeError(
-                f"encoder: expected an Encoder, which knows its normalisation, got a {type(encoder).__name__}; give "
-                "Encoder(...), load_encoder(path) or a method's encoder"
-            )
+        check_instance("encoder", encoder, Encoder, "give Encoder(...), load_encoder(path) or a method's encoder")
         if encoder.patches is not None or encoder.spatial_dims != 2:
             raise ValueError(
                 f"encoder: a detector gives whole images of two spatial axes, but {encoder.name} takes "
@@ -84,8 +81,12 @@ class DetectionBackbone(nn.Module):
             in_channels = in_channels[:-1]
             self.body.own_pooling = False
             self._freeze_unused(encoder)
-        if not 1 <= levels <= len(in_channels):
-            raise ValueError(f"levels: expected 1 to {len(in_channels)}, the maps of {encoder.name}, got {levels}")
+        check_number(
+            "levels", levels, least=1, most=len(in_channels), fix=f"{encoder.name} has {len(in_channels)} maps"
+        )
+        check_number("out_channels", out_channels, above=0)
+        if extra_blocks is not None:
+            check_instance("extra_blocks", extra_blocks, ExtraFPNBlock)
         if freeze_batch_norm:
             self.body = freeze_batch_norm_2d(self.body)
         self.levels = levels

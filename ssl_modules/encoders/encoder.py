@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.augmentations.patches import PatchGrid
+from ssl_modules.augmentations.patches import PatchGrid, check_patches
 from ssl_modules.encoders.amdim import AMDIMEncoder
 from ssl_modules.encoders.backbone import (
     CLASSIFIERS,
@@ -20,6 +20,7 @@ from ssl_modules.encoders.backbone import (
 )
 from ssl_modules.encoders.names import create_backbone, name_of
 from ssl_modules.encoders.split_norm import split_batch_norms
+from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable
 
 _ROUNDING = 1e-3  # by which resized images may leave [0, 1]
@@ -96,13 +97,15 @@ class Encoder(Configurable, nn.Module):
         batch_norm_splits: int | None = None,
     ) -> None:
         super().__init__()
+        check_number("image_size", image_size, above=0)
+        check_number("in_channels", in_channels, above=0)
         self.patches = None if patches is None else _patch_grid(patches, image_size)
         self._side = image_size if self.patches is None else self.patches.size  # of what the backbone sees
         if isinstance(encoder, str):
             name = encoder
             model = create_backbone(name, image_size=self._side, in_channels=in_channels, pretrained=pretrained)
         elif not isinstance(encoder, nn.Module):
-            raise TypeError(f"encoder: expected a timm name or a module, got {encoder!r}")
+            raise TypeError(f"encoder: expected a name or a module, got {_described(encoder)}")
         elif isinstance(encoder, Encoder):
             raise ValueError("encoder: is an Encoder, which normalises; give the network in it, encoder.backbone.model")
         else:
@@ -162,10 +165,10 @@ class Encoder(Configurable, nn.Module):
 
     def _per_channel(self, name: str, values: Sequence[float] | None, default: float) -> Tensor:
         values = [default] * self.in_channels if values is None else list(values)
-        if len(values) != self.in_channels:
-            raise ValueError(f"{name}: expected {self.in_channels} numbers, one per channel, got {values}")
-        if name == "std" and not all(value > 0 for value in values):
-            raise ValueError(f"std: expected positive numbers, got {values}")
+        of_bytes = max(values, default=0) > 1
+        fix = "pixels are in [0, 1]: divide by 255" if of_bytes else "give one per channel"
+        limits = {"above": 0} if name == "std" else {"least": 0}
+        check_numbers(name, values, length=self.in_channels, **limits, most=1, fix=fix)
         return torch.tensor(values, dtype=torch.float32).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
 
     @torch.no_grad()
@@ -278,11 +281,16 @@ class Encoder(Configurable, nn.Module):
         self.network.load_state_dict(given)
 
 
+def _described(value: Any) -> str:
+    return f"the class {value.__name__}; give an instance" if isinstance(value, type) else repr(value)
+
+
 def _first(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _patch_grid(patches: tuple[int, int], image_size: int) -> PatchGrid:
+    check_patches(patches)
     grid = PatchGrid(*patches)
     if grid.size > image_size:
         raise ValueError(f"patches: of {grid.size} pixels are larger than the images, image_size={image_size}")

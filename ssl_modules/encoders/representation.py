@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ssl_modules.encoders.pooling import pool
+from ssl_modules.utils.checks import check_instance
 
 
 class Representation(nn.Module):
@@ -26,6 +27,7 @@ class Representation(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
+        check_instance("encoder", encoder, nn.Module)
         self.encoder = encoder
 
     def forward(self, images: Tensor) -> Tensor:

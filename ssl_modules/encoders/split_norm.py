@@ -7,8 +7,10 @@ section 3.3, shuffling BN.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_modules.utils.checks import Checked, check_instance, check_number
 
-class SplitBatchNorm2d(nn.BatchNorm2d):
+
+class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
     """A batch norm that takes its statistics of equal parts of a batch, each for itself.
 
     The running statistics are the mean over the parts. In evaluation it is the plain batch norm, and so are its
@@ -27,7 +29,8 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         ``[N, C, H, W]`` to the same, N a multiple of n in training.
 
     Raises:
-        ValueError: for a batch that has no n equal parts.
+        TypeError: for another norm.
+        ValueError: for less than one part; for a batch that has no n equal parts.
 
     Example:
         >>> import torch
@@ -41,6 +44,8 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     momentum: float
 
     def __init__(self, norm: nn.BatchNorm2d, splits: int) -> None:
+        check_instance("norm", norm, nn.BatchNorm2d)
+        check_number("splits", splits, above=0)
         own = norm.weight
         super().__init__(norm.num_features, norm.eps, norm.momentum, device=own.device, dtype=own.dtype)
         self.load_state_dict(norm.state_dict())
@@ -82,8 +87,7 @@ def split_batch_norms(model: nn.Module, splits: int) -> None:
         >>> type(model[1]).__name__
         'SplitBatchNorm2d'
     """
-    if splits < 2:
-        raise ValueError(f"batch_norm_splits: expected 2 parts or more, or None, got {splits}")
+    check_number("batch_norm_splits", splits, least=2)
     norms = {id(m): m for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
     for m in norms.values():
         plain = type(m) is nn.BatchNorm2d and m.affine and m.track_running_stats and m.momentum is not None

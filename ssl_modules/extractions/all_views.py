@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_modules.contrast import Contrast, Relation, SameView
 from ssl_modules.extractions.base import Extraction, at_least_two
 from ssl_modules.extractions.heads import PooledMLP
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import gather, rank, world_size
 
 
@@ -56,8 +57,8 @@ class AllViews(Extraction):
     ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("layers", layers)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
+            if value is not None:
+                check_number(name, value, above=0)
         fits = positive_count == "large" or (isinstance(positive_count, int) and positive_count > 1)
         if positive_count is not None and not (same_view_negatives and fits):
             raise ValueError(

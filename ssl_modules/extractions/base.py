@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast
-from ssl_modules.utils.checks import check_choice
+from ssl_modules.utils.checks import check_choice, check_number
 from ssl_modules.utils.configurable import Configurable, described
 
 Maps = tuple[Tensor, ...]
@@ -100,6 +100,5 @@ def check_momentum(momentum: float, schedule: MomentumSchedule) -> None:
         ...
         ValueError: momentum: expected a number in [0, 1], got 1.5
     """
-    if isinstance(momentum, bool) or not isinstance(momentum, int | float) or not 0 <= momentum <= 1:
-        raise ValueError(f"momentum: expected a number in [0, 1], got {momentum!r}")
+    check_number("momentum", momentum, least=0, most=1)
     check_choice("momentum_schedule", schedule, get_args(MomentumSchedule))

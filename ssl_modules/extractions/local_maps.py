@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Relation
 from ssl_modules.extractions.base import Extraction, Maps, at_least_two
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import gather, rank, world_size
 
 Strategy = Literal["last", "multi-pair", "same-map", "random"]
@@ -77,8 +78,8 @@ class LocalMaps(Extraction):
         super().__init__()
         if not pairs:
             raise ValueError(f"pairs: expected at least one pair of map indices, got {pairs!r}")
-        if isinstance(out_dim, int) and out_dim < 1:
-            raise ValueError(f"out_dim: expected a positive number, 'auto' or None, got {out_dim!r}")
+        if isinstance(out_dim, int):
+            check_number("out_dim", out_dim, above=0, fix="or give 'auto' or None")
         self.pairs = pairs
         self.out_dim = out_dim
         self.source = source

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Paired
 from ssl_modules.extractions.base import Extraction, Maps
+from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.distributed import gather, rank
 
 Direction = Literal["down", "up", "right", "left"]
@@ -75,11 +76,11 @@ class PatchContext(Extraction):
     ) -> None:
         super().__init__()
         for name, value in (("out_dim", out_dim), ("hidden_dim", hidden_dim), ("blocks", blocks), ("scale", scale)):
-            if value <= 0:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
+            check_number(name, value, above=0)
         least = 1 if weights == "unit" else 2
-        if not distances or min(distances) < least or len({*distances}) < len(distances):
-            raise ValueError(f"distances: expected different numbers from {least} on, got {distances}")
+        check_numbers("distances", distances, least=least)
+        if len({*distances}) < len(distances):
+            raise ValueError(f"distances: expected different numbers, got {distances}")
         if not directions or len({*directions}) < len(directions):
             raise ValueError(f"directions: expected some of {', '.join(_TURNS)}, each once, got {directions}")
         self.out_dim = out_dim

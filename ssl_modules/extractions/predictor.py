@@ -9,6 +9,7 @@ from torch import Tensor
 from ssl_modules.contrast import Contrast, Paired
 from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import gather, rank
 
 
@@ -55,8 +56,7 @@ class Predictor(Extraction):
     ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("predictor_dim", predictor_dim)):
-            if value < 1:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
+            check_number(name, value, above=0)
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.predictor_dim = predictor_dim

@@ -11,6 +11,7 @@ from ssl_modules.contrast import Contrast, Paired, Rows
 from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP
 from ssl_modules.extractions.ranks import Ranks
+from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.distributed import gather, rank, world_size
 
 _SEED = 0  # of the first keys, which all processes must agree on
@@ -88,10 +89,11 @@ class Queue(Extraction):
         super().__init__()
         numbers = {"hidden_dim": hidden_dim, "out_dim": out_dim, "layers": layers, "predictor_dim": predictor_dim}
         for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
-        if size < (0 if keys_as_negatives else 1):
-            raise ValueError(f"size: expected a positive number, or 0 with keys_as_negatives=True, got {size}")
+            if value is not None:
+                check_number(name, value, above=0)
+        check_number("size", size, least=0 if keys_as_negatives else 1, fix="0 goes with keys_as_negatives=True")
+        if ranks is not None:
+            check_instance("ranks", ranks, Ranks, "give a rule such as LabelRanks(label_levels=2), or None")
         if teacher_count is not None and not (symmetric and teacher_count > 1):
             raise ValueError(
                 f"teacher_count: expected 2 or more with symmetric=True, or None, got {teacher_count} with "

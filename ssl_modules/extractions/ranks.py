@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Relation
+from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable, described
 
 _LARGEST = torch.iinfo(torch.int8).max
@@ -69,8 +70,7 @@ class LabelRanks(Ranks):
 
     def __init__(self, label_levels: int = 2, cumulative: bool = False) -> None:
         super().__init__()
-        if label_levels < 1:
-            raise ValueError(f"label_levels: expected a positive number, got {label_levels}")
+        check_number("label_levels", label_levels, above=0)
         self.levels = 1 + label_levels
         self.cumulative = cumulative
 
@@ -173,10 +173,8 @@ class NeighbourRanks(Ranks):
 
     def __init__(self, neighbours: Sequence[int] = (5,), warmup_steps: int = 1000) -> None:
         super().__init__()
-        if not neighbours or min(neighbours) < 1:
-            raise ValueError(f"neighbours: expected positive numbers, one for each rank from 2 on, got {neighbours}")
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps: expected 0 or more, got {warmup_steps}")
+        check_numbers("neighbours", neighbours, above=0, fix="give one for each rank from 2 on")
+        check_number("warmup_steps", warmup_steps, least=0)
         self.neighbours = list(neighbours)
         self.warmup_steps = warmup_steps
         self.register_buffer("steps", torch.tensor(0))  # saved, so that a resumed run doesn't warm up again

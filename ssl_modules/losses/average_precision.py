@@ -8,7 +8,6 @@
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from ssl_modules.losses.base import (
     Loss,
-    check_count,
-    check_positive,
     first_derivative,
     full_precision,
     has_positive,
     mean,
     positive_pairs,
 )
+from ssl_modules.utils.checks import check_number
 
 # (scores [A, C], relation [A, C], out [A, C] | None) -> 1 - average precision of each row [A], 0 for one without
 # positives; its gradient goes to out.
@@ -85,9 +83,9 @@ class AveragePrecisionLoss(Loss):
         high: float = 1.0,
     ) -> None:
         super().__init__()
-        check_positive("temperature", temperature)
-        check_count("bins", bins, least=2)
-        if not -math.inf < low < high < math.inf:
+        check_number("temperature", temperature, above=0)
+        check_number("bins", bins, least=2)
+        if low >= high:
             raise ValueError(f"low and high: expected two numbers low < high, got {low} and {high}")
         self.missed: Surrogate = functools.partial(_smooth, temperature=temperature)
         if surrogate == "binned":

@@ -1,10 +1,8 @@
 """Aspect 5, loss: what all losses share."""
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -83,32 +81,6 @@ class Loss(Configurable, nn.Module, ABC):
         reference_scores = None if reference_scores is None else full_precision(reference_scores)
         with torch.autocast(scores.device.type, enabled=False):
             return self.partial(scores, relation, reference_scores, self.counts(relation).to(scores.dtype))
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raises unless an argument is a positive number, and finite.
-
-    Example:
-        >>> check_positive("temperature", -1.0)
-        Traceback (most recent call last):
-        ...
-        ValueError: temperature: expected a positive number, got -1.0
-    """
-    if not isinstance(value, Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Raises unless an argument is a whole number, and no smaller one.
-
-    Example:
-        >>> check_count("bins", 1, least=2)
-        Traceback (most recent call last):
-        ...
-        ValueError: bins: expected a whole number of at least 2, got 1
-    """
-    if not isinstance(value, Integral) or int(value) < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
 
 
 def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast, SameView
-from ssl_modules.losses.base import Loss, check_count, check_positive, has_positive, mean, positive_pairs
+from ssl_modules.losses.base import Loss, has_positive, mean, positive_pairs
 from ssl_modules.losses.sorting import Distribution, Network, odd_even_cauchy, through_diffsort
 from ssl_modules.similarities import Dot, Similarity
+from ssl_modules.utils.checks import check_number
 
 _WHOLE = 2**24  # up to this many scores of the same view there is no need for blocks
 
@@ -60,8 +61,8 @@ class GroCoLoss(Loss):
         distribution: Distribution = "cauchy",
     ) -> None:
         super().__init__()
-        check_count("negatives", negatives, least=1)
-        check_positive("steepness", steepness)
+        check_number("negatives", negatives, least=1)
+        check_number("steepness", steepness, above=0)
         self.negatives = negatives
         self.min_images = negatives + 1
         self.steepness = steepness

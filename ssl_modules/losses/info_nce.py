@@ -6,7 +6,6 @@
     arXiv 1906.00910 (the soft clipping and the penalty on large scores).
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from ssl_modules.losses.base import (
     Loss,
-    check_positive,
     is_positive,
     logsumexp_by_anchor,
     mean,
     negatives_and_positives,
 )
+from ssl_modules.utils.checks import check_number
 
 
 class InfoNCE(Loss):
@@ -59,11 +58,10 @@ class InfoNCE(Loss):
         mode: Literal["out", "in"] = "out",
     ) -> None:
         super().__init__()
-        check_positive("temperature", temperature)
-        if clip is not None and not 0 < clip < math.inf:
-            raise ValueError(f"clip: expected a positive number or None, got {clip}")
-        if not 0 <= l2 < math.inf:
-            raise ValueError(f"l2: expected a number >= 0, got {l2}")
+        check_number("temperature", temperature, above=0)
+        if clip is not None:
+            check_number("clip", clip, above=0)
+        check_number("l2", l2, least=0)
         self.temperature = temperature
         self.clip = clip
         self.l2 = l2

@@ -5,7 +5,6 @@ Ranked Positives, AAAI 2022, arXiv 2201.11736. Not to be confused with robust In
 called RINCE as well.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ssl_modules.losses.base import Loss
 from ssl_modules.losses.info_nce import InfoNCE
+from ssl_modules.utils.checks import check_numbers
 
 Mode = Literal["out", "in"]
 
@@ -54,8 +54,7 @@ class RINCELoss(Loss):
         cumulative: bool = False,
     ) -> None:
         super().__init__()
-        if not temperatures or not all(0 < t < math.inf for t in temperatures):
-            raise ValueError(f"temperatures: expected positive numbers, one per rank, got {temperatures}")
+        check_numbers("temperatures", temperatures, above=0, fix="give one per rank")
         terms = len(temperatures)
         if isinstance(modes, str):
             first: Mode = "out" if modes == "out-in" else modes

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast, Paired
-from ssl_modules.losses.base import Loss, check_positive, count_pairs, first_derivative, mean, negatives_and_positives
+from ssl_modules.losses.base import Loss, count_pairs, first_derivative, mean, negatives_and_positives
 from ssl_modules.similarities import Dot, Similarity
+from ssl_modules.utils.checks import check_number
 
 # Scores at a time: what a processor's cache holds, and what an accelerator is worth being started for.
 _CACHED, _LAUNCHED = 2**19, 2**24
@@ -62,10 +63,9 @@ class SCELoss(Loss):
         positive_target: Literal["masked", "zero"] = "masked",
     ) -> None:
         super().__init__()
-        for name, value in (("temperature", temperature), ("teacher_temperature", teacher_temperature)):
-            check_positive(name, value)
-        if not 0 <= positive_weight <= 1:
-            raise ValueError(f"positive_weight: expected a number in [0, 1], got {positive_weight}")
+        check_number("temperature", temperature, above=0)
+        check_number("teacher_temperature", teacher_temperature, above=0)
+        check_number("positive_weight", positive_weight, least=0, most=1)
         self.temperature = temperature
         self.teacher_temperature = teacher_temperature
         self.positive_weight = positive_weight

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 _MANY = (Sequence, list, tuple)
+_LONGEST = 200  # characters of a value that a message shows
 _PER_CHANNEL = ("mean", "std")  # of pixels, wherever they are arguments
 _TYPES: dict[Any, Any] = {
     bool: bool,
@@ -34,6 +35,7 @@ def check_number(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    fix: str = "",
 ) -> None:
     """Raise unless an argument is a finite number in a range.
 
@@ -44,6 +46,7 @@ def check_number(
         above: lower bound, excluded.
         most: upper bound, included.
         below: upper bound, excluded.
+        fix: what to give instead.
 
     Raises:
         ValueError: names the argument, the range and the value.
@@ -55,18 +58,96 @@ def check_number(
         ...
         ValueError: k: expected a number of at least 1, got 0
     """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-    if (
-        math.isfinite(number)
-        and (least is None or number >= least)
-        and (above is None or number > above)
-        and (most is None or number <= most)
-        and (below is None or number < below)
-    ):
-        return
-    bounds = {"of at least": least, "above": above, "of at most": most, "below": below}
-    limits = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
-    raise ValueError(f"{name}: expected a number {limits}, got {value!r}")
+    limits = _Limits(least, above, most, below)
+    if not limits.hold(value):
+        raise ValueError(f"{name}: expected {limits.words('a', 'number')}, got {value!r}{_then(fix)}")
+
+
+def check_numbers(
+    name: str,
+    values: Iterable[Any],
+    *,
+    length: int | None = None,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    fix: str = "",
+) -> None:
+    """Raise unless an argument is a list of finite numbers in a range, not empty.
+
+    Args:
+        name: of the argument.
+        values: of the argument.
+        length: how many there are to be; None = any number but none.
+        least: lower bound, included.
+        above: lower bound, excluded.
+        most: upper bound, included.
+        below: upper bound, excluded.
+        fix: what to give instead.
+
+    Raises:
+        ValueError: names the argument, the range and the values.
+
+    Example:
+        >>> check_numbers("temperatures", [0.1, 0.0], above=0, fix="one per rank")
+        Traceback (most recent call last):
+        ...
+        ValueError: temperatures: expected positive numbers, got [0.1, 0.0]; one per rank
+    """
+    limits, numbers = _Limits(least, above, most, below), list(values)
+    if not numbers or (length is not None and len(numbers) != length) or not all(map(limits.hold, numbers)):
+        words = limits.words("" if length is None else str(length), "numbers")
+        raise ValueError(f"{name}: expected {words}, got {values!r}{_then(fix)}")
+
+
+def check_interval(name: str, bounds: tuple[Any, Any], *, above: float, most: float | None = None) -> None:
+    """Raise unless an argument is (low, high), two numbers of a range in rising order.
+
+    Example:
+        >>> check_interval("scale", (0.5, 0.1), above=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: scale: expected (low, high) with 0 < low <= high, got (0.5, 0.1)
+    """
+    low, high = bounds
+    limits = _Limits(above=above, most=most)
+    if not (limits.hold(low) and limits.hold(high) and low <= high):
+        upper = "" if most is None else f" <= {most:g}"
+        raise ValueError(f"{name}: expected (low, high) with {above:g} < low <= high{upper}, got {tuple(bounds)}")
+
+
+class _Limits(NamedTuple):
+    """A range of numbers."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def hold(self, value: Any) -> bool:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        return (
+            math.isfinite(number)
+            and (self.least is None or number >= self.least)
+            and (self.above is None or number > self.above)
+            and (self.most is None or number <= self.most)
+            and (self.below is None or number < self.below)
+        )
+
+    def words(self, article: str, noun: str) -> str:
+        """The range in words, such as "a number in [0, 1)"."""
+        if self == _Limits(above=0):
+            return f"{article} positive {noun}".lstrip()
+        lower = [f"{x:g}" for x in (self.least, self.above) if x is not None]
+        upper = [f"{x:g}" for x in (self.most, self.below) if x is not None]
+        if lower and upper:
+            ends = "(" if self.least is None else "[", ")" if self.most is None else "]"
+            limits = f"in {ends[0]}{lower[0]}, {upper[0]}{ends[1]}"
+        else:
+            bounds = {"of at least": self.least, "above": self.above, "of at most": self.most, "below": self.below}
+            limits = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+        return f"{article} {noun} {limits}".strip()
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -83,13 +164,13 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name}: expected {_either(map(repr, choices))}, got {value!r}")
 
 
-def check_instance(name: str, value: Any, kind: type, fix: str = "") -> None:
+def check_instance(name: str, value: Any, kind: type | UnionType, fix: str = "") -> None:
     """Raise unless an argument is an object of a class.
 
     Args:
         name: of the argument.
         value: of the argument.
-        kind: the class.
+        kind: the class, or a union of classes.
         fix: what to give instead.
 
     Raises:
@@ -103,11 +184,10 @@ def check_instance(name: str, value: Any, kind: type, fix: str = "") -> None:
     """
     if isinstance(value, kind):
         return
-    is_class = isinstance(value, type)
-    got = f"the class {value.__name__}" if is_class else repr(value)
-    if is_class and not fix and issubclass(value, kind):
+    if isinstance(value, type) and issubclass(value, kind):
         fix = f"give an instance, {value.__name__}(...)"
-    raise TypeError(f"{name}: expected an object of the class {kind.__name__}, got {got}{fix and f'; {fix}'}")
+    kinds = _either(each.__name__ for each in get_args(kind) or (kind,))
+    raise TypeError(f"{name}: expected an object of the class {kinds}, got {_got(value)}{_then(fix)}")
 
 
 def check_types(init: Callable[..., None], arguments: Mapping[str, Any]) -> None:
@@ -135,7 +215,7 @@ def check_types(init: Callable[..., None], arguments: Mapping[str, Any]) -> None
     for name, annotation in inspect.get_annotations(init).items():
         if name in arguments and _is_plain(annotation) and not _allows(annotation, value := arguments[name]):
             fix = "; give one number per channel" if name in _PER_CHANNEL else ""
-            message = f"{name}: expected {_words(annotation)}, got {value!r}{fix}"
+            message = f"{name}: expected {_words(annotation)}, got {_got(value)}{fix}"
             raise ValueError(message) if _is_wrong_value(annotation, value) else TypeError(message)
 
 
@@ -234,6 +314,18 @@ def _alternatives(annotation: Any) -> list[str]:
     if annotation in (None, NoneType):
         return ["None"]
     return [{float: "a finite number", Path: "a path"}.get(annotation, annotation.__name__)]
+
+
+def _got(value: Any) -> str:
+    """A value in a message: classes by their names, and objects with a long form, such as networks."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST and "\n" not in shown else f"a {type(value).__name__}"
+
+
+def _then(fix: str) -> str:
+    return f"; {fix}" if fix else ""
 
 
 def _either(words: Iterable[str]) -> str:

@@ -355,7 +355,7 @@ def test_wrong_batches_are_named(made, error, message):
 @pytest.mark.parametrize(
     ("construct", "error", "message"),
     [
-        (lambda: Foreign("simclr", 16), TypeError, "transform: expected a callable, .* but got 'simclr'"),
+        (lambda: Foreign("simclr", 16), TypeError, "transform: expected a callable, .* got 'simclr'"),
         (
             lambda: Foreign(v2.RandomCrop, 16),
             TypeError,
@@ -364,13 +364,13 @@ def test_wrong_batches_are_named(made, error, message):
         (lambda: Foreign(RandomResizedCrop(16), 16), TypeError, r"use Views\(\[RandomResizedCrop\(\.\.\.\)\]\)"),
         (lambda: Foreign(SimCLRViews(16), 16), TypeError, "transform: SimCLRViews is an augmentation already"),
         (lambda: Foreign([], 16), ValueError, "transform: expected a callable, or one for each view, .* empty list"),
-        (lambda: Foreign([noisy_of_torch, 3], 16), TypeError, "transform: expected a callable, .* but got 3"),
+        (lambda: Foreign([noisy_of_torch, 3], 16), TypeError, "transform: expected a callable, .* got 3"),
         (lambda: Foreign(noisy_of_torch, 16, per="pixel"), ValueError, "per: expected 'image' or 'batch', got 'pixel'"),
-        (lambda: Foreign(noisy_of_torch, 16, views=0), ValueError, "views: expected at least 1, but got 0"),
+        (lambda: Foreign(noisy_of_torch, 16, views=0), ValueError, "views: expected a number of at least 1, got 0"),
         (lambda: Foreign([noisy_of_torch], 16, views=2), ValueError, "views: expected one for each of 1 .* got 2"),
-        (lambda: Foreign(noisy_of_torch, 0), ValueError, "size: .* but got 0"),
+        (lambda: Foreign(noisy_of_torch, 0), ValueError, "size: .* got 0"),
         (lambda: Foreign(noisy_of_torch, "16"), TypeError, "size: expected int or a list of int, got '16'"),
-        (lambda: Foreign(noisy_of_torch, [16]), ValueError, r"size: .* one for each of 2 views, but got \[16\]"),
+        (lambda: Foreign(noisy_of_torch, [16]), ValueError, r"size: .* one for each of 2 views, got \[16\]"),
         (
             lambda: Foreign(v2.Compose(crops(v2)), 16, per="batch"),
             ValueError,
@@ -447,7 +447,10 @@ def test_a_transform_that_holds_another_is_looked_into():
         (v2.Compose(crops(v2)), "augmentation: got a torchvision Compose; wrap it: Foreign(transform, size=32)"),
         (noisy_of_torch, "augmentation: got the function noisy_of_torch; wrap it: Foreign(transform, size=32)"),
         ([v2.RandomCrop(32)] * 2, "augmentation: got a list of 2 callables; wrap it: Foreign(transforms, size=32)"),
-        (SimCLRViews, "augmentation: got the class SimCLRViews; give an instance, SimCLRViews(...)"),
+        (
+            SimCLRViews,
+            "augmentation: expected an object, got the class SimCLRViews; give an instance, SimCLRViews(...)",
+        ),
         (
             RandomResizedCrop(32),
             "augmentation: got the operation RandomResizedCrop; wrap it: Views([RandomResizedCrop(...)])",

@@ -65,7 +65,9 @@ def test_boxes_are_distributed_as_torchvisions(side):
 @pytest.mark.parametrize("side", [(8, 100), (100, 8), (20, 20)])
 def test_central_box_where_no_candidate_fits_equals_torchvisions(side):
     scale, ratio = (2.0, 3.0), (0.75, 4 / 3)  # larger than any image
-    boxes = RandomResizedCrop(32, scale, ratio).draw(torch.empty(3, 1, *side), generator())
+    crop = RandomResizedCrop(32, ratio=ratio)
+    crop.scale = scale  # which the constructor refuses
+    boxes = crop.draw(torch.empty(3, 1, *side), generator())
     expected = v2.RandomResizedCrop(32, scale, ratio).make_params([torch.empty(1, *side)])
     for name, values in boxes._asdict().items():
         assert values.tolist() == [expected[name]] * 3
@@ -145,7 +147,10 @@ def test_a_shift_of_one_size_refuses_others():
         ),
         (lambda: RandomHorizontalFlip(p=1.5), "p: .* got 1.5"),
         (lambda: RandomShift(pixels=-1), "pixels: .* got -1"),
-        (lambda: RandomShift(pixels=4, size=4), "size: expected more than the 4 pixels of the move, but got 4"),
+        (
+            lambda: RandomShift(pixels=4, size=4),
+            "size: expected a number above 4, got 4; images have to be larger than the move",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(build, message):

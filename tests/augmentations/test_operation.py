@@ -188,7 +188,7 @@ def test_an_operation_is_a_module_like_others(operation):
         (torch.rand(3, 16, 16), ValueError, r"images: .*four axes.* got shape \(3, 16, 16\)"),
         (torch.rand(0, 3, 16, 16), ValueError, r"images: .*at least one image.* got shape \(0, 3, 16, 16\)"),
         (torch.zeros(2, 3, 16, 16, dtype=torch.int64), TypeError, "images: .* got torch.int64"),
-        ([[0.0]], TypeError, "images: expected a tensor, but got list"),
+        ([[0.0]], TypeError, "images: expected a tensor, got list"),
     ],
 )
 def test_wrong_images_are_named(operation, images, error, message):

@@ -89,9 +89,7 @@ def test_an_augmentation_tells_the_patches_it_cuts():
     assert (cut.patches, whole.patches) == ((8, 4), None)
     assert cut.sizes == (16, 16)
     assert JointViews([cut, cut]).patches == (8, 4)
-    with pytest.raises(
-        ValueError, match=r"parts: expected patches of one \(size, overlap\), but got \(8, 4\) and None"
-    ):
+    with pytest.raises(ValueError, match=r"parts: expected patches of one \(size, overlap\), got \(8, 4\) and None"):
         JointViews([cut, whole])
 
 

@@ -154,9 +154,9 @@ def test_groco_is_the_papers(size, small, blur):
 
 
 def test_groco_has_a_full_view_and_no_negative_number_of_small_ones():
-    with pytest.raises(ValueError, match="views: expected at least 1, but got 0"):
+    with pytest.raises(ValueError, match="views: expected a number of at least 1, got 0"):
         GroCoViews(32, views=0, small_views=2)
-    with pytest.raises(ValueError, match="small_views: expected 0 or more, but got -1"):
+    with pytest.raises(ValueError, match="small_views: expected a number of at least 0, got -1"):
         GroCoViews(32, small_views=-1)
 
 
@@ -446,7 +446,7 @@ def test_wrong_sizes_and_channels_are_named(name, arguments, message):
 @pytest.mark.parametrize("views", [SCEViews, GroCoViews, partial(GroCoViews, 32, 2, 1)])
 def test_views_that_are_too_small_to_blur_are_named_early(views):
     views(7)
-    with pytest.raises(ValueError, match="size: expected at least 7 pixels where views are blurred, but got 6"):
+    with pytest.raises(ValueError, match="size: expected at least 7 pixels where views are blurred, got 6"):
         views(6)
     SCEViews(6, ["weak"])
     GroCoViews(6, blur=False)
@@ -483,13 +483,13 @@ def test_wrong_arguments_are_named(views):
     ],
 )
 def test_wrong_scales_are_named(build):
-    with pytest.raises(ValueError, match=r"scale: .* got \(2, 1.0\)"):
+    with pytest.raises(ValueError, match=r"^(min_)?scale: .* got (2|\(2, 1.0\))$"):
         build()
 
 
 @pytest.mark.parametrize("views", [AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews])
 def test_wrong_shifts_are_named(views):
-    with pytest.raises(ValueError, match="size: expected more than the 8 pixels of the move, but got 8"):
+    with pytest.raises(ValueError, match=r"shift: expected a number in \[0, 8\), got 8"):
         views(8, shift=8)
     with pytest.raises(ValueError, match=r"hue: .* got 0\.6"):
         views(8, hue=0.6)

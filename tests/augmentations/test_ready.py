@@ -26,6 +26,7 @@ def test_it_can_be_stored_and_built_again():
 @pytest.mark.parametrize("sizes", [[], 32, [0], ["32"], [32.0], "32", None])
 def test_wrong_sizes_are_named(sizes):
     with pytest.raises(
-        (TypeError, ValueError), match=r"sizes: expected (a list of int|the side of each view in pixels)"
+        (TypeError, ValueError),
+        match=r"sizes: expected (a list of int|positive numbers, .* give the side of each view in pixels)",
     ):
         ReadyViews(sizes)

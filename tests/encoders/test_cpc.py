@@ -92,8 +92,8 @@ def test_the_wrapper_makes_grids_of_patches():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": (3, 4, 6)}, r"layers: expected four positive numbers, one per stage, got \[3, 4, 6\]"),
-        ({"layers": (3, 4, 0, 3)}, r"layers: .* got \[3, 4, 0, 3\]"),
+        ({"layers": (3, 4, 6)}, r"layers: expected 4 positive numbers, got \(3, 4, 6\); give one per stage"),
+        ({"layers": (3, 4, 0, 3)}, r"layers: .* got \(3, 4, 0, 3\)"),
         ({"width": 0}, "width: expected a positive number, got 0"),
         ({"image_size": 0}, "image_size: .* got 0"),
         ({"in_channels": -1}, "in_channels: .* got -1"),

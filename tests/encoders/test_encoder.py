@@ -116,11 +116,11 @@ def test_any_module_that_returns_a_vector_a_map_or_several(model, shapes):
 
 def test_a_module_of_the_contract_is_taken_as_it_is():
     model = Clips()
-    encoder = Encoder(model, image_size=8, in_channels=3, mean=(0.1, 0.2, 0.3), std=(1, 2, 3))
+    encoder = Encoder(model, image_size=8, in_channels=3, mean=(0.1, 0.2, 0.3), std=(1, 0.5, 0.2))
     assert encoder.backbone is model
     assert encoder.spatial_dims == 3
     x = torch.rand(2, 3, 6, 8, 8)
-    mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1, 1), torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1)
+    mean, std = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1, 1), torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1, 1)
     torch.testing.assert_close(encoder(x)[1], model((x - mean) / std)[1])
 
 
@@ -243,7 +243,7 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
     [
         ("resnet81", {}, ValueError, "encoder: timm knows no model 'resnet81'; did you mean .*resnet18"),
         ("", {}, ValueError, r"encoder: timm knows no model ''; timm.list_models\(\) lists them all"),
-        (18, {}, TypeError, "encoder: expected a timm name or a module, got 18"),
+        (18, {}, TypeError, "encoder: expected a name or a module, got 18"),
         (nn.Identity(), {"pretrained": True}, ValueError, "pretrained: goes with a timm name, .* Identity"),
         (
             "test_vit",
@@ -252,9 +252,20 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
             r"encoder: test_vit can't take images of .* 8 pixels \(image_size\)",
         ),
         (nn.Conv2d(1, 2, 1), {}, ValueError, r"Conv2d can't take images of 3 channels \(in_channels\)"),
-        ("test_resnet", {"mean": (0.5,)}, ValueError, r"mean: expected 3 numbers, one per channel, got \[0.5\]"),
-        ("test_resnet", {"std": (1, 0, 1)}, ValueError, r"std: expected positive numbers, got \[1, 0, 1\]"),
+        (
+            "test_resnet",
+            {"mean": (0.5,)},
+            ValueError,
+            r"mean: expected 3 numbers in \[0, 1\], got \[0.5\]; give one per channel",
+        ),
+        ("test_resnet", {"std": (1, 0, 1)}, ValueError, r"std: expected 3 numbers in \(0, 1\], got \[1, 0, 1\]"),
         ("test_resnet", {"mean": 0.5}, TypeError, "mean: expected a list .* got 0.5; give one number per channel"),
+        (
+            "test_resnet",
+            {"mean": (123, 116, 103)},
+            ValueError,
+            r"mean: expected 3 numbers in \[0, 1\], .*; pixels are in \[0, 1\]: divide by 255",
+        ),
         (Encoder(nn.Identity(), image_size=8, in_channels=3), {}, ValueError, "is an Encoder, which normalises"),
         (torch.compile(nn.Identity()), {}, ValueError, "encoder: is compiled; .* module.encoder.compile"),
         (
@@ -263,7 +274,12 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
             ValueError,
             "this MobileNetV3 would give its class scores",
         ),
-        ("test_resnet", {"std": (1, 1)}, ValueError, r"std: expected 3 numbers, one per channel, got \[1, 1\]"),
+        (
+            "test_resnet",
+            {"std": (1, 1)},
+            ValueError,
+            r"std: expected 3 numbers in \(0, 1\], got \[1, 1\]; give one per channel",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(encoder, arguments, error, message):
@@ -374,7 +390,11 @@ def test_what_is_built_by_name_is_built_for_patches():
     ("model", "arguments", "message"),
     [
         ("test_resnet", {"patches": (40, 8)}, "patches: of 40 pixels are larger than the images, image_size=32"),
-        ("test_resnet", {"patches": (8, 8)}, "overlap: expected 0 to 7 pixels for patches of 8, but got 8"),
+        (
+            "test_resnet",
+            {"patches": (8, 8)},
+            r"patches: expected \(size, overlap\) with 0 <= overlap < size, got \(8, 8\)",
+        ),
         ("test_vit", {"patches": (8, 4)}, r"test_vit can't take images of .* 8 pixels \(patches\)"),
         (Clips(), {"patches": (8, 4)}, "patches: are cut along two spatial axes, but Clips has 3"),
     ],

@@ -305,7 +305,7 @@ def test_a_deepest_map_that_is_normalised_needs_no_head(normalised, deepest):
     [
         ({"pairs": "all"}, "pairs: expected 'last', .* or a list of .*, got 'all'"),
         ({"pairs": []}, r"pairs: .* got \[\]"),
-        ({"out_dim": 0}, "out_dim: expected a positive number, 'auto' or None, got 0"),
+        ({"out_dim": 0}, "out_dim: expected a positive number, got 0; or give 'auto' or None"),
         ({"out_dim": "same"}, "out_dim: .* got 'same'"),
         ({"source": "first"}, "source: .* got 'first'"),
     ],

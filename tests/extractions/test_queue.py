@@ -335,7 +335,7 @@ def test_numbers_must_be_positive(argument):
 @pytest.mark.parametrize(("size", "keys_as_negatives"), [(0, False), (-1, True)])
 def test_no_queue_needs_keys_as_negatives(size, keys_as_negatives):
     with pytest.raises(
-        ValueError, match=f"size: expected a positive number, or 0 with keys_as_negatives=True, got {size}"
+        ValueError, match=f"size: expected a number of at least ., got {size}; 0 goes with keys_as_negatives=True"
     ):
         Queue(size=size, keys_as_negatives=keys_as_negatives)
 

@@ -304,7 +304,7 @@ def test_an_ignored_score_may_be_anything(loss, value):
     [
         ({"surrogate": "hard"}, "surrogate: expected 'smooth' or 'binned', got 'hard'"),
         ({"temperature": 0.0}, "temperature: .* got 0.0"),
-        ({"surrogate": "binned", "bins": 1}, "bins: expected a whole number of at least 2, got 1"),
+        ({"surrogate": "binned", "bins": 1}, "bins: expected a number of at least 2, got 1"),
         ({"surrogate": "binned", "bins": 20.0}, "bins: .* got 20.0"),
         ({"temperature": float("nan")}, "temperature: .* got nan"),
         ({"temperature": "0.1"}, "temperature: .* got '0.1'"),

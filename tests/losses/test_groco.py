@@ -188,7 +188,7 @@ def test_refuses_more_negatives_than_there_are(block):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"negatives": 0}, "negatives: expected a whole number of at least 1, got 0"),
+        ({"negatives": 0}, "negatives: expected a number of at least 1, got 0"),
         ({"negatives": 10.0}, "negatives: expected int, got 10.0"),
         ({"negatives": "10"}, "negatives: expected int, got '10'"),
         ({"steepness": 0}, "steepness: expected a positive number, got 0"),

@@ -46,7 +46,7 @@ def policy(name: str, image_size: int, in_channels: int = 3) -> Augmentation:
     if name not in POLICIES:
         raise ValueError(_unknown(name))
     for argument, value, unit in (("image_size", image_size, "pixels"), ("in_channels", in_channels, "channels")):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{argument}: expected a whole number of {unit}, at least 1, got {value!r}")
     return POLICIES[name](image_size, in_channels)
 

@@ -5,6 +5,7 @@ from ssl_modules.augmentations.policies.common import (
     BLUR_FROM,
     JitterMode,
     blur_and_solarize,
+    check_scales,
     has_color,
     jitter_and_gray,
 )
@@ -42,6 +43,7 @@ class BYOLViews(JointViews):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
+        check_scales(min_scale)
         parts: list[Augmentation] = []
         for blurred, solarized in ((1.0, 0.0), (0.1, 0.2)):
             crop = RandomResizedCrop(size, scale=(min_scale, 1.0))

@@ -7,6 +7,7 @@ from ssl_modules.augmentations.color import RandomGrayscale, RandomSolarize
 from ssl_modules.augmentations.geometry import RandomResizedCrop, RandomShift
 from ssl_modules.augmentations.jitter import ColorJitter
 from ssl_modules.augmentations.operation import Operation
+from ssl_modules.utils.checks import check_number
 
 JitterMode = Literal["exact", "linear"]
 Strengths = tuple[float, float, float, float]  # brightness, contrast, saturation, hue
@@ -38,8 +39,10 @@ def blur_and_solarize(blur: float, solarize: float = 0.0, kernel_size: int | Non
 
 def shift_or_crop(size: int, shift: int | None) -> Operation:
     """The geometry of AMDIM: a shift by up to ``shift`` pixels, or a crop where it is None."""
+    check_number("size", size, above=0)
     if shift is None:
         return RandomResizedCrop(size, scale=(0.3, 1.0), ratio=(0.7, 1.4), interpolation="bicubic")
+    check_number("shift", shift, least=0, below=size)
     return RandomShift(shift, p=0.8, size=size)
 
 
@@ -88,6 +91,12 @@ def in_proportion(at_224: int, image_size: int) -> int:
     return 2 * round(at_224 * image_size / 224 / 2)
 
 
+def check_scales(min_scale: float, max_scale: float = 1.0) -> None:
+    """Raises unless these are the smallest and largest area of a crop, as shares of the image's."""
+    check_number("max_scale", max_scale, above=0, most=1)
+    check_number("min_scale", min_scale, above=0, most=max_scale)
+
+
 def check_image_size(name: str, image_size: int, smallest: int) -> None:
     """Raises unless images of this size are large enough for the policy.
 
@@ -106,10 +115,10 @@ def check_image_size(name: str, image_size: int, smallest: int) -> None:
         )
 
 
-def check_blurred_size(size: int) -> None:
+def check_blurred_size(size: int, name: str = "size") -> None:
     """Raises unless views of this side, in pixels, can be blurred with the whole Gaussian."""
     if size < SMALLEST_BLURRED:
         raise ValueError(
-            f"size: expected at least {SMALLEST_BLURRED} pixels where views are blurred, but got {size}; "
+            f"{name}: expected at least {SMALLEST_BLURRED} pixels where views are blurred, got {size}; "
             "give larger views, or leave the blur out"
         )

@@ -2,7 +2,7 @@
 
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip
 from ssl_modules.augmentations.operation import Operation
-from ssl_modules.augmentations.patches import PatchGrid
+from ssl_modules.augmentations.patches import PatchGrid, check_patches
 from ssl_modules.augmentations.policies.common import (
     SMALLEST_SHIFTED,
     JitterMode,
@@ -54,6 +54,7 @@ class CPCViews(Views):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
+        check_patches(patches)
         view: list[Operation] = [RandomHorizontalFlip(p=0.5), shift_or_crop(size, shift)]
         colors = amdim_colors(hue, jitter, color)
         grid = [PatchGrid(*patches, transforms=colors)] if per_patch else [*colors, PatchGrid(*patches)]

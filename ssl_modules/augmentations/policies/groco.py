@@ -9,11 +9,13 @@ from ssl_modules.augmentations.policies.common import (
     blur_and_solarize,
     check_blurred_size,
     check_image_size,
+    check_scales,
     has_color,
     in_proportion,
     jitter_and_gray,
 )
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
+from ssl_modules.utils.checks import check_number
 
 SMALLEST_MULTICROP = 3  # pixels: the small views have 2
 
@@ -60,14 +62,16 @@ class GroCoViews(JointViews):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
-        if views < 1:
-            raise ValueError(f"views: expected at least 1, but got {views}")
-        if small_views < 0:
-            raise ValueError(f"small_views: expected 0 or more, but got {small_views}")
+        check_number("views", views, least=1)
+        check_number("small_views", small_views, least=0)
+        check_number("small_size", small_size, above=0)
+        check_scales(min_scale)
+        if blur:
+            check_blurred_size(size)
+        if blur and small_views:
+            check_blurred_size(small_size, "small_size")
 
         def view(size: int, scale: tuple[float, float], blurred: float, solarized: float) -> list[Operation]:
-            if blur:
-                check_blurred_size(size)
             crop = RandomResizedCrop(size, scale, interpolation="bicubic")
             colors = jitter_and_gray((0.4, 0.4, 0.2, 0.1), jitter, color)
             # Pillow's blur cuts next to nothing off the Gaussian.

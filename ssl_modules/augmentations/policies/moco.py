@@ -5,6 +5,7 @@ from ssl_modules.augmentations.policies.common import (
     BLUR_FROM,
     JitterMode,
     blur_and_solarize,
+    check_scales,
     has_color,
     jitter_and_gray,
 )
@@ -43,6 +44,7 @@ class MoCoViews(Views):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
+        check_scales(min_scale)
         crop = RandomResizedCrop(size, scale=(min_scale, 1.0))
         colors = jitter_and_gray((0.4, 0.4, 0.4, 0.1), jitter, color)
         super().__init__([crop, *colors, *blur_and_solarize(0.5 if blur else 0.0), RandomHorizontalFlip(p=0.5)], views)

@@ -5,10 +5,12 @@ from ssl_modules.augmentations.policies.common import (
     BLUR_FROM,
     JitterMode,
     blur_and_solarize,
+    check_scales,
     has_color,
     jitter_and_gray,
 )
 from ssl_modules.augmentations.views import Views
+from ssl_modules.utils.checks import check_number
 
 
 class SimCLRViews(Views):
@@ -44,8 +46,8 @@ class SimCLRViews(Views):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
-        if not 0 <= strength <= 2.5:
-            raise ValueError(f"strength: expected 0 to 2.5 (hue 0.5), but got {strength}")
+        check_number("strength", strength, least=0, most=2.5)
+        check_scales(min_scale, max_scale)
         crop = RandomResizedCrop(size, scale=(min_scale, max_scale))
         strengths = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
         colors = jitter_and_gray(strengths, jitter, color)

@@ -1,7 +1,7 @@
 """The augmentation of YADIM (Falcon and Cho 2020, arXiv 2009.00104)."""
 
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip
-from ssl_modules.augmentations.patches import PatchGrid
+from ssl_modules.augmentations.patches import PatchGrid, check_patches
 from ssl_modules.augmentations.policies.common import (
     SMALLEST_SHIFTED,
     JitterMode,
@@ -51,6 +51,8 @@ class YADIMViews(JointViews):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
+        if patches is not None:
+            check_patches(patches)
         grid = [] if patches is None else [PatchGrid(*patches)]
         view = [shift_or_crop(size, shift), *amdim_colors(hue, jitter, color), *grid]
         super().__init__([Views(view, views)], shared=[RandomHorizontalFlip(p=0.5)])

@@ -1,0 +1,442 @@
+"""Do the constructors refuse nonsense, and does the error name the argument?
+
+    python examples/fuzz.py --cases 2000 --seed 0        # minutes on one core
+
+Starts from a valid call of each public class and replaces one argument by nonsense: a wrong type, NaN, a number outside
+the documented range, an empty or overlong list, an unknown name, a class where an object belongs. Which values are
+nonsense follows from the argument's type and name alone, never from the code that checks it. ``ALLOWED`` lists the
+values that look like nonsense and are allowed.
+
+Prints a table: nonsense that was accepted, errors without the argument's name, and errors that are neither a ValueError
+nor a TypeError. Exits with 1 if nonsense was accepted, or if fewer than 95 % of the errors name their argument.
+"""
+
+import argparse
+import collections
+import importlib
+import inspect
+import math
+import os
+import random
+import re
+import sys
+import tempfile
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ssl_modules import augmentations as aug
+from ssl_modules import extractions as ext
+from ssl_modules.datamodules import TensorImages
+from ssl_modules.encoders import Encoder
+from ssl_modules.losses import InfoNCE
+from ssl_modules.similarities import Cosine
+
+PACKAGES = (
+    "ssl_modules",
+    *(
+        f"ssl_modules.{name}"
+        for name in (
+            "augmentations",
+            "encoders",
+            "extractions",
+            "losses",
+            "similarities",
+            "methods",
+            "optim",
+            "callbacks",
+            "datamodules",
+        )
+    ),
+)
+SHARE_NAMED = 0.95  # of the errors, at least
+
+# Values that look like nonsense and are allowed: argument, what it was replaced by, and why.
+ALLOWED = (
+    ("level", "-1", "counts from the end"),
+    ("level", "0", "is the finest level"),
+    ("seed", "0", "is a seed like any other"),
+    ("seed", "-1", "is a seed like any other"),
+    ("fold", "0", "is the first of the ten"),
+    ("val_size", "0", "is no validation part"),
+    ("num_workers", "0", "loads in the process itself"),
+    ("rank", "0", "is the first process"),
+    ("anchor_block", "0", "is never in blocks"),
+    ("small_views", "0", "is no small view"),
+    ("overlap", "0", "is no overlap"),
+    ("pixels", "0", "is no move"),
+    ("shift", "0", "is no move"),
+    ("warmup_steps", "0", "is no warm-up"),
+    ("warmup", "0", "is no warm-up"),
+    ("warmup", "0.0", "is no warm-up"),
+    ("weight", "0.0", "leaves a contrast out"),
+    ("weight", "-1.0", "pushes apart what a contrast pulls together"),
+    ("l2", "0.0", "is no penalty"),
+    ("low", "0.0", "is a score like any other"),
+    ("low", "-1.0", "is a score like any other"),
+    ("high", "0.0", "is a score like any other"),
+    *((name, "0.0", "is no change") for name in ("brightness", "contrast", "saturation", "hue", "strength")),
+    *((name, "0.0", "is the end of the range") for name in ("p", "threshold", "positive_weight", "momentum")),
+    ("mean", "a zero", "is the default"),
+    ("similarities", "a zero", "is a similarity like any other"),
+    ("similarities", "a negative number", "is a similarity like any other"),
+    ("thresholds", "a zero", "is a similarity like any other"),
+    ("thresholds", "a negative number", "is a similarity like any other"),
+    ("table", "a zero", "is a negative"),
+    ("pairs", "a zero", "is the shallowest map"),
+    ("pairs", "a negative number", "counts from the end"),
+    ("classes", "an unknown name", "is a file, which is read when the data is set up"),
+    ("features", "an unknown name", "is looked up in the module, which the constructor doesn't have"),
+    ("name", "an unknown name", "is free to choose"),
+    ("root", "an unknown name", "is a folder, which is read when the data is set up"),
+    ("folder", "an unknown name", "is a folder, which is made when it is needed"),
+    ("test", "an unknown name", "is a folder, which is read when the data is set up"),
+    ("subset", "an unknown name", "is a file, which is read when the data is set up"),
+)
+PROBABILITIES = {"p", "threshold", "positive_weight", "momentum", "min_scale", "max_scale"}
+SHARES = {"mean", "std", "scale"}  # in lists: of pixels in [0, 1], and of an image's area
+OPTIONAL_EMPTY = {"shared", "transforms"}  # lists that may be empty, where None is as good
+
+NORMALISATION = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "AMDIMViews": lambda _: {"size": 16},
+    "BYOLViews": lambda _: {"size": 16},
+    "CPCViews": lambda _: {"size": 16, "patches": (8, 4)},
+    "Foreign": lambda _: {"transform": nn.Identity(), "size": 16},
+    "GroCoViews": lambda _: {"size": 16},
+    "JointViews": lambda _: {"parts": [aug.SimCLRViews(16)]},
+    "MoCoViews": lambda _: {"size": 16},
+    "PatchGrid": lambda _: {"size": 8},
+    "RandomResizedCrop": lambda _: {"size": 16},
+    "ReadyViews": lambda _: {"sizes": (16, 16)},
+    "SCEViews": lambda _: {"size": 16},
+    "SimCLRViews": lambda _: {"size": 16},
+    "Views": lambda _: {"transforms": [aug.RandomHorizontalFlip()]},
+    "YADIMViews": lambda _: {"size": 16},
+    "AMDIMEncoder": lambda _: {"width": 4, "features": 16, "depth": 1},
+    "CPCEncoder": lambda _: {"layers": (1, 1, 1, 1), "width": 2},
+    "DetectionBackbone": lambda _: {"encoder": encoder(), "levels": 2, "out_channels": 4},
+    "Encoder": lambda _: {"encoder": "test_resnet", "image_size": 8, "in_channels": 3, **NORMALISATION},
+    "Representation": lambda _: {"encoder": encoder()},
+    "SplitBatchNorm2d": lambda _: {"norm": nn.BatchNorm2d(4), "splits": 2},
+    "Teacher": lambda _: {"encoder": nn.Identity(), "heads": nn.Identity(), "momentum": 0.9, "schedule": "constant"},
+    "RankTable": lambda _: {"table": [[1, 0], [0, 1]]},
+    "SimilarityRanks": lambda _: {"similarities": [[1.0, 0.5], [0.5, 1.0]], "thresholds": [0.4]},
+    "RINCELoss": lambda _: {"temperatures": (0.1, 0.2)},
+    "Contrast": lambda _: {
+        "anchors": torch.zeros(2, 3),
+        "candidates": torch.zeros(4, 3),
+        "relation": torch.zeros(2, 4, dtype=torch.int8),
+    },
+    "Relation": lambda _: {"anchor_ids": torch.zeros(2, 1).long(), "candidate_ids": torch.zeros(4, 1).long()},
+    "ContrastiveModule": lambda _: {
+        "augmentation": "simclr",
+        "encoder": "test_resnet",
+        "extraction": ext.AllViews(out_dim=4),
+        "similarity": Cosine(),
+        "loss": InfoNCE(),
+        "image_size": 8,
+        **NORMALISATION,
+        "optimizer": partial(torch.optim.SGD, lr=0.1),
+    },
+    "FineTuning": lambda _: {
+        "encoder": encoder(),
+        "num_classes": 3,
+        "optimizer": partial(torch.optim.SGD, lr=0.1),
+    },
+    **{
+        name: lambda _: {"encoder": "test_resnet", "image_size": 8, **NORMALISATION}
+        for name in ("AMDIM", "BYOL", "CPC", "GroCo", "MoCo", "RINCE", "S2R2", "SCE", "SimCLR", "YADIM")
+    },
+    "OutOfDistributionProbe": lambda _: {"outliers": [(torch.zeros(2, 3, 8, 8), torch.zeros(2).long())]},
+    "ImageDataModule": lambda _: {"num_classes": 2, "train": tensor_images(), **NORMALISATION},
+    "ImageFiles": lambda folder: {"root": folder, "paths": ["a/0.png", "b/1.png"], "image_size": 8},
+    "ImageFolderDataModule": lambda folder: {"root": folder, "image_size": 8, **NORMALISATION},
+    "TensorImages": lambda _: {"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)},
+    "EpochSampler": lambda _: {"dataset": range(8)},
+}
+# Arguments that only act beside others.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("AllViews", "positive_count"): {"same_view_negatives": True},
+    ("Queue", "teacher_count"): {"symmetric": True},
+    ("FineTuning", "level"): {"target_type": "hierarchical"},
+    ("GroCoViews", "small_size"): {"small_views": 1},
+    ("OnlineLinearProbe", "learning_rate"): {"fit": "sgd"},
+}
+# Not ours: a base without arguments of its own, or torch's constructor.
+LEFT_OUT = {"ResumableDataLoader"}
+
+
+class Case(NamedTuple):
+    package: str
+    cls: type
+    argument: str
+    what: str
+    value: Any
+
+
+class Result(NamedTuple):
+    case: Case
+    error: Exception | None
+
+    @property
+    def names_argument(self) -> bool:
+        return re.search(rf"(?<![\w.]){self.case.argument}\b", str(self.error)) is not None
+
+
+def encoder() -> Encoder:
+    return Encoder("test_resnet", image_size=8, in_channels=3)
+
+
+def tensor_images() -> Any:
+    return TensorImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+
+
+def make_folder(folder: Path) -> Path:
+    """Two classes of one tiny image each."""
+    for i, name in enumerate("ab"):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+# ---- what is nonsense -----------------------------------------------------------------------------------------------
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation."""
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(m for part in get_args(annotation) for m in members(part))
+    return (annotation,)
+
+
+def has_type(annotation: Any, value: Any) -> bool:
+    """Whether a value has one of an annotation's types, as far as they can be seen."""
+    return any(_has_type(member, value) for member in members(annotation))
+
+
+def _has_type(member: Any, value: Any) -> bool:  # noqa: PLR0911
+    origin, parts = get_origin(member), get_args(member)
+    if member is Any:
+        return True
+    if member in (None, NoneType):
+        return value is None
+    if origin is Literal:
+        return value in parts
+    if member is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if member is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin is Callable or member is Callable:
+        return callable(value)
+    if origin in (Sequence, list, Iterable, tuple):
+        if not isinstance(value, list | tuple):
+            return origin is Iterable and isinstance(value, Iterable)
+        if origin is tuple and ... not in parts:
+            return len(value) == len(parts) and all(map(has_type, parts, value))
+        return all(has_type(parts[0], item) for item in value)
+    if origin is not None:
+        return isinstance(value, origin)
+    return isinstance(value, member) if isinstance(member, type) else True
+
+
+def nonsense(argument: str, annotation: Any, valid: Any) -> Iterator[tuple[str, Any]]:
+    """Values that an argument's documentation excludes, each with a name; ``valid`` is one that it allows."""
+    wrong_types = {
+        "a string": "x",
+        "an object": object(),
+        "None": None,
+        "True": True,
+        "a float": 2.5,
+        "a number": 3,
+        "a list of a number": [3],
+        "a list of a string": ["nonsense"],
+        "a list of None": [None],
+        "a list of objects": [object(), object()],
+        "a mapping": {"nonsense": 3},
+        "a class": type(valid) if valid is not None else int,
+    }
+    for what, value in wrong_types.items():
+        if not has_type(annotation, value):
+            yield what, value
+    for member in members(annotation):
+        yield from _wrong_values(argument, member, valid)
+
+
+def _wrong_values(argument: str, member: Any, valid: Any) -> Iterator[tuple[str, Any]]:
+    origin = get_origin(member)
+    if member is int:
+        yield from (("0", 0), ("-1", -1))
+    if member is float:
+        yield from (("nan", math.nan), ("inf", math.inf), ("-inf", -math.inf), ("0.0", 0.0), ("-1.0", -1.0))
+        if argument in PROBABILITIES:
+            yield "1.5", 1.5
+    if member is str:
+        yield "an unknown name", "nonsense"
+    if origin in (Sequence, list, tuple):
+        yield from _wrong_lists(argument, member, valid if isinstance(valid, list | tuple) else ())
+
+
+def _wrong_lists(argument: str, member: Any, valid: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    is_tuple, parts = get_origin(member) is tuple, get_args(member)
+    item = next(iter(valid), None)
+    is_matrix = isinstance(item, list | tuple)
+    items = members(parts[0])
+    if is_matrix:
+        items = members(get_args(items[0])[0])
+
+    def of(x: Any) -> list[Any]:
+        """The valid list with a wrong number in each row, or nothing but wrong numbers."""
+        return [[x, *row[1:]] for row in valid] if is_matrix else [x] * (len(valid) or 2)
+
+    if argument not in OPTIONAL_EMPTY:
+        yield "an empty list", []
+    if is_tuple and valid:
+        yield "an overlong list", [*valid, *valid]
+    if float in items:
+        yield from (("a NaN", of(math.nan)), ("an infinity", of(math.inf)))
+    if float in items or int in items:
+        yield from (("a zero", of(0)), ("a negative number", of(-1)))
+    if argument in SHARES and float in items:
+        yield from (("a number above 1", of(1.5)), ("a number up to 255", of(123.0)))
+    if is_tuple and items == (float,) and valid:
+        yield "falling bounds", [*reversed(valid)]
+    if item is not None and not isinstance(item, int | float | str | list | tuple):
+        yield "a list of a class", [type(item)]
+        yield "one item", item
+
+
+def cases_of(package: str, cls: type, folder: Path) -> Iterator[Case]:
+    arguments = baseline(cls, folder)
+    hints = _hints(cls)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        annotation = hints.get(name, parameter.annotation)
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or isinstance(annotation, str):
+            continue
+        if annotation in (parameter.empty, Any):
+            continue
+        default = None if parameter.default is parameter.empty else parameter.default
+        allowed = {what for argument, what, _ in ALLOWED if argument == name}
+        seen = set()
+        for what, value in nonsense(name, annotation, arguments.get(name, default)):
+            if what not in allowed and what not in seen:
+                seen.add(what)
+                yield Case(package, cls, name, what, value)
+
+
+def _hints(cls: type) -> Mapping[str, Any]:
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base):
+            try:
+                hints |= typing.get_type_hints(base.__init__)
+            except (NameError, TypeError):  # a name that only type checkers know
+                continue
+    return hints
+
+
+def baseline(cls: type, folder: Path) -> dict[str, Any]:
+    return BASELINES.get(cls.__name__, lambda _: {})(folder)
+
+
+def public_classes() -> Iterator[tuple[str, type]]:
+    """The classes of ``__all__``, each once, that can be built and take arguments."""
+    found: dict[type, str] = {}
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        for name in getattr(module, "__all__", ()):
+            cls = getattr(module, name)
+            is_ours = isinstance(cls, type) and cls.__module__.startswith("ssl_modules") and name not in LEFT_OUT
+            if is_ours and not inspect.isabstract(cls):
+                found[cls] = package  # the last one, which is the most special
+    for cls, package in found.items():
+        if any(p.kind is not p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()):
+            yield package, cls
+
+
+# ---- the run --------------------------------------------------------------------------------------------------------
+
+
+def try_case(case: Case, folder: Path) -> Result:
+    arguments = {**baseline(case.cls, folder), **BESIDE.get((case.cls.__name__, case.argument), {})}
+    try:
+        case.cls(**{**arguments, case.argument: case.value})
+    except Exception as error:  # which kinds there are is what is asked
+        return Result(case, error)
+    return Result(case, None)
+
+
+def run(cases: int, seed: int, only: str | None = None, packages: Sequence[str] = PACKAGES) -> list[Result]:
+    """The results of so many cases, drawn from all there are.
+
+    Args:
+        cases: how many; all, if there are fewer.
+        seed: of the draw.
+        only: part of the names of the classes to try; None = all.
+        packages: of the classes to try.
+
+    Raises:
+        RuntimeError: if a valid call fails.
+    """
+    with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = make_folder(Path(temporary) / "images")
+        pool: list[Case] = []
+        for package, cls in public_classes():
+            if package not in packages or (only is not None and only not in cls.__name__):
+                continue
+            try:
+                cls(**baseline(cls, folder))
+            except Exception as error:
+                raise RuntimeError(f"{cls.__name__}: the valid call fails: {error}") from error
+            pool += cases_of(package, cls, folder)
+        random.Random(seed).shuffle(pool)
+        return [try_case(case, folder) for case in pool[:cases]]
+
+
+def report(results: Sequence[Result]) -> bool:
+    """Print the table; whether all is well."""
+    accepted = [r for r in results if r.error is None]
+    errors = [r for r in results if r.error is not None]
+    unnamed = [r for r in errors if not r.names_argument]
+    others = [r for r in errors if not isinstance(r.error, ValueError | TypeError)]
+    for title, listed in (
+        ("accepted", accepted),
+        ("without the argument's name", unnamed),
+        ("of another kind", others),
+    ):
+        for r in sorted(listed, key=lambda r: (r.case.package, r.case.cls.__name__, r.case.argument)):
+            told = "" if r.error is None else f": {type(r.error).__name__}: {str(r.error)[:120]!r}"
+            print(f"{title}: {r.case.cls.__name__}({r.case.argument}={r.case.what}){told}")
+    print(f"\n{'package':28}{'cases':>8}{'accepted':>10}{'errors':>8}{'named':>8}{'other kinds':>13}")
+    by_package = collections.Counter(r.case.package for r in results)
+    for package in [*by_package, "all"]:
+        row = [
+            sum(package in (r.case.package, "all") for r in part)
+            for part in (results, accepted, errors, unnamed, others)
+        ]
+        named = 1 - row[3] / max(1, row[2])
+        print(f"{package:28}{row[0]:8}{row[1]:10}{row[2]:8}{named:8.1%}{row[4]:13}")
+    return not accepted and len(unnamed) <= (1 - SHARE_NAMED) * len(errors)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=2000, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument("--only", help="part of the names of the classes to try")
+    options = parser.parse_args()
+    return 0 if report(run(options.cases, options.seed, options.only)) else 1
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

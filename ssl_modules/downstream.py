@@ -197,7 +197,7 @@ def representation(
     """What is to be judged: a checkpoint's module, or an encoder by name, with or without a file of weights.
 
     Args:
-        data: whose images an encoder by name is built for, and normalises by their mean and std unless told otherwise.
+        data: whose images an encoder by name is built for, and normalises by their mean and std unless they are given.
         ckpt: of a method.
         encoder: a timm name.
         pretrained: whether timm loads its pretrained weights, with which goes their own mean and std.

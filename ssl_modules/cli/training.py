@@ -34,8 +34,8 @@ class ContrastiveCLI(LightningCLI):
     Image size, channels, mean and std of the model come from the data. Both online probes, the monitor of collapse, the
     learning rate, the last checkpoint and the one of the best k-NN accuracy are there by default, each configurable
     under its own key: ``knn_probe``, ``linear_probe``, ``collapse_monitor``, ``lr_monitor``, ``best_checkpoint``,
-    ``last_checkpoint``. The probes read the finest level of hierarchical targets unless told otherwise, and stay away
-    where there are no targets or several labels an image.
+    ``last_checkpoint``. The probes read the finest level of hierarchical targets unless ``level`` is given. They
+    are left out if the data have no targets, or several labels per image.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ContrastiveCLI(LightningCLI):
         )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """What goes to the Trainer; of a checkpoint, tensors and plain data alone are read unless told otherwise."""
+        """Keywords for the Trainer; a checkpoint is read with ``weights_only=True`` by default."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("weights_only") is None:  # Lightning would run the code of a file that it downloads
             kwargs["weights_only"] = True
@@ -209,7 +209,7 @@ class ContrastiveCLI(LightningCLI):
         print(f"features {list(arrays['features'].shape)}: {path}")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """A Trainer that logs to a CSV file, and to TensorBoard where that is installed, unless told otherwise."""
+        """A Trainer; by default it logs to a CSV file, and to TensorBoard if that is installed."""
         trainer = self._get(self.config_init, "trainer")
         if trainer.logger is None:
             kwargs["logger"] = _default_loggers(trainer.default_root_dir or ".")

@@ -217,7 +217,7 @@ class Encoder(Configurable, nn.Module):
         return tuple(m.flatten(2).mean(2).unflatten(0, grid).movedim(-1, 1) for m in maps)  # [B, C_j, rows, cols]
 
     def _check_range(self, images: Tensor) -> None:
-        """Of the first floats that come: images that somebody has normalised already would be so twice."""
+        """Detect images that are already normalised, at the first batch of floats."""
         low, high = (bound.item() for bound in images.aminmax())
         normalises = bool((self.mean != 0).any() or (self.std != 1).any())
         if normalises and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):

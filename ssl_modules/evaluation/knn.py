@@ -31,7 +31,7 @@ def knn_scores(
     query are scaled to sum to one. The search is exact, in float32 or better. It compares chunks of queries with parts
     of the bank, so that memory beyond features and result is bounded by ``16,384 * (chunk_size + D)`` numbers, some
     60 MiB at 512 dimensions, however large the bank. Of bank samples that are exactly as similar at the k-th place any
-    may vote, but the same ones on each run. Classes with equal votes are told apart by :func:`top_k_accuracy`, which
+    may vote, but the same ones on each run. Ties of votes are resolved by :func:`top_k_accuracy`, which
     prefers the lower index. A zero vector has cosine 0 to everything.
 
     Args:

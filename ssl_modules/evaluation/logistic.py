@@ -28,7 +28,7 @@ def logistic_classifier(
         targets: ``[N]``, class indices.
         num_classes: number of rows of the result; None for the largest target plus one.
         penalty: positive; larger is smoother.
-        max_iter: the most iterations of L-BFGS; it warns where they do not do.
+        max_iter: number of iterations of L-BFGS; warns if the solver did not converge.
 
     Returns:
         ``weight [num_classes, D]`` and ``bias [num_classes]``, float32 or better, for
@@ -62,7 +62,7 @@ def multilabel_logistic_classifier(
         features: ``[N, D]``, N >= 1.
         targets: ``[N, classes]`` of 0 and 1.
         penalty: positive; larger is smoother.
-        max_iter: the most iterations of L-BFGS; it warns where they do not do.
+        max_iter: number of iterations of L-BFGS; warns if the solver did not converge.
 
     Returns:
         ``weight [classes, D]`` and ``bias [classes]``, float32 or better; a score above 0 says that the class is there.

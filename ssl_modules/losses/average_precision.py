@@ -59,8 +59,8 @@ class AveragePrecisionLoss(Loss):
         surrogate: "smooth" or "binned".
         temperature: of the sigmoid, > 0; in units of the scores.
         bins: number of bins, at least 2, the first at ``high`` and the last at ``low``.
-        low: smallest score that is told from smaller ones.
-        high: largest score that is told from larger ones.
+        low: lower end of the histogram; smaller scores are clipped.
+        high: upper end of the histogram; larger scores are clipped.
 
     Raises:
         ValueError: if an argument is outside its range.

@@ -1,4 +1,4 @@
-"""AMDIM: what one view shows as a whole, or at one place, is told by every place of the image's other view.
+"""AMDIM: global and local features of one view predict local features of the image's other view.
 
 Bachman, Hjelm, Buchwalter: Learning Representations by Maximizing Mutual Information Across Views, arXiv 1906.00910.
 For a source vector a_i of each image in one view, a target map b_jl of each image with locations l in the other, and

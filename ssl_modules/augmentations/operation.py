@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssl_modules.utils.checks import check_instance, check_number
+from ssl_modules.utils.checks import check_instances, check_number
 from ssl_modules.utils.configurable import Configurable
 
 Rows = slice | Tensor
@@ -264,17 +264,10 @@ def check_operations(name: str, operations: Any) -> None:
         TypeError: names the argument, what came and the fix.
 
     Example:
-        >>> check_operations("transforms", Operation())
+        >>> check_operations("transforms", 5)
         Traceback (most recent call last):
         ...
-        TypeError: transforms: expected a list of operations, got the operation Operation; give [Operation(...)]
+        TypeError: transforms: expected a list of objects of the class Operation, got 5
     """
-    if isinstance(operations, Operation):
-        kind = type(operations).__name__
-        raise TypeError(f"{name}: expected a list of operations, got the operation {kind}; give [{kind}(...)]")
-    if not isinstance(operations, list | tuple | nn.ModuleList):
-        raise TypeError(f"{name}: expected a list of operations, got {operations!r}")
-    for operation in operations:
-        is_foreign = callable(operation) and not isinstance(operation, type)
-        fix = "make an augmentation of another library's transforms, Foreign(transform, size=...)" if is_foreign else ""
-        check_instance(name, operation, Operation, fix)
+    fix = "other libraries' transforms make an augmentation, Foreign(transforms, size=...)"
+    check_instances(name, operations, Operation, fix)

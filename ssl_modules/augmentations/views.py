@@ -16,7 +16,7 @@ from ssl_modules.augmentations.operation import (
     to_float,
 )
 from ssl_modules.augmentations.patches import PatchGrid
-from ssl_modules.utils.checks import check_instance, check_number
+from ssl_modules.utils.checks import check_instances, check_number
 from ssl_modules.utils.configurable import Configurable
 
 PORTION = 3 * 2**17  # numbers in the images that go through the operations together: 1.5 MiB
@@ -154,7 +154,9 @@ class JointViews(Augmentation):
 
     def __init__(self, parts: list[Augmentation], shared: list[Operation] | None = None) -> None:
         super().__init__()
-        _check_parts(parts)
+        check_instances("parts", parts, Augmentation)
+        if not parts:
+            raise ValueError("parts: expected at least one augmentation, got none")
         if shared is not None:
             check_operations("shared", shared)
         self.parts: Any = nn.ModuleList(parts)
@@ -175,15 +177,6 @@ class JointViews(Augmentation):
         # Checked already; those that know only floats still get them.
         made = (part.make_views if part.takes_uint8 else part for part in self.parts)
         return [view for make in made for view in make(images, generator)]
-
-
-def _check_parts(parts: Any) -> None:
-    if not isinstance(parts, list | tuple | nn.ModuleList):
-        raise TypeError(f"parts: expected a list of augmentations, got {parts!r}")
-    if not parts:
-        raise ValueError("parts: expected at least one augmentation, got none")
-    for part in parts:
-        check_instance("parts", part, Augmentation)
 
 
 def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -90,10 +90,10 @@ def check_numbers(
         ValueError: names the argument, the range and the values.
 
     Example:
-        >>> check_numbers("temperatures", [0.1, 0.0], above=0, fix="one per rank")
+        >>> check_numbers("temperatures", [0.1, 0.0], above=0, fix="give one per rank")
         Traceback (most recent call last):
         ...
-        ValueError: temperatures: expected positive numbers, got [0.1, 0.0]; one per rank
+        ValueError: temperatures: expected positive numbers, got [0.1, 0.0]; give one per rank
     """
     limits, numbers = _Limits(least, above, most, below), list(values)
     if not numbers or (length is not None and len(numbers) != length) or not all(map(limits.hold, numbers)):
@@ -188,6 +188,33 @@ def check_instance(name: str, value: Any, kind: type | UnionType, fix: str = "")
         fix = f"give an instance, {value.__name__}(...)"
     kinds = _either(each.__name__ for each in get_args(kind) or (kind,))
     raise TypeError(f"{name}: expected an object of the class {kinds}, got {_got(value)}{_then(fix)}")
+
+
+def check_instances(name: str, values: Any, kind: type, fix: str = "") -> None:
+    """Raise unless an argument is a list of objects of a class, which may be empty.
+
+    Args:
+        name: of the argument.
+        values: of the argument.
+        kind: the class.
+        fix: what to give instead of other objects.
+
+    Raises:
+        TypeError: names the argument, the class and the value.
+
+    Example:
+        >>> check_instances("shared", 1.0, float)
+        Traceback (most recent call last):
+        ...
+        TypeError: shared: expected a list of objects of the class float, got float(...); give [float(...)]
+    """
+    if isinstance(values, kind):
+        given = f"{type(values).__name__}(...)"
+        raise TypeError(f"{name}: expected a list of objects of the class {kind.__name__}, got {given}; give [{given}]")
+    if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
+        raise TypeError(f"{name}: expected a list of objects of the class {kind.__name__}, got {_got(values)}")
+    for value in values:
+        check_instance(name, value, kind, fix)
 
 
 def check_types(init: Callable[..., None], arguments: Mapping[str, Any]) -> None:
@@ -321,7 +348,7 @@ def _got(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     shown = repr(value)
-    return shown if len(shown) <= _LONGEST and "\n" not in shown else f"a {type(value).__name__}"
+    return shown if len(shown) <= _LONGEST and "\n" not in shown else f"{type(value).__name__}(...)"
 
 
 def _then(fix: str) -> str:

@@ -153,7 +153,7 @@ class Stream(IterableDataset):
             "datamodule: expected None beside train=",
         ),
         (lambda: OnlineKNNProbe(k=0), "k: expected a number of at least 1, got 0"),
-        (lambda: OnlineKNNProbe(temperature=0.0), "temperature: expected a number above 0, got 0.0"),
+        (lambda: OnlineKNNProbe(temperature=0.0), "temperature: expected a positive number, got 0.0"),
         (lambda: OnlineKNNProbe(bank_size=0), "bank_size: expected a number of at least 1, got 0"),
         (lambda: OnlineKNNProbe(every_n_epochs=0), "every_n_epochs: expected a number of at least 1, got 0"),
         (
@@ -164,8 +164,8 @@ class Stream(IterableDataset):
         (lambda: OnlineKNNProbe(k=2.5), "k: expected int, got 2.5"),
         (lambda: OnlineKNNProbe(level=torch.nan), "level: expected int or None, got nan"),
         (OnlineProbe, "abstract method '?measure'?"),
-        (lambda: OnlineLinearProbe(penalty=0.0), "penalty: expected a number above 0, got 0.0"),
-        (lambda: OnlineSGDProbe(learning_rate=0.0), "learning_rate: expected a number above 0"),
+        (lambda: OnlineLinearProbe(penalty=0.0), "penalty: expected a positive number, got 0.0"),
+        (lambda: OnlineSGDProbe(learning_rate=0.0), "learning_rate: expected a positive number"),
     ],
 )
 def test_constructor_errors(make, message):

@@ -137,7 +137,7 @@ def test_frozen_batch_norms_are_those_of_evaluation(given):
 @pytest.mark.parametrize(
     ("given", "levels", "error", "message"),
     [
-        (resnet18, 4, TypeError, "encoder: expected an object of the class Encoder, got a ResNet; give Encoder"),
+        (resnet18, 4, TypeError, r"encoder: expected an object of the class Encoder, got ResNet\(...\); give Encoder"),
         (lambda: encoder(patches=(32, 16)), 4, ValueError, "encoder: a detector gives whole images .* takes patches"),
         (lambda: encoder(Clips(), mean=None, std=None), 2, ValueError, "two spatial axes, but Clips takes 3 axes"),
         (

@@ -96,10 +96,10 @@ def test_uniformity_equals_the_loop(scale, chunk_size):
         (lambda: feature_std(torch.ones(1, 3)), "features: expected at least 2 samples, got 1"),
         (lambda: rankme(torch.full((2, 3), float("nan"))), "features: expected finite features, got 2 of 2 with NaN"),
         (lambda: uniformity(torch.ones(2, 3, 4, 4)), "pool maps to one vector"),
-        (lambda: uniformity(torch.ones(2, 3), scale=0.0), "scale: expected a number above 0, got 0.0"),
+        (lambda: uniformity(torch.ones(2, 3), scale=0.0), "scale: expected a positive number, got 0.0"),
         (lambda: lidar(torch.ones(4, 1, 3)), r"views: expected \[N, V, D\] with V >= 2.* got \[4, 1, 3\]"),
         (lambda: lidar(torch.ones(1, 4, 3)), "views: expected at least 2 samples, got 1"),
-        (lambda: lidar(torch.ones(4, 2, 3), regularization=0.0), "regularization: expected a number above 0"),
+        (lambda: lidar(torch.ones(4, 2, 3), regularization=0.0), "regularization: expected a positive number"),
         (lambda: alignment(torch.ones(2, 3), torch.ones(3, 3)), r"one shape \[N, D\].* \[2, 3\] and \[3, 3\]"),
         (
             lambda: similarity_ratio(torch.ones(2, 3), torch.full((2, 3), float("inf"))),

@@ -65,10 +65,10 @@ def test_a_class_without_two_kinds_of_samples_scores_nothing():
     [
         (lambda: balanced_rows(TARGETS), "share and per_class: expected one of the two, got None and None"),
         (lambda: balanced_rows(TARGETS, share=0.1, per_class=3), "got 0.1 and 3"),
-        (lambda: balanced_rows(TARGETS, share=1.5), "share: expected a number above 0 and of at most 1, got 1.5"),
+        (lambda: balanced_rows(TARGETS, share=1.5), "share: expected a number in .0, 1., got 1.5"),
         (lambda: balanced_rows(TARGETS, per_class=0), "per_class: expected a number of at least 1, got 0"),
         (lambda: balanced_rows(TARGETS, per_class=4), "per_class: expected at most 3, the samples of class 3, got 4"),
-        (lambda: svm_scores(torch.eye(2), torch.eye(2), torch.eye(2), cost=0.0), "cost: expected a number above 0"),
+        (lambda: svm_scores(torch.eye(2), torch.eye(2), torch.eye(2), cost=0.0), "cost: expected a positive number"),
         (lambda: svm_scores(torch.eye(2), torch.tensor([0, 1]), torch.eye(2)), "features: expected targets"),
     ],
 )

@@ -103,7 +103,7 @@ def test_equal_votes_are_split_evenly():
     [
         ({"k": 6}, r"k: expected a number from 1 to 5, .* got 6"),
         ({"k": 0}, "k: expected a number from 1 to 5"),
-        ({"temperature": 0.0}, "temperature: expected a number above 0"),
+        ({"temperature": 0.0}, "temperature: expected a positive number"),
         ({"num_classes": 2}, "num_classes: expected more than every target, got 2 and a target 2"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"bank": torch.full((5, 3), float("nan"))}, "bank: expected finite features, got 5 of 5 with NaN"),

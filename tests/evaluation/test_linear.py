@@ -58,7 +58,7 @@ def test_a_feature_that_is_constant_in_training_is_ignored():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"penalty": 0.0}, "penalty: expected a number above 0, got 0.0"),
+        ({"penalty": 0.0}, "penalty: expected a positive number, got 0.0"),
         ({"num_classes": 1}, "num_classes: expected more than every target, got 1 and a target 1"),
         ({"features": torch.full((2, 3), float("nan"))}, "expected finite features, got 2 of 2 with NaN"),
         ({"features": torch.ones(3, 3)}, "expected one target for each of 3 features, got 2"),

@@ -65,7 +65,7 @@ def test_it_warns_where_it_has_not_converged():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"penalty": 0.0}, "penalty: expected a number above 0, got 0.0"),
+        ({"penalty": 0.0}, "penalty: expected a positive number, got 0.0"),
         ({"num_classes": 1}, "num_classes: expected more than every target, got 1 and a target 1"),
         ({"features": torch.full((2, 3), float("nan"))}, "expected finite features, got 2 of 2 with NaN"),
         (

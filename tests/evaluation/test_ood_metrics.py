@@ -92,7 +92,7 @@ def test_detection_equals_scikit_learn(ties, count):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b, t, q: gaussian_scores(b, t, q, regularization=0.0), "regularization: expected a number above 0"),
+        (lambda b, t, q: gaussian_scores(b, t, q, regularization=0.0), "regularization: expected a positive number"),
         (lambda b, t, q: gaussian_scores(b[:0], t[:0], q), "bank: expected at least 1 sample, got 0"),
         (lambda b, t, q: cosine_scores(b, t, q[:, :3]), "one dimension D, got 6 and 3"),
         (lambda b, t, q: cosine_scores(b, t[:3], q), "bank: expected one target for each of 60 features, got 3"),

@@ -14,7 +14,6 @@ from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 
 from ssl_modules.utils.checks import check_instance, check_types
 
@@ -92,6 +91,8 @@ def full_signature(cls: type) -> inspect.Signature:
     kinds = {p.kind for p in own}
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         return inspect.Signature(own)
+    from jsonargparse import ArgumentParser  # noqa: PLC0415  # callbacks load this file, and seldom need a signature
+
     # jsonargparse reads in the source which parameters pass through; the command line shows the same ones.
     accepted = ArgumentParser(exit_on_error=False).add_class_arguments(cls, fail_untyped=False)
     by_position = inspect.Parameter.VAR_POSITIONAL in kinds

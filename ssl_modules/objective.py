@@ -78,8 +78,8 @@ def chance_level(contrasts: Iterable[Contrast], loss: Loss) -> Tensor:
     terms = []
     for c in contrasts:
         relation = c.relation[:1]
-        alike = torch.zeros(relation.shape, device=relation.device)
-        terms.append(c.weight * loss(alike, relation, None if c.reference is None else alike))
+        equal = torch.zeros(relation.shape, device=relation.device)
+        terms.append(c.weight * loss(equal, relation, None if c.reference is None else equal))
     return torch.stack(terms).sum()
 
 

@@ -98,7 +98,7 @@ class ColorJitter(Operation):
         applied = chance(self.p, images, generator)
         return JitterParameters(applied, brightness, contrast, saturation, hue, order)
 
-    def alike(self, parameters: JitterParameters) -> Tensor:
+    def group_key(self, parameters: JitterParameters) -> Tensor:
         """Images that turn their hue at the same step."""
         return _hue_step(parameters.order).where(parameters.applied, -1)
 

@@ -57,7 +57,7 @@ class Operation(Configurable, nn.Module):
             ValueError: if it can't; the error names the operations that can.
         """
 
-    def alike(self, parameters: Any) -> Tensor | None:
+    def group_key(self, parameters: Any) -> Tensor | None:
         """A number for each image, [N]: those of one number are faster together. None where it doesn't matter.
 
         Args:

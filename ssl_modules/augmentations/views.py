@@ -209,7 +209,7 @@ def _portions(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Iterable[Ro
     size = max(1, PORTION // max(images[0].numel(), images.shape[1] * max(sides) ** 2))
     if images.device.type != "cpu" or len(images) <= size:
         return [slice(None)]
-    kinds = (transform.alike(parameters) for transform, parameters in drawn)
+    kinds = (transform.group_key(parameters) for transform, parameters in drawn)
     order = next((kind.argsort() for kind in kinds if kind is not None), torch.arange(len(images)))
     return order.split(size)
 

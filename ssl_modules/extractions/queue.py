@@ -166,7 +166,7 @@ class Queue(Extraction):
         anchors = dict(zip(student_views, (self.predictor(z) for z in student), strict=True))
         keys = [F.normalize(z.to(self.keys.dtype), dim=1) for z in teacher]  # [N, D] each
         if self.size and self.training and torch.is_grad_enabled():
-            self._note(keys, ids)
+            self._stage_keys(keys, ids)
         return [
             self._contrast([z for i, z in anchors.items() if i != j], own, ids, weight=1 / len(keys))
             for j, own in zip(teacher_views, keys, strict=True)
@@ -190,7 +190,7 @@ class Queue(Extraction):
         rule, candidate_ids = self.ranks, self.ids.clone()
         return lambda rows: rule(ids[rows], candidate_ids, lambda: keys[rows] @ candidates.T)
 
-    def _note(self, keys: list[Tensor], ids: Tensor) -> None:
+    def _stage_keys(self, keys: list[Tensor], ids: Tensor) -> None:
         entries = len(keys) * len(ids) * world_size()
         if entries > self.size:
             raise ValueError(

@@ -49,7 +49,7 @@ def test_all_orders_side_by_side_equal_order_by_order():
 
 def test_images_that_turn_their_hue_at_one_step_are_alike():
     parameters = ColorJitter(0.4, p=0.5).draw(torch.empty(1, 3, 1, 1).expand(100, 3, 1, 1), generator())
-    kinds = ColorJitter().alike(parameters)
+    kinds = ColorJitter().group_key(parameters)
     assert kinds.unique().tolist() == [-1, 0, 1, 2, 3]
     for kind, applied, order in zip(kinds, parameters.applied, parameters.order, strict=True):
         assert order[kind] == 3 if applied else kind == -1

@@ -28,6 +28,8 @@ class DrawingProbe(OnlineProbe):
     ) -> None:
         super().__init__(**settings)
         new_figure(1, 1)  # raises before the training if matplotlib is missing
+        if class_names is not None and not class_names:
+            raise ValueError("class_names: expected names of the classes, got none; give None for those of the data")
         self.class_names = class_names
         self.folder = folder
 

@@ -60,6 +60,9 @@ class OutOfDistributionProbe(OnlineProbe):
         if not scores:
             raise ValueError("scores: expected one or more, got none")
         check_number("k", k, least=1)
+        is_loader = hasattr(outliers, "__iter__") or hasattr(outliers, "val_dataloader")
+        if not is_loader or isinstance(outliers, str | type):
+            raise TypeError(f"outliers: expected a loader or a LightningDataModule, got {outliers!r}")
         self.outliers = outliers
         self.scores = tuple(scores)
         self.k = k

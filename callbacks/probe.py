@@ -107,6 +107,8 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
             raise ValueError(
                 "datamodule: expected None beside train= and test=, got both; give loaders or a datamodule"
             )
+        if datamodule is not None and not hasattr(datamodule, "train_dataloader"):  # one of either namespace
+            raise TypeError(f"datamodule: expected a LightningDataModule, got {datamodule!r}")
         if bank_size is not None:
             check_number("bank_size", bank_size, least=1)
         check_number("every_n_epochs", every_n_epochs, least=1)

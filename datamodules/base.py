@@ -17,7 +17,7 @@ from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.datamodules.loader import ResumableDataLoader, available_workers
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.datamodules.targets import TargetType, check_targets, target_shape
-from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.plain_checkpoint import PlainCheckpoint
 from ssl_modules.utils.seeds import derive_generator
@@ -308,7 +308,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
 
     def _check_facts(self) -> None:
         """Complete the class names, and raise if the facts disagree with each other."""
-        check_number("num_classes", self.num_classes, least=0)
+        check_number("num_classes", self.num_classes, least=0 if self.target_type == "none" else 1)
         if (self.target_type == "hierarchical") != bool(self.levels):
             raise ValueError(
                 f"levels: expected names of levels for target_type='hierarchical', and for no other, "
@@ -317,6 +317,8 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         for argument, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.dims[0]:
                 raise ValueError(f"{argument}: expected one value for each of {self.dims[0]} channels, got {values}")
+        check_numbers("mean", self.mean, least=0, most=1, fix="give it for pixels in [0, 1]")
+        check_numbers("std", self.std, above=0, most=1, fix="give it for pixels in [0, 1]")
         if not self.class_names:
             finest = next(iter(self.levels.values()), ())
             self.class_names = finest or tuple(str(index) for index in range(self.num_classes))

@@ -91,6 +91,8 @@ class COCODataModule(FilesDataModule):
         download: bool = False,
         **settings: Any,
     ) -> None:
+        if isinstance(subset, int):
+            check_number("subset", subset, least=1)
         super().__init__(**settings)
         self.root = os.path.expanduser(root)
         self.train_split = train_split

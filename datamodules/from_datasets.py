@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.datamodules.images import TensorImages, pixel_statistics, to_uint8
 from ssl_modules.datamodules.targets import TargetType
+from ssl_modules.utils.checks import check_instance
 
 
 class ImageDataModule(BaseDataModule):
@@ -57,6 +58,11 @@ class ImageDataModule(BaseDataModule):
         num_workers: int | None = 0,
         **settings: Any,
     ) -> None:
+        _check_data_set("train", train)
+        if test is not None:
+            _check_data_set("test", test)
+        if levels is not None:
+            check_instance("levels", levels, Mapping, "give names of classes by name of the level")
         self._parts = (train, test)
         self.name = name
         self.num_classes = num_classes
@@ -67,12 +73,21 @@ class ImageDataModule(BaseDataModule):
         self.mean, self.std = tuple(mean), tuple(std)
         self.target_type = target_type
         self.levels = {level: tuple(names) for level, names in (levels or {}).items()}
+        if class_names is not None and not class_names:
+            raise ValueError("class_names: expected a name for each class, got none; leave it out for numbers")
         self.class_names = tuple(class_names or ())
         super().__init__(num_workers=num_workers, **settings)
 
     def load(self) -> tuple[Dataset, Dataset | None]:
         """The data sets that were given."""
         return self._parts
+
+
+def _check_data_set(part: str, dataset: Any) -> None:
+    is_list_of_others = isinstance(dataset, list) and not all(isinstance(item, tuple | list) for item in dataset[:1])
+    has_items = hasattr(dataset, "__getitem__") and not isinstance(dataset, type | str | Mapping)
+    if not has_items or is_list_of_others:
+        raise TypeError(f"{part}: expected a map-style data set of (image, target), got {dataset!r}")
 
 
 def _first_dims(train: Dataset) -> tuple[int, int, int]:

@@ -7,10 +7,10 @@ from typing import Any
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
-from ssl_modules.augmentations import Augmentation
+from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.datamodules.image_files import ImageFiles, Unreadable
-from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.checks import check_instance, check_number
 
 
 class FilesDataModule(BaseDataModule):
@@ -46,7 +46,13 @@ class FilesDataModule(BaseDataModule):
         **settings: Any,
     ) -> None:
         check_number("image_size", image_size, least=1)
+        if decode_size is not None:
+            check_number("decode_size", decode_size, least=image_size)
         self.dims = (self.dims[0], image_size, image_size)
+        if isinstance(augmentation, str):
+            policy(augmentation, image_size, self.in_channels)  # raises for a name that doesn't exist
+        elif augmentation is not None:
+            check_instance("augmentation", augmentation, Augmentation, "give one, or the name of a policy")
         super().__init__(**settings)
         self.decode_size = decode_size
         self.augmentation = augmentation

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.datamodules.decoding import crop, read_image, square
-from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.checks import Checked, check_instance, check_number
 
 Unreadable = Literal["skip", "error"]
 SHOWN = 20  # paths in a warning
 
 
-class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
+class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
     """Labelled image files of any sizes, which are brought to one size.
 
     Item ``i`` is the image [C, image_size, image_size], uint8, not augmented, with its target: the shorter side is
@@ -74,6 +74,7 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"paths: expected at least one image in {root}, got none")
         if targets is None:
             targets = torch.full((len(paths),), -1)
+        check_instance("targets", targets, Tensor, "from a list: torch.tensor(targets)")
         if targets.is_floating_point() or targets.is_complex():
             raise TypeError(f"targets: expected integers, got {targets.dtype}; give class indices, targets.long()")
         if len(targets) != len(paths):
@@ -84,9 +85,9 @@ class ImageFiles(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"decode_size: expected at least image_size={image_size}, got {decode_size}")
         if in_channels not in (1, 3):
             raise ValueError(f"in_channels: expected 1 (gray) or 3 (colour), got {in_channels}")
-        if unreadable not in get_args(Unreadable):
-            raise ValueError(f"unreadable: expected one of {get_args(Unreadable)}, got {unreadable!r}")
         augmentation = policy(augmentation, image_size, in_channels) if isinstance(augmentation, str) else augmentation
+        if augmentation is not None:
+            check_instance("augmentation", augmentation, Augmentation, "give one, or the name of a policy")
         sizes = {size for size in augmentation.sizes if size is not None} if augmentation is not None else set()
         if sizes and image_size not in sizes:
             raise ValueError(

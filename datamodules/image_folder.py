@@ -13,6 +13,7 @@ from ssl_modules.datamodules.finding import ENDINGS, find_images, find_labelled_
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.utils.checks import check_choice
 
 
 class ImageFolderDataModule(FilesDataModule):
@@ -63,6 +64,7 @@ class ImageFolderDataModule(FilesDataModule):
         in_memory: bool = False,
         **settings: Any,
     ) -> None:
+        check_choice("in_channels", in_channels, (1, 3))
         root = Path(root).expanduser()
         self.name = root.resolve().name
         self.class_names = tuple(_class_names(root)) if class_folders else ()

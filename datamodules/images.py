@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from ssl_modules.utils.checks import check_instance
+
 
 class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     """Labelled images in memory, indexed by one row or by many at once.
@@ -29,6 +31,9 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, images: Tensor, targets: Tensor | None = None) -> None:
+        check_instance("images", images, Tensor, "from an array: torch.from_numpy(images)")
+        if targets is not None:
+            check_instance("targets", targets, Tensor, "from a list: torch.tensor(targets)")
         if images.dtype != torch.uint8:
             raise TypeError(
                 f"images: expected uint8, got {images.dtype}; "

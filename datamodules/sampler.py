@@ -6,10 +6,11 @@ import torch
 from torch import distributed
 from torch.utils.data import DistributedSampler
 
+from ssl_modules.utils.checks import Checked, check_instance, check_number
 from ssl_modules.utils.seeds import derive_generator
 
 
-class EpochSampler(DistributedSampler[int]):
+class EpochSampler(Checked, DistributedSampler[int]):
     """Order of a data set that depends on ``(seed, epoch)`` only, for one process and for several.
 
     Process ``rank`` takes every ``num_replicas``-th index: the images of one step, over all processes, depend on the
@@ -51,6 +52,9 @@ class EpochSampler(DistributedSampler[int]):
             num_replicas = distributed.get_world_size() if grouped else 1
         if rank is None:
             rank = distributed.get_rank() if grouped else 0
+        check_instance("dataset", dataset, Sized)
+        check_number("num_replicas", num_replicas, least=1)
+        check_number("rank", rank, least=0, below=num_replicas)
         super().__init__(dataset, num_replicas, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
         self.skip = 0
 

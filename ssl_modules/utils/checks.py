@@ -281,11 +281,13 @@ def _checked(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_plain(annotation: Any) -> bool:
-    """Whether an annotation is of numbers, strings, paths and sequences of them alone."""
+    """Whether an annotation is of numbers, strings, paths and sequences of them, or beside these a function."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return True
-    if origin in (Union, UnionType, *_MANY):
+    if origin in (Union, UnionType):
+        return all(_is_plain(part) or get_origin(part) is Callable for part in parts)
+    if origin in _MANY:
         return all(_is_plain(part) for part in parts if part is not ...)
     return annotation in _TYPES
 
@@ -298,6 +300,8 @@ def _allows(annotation: Any, value: Any) -> bool:
         return any(type(value) is type(part) and value == part for part in parts)
     if origin in _MANY:
         return _allows_items(origin, parts, value)
+    if origin is Callable:
+        return callable(value) and not isinstance(value, type)
     is_number_for_true = isinstance(value, bool) and annotation is not bool
     is_finite = annotation is not float or not isinstance(value, Real) or math.isfinite(value)
     return isinstance(value, _TYPES[annotation]) and not is_number_for_true and is_finite
@@ -338,9 +342,8 @@ def _alternatives(annotation: Any) -> list[str]:
     if origin in _MANY:
         item = _words(parts[0]).replace("a finite number", "finite numbers").replace("a list", "lists")
         return [f"a list of {item}"]
-    if annotation in (None, NoneType):
-        return ["None"]
-    return [{float: "a finite number", Path: "a path"}.get(annotation, annotation.__name__)]
+    names = {Callable: "a function", float: "a finite number", Path: "a path", None: "None", NoneType: "None"}
+    return [names.get(origin or annotation) or annotation.__name__]
 
 
 def _got(value: Any) -> str:

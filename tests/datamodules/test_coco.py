@@ -112,7 +112,7 @@ def test_missing_or_wrong_files_are_named(root, tmp_path):
         data(root).setup()
     write_coco_split(root, "val2017", COCO_VAL, "instances_val2017.json", [])
     for subset in (0, 11):
-        with pytest.raises(ValueError, match=f"subset: expected a number in .1, 10., got {subset}"):
+        with pytest.raises(ValueError, match=f"subset: expected a number .*, got {subset}$"):
             data(root, subset=subset).setup()
     with pytest.raises((TypeError, ValueError), match=r"train_split: expected .*got 'val'"):
         COCODataModule(train_split="val")

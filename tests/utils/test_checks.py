@@ -50,7 +50,7 @@ def takes(
         ("table", np.eye(2)),
         ("path", Path("x")),
         ("net", "left to the constructor"),
-        ("function", 3),
+        ("function", abs),
     ],
 )
 def test_what_an_annotation_allows(argument, value):
@@ -75,6 +75,7 @@ def test_what_an_annotation_allows(argument, value):
         ("sizes", "16", TypeError, "sizes: expected int or a list of int, got '16'"),
         ("table", [1, 2], TypeError, "table: expected a list of lists of finite numbers, got [1, 2]"),
         ("path", 3, TypeError, "path: expected str or a path, got 3"),
+        ("function", 3, TypeError, "function: expected a function or None, got 3"),
         (
             "mean",
             0.5,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssl_modules.callbacks.drawing import DrawingProbe
 from ssl_modules.callbacks.pictures import names_of_classes, new_figure
+from ssl_modules.callbacks.probe_data import datamodule_of
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
@@ -102,7 +103,7 @@ class EmbeddingPlot(DrawingProbe):
             return None
         chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
         targets = targets.cpu()[chosen]
-        names = self.class_names or names_of_classes(self._data(trainer), int(targets.max()) + 1, self.level)
+        names = self.class_names or names_of_classes(datamodule_of(self, trainer), int(targets.max()) + 1, self.level)
         return self._draw(self.project(queries[chosen.to(queries.device)]), targets, names)
 
     def settings(self) -> dict[str, int | float | str | None]:

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
+from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.callbacks.probe_data import is_fast_dev_run
 from ssl_modules.evaluation.accuracy import accuracies
 from ssl_modules.evaluation.knn import knn_scores
 from ssl_modules.utils.checks import check_number

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_modules.callbacks.drawing import DrawingProbe
 from ssl_modules.callbacks.pictures import image_grid, names_of_classes, shortened, to_pixels
+from ssl_modules.callbacks.probe_data import datamodule_of
 from ssl_modules.evaluation.batches import samples
 from ssl_modules.evaluation.features import images_and_targets, undisturbed
 from ssl_modules.evaluation.knn import nearest_neighbours
@@ -70,7 +71,7 @@ class NeighbourGrid(DrawingProbe):
             shown = self._images("test", chosen.tolist(), trainer)
             near = self._images("train", rows.flatten().tolist(), trainer)
         names = self.class_names or names_of_classes(
-            self._data(trainer), int(max(targets.max(), labels.max())) + 1, self.level
+            datamodule_of(self, trainer), int(max(targets.max(), labels.max())) + 1, self.level
         )
         near = near.reshape(*rows.shape, *near.shape[1:])  # [queries, k, H, W(, 3)]
         images = [[image, *found] for image, found in zip(shown, near, strict=True)]

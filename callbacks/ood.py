@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
+from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.callbacks.probe_data import is_fast_dev_run, single_loader
 from ssl_modules.evaluation.features import Prepare
 from ssl_modules.evaluation.ood_metrics import OODScore, ood_detection
 from ssl_modules.utils.checks import check_number
@@ -93,7 +94,7 @@ class OutOfDistributionProbe(OnlineProbe):
             return super()._look_for_loader(part, trainer)
         if hasattr(self.outliers, "val_dataloader"):  # a datamodule of either namespace
             data = cast(LightningDataModule, self.outliers)
-            return self._one(part, self._shared(trainer).loader(data, "test", set_up=True))
+            return single_loader(self, part, self._shared(trainer).loader(data, "test", set_up=True))
         return self.outliers
 
 

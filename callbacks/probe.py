@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from ssl_modules.callbacks.probe_data import find_loader, is_fast_dev_run, takes_the_trainers_loaders, validates
 from ssl_modules.evaluation.batches import sample_count, shared_batches
 from ssl_modules.evaluation.checks import check_labelled
 from ssl_modules.evaluation.features import Prepare, classes, features_and_targets, find_submodule, undisturbed
@@ -238,8 +239,8 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
             find_submodule(pl_module, self.features)
         for part in self.parts:
             # Lightning asks for the validation loader as late as the first epoch that needs it.
-            is_late = part == "test" and _validates(trainer) and trainer.val_dataloaders is None
-            if not (is_late and self._takes_the_trainers_loaders(trainer)):
+            is_late = part == "test" and validates(trainer) and trainer.val_dataloaders is None
+            if not (is_late and takes_the_trainers_loaders(self, trainer)):
                 self._try(part, pl_module, trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -249,12 +250,12 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge after a training epoch where there is no validation loop."""
-        if not _validates(trainer):
+        if not validates(trainer):
             self._run_if_due(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge in ``Trainer.test``, where the probe has training data of its own or a datamodule's."""
-        if not self._takes_the_trainers_loaders(trainer):
+        if not takes_the_trainers_loaders(self, trainer):
             self._run_if_due(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -351,9 +352,6 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     def _has_none(self, part: str) -> str:
         return f"{self.name}: expected samples of the {part} loader, got none; give the probe another one as {part}="
 
-    def _takes_the_trainers_loaders(self, trainer: Any) -> bool:
-        return self.train is None and self.datamodule is None and getattr(trainer, "datamodule", None) is None
-
     def _find_loader(self, part: str, trainer: Any) -> Any:
         if part not in self._loaders:
             with isolate_rng():  # a datamodule may draw
@@ -361,50 +359,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         return self._loaders[part]
 
     def _look_for_loader(self, part: str, trainer: Any) -> Any:
-        if self.train is not None:
-            return self.train if part == "train" else self.test
-        data = self._data(trainer)
-        if data is not None:
-            is_trainers = trainer is not None and data is trainer.datamodule
-            return self._one(part, self._shared(trainer).loader(data, part, set_up=not is_trainers))
-        if trainer is None:
-            raise ValueError(
-                f"{self.name}: expected data, got none; give labelled loaders, train= and test=, or datamodule="
-            )
-        loader = self._one(part, trainer.train_dataloader if part == "train" else trainer.val_dataloaders)
-        # To iterate over the Trainer's own loader would move its sampler, or restart its workers.
-        if sample_count(loader) is None:
-            raise ValueError(
-                f"{self.name}: expected a {part} loader that can be read in the data set's order, got the Trainer's "
-                f"{type(loader).__name__} with an order of its own, which the probe would disturb; give the probe "
-                "loaders of its own: train= and test="
-            )
-        return loader
-
-    def _data(self, trainer: Any) -> LightningDataModule | None:
-        return self.datamodule or (None if trainer is None else trainer.datamodule)
-
-    def _one(self, part: str, loader: Any) -> Any:
-        if isinstance(loader, list | tuple) and len(loader) == 1:
-            loader = loader[0]
-        if loader is None or isinstance(loader, list | tuple | dict):
-            found = "none" if not loader else f"{len(loader)} of them"
-            raise ValueError(
-                f"{self.name}: expected one {part} loader with labels in the run, got {found}; "
-                "give the probe loaders of its own: train= and test="
-            )
-        return loader
-
-
-def is_fast_dev_run(trainer: Any) -> bool:
-    """Whether a Trainer, if there is one, only tries a few batches."""
-    return trainer is not None and bool(trainer.fast_dev_run)
-
-
-def _validates(trainer: Trainer) -> bool:
-    # A datamodule without a validation part gives no loader, or one without batches.
-    is_empty = trainer.val_dataloaders is not None and sum(trainer.num_val_batches) == 0
-    return trainer.enable_validation and not is_empty
+        return find_loader(self, part, trainer, self._shared(trainer))
 
 
 def _precision(trainer: Any) -> Any:

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ssl_modules.callbacks.probe import OnlineProbe, is_fast_dev_run
+from ssl_modules.callbacks.probe import OnlineProbe
+from ssl_modules.callbacks.probe_data import is_fast_dev_run
 from ssl_modules.evaluation.retrieval import retrieval
 
 

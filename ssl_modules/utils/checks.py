@@ -68,23 +68,17 @@ def check_numbers(
     values: Iterable[Any],
     *,
     length: int | None = None,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
     fix: str = "",
+    **limits: float | None,
 ) -> None:
-    """Raise unless an argument is a list of finite numbers in a range, not empty.
+    """Raise unless an argument is a list of finite numbers in a range, and not empty.
 
     Args:
         name: of the argument.
         values: of the argument.
-        length: how many there are to be; None = any number but none.
-        least: lower bound, included.
-        above: lower bound, excluded.
-        most: upper bound, included.
-        below: upper bound, excluded.
+        length: number of values; None = one or more.
         fix: what to give instead.
+        limits: of each value: ``least``, ``above``, ``most`` and ``below``, as of :func:`check_number`.
 
     Raises:
         ValueError: names the argument, the range and the values.
@@ -95,9 +89,9 @@ def check_numbers(
         ...
         ValueError: temperatures: expected positive numbers, got [0.1, 0.0]; give one per rank
     """
-    limits, numbers = _Limits(least, above, most, below), list(values)
-    if not numbers or (length is not None and len(numbers) != length) or not all(map(limits.hold, numbers)):
-        words = limits.words("" if length is None else str(length), "numbers")
+    allowed, numbers = _Limits(**limits), list(values)
+    if not numbers or (length is not None and len(numbers) != length) or not all(map(allowed.hold, numbers)):
+        words = allowed.words("" if length is None else str(length), "numbers")
         raise ValueError(f"{name}: expected {words}, got {values!r}{_then(fix)}")
 
 

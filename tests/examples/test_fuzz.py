@@ -1,6 +1,7 @@
 """The constructors refuse nonsense, and their errors name the argument."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ssl_modules.losses import InfoNCE
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "fuzz.py"
+sys.path.append(str(SCRIPT.parent))  # where it imports nonsense.py from
 spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
 fuzz = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fuzz)

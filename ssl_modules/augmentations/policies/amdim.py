@@ -2,13 +2,9 @@
 
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip
 from ssl_modules.augmentations.policies.common import (
-    SMALLEST_SHIFTED,
     JitterMode,
     amdim_colors,
-    amdim_hue,
-    amdim_shift,
-    check_image_size,
-    has_color,
+    amdim_settings,
     shift_or_crop,
 )
 from ssl_modules.augmentations.views import JointViews, Views
@@ -68,6 +64,4 @@ def amdim(image_size: int, in_channels: int = 3) -> AMDIMViews:
         >>> amdim(32).arguments["shift"], amdim(128).arguments["hue"]
         (4, 0.1)
     """
-    check_image_size("amdim", image_size, SMALLEST_SHIFTED)
-    shift, hue = amdim_shift(image_size), amdim_hue(image_size)
-    return AMDIMViews(image_size, shift=shift, hue=hue, color=has_color(in_channels))
+    return AMDIMViews(image_size, **amdim_settings("amdim", image_size, in_channels))

@@ -1,6 +1,6 @@
 """What the policies of several methods share."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from ssl_modules.augmentations.blur import GaussianBlur
 from ssl_modules.augmentations.color import RandomGrayscale, RandomSolarize
@@ -51,24 +51,24 @@ def amdim_colors(hue: float, mode: JitterMode, color: bool) -> list[Operation]:
     return [*jitter_and_gray((0.4, 0.4, 0.4, hue), mode, color, gray=0.25)]
 
 
-def amdim_shift(image_size: int) -> int | None:
-    """The largest shift at this size, in pixels; None from 64 px on, where AMDIM crops.
+def amdim_settings(name: str, image_size: int, in_channels: int) -> dict[str, Any]:
+    """The arguments of AMDIM's views at an image size: shift (None = crop, from 64 px on), hue and color.
+
+    Args:
+        name: of the policy, for the error.
+        image_size: side of a view, in pixels, at least 8.
+        in_channels: number of image channels.
+
+    Raises:
+        ValueError: if ``image_size`` is below 8.
 
     Example:
-        >>> [amdim_shift(size) for size in (8, 32, 64)]
-        [1, 4, None]
+        >>> amdim_settings("amdim", 32, in_channels=3)
+        {'shift': 4, 'hue': 0.2, 'color': True}
     """
-    return image_size // 8 if image_size < 64 else None
-
-
-def amdim_hue(image_size: int) -> float:
-    """The hue of AMDIM's jitter at this size.
-
-    Example:
-        >>> amdim_hue(64), amdim_hue(128)
-        (0.2, 0.1)
-    """
-    return 0.1 if image_size >= 128 else 0.2
+    check_image_size(name, image_size, SMALLEST_SHIFTED)
+    shift = image_size // 8 if image_size < 64 else None
+    return {"shift": shift, "hue": 0.1 if image_size >= 128 else 0.2, "color": has_color(in_channels)}
 
 
 def has_color(in_channels: int) -> bool:

@@ -4,13 +4,9 @@ from ssl_modules.augmentations.geometry import RandomHorizontalFlip
 from ssl_modules.augmentations.operation import Operation
 from ssl_modules.augmentations.patches import PatchGrid, check_patches
 from ssl_modules.augmentations.policies.common import (
-    SMALLEST_SHIFTED,
     JitterMode,
     amdim_colors,
-    amdim_hue,
-    amdim_shift,
-    check_image_size,
-    has_color,
+    amdim_settings,
     shift_or_crop,
 )
 from ssl_modules.augmentations.views import Views
@@ -79,8 +75,7 @@ def cpc(image_size: int, in_channels: int = 3) -> CPCViews:
         >>> cpc(32).patches, cpc(28).patches  # side and overlap, in pixels
         ((8, 4), (10, 7))
     """
-    check_image_size("cpc", image_size, SMALLEST_SHIFTED)
+    settings = amdim_settings("cpc", image_size, in_channels)
     stride = image_size // 8
     side = image_size - 6 * stride  # the seventh patch ends where the image does
-    shift, hue = amdim_shift(image_size), amdim_hue(image_size)
-    return CPCViews(image_size, (side, side - stride), shift=shift, hue=hue, color=has_color(in_channels))
+    return CPCViews(image_size, (side, side - stride), **settings)

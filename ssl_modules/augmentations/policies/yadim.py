@@ -3,13 +3,9 @@
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip
 from ssl_modules.augmentations.patches import PatchGrid, check_patches
 from ssl_modules.augmentations.policies.common import (
-    SMALLEST_SHIFTED,
     JitterMode,
     amdim_colors,
-    amdim_hue,
-    amdim_shift,
-    check_image_size,
-    has_color,
+    amdim_settings,
     shift_or_crop,
 )
 from ssl_modules.augmentations.views import JointViews, Views
@@ -74,6 +70,4 @@ def yadim(image_size: int, in_channels: int = 3) -> YADIMViews:
         >>> yadim(32).arguments["shift"], yadim(128).arguments["hue"]
         (4, 0.1)
     """
-    check_image_size("yadim", image_size, SMALLEST_SHIFTED)
-    shift, hue = amdim_shift(image_size), amdim_hue(image_size)
-    return YADIMViews(image_size, shift=shift, hue=hue, color=has_color(in_channels))
+    return YADIMViews(image_size, **amdim_settings("yadim", image_size, in_channels))

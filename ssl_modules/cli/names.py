@@ -6,7 +6,7 @@ jsonargparse says only that such a value fits none of the types, or takes it for
 import difflib
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import Namespace
@@ -137,12 +137,19 @@ def _looks_like_class(kind: Any, name: str) -> bool:
 
 def _is_class(kind: Any, name: str) -> bool:
     if "." not in name:
-        return name in _names(kind)
+        # jsonargparse's paths of all classes are slow to collect: torch has thousands of modules.
+        return any(name == cls.__name__ for cls in _subclasses(get_class_types(kind))) and name in _names(kind)
     try:
         found = import_object(name)
     except (ImportError, ValueError, AttributeError):
         return False
     return isinstance(found, type) and issubclass(found, get_class_types(kind))
+
+
+def _subclasses(bases: Iterable[type]) -> Iterator[type]:
+    for base in bases:
+        yield base
+        yield from _subclasses(base.__subclasses__())
 
 
 def _names(kind: Any) -> list[str]:

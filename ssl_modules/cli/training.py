@@ -1,5 +1,6 @@
 """Lightning's CLI with the defaults of our runs: ``ssl-modules fit``, ``validate``, ``test`` and ``predict``."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -51,10 +52,19 @@ class ContrastiveCLI(LightningCLI):
             "subclass_mode_model": model_class is None,
             "subclass_mode_data": datamodule_class is None,
         }
+        args = sys.argv[1:] if settings.get("args") is None else settings["args"]
+        self._first = args[0] if isinstance(args, list) and args else None
         with swapped_classes_inherit_nothing():
             super().__init__(
                 model_class or ContrastiveModule, datamodule_class or BaseDataModule, **(defaults | settings)
             )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Where the first word is a subcommand, only its parser gets arguments: adding them is slower than parsing."""
+        if self._first in self.subcommands() and subcommand != self._first:
+            self._subcommand_method_arguments[subcommand] = []
+            return self.init_parser(**kwargs)
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         model = "model.init_args" if self.subclass_mode_model else "model"

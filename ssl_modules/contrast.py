@@ -14,7 +14,7 @@ NOBODY = -2  # matches no id, not even another -1
 
 @dataclass(frozen=True)
 class Relation:
-    """How every anchor relates to every candidate, held as ids and computed a few rows at a time.
+    """How every anchor relates to every candidate, stored as ids; rows of the matrix are computed on demand.
 
     Two entries are related at rank ``l + 1`` if ``l`` is the first level at which their ids match; an id of -1
     matches nothing. Indexing gives rows as a dense matrix: ``relation[rows]`` is int8 ``[R, C]`` with r >= 1 for a
@@ -120,11 +120,11 @@ class Paired:
 class SameView:
     """Positives are the other views of an anchor's image, negatives the same view of all other images.
 
-    The anchors are some views of the images of this process, the candidates all views of the images of all processes,
-    both view by view. Indexing gives a few rows at a time, as of :class:`Relation`.
+    Anchors are some views of this process's images. Candidates are all views of the images of all processes. Both are
+    ordered view by view. Rows are computed on demand as in :class:`Relation`.
 
     Args:
-        own: ``[N]``, which of all images are those of this process.
+        own: ``[N]``, indices of this process's images among all images.
         images: total number of images, M.
         views: number of views among the candidates, V.
         anchor_views: indices of the views that are anchors.

@@ -148,7 +148,7 @@ def _is_of_one_class(loss: Loss, method: str, form: str) -> bool:
 
 
 def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, Tensor, Tensor | None]:
-    """Embed anchors, candidates and reference once; returns them after the similarity that remains to be applied."""
+    """Embed each vector once; returns the similarity still to apply, anchors, candidates and reference."""
     reference = None if c.reference is None else full_precision(c.reference.detach())
     anchors, candidates = full_precision(c.anchors), full_precision(c.candidates)
     # A subclass may override forward.

@@ -92,8 +92,9 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         compile: whether to compile the encoder by ``torch.compile``, at its first batch.
         batch_norm_splits: number of parts of a batch that the encoder's batch norms normalise separately, as if each
             were on its own device; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
-        optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``.
-        schedule: of the learning rate over the run.
+        optimizer: function of parameter groups that returns an optimiser, such as
+            ``functools.partial(torch.optim.SGD, lr=0.1)``.
+        schedule: schedule of the learning rate over the run.
         base_batch_size: images per optimiser step, over all processes, for which the learning rate is given; the rate
             is scaled linearly to the actual number. None = no scaling.
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = no blocks.

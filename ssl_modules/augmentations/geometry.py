@@ -76,7 +76,7 @@ class RandomResizedCrop(Operation):
         self.interpolation = interpolation
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> CropParameters:
-        """Draws one box per image: the first of ten candidates that fits, else the largest central one allowed."""
+        """Draws one box per image: the first of ten that fits, else the largest central one of allowed ratio."""
         n, _, rows, columns = images.shape
         random = torch.rand(4, n, CANDIDATES, generator=generator, device=images.device, dtype=torch.float32)
         area = rows * columns * (self.scale[0] + (self.scale[1] - self.scale[0]) * random[0])

@@ -38,7 +38,7 @@ class Ranks(Configurable, nn.Module, ABC):
         Args:
             anchor_ids: ``[R, levels]``; a label of -1 is unknown and matches nothing.
             candidate_ids: ``[K, levels]``; -1 for places of the queue that are not yet filled.
-            teacher_scores: function that returns ``[R, K]``, the cosines of the anchors' own keys with the queue's keys;
+            teacher_scores: function returning ``[R, K]``, the cosines of the anchors' own keys with the queue's keys;
                 each call costs a matrix product.
         """
 
@@ -119,7 +119,7 @@ class RankTable(Ranks):
 class SimilarityRanks(RankTable):
     """A :class:`RankTable` from thresholds on the similarity of classes, such as of their names; such ranks are noisy.
 
-    The same class has rank 1. Another class has rank r + 1 if the r-th threshold is the first that its similarity reaches.
+    The same class has rank 1. Another class has rank r + 1 if the r-th threshold is the first that it reaches.
 
     Args:
         similarities: ``[C, C]``, similarity of the anchor's class (row) to each class.

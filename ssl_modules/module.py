@@ -227,7 +227,7 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         Args:
             batch: images or views, targets and index from the loader.
             features: ``[N, D]``, the representation of the student's first view.
-            embeddings: of the student's views, as returned by the extraction's heads.
+            embeddings: embeddings of the student's views, as returned by the extraction's heads.
 
         Returns:
             Scalar, or None for no extra term.

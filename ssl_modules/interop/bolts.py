@@ -60,7 +60,7 @@ def load_encoder(path: str | Path) -> nn.Module:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a Lightning checkpoint whose classes need not be installed; objects of unknown classes become empty.
+    """Read a Lightning checkpoint whose classes need not be installed; only torch's classes keep their contents.
 
     Args:
         path: the file.

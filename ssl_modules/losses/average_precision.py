@@ -28,7 +28,7 @@ from ssl_modules.utils.checks import check_number
 # positives. The gradient is written to out.
 Surrogate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-_CACHED, _HELD = 2**17, 2**24  # soft comparisons per block: on a CPU, as many as fit in its cache; elsewhere
+_CACHED, _HELD = 2**17, 2**24  # soft comparisons per block: on a CPU (fits its cache), and elsewhere
 
 
 class AveragePrecisionLoss(Loss):
@@ -210,7 +210,7 @@ def _binned(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, bins: 
 
 
 def _blocks(scores: Tensor, layers: int) -> Iterator[slice]:
-    """Blocks of rows such that ``layers`` times their scores fit in the cache of a CPU, or the budget elsewhere."""
+    """Blocks of rows with at most _CACHED (on a CPU) or _HELD numbers, where each score takes ``layers`` numbers."""
     anchors, candidates = scores.shape
     step = max(1, (_CACHED if scores.device.type == "cpu" else _HELD) // max(1, layers * candidates))
     return (slice(start, start + step) for start in range(0, anchors, step))

@@ -144,7 +144,7 @@ def negatives_and_positives(scores: Tensor, relation: Tensor, scale: float = 1.0
         scale: factor of the scores, such as ``1 / temperature``.
 
     Returns:
-        ``log sum exp`` of each anchor's scaled negatives ``[A]`` (the most negative number where there are none); the
+        ``log sum exp`` of each anchor's scaled negatives ``[A]`` (the most negative number if there are none); the
         scaled scores of all pairs of an anchor and a positive ``[P]``; the anchors of these pairs ``[P]``.
 
     Example:

@@ -15,7 +15,7 @@ from ssl_modules.losses.base import Loss, count_pairs, first_derivative, mean, n
 from ssl_modules.similarities import Dot, Similarity
 from ssl_modules.utils.checks import check_number
 
-# Scores per chunk: as many as fit in a CPU's cache; enough to make a kernel launch on an accelerator worthwhile.
+# Scores per chunk: few enough for a CPU's cache; on an accelerator, enough to make a kernel launch worthwhile.
 _CACHED, _LAUNCHED = 2**19, 2**24
 _FEWEST = 256  # least keys per chunk; fewer are slow
 

@@ -32,8 +32,8 @@ class AMDIM(ContrastiveModule):
     The two views share one flip; shift or crop, colour jitter and grayscale are drawn separately. The encoder is the
     authors' network without padding, of width 128; "amdim" fits certain sizes, such as 8, 16, 28, 32, 48, 64, 96, 128
     and 224 pixels. The deepest map is compared with the two maps before it. A random location of the map before the
-    deepest is compared with all locations of that map. For any other encoder, the deepest map also has a head, whose
-    norm keeps scores of order 1.
+    deepest is compared with all locations of that map. For any other encoder, the deepest map also has a head with a
+    norm, which keeps scores of order 1.
 
     The recipe is the authors', with two changes: biases and norms have no weight decay, and the learning rate follows a
     cosine instead of two steps.

@@ -29,8 +29,8 @@ class MoCo(ContrastiveModule):
     and no batch norm. The teacher's momentum is an argument of the extraction, the queue.
 
     The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. Unlike in its code,
-    biases and norms have no weight decay. A queue much larger than the data set contains the anchors' own earlier
-    keys as negatives; at 32 pixels, 4,096 keys are common.
+    biases and norms have no weight decay. A queue much larger than the data set contains the anchors' own earlier keys
+    as negatives; at 32 pixels, 4,096 keys are common.
 
     Batch-norm statistics can reveal the anchor's key, as it is from the same batch. The paper shuffles batches between
     devices before the teacher sees them; ``batch_norm_splits=8`` imitates this on a single device. With

@@ -1,4 +1,4 @@
-"""Contrastive self-supervised learning for PyTorch Lightning: every method a choice of five aspects."""
+"""Contrastive self-supervised learning for PyTorch Lightning: each method is a choice of five aspects."""
 
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +45,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for: the callbacks alone need no method, and no timm."""
+    """Import a name at its first use, so that the callbacks alone import no method and no timm."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'methods')}"), name)
@@ -57,7 +57,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# In a bare checkout the data modules and callbacks stand beside this folder; installed, they are inside it.
+# In a checkout, the data modules and callbacks are beside this folder; in an installed package, inside it.
 _root = Path(__file__).resolve().parent.parent
 if (_root / "datamodules" / "__init__.py").is_file() and (_root / "callbacks" / "__init__.py").is_file():
     __path__.append(str(_root))

@@ -1,4 +1,4 @@
-"""What a loader may hand over: images or ready-made views, with or without targets and more."""
+"""Batches as loaders return them: images or ready-made views, with or without targets and an index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from ssl_modules.utils.distributed import rank, world_size
 
 _IMAGE_NDIM = 4
-_ROWS = 2**20  # ids leave room for this many images per batch and process
+_ROWS = 2**20  # ids reserve this many images per batch and process
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch in one form, whatever the loader made.
+    """A batch in one form, independent of the loader.
 
     Args:
-        images: ``[N, ch, ...]``, or None where there are views.
+        images: ``[N, ch, ...]``, or None if the loader gives views.
         views: ready-made views, each ``[N, ...]``, or None.
         targets: ``[N]``, ``[N, levels]`` or ``[N, classes]``, or None.
-        index: whatever came third, a sample's index or name, or None.
+        index: the third element of the batch, such as the samples' indices or names, or None.
     """
 
     images: Tensor | None
@@ -44,21 +44,21 @@ class Batch:
         return self._first.device
 
     def ids(self, step: int, levels: int) -> Tensor:
-        """Ids ``[N, levels]``: one that no other image of any step or process has, and then the labels.
+        """Ids ``[N, levels]``: first an id unique to the image over all steps and processes, then its labels.
 
         Args:
             step: number of the batch in the run.
-            levels: columns that the extraction reads; labels are read where there are more than one.
+            levels: number of columns that the extraction reads; above 1, the others are labels.
         """
         first = (step * world_size() + rank()) * _ROWS
         own = first + torch.arange(len(self), device=self.device)[:, None]
         return torch.cat([own, self.labels(levels - 1)], dim=1) if levels > 1 else own
 
     def labels(self, levels: int) -> Tensor:
-        """The targets as labels ``[N, levels]``, finer to coarser; ``[N]`` are one level.
+        """The targets as labels ``[N, levels]``, finer to coarser; targets ``[N]`` count as one level.
 
         Raises:
-            ValueError: if there are none, or they are no integers of so many levels.
+            ValueError: if there are no targets, or they are not integers ``[N, levels]``.
         """
         targets = self.targets
         if targets is None:
@@ -79,11 +79,11 @@ class Batch:
 def read_batch(batch: Any) -> Batch:
     """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
 
-    A plain list of several image tensors is read as views as well.
+    A plain list of several image tensors is also read as views.
 
     Raises:
-        TypeError: for anything else; it says what came.
-        ValueError: for views of unequal numbers of images.
+        TypeError: for anything else; the message describes it.
+        ValueError: if the views differ in their number of images.
 
     Example:
         >>> x, y = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -109,11 +109,11 @@ def read_batch(batch: Any) -> Batch:
 
 
 def last_batch_size(loader: Any, batches: float = torch.inf) -> int | None:
-    """The number of images in the last batch of an epoch; None where only the loader knows, or it is never reached.
+    """The number of images in the last batch of an epoch; None if it is unknown or the batch is never reached.
 
     Args:
         loader: any iterable of batches.
-        batches: so many of them are read.
+        batches: number of batches read per epoch.
 
     Example:
         >>> last_batch_size(DataLoader(range(7), batch_size=3)), last_batch_size(DataLoader(range(7), batch_size=3), 2)

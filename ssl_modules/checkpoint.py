@@ -1,4 +1,4 @@
-"""Checkpoints of any method, read back without naming its class."""
+"""Loading checkpoints of any method without naming its class."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -6,27 +6,28 @@ from typing import Any
 
 import torch
 
-import ssl_modules.methods  # noqa: F401  so that their classes are found
+import ssl_modules.methods  # noqa: F401  registers the methods' classes
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.configurable import find_class
 from ssl_modules.utils.plain_checkpoint import STATE, check_version
 
 
 def load_module(path: str | Path, **arguments: Any) -> ContrastiveModule:
-    """The module of a checkpoint, of the class that wrote it, on the CPU and in training mode.
+    """Load the module of a checkpoint, with the class that saved it, on the CPU and in training mode.
 
-    No code of the file runs, and nothing that it names is imported.
+    No code in the file is run, and nothing it names is imported.
 
     Args:
-        path: a checkpoint of :class:`~ssl_modules.ContrastiveModule` or a subclass, of a notebook or the command line.
-        arguments: of the constructor, which replace those of the checkpoint, such as an ``encoder`` that it can't hold.
+        path: a checkpoint of a :class:`~ssl_modules.ContrastiveModule`, saved from Python or the command line.
+        arguments: constructor arguments that replace those in the checkpoint, such as an ``encoder`` that could not be
+            saved in it.
 
     Returns:
         The module with its weights.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of ours, of ssl-modules 0.1, or of a class that is not imported.
+        ValueError: if it is not a checkpoint of this package, is one of ssl-modules 0.1, or its class is not imported.
 
     Example:
         >>> import lightning.pytorch as pl

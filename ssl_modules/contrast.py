@@ -1,4 +1,4 @@
-"""All that passes between extraction, similarity and loss: who is compared with whom, and how they are related."""
+"""The data that extraction, similarity and loss exchange: who is compared with whom, and how they are related."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NOBODY = -2  # matches no id, not even another -1
 
 @dataclass(frozen=True)
 class Relation:
-    """How every anchor relates to every candidate, held as ids and computed a few rows at a time.
+    """How every anchor relates to every candidate, stored as ids; rows of the matrix are computed on demand.
 
     Two entries are related at rank ``l + 1`` if ``l`` is the first level at which their ids match; an id of -1
     matches nothing. Indexing gives rows as a dense matrix: ``relation[rows]`` is int8 ``[R, C]`` with r >= 1 for a
@@ -23,10 +23,10 @@ class Relation:
     Args:
         anchor_ids: ``[A, levels]`` integers, finest level first.
         candidate_ids: ``[C, levels]`` integers.
-        excluded: ``[A, E]`` columns that the anchor ignores, its own for one; None = none.
+        excluded: ``[A, E]`` columns that the anchor ignores, such as its own; None = none.
 
     Raises:
-        TypeError: for anything but tensors.
+        TypeError: if an argument is not a tensor.
         ValueError: if the shapes don't fit each other.
 
     Example:
@@ -65,7 +65,7 @@ class Relation:
         anchors = anchors.masked_fill(anchors < 0, NOBODY)
         levels = anchors.shape[1]
         ranks = (anchors[:, -1:] == self.candidate_ids[:, -1]).view(torch.int8).mul_(levels)
-        for level in reversed(range(levels - 1)):  # the finest level last: it has the last word
+        for level in reversed(range(levels - 1)):  # the finest level last, as it overrides the others
             ranks.masked_fill_(anchors[:, level, None] == self.candidate_ids[:, level], level + 1)
         if self.excluded is not None:
             ranks.scatter_(1, self.excluded[rows], -1)
@@ -74,16 +74,16 @@ class Relation:
 
 @dataclass(frozen=True)
 class Paired:
-    """Every anchor and one candidate of its own, its positive of rank 1; a few rows at a time, as :class:`Relation`.
+    """Each anchor has one positive of rank 1, its own candidate; rows are computed on demand as in :class:`Relation`.
 
     Args:
-        own: ``[A]``, the column of each anchor's own candidate.
-        candidates: how many there are, C.
-        ignored: so many candidates, the first ones, are ignored by all anchors but their own.
-        ranks: rows to int8 ``[R, C - ignored]``, how anchors relate to the others; None = they are negatives.
+        own: ``[A]``, column of each anchor's own candidate.
+        candidates: number of candidates, C.
+        ignored: number of leading candidates that every anchor ignores, except its own candidate.
+        ranks: function of rows to int8 ``[R, C - ignored]``, the relation to the other candidates; None = negatives.
 
     Raises:
-        ValueError: if ``own`` is no vector, or ``ignored`` is outside [0, C].
+        ValueError: if ``own`` is not a vector, or ``ignored`` is outside [0, C].
 
     Example:
         >>> Paired(own=torch.arange(2), candidates=4, ignored=2)[:]
@@ -120,19 +120,19 @@ class Paired:
 class SameView:
     """Positives are the other views of an anchor's image, negatives the same view of all other images.
 
-    The anchors are some views of the images of this process, the candidates all views of the images of all processes,
-    both view by view. Indexing gives a few rows at a time, as of :class:`Relation`.
+    Anchors are some views of this process's images. Candidates are all views of the images of all processes. Both are
+    ordered view by view. Rows are computed on demand as in :class:`Relation`.
 
     Args:
-        own: ``[N]``, which of all images are those of this process.
-        images: how many there are in all, M.
-        views: how many views the candidates are, V.
-        anchor_views: which of the views are anchors.
-        positive_count: so many views, the first ones, are positives, F; the anchors' are all among them, or none is.
+        own: ``[N]``, indices of this process's images among all images.
+        images: total number of images, M.
+        views: number of views among the candidates, V.
+        anchor_views: indices of the views that are anchors.
+        positive_count: number of leading views that are positives, F. Either all anchor views are among them or none.
 
     Raises:
-        ValueError: if ``own`` is no vector, ``positive_count`` is outside [2, V], or ``anchor_views`` are no successive
-            views, all among the positives or none.
+        ValueError: if ``own`` is not a vector, ``positive_count`` is outside [2, V], or ``anchor_views`` are not
+            consecutive views, either all or none of them among the positives.
 
     Example:
         >>> SameView(own=torch.arange(2), images=3, views=2, anchor_views=range(2), positive_count=2)[:]
@@ -178,14 +178,14 @@ class SameView:
         return relation.flatten(1)
 
     def inner_products(self, anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the pairs that matter, without those of other images' other views, which are most.
+        """Scores of the pairs that are not ignored; most pairs, of different images and different views, are.
 
         Args:
             anchors: ``[A, D]``.
             candidates: ``[C, D]``.
 
         Returns:
-            Scores ``[A, M + P]`` of the anchor's view of all images, and of its P positives; int8 relation like it.
+            Scores ``[A, M + P]`` with the anchor's view of all images and then its P positives; their int8 relation.
         """
         x = anchors.unflatten(0, (len(self.anchor_views), -1))  # [G, N, D]
         y = candidates.unflatten(0, (self.views, self.images))  # [V, M, D]
@@ -202,17 +202,17 @@ class SameView:
 
 @dataclass
 class Contrast:
-    """One comparison of anchors with candidates; an objective is a list of them.
+    """One comparison of anchors with candidates; the objective sums over a list of them.
 
     Args:
         anchors: ``[A, D]``, the side that receives gradient.
         candidates: ``[C, D]``; may be detached, queued, local vectors, or other processes' vectors.
         relation: int8 ``[A, C]``, or a :class:`Relation`, :class:`Paired` or :class:`SameView` that gives its rows.
-        reference: ``[A, D]``, a teacher's anchors, where a loss compares two score matrices.
-        weight: factor of this comparison in the sum of all.
+        reference: ``[A, D]``, a teacher's anchors, for losses that compare two score matrices.
+        weight: factor of this comparison in the sum.
 
     Raises:
-        TypeError: for another class.
+        TypeError: if an argument has the wrong class.
         ValueError: if the shapes don't fit each other.
 
     Example:

@@ -1,4 +1,4 @@
-"""The one training step of all methods: a method is a choice for each of its five aspects.
+"""The training step that all methods share; a method is a choice for each of five aspects.
 
     views     = augmentation(images)                          aspect 1
     maps      = encoder(views)                                aspect 2
@@ -47,11 +47,11 @@ from ssl_modules.utils.resuming import ExactResume
 
 
 class Embedded(NamedTuple):
-    """What encoder and heads make of the views of a batch.
+    """The outputs of encoder and heads for the views of a batch.
 
     Args:
         features: ``[N, D]``, the representation of the student's first view, with gradient.
-        student: embeddings of the student's views, as the extraction's heads give them, with gradient.
+        student: embeddings of the student's views, as returned by the extraction's heads, with gradient.
         teacher: embeddings of the teacher's views, without gradient; None without a teacher.
     """
 
@@ -63,47 +63,48 @@ class Embedded(NamedTuple):
 class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModule):
     """Contrastive self-supervised learning as a choice for each of five aspects.
 
-    ``module(images)`` is the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
-    encoder's deepest map, which is a map of patches where the augmentation cuts them. Training takes ``images``,
-    ``(images, ...)`` or ``(views, ...)`` from any loader and makes the views itself, on the device; it logs
-    ``train/loss`` beside ``train/chance``, its value if all candidates scored alike. Validation and test log the loss
-    and ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
-    precision of an anchor's positives among its candidates. On a processor a fit keeps freed memory, see
+    ``module(images)`` returns the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
+    encoder's deepest map. If the augmentation cuts patches, that map is a grid of patches. Training takes ``images``,
+    ``(images, ...)`` or ``(views, ...)`` from any loader and makes the views on the device. It logs ``train/loss`` and
+    ``train/chance``, the loss if all candidates had the same score. Validation and test log the loss,
+    ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
+    precision of an anchor's positives among its candidates. On a CPU, fitting keeps freed memory, see
     :func:`~ssl_modules.utils.memory.keep_freed_memory`.
 
-    A subclass may override :meth:`views`, :meth:`contrasts`, :meth:`objective` and :meth:`extra_loss`. Modules copy
-    their augmentation, extraction, similarity, loss and schedule, so that one object can serve several modules.
+    A subclass may override :meth:`views`, :meth:`contrasts`, :meth:`objective` and :meth:`extra_loss`. A module copies
+    its augmentation, extraction, similarity, loss and schedule, so that several modules can share one object.
 
     Args:
         augmentation: aspect 1, ``(images [N, ch, H, W], generator) -> list of views``, or the name of a policy, see
             :func:`~ssl_modules.augmentations.policy`.
         encoder: aspect 2, a name or a module; see :class:`~ssl_modules.encoders.Encoder`.
-        extraction: aspect 3, maps of all views to contrasts; it holds the options of a teacher.
+        extraction: aspect 3, maps of all views to contrasts; it holds the teacher's options.
         similarity: aspect 4, ``(x [A, D], y [C, D]) -> [A, C]``.
         loss: aspect 5, ``(scores [A, C], relation [A, C], reference scores | None) -> scalar``.
         image_size: side of a view, pixels.
         in_channels: number of image channels.
-        mean: per channel, of pixels in [0, 1]; None = the pretrained weights' own, else 0.
-        std: per channel; None = the pretrained weights' own, else 1.
+        mean: per channel, of pixels in [0, 1]; None = as for the pretrained weights, else 0.
+        std: per channel; None = as for the pretrained weights, else 1.
         small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
         pretrained: whether timm loads its pretrained weights.
-        channels_last: whether the encoder's maps have their channels last in memory, which convolutions are faster
-            with; None = for timm's and torchvision's convolutional networks, and AMDIM's.
-        compile: whether the encoder is compiled by ``torch.compile``, at its first batch.
-        batch_norm_splits: number of parts of a batch, each with statistics of its own in the encoder's batch norms, as
-            if on so many devices; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
-        optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per optimiser step, over all processes, that the learning rate is given for; it is
-            scaled in proportion to the actual number. None = the learning rate is taken as it is.
-        anchor_block: anchors per block of the loss; None = chosen from the size, 0 = never in blocks.
+        channels_last: whether the encoder uses the channels-last memory format, which speeds up convolutions; None =
+            for the convolutional networks of timm and torchvision, and for AMDIM's.
+        compile: whether to compile the encoder by ``torch.compile``, at its first batch.
+        batch_norm_splits: number of parts of a batch that the encoder's batch norms normalise separately, as if each
+            were on its own device; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
+        optimizer: function of parameter groups that returns an optimiser, such as
+            ``functools.partial(torch.optim.SGD, lr=0.1)``.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per optimiser step, over all processes, for which the learning rate is given; the rate
+            is scaled linearly to the actual number. None = no scaling.
+        anchor_block: anchors per block of the loss; None = chosen from the size, 0 = no blocks.
 
     Raises:
-        TypeError: if an aspect is of another kind.
+        TypeError: if an aspect has the wrong type.
         ValueError: if an aspect doesn't fit the others, or an argument is outside its range.
 
     Example:
-        A method of one's own is one call:
+        A custom method is one call:
 
         >>> from functools import partial
         >>> from ssl_modules.extractions import AllViews
@@ -183,7 +184,7 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         rehearse(self)
 
     def __repr__(self) -> str:
-        """The five aspects and the recipe, a line each; ``print(module.encoder)`` shows the network."""
+        """The five aspects and the recipe, one line each; ``print(module.encoder)`` shows the network."""
         return summary(self)
 
     # ---- the five aspects ------------------------------------------------------------------------------------------
@@ -193,14 +194,14 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         return pool(self.encoder(images))
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
-        """The views of a batch, each ``[N, ch, h, w]``: the loader's where it gives views, else the augmentation's."""
+        """The views of a batch, each ``[N, ch, h, w]``: the loader's if it gives views, else the augmentation's."""
         if batch.views is not None:
             return batch.views
         with torch.autocast(batch.device.type, enabled=False):
             return self.augmentation(batch.images, generator)
 
     def embed(self, views: Sequence[Tensor]) -> Embedded:
-        """The views through encoder and heads of the student and, where the extraction wants it, of the teacher."""
+        """Embed the views with the student's encoder and heads and, if there is a teacher, with the teacher's."""
         self.plan.check(views)
         maps = encode_views(self.encoder, [views[i] for i in self.plan.student], self.encoder.spatial_dims)
         student = [self.extraction.heads(m) for m in maps]
@@ -210,33 +211,33 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         return Embedded(pool(maps[0]), student, teacher)
 
     def contrasts(self, batch: Batch, embedded: Embedded, generator: torch.Generator) -> list[Contrast]:
-        """The contrasts of a batch, by the extraction."""
+        """The contrasts that the extraction makes of a batch."""
         trainer = attached_trainer(self)
         step = trainer.fit_loop.total_batch_idx if trainer is not None and trainer.training else 0
         ids = batch.ids(step, self.extraction.levels)
         return self.extraction(embedded.student, embedded.teacher, ids, generator)
 
     def objective(self, contrasts: Sequence[Contrast]) -> Tensor:
-        """The scalar loss of the contrasts, by similarity and loss."""
+        """The scalar loss of the contrasts, computed by similarity and loss."""
         return objective(contrasts, self.similarity, self.loss, self.anchor_block)
 
     def extra_loss(self, batch: Batch, features: Tensor, embeddings: list[Any]) -> Tensor | None:
-        """A term of one's own, which is added to the training loss; its gradient reaches encoder and heads.
+        """An optional custom term, added to the training loss; its gradient reaches encoder and heads.
 
         Args:
-            batch: images or views, targets and index, as the loader gives them.
+            batch: images or views, targets and index from the loader.
             features: ``[N, D]``, the representation of the student's first view.
-            embeddings: of the student's views, as the extraction's heads give them.
+            embeddings: embeddings of the student's views, as returned by the extraction's heads.
 
         Returns:
-            Scalar, or None for no such term.
+            Scalar, or None for no extra term.
         """
         return None
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """One step on a batch, which may be all that :func:`~ssl_modules.batch.read_batch` reads.
+        """One training step, on any batch that :func:`~ssl_modules.batch.read_batch` accepts.
 
         Returns:
             ``{"loss": scalar, "features": [N, D] without gradient}``; a subclass may return a bare loss.
@@ -263,7 +264,7 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
 
     def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
         images = read_batch(batch)
-        if len(images) * world_size() < self.loss.min_images:  # what a loader may leave for last
+        if len(images) * world_size() < self.loss.min_images:  # such as an incomplete last batch
             if batch_idx == 0:
                 rank_zero_warn(
                     f"{stage}: the first batch has {len(images)} images and is left out, as {type(self.loss).__name__} "
@@ -274,26 +275,26 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         contrasts = self.contrasts(images, self.embed(self.views(images, generator)), generator)
         values = {f"{stage}/loss": self.objective(contrasts)}
         for name, value in ranking(contrasts, self.similarity).items():
-            if not value.isnan():  # as it is without negatives
+            if not value.isnan():  # NaN if no anchor has negatives
                 values[f"{stage}/contrast_{name}"] = value
         self.log_dict(values, batch_size=len(images), sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
-        """The representation of the images of a batch, and their index where the loader gives one."""
+        """The representation of the images of a batch, and their index if the loader gives one."""
         images = read_batch(batch)
         if images.images is None:
             raise TypeError("batch: expected images to predict, got views from the loader; give it images")
         return self(images.images), images.index
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """The optimiser's step, and then the teacher's, which comes also where mixed precision skips the former."""
+        """Step the optimiser, then update the teacher, even if mixed precision skips the optimiser's step."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.teacher is not None:
             steps = self.trainer.estimated_stepping_batches
             self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Trainable parameters, those of biases and norms apart and without weight decay."""
+        """Groups of the trainable parameters; biases and norms form a group without weight decay."""
         return param_groups([self])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -316,21 +317,21 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         self.extraction.after_backward()
 
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
-        """The backbone's own state dict, which the plain timm or torchvision model without classifier loads.
+        """The backbone's state dict, with the names of the plain timm or torchvision model without classifier.
 
-        A model that was given the stem for small images (see ``small_stem``; the metadata say so) loads into one that
-        :func:`~ssl_modules.encoders.shrink_stem` gave it too. :func:`~ssl_modules.encoders.load_encoder` makes an
-        encoder of ours of the file.
+        If the encoder has the stem for small images (``small_stem`` in the metadata), apply
+        :func:`~ssl_modules.encoders.shrink_stem` to the plain model before loading the weights.
+        :func:`~ssl_modules.encoders.load_encoder` builds an :class:`~ssl_modules.encoders.Encoder` from the file.
 
         Args:
-            path: where to write it as well, with architecture, image size, mean and std as metadata: a file ending
-                in ``.safetensors``, or in ``.pt`` as ``{"state_dict": ..., "metadata": ...}``. None = nowhere.
+            path: file to write the weights to, with architecture, image size, mean and std as metadata. It ends in
+                ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. None = write no file.
 
         Returns:
             Names to tensors, copied to the CPU.
 
         Raises:
-            ValueError: for another file ending.
+            ValueError: if the file ends in anything else.
         """
         weights, metadata = self.encoder.export()
         if path is not None:

@@ -1,10 +1,10 @@
-"""Contrasts to one scalar: similarity and loss, in blocks of anchors where the matrix is large, over all processes.
+"""The scalar loss of a list of contrasts, over all processes; large score matrices are computed in blocks of anchors.
 
     objective = sum over contrasts of  weight * loss(similarity(anchors, candidates), relation)
 
-Means are taken over the pairs or anchors of all processes: counts are added up over processes and divided by their
-number, because data-parallel training averages gradients. With unevenly spread positives, means of each process alone
-would give another gradient than one process with all the data.
+Means are taken over the pairs or anchors of all processes. Counts are summed over processes and divided by the number
+of processes, because data-parallel training averages gradients. If positives are spread unevenly, means per process
+would give a different gradient from one process with all the data.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,32 +19,33 @@ from ssl_modules.losses.base import Loss, first_derivative, full_precision
 from ssl_modules.similarities import Dot, InnerProduct, Similarity
 from ssl_modules.utils.distributed import total, world_size
 
-# Up to this many scores the matrix is cheaper whole; a block of this many costs little memory, and few blocks do.
+# Up to _WHOLE scores, the full matrix is faster than blocks. A block has about _BLOCK scores, a balance of memory and
+# speed.
 _WHOLE = 2**22
 _BLOCK = 2**21
-# Fewer anchors at a time are slow, however many candidates there are; above all the candidates' gradient.
+# Fewest anchors per block: smaller blocks are slow, above all for the candidates' gradient.
 _ROWS, _ROWS_OF_FIXED = 128, 32
 
 
 def objective(
     contrasts: Iterable[Contrast], similarity: Similarity, loss: Loss, anchor_block: int | None = None
 ) -> Tensor:
-    """The weighted sum of the contrasts' losses, in float32 or better whatever the autocast.
+    """The weighted sum of the contrasts' losses, in float32 or float64 even under autocast.
 
     Args:
         contrasts: consumed one at a time.
         similarity: ``(x [A, D], y [C, D]) -> [A, C]``.
         loss: see :class:`~ssl_modules.losses.Loss`.
-        anchor_block: anchors per block. A block's gradient is taken at once, in the forward pass, so that no more
-            scores than one block's ever exist. None = the loss's fused form, where it has one, or else chosen from the
-            size; 0 = each contrast whole, its gradient in the backward pass.
+        anchor_block: anchors per block. The gradient of a block is computed in the forward pass, so only one block of
+            scores exists at a time. None = use the loss's fused form if it has one, else choose from the size; 0 = no
+            blocks, with the gradient in the backward pass.
 
     Returns:
-        Scalar; under several processes this process's share, whose mean over processes is the objective.
+        Scalar. With several processes, the share of this process; the mean over processes is the objective.
 
     Raises:
-        ValueError: if ``anchor_block`` is negative or there are no contrasts; if similarity or loss has parameters to
-            learn and ``anchor_block`` is not 0.
+        ValueError: if ``anchor_block`` is negative, there are no contrasts, or similarity or loss has trainable
+            parameters and ``anchor_block`` is not 0.
 
     Example:
         >>> from ssl_modules.losses import InfoNCE
@@ -64,9 +65,9 @@ def objective(
 
 
 def chance_level(contrasts: Iterable[Contrast], loss: Loss) -> Tensor:
-    """The objective's value where all candidates score alike, log(C) for one positive among C: what learning must beat.
+    """The objective if all candidates have the same score: log(C) for one positive among C, for example.
 
-    Taken from the first anchor of each contrast; without gradient.
+    It is computed from the first anchor of each contrast, without gradient.
 
     Args:
         contrasts: as for :func:`objective`.
@@ -92,10 +93,9 @@ def ranking(contrasts: Iterable[Contrast], similarity: Similarity) -> dict[str, 
         similarity: as for :func:`objective`.
 
     Returns:
-        ``top1``, the share of anchors whose best candidate is a positive, and ``ap``, how early the positives come, the
-        exact average precision: scalars in [0, 1], means over the anchors of all contrasts that have a negative, the
-        second over those that have a positive as well; NaN where none has. An anchor with a score that is NaN counts as
-        one that found nothing, 0.
+        ``top1``, the share of anchors whose best candidate is a positive, and ``ap``, the exact average precision of
+        the positives. Both are scalars in [0, 1]: means over the anchors that have a negative and, for ``ap``, also a
+        positive; NaN if there are no such anchors. An anchor with a NaN score counts as 0.
     """
     hits, precisions = [], []
     for c in contrasts:
@@ -135,28 +135,28 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
 
         if anchor_block == 0:
             return share(compare(anchors, candidates), candidates, blocks[0])
-        # Reference scores are part of the graph where the candidates are.
+        # If the candidates have a gradient, the reference scores are part of the graph too.
         is_dot = type(compare) is Dot and (reference is None or not candidates.requires_grad)
         take = _ByProducts(share) if is_dot else _ByAutograd(share, compare)
         return _InBlocks.apply(anchors, candidates, take, blocks)
 
 
 def _is_of_one_class(loss: Loss, method: str, form: str) -> bool:
-    """Whether no subclass has changed a method since the class that wrote another form of it."""
+    """Whether ``form``, another form of ``method``, is still valid: no subclass of its class overrides ``method``."""
     first, second = (next(kind for kind in type(loss).__mro__ if name in vars(kind)) for name in (method, form))
     return issubclass(second, first)
 
 
 def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, Tensor, Tensor | None]:
-    """What is left of a similarity when all that concerns one vector alone is done; anchors, candidates, reference."""
+    """Embed each vector once; returns the similarity still to apply, anchors, candidates and reference."""
     reference = None if c.reference is None else full_precision(c.reference.detach())
     anchors, candidates = full_precision(c.anchors), full_precision(c.candidates)
-    # A subclass may have a forward of its own.
+    # A subclass may override forward.
     if not isinstance(similarity, InnerProduct) or type(similarity).forward is not InnerProduct.forward:
         return similarity, anchors, candidates, reference
     embedded = similarity.embed(anchors)
     candidates = embedded if c.candidates is c.anchors else similarity.embed(candidates)
-    factor = similarity._factor(anchors.shape[1])  # of the anchors: they are fewer
+    factor = similarity._factor(anchors.shape[1])  # applied to the anchors, as there are fewer of them
     if factor != 1:
         embedded = factor * embedded
     if reference is not None:
@@ -175,7 +175,7 @@ def _blocks(shape: torch.Size, anchor_block: int | None, fewest: int) -> Iterato
 
 
 class _InBlocks(torch.autograd.Function):
-    """Takes each block's gradient in the forward pass and adds it up, so that no block outlives its turn."""
+    """Accumulates the gradient block by block in the forward pass, so that each block is freed at once."""
 
     @staticmethod
     def forward(
@@ -196,7 +196,7 @@ class _InBlocks(torch.autograd.Function):
 
 
 class _ByAutograd(NamedTuple):
-    """A block of any similarity: its share of the loss, whose gradients it adds to those of all."""
+    """Computes a block's share of the loss for any similarity, and accumulates its gradients by autograd."""
 
     share: Callable[[Tensor, Tensor, slice], Tensor]
     compare: Similarity
@@ -220,7 +220,7 @@ class _ByAutograd(NamedTuple):
 
 
 class _ByProducts(NamedTuple):
-    """The same of inner products: the gradient of the scores, and two products of it that add up in place."""
+    """The same for inner products: multiplies the gradient of the scores with anchors and candidates, in place."""
 
     share: Callable[[Tensor, Tensor, slice], Tensor]
 

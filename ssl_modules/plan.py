@@ -1,4 +1,4 @@
-"""Which views go where: known when a module is built, and checked against the views of each batch."""
+"""Which views student and teacher see: fixed when a module is built, and checked against each batch."""
 
 from collections.abc import Sequence
 
@@ -6,23 +6,23 @@ from torch import Tensor
 
 from ssl_modules.extractions import Extraction
 
-_PLAIN_NDIM = 4  # of a view [N, ch, h, w]; a view of patches has more axes, and another size
+_PLAIN_NDIM = 4  # axes of a view [N, ch, h, w]; a view of patches has more axes and a different size
 
 
 class ViewPlan:
     """The views that student and teacher see.
 
     Args:
-        sizes: side of each view in pixels, as the augmentation declares them; None = any.
-        extraction: chooses among them.
+        sizes: side of each view in pixels, as declared by the augmentation; None = any.
+        extraction: chooses the views of student and teacher.
 
     Attributes:
         sizes: side of each view.
-        student: positions of the student's views.
-        teacher: positions of the teacher's views; empty without a teacher.
+        student: indices of the student's views.
+        teacher: indices of the teacher's views; empty without a teacher.
 
     Raises:
-        ValueError: if the extraction can't work with so many views.
+        ValueError: if the extraction can't use this number of views.
 
     Example:
         >>> from ssl_modules.extractions import AllViews
@@ -37,10 +37,10 @@ class ViewPlan:
         self.teacher = tuple(extraction.teacher_views(len(sizes)))
 
     def check(self, views: Sequence[Tensor]) -> None:
-        """Raise for views of a batch that the module wasn't built for.
+        """Raise if the views of a batch are not those that the module was built for.
 
         Raises:
-            ValueError: names the number or the size that was expected, and what came.
+            ValueError: if the number or the size of the views is not as expected.
         """
         sides = [tuple(view.shape[-2:]) for view in views]
         if len(views) != len(self.sizes):

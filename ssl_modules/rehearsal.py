@@ -1,4 +1,4 @@
-"""What is tried before the first step, so that nothing that doesn't fit ends a run later."""
+"""Checks before the first step, so that aspects that don't fit fail early and not during a run."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from ssl_modules.utils.distributed import world_size
 
 
 def rehearse(module: Any) -> None:
-    """Run extraction, similarity and loss once on random maps in place of the encoder's, and leave no trace.
+    """Run extraction, similarity and loss once on random maps, without changing any state.
 
-    Nothing is rehearsed where the encoder's maps are not known (see :class:`~ssl_modules.encoders.Encoder`), on the
-    meta device, in inference mode, or in a process group, whose other processes may build no module.
+    The check is skipped if the shapes of the encoder's maps are unknown (see :class:`~ssl_modules.encoders.Encoder`),
+    on the meta device, in inference mode, and in a process group, because other processes may build no module.
 
     Args:
-        module: a :class:`~ssl_modules.ContrastiveModule` that has its aspects.
+        module: a :class:`~ssl_modules.ContrastiveModule` whose aspects are built.
 
     Raises:
-        ValueError: if the aspects don't fit, or the loss doesn't depend on the scores.
+        ValueError: if the aspects don't fit together, or the loss doesn't depend on the scores.
     """
     extraction, encoder, loss = module.extraction, module.encoder, module.loss
     like = next(extraction.parameters(), torch.empty(0))
@@ -39,7 +39,7 @@ def rehearse(module: Any) -> None:
     ids[:, 0] = torch.arange(images)
     modes = {m: m.training for m in (*extraction.modules(), *(module.teacher or extraction).modules())}
     try:
-        extraction.eval()  # no statistics are kept, and no keys
+        extraction.eval()  # keeps batch statistics and queue unchanged
         student = [extraction.heads(maps()) for _ in plan.student]
         teacher = None
         if module.teacher is not None:
@@ -65,17 +65,17 @@ def rehearse(module: Any) -> None:
 
 
 def check_last_batch(trainer: Any, loss: Loss) -> None:
-    """Raise if the last batch of an epoch has fewer images than the loss compares.
+    """Raise if the last batch of an epoch has fewer images than the loss needs.
 
     Args:
-        trainer: a Trainer that has its training loader.
-        loss: of the module.
+        trainer: a Trainer whose training loader is set up.
+        loss: the module's loss.
 
     Raises:
-        ValueError: names both numbers.
+        ValueError: if the batch is too small; the message names both numbers.
     """
     size = last_batch_size(trainer.train_dataloader, trainer.num_training_batches)
-    # A single image is refused by those extractions alone that compare a batch's images with each other.
+    # Extractions that compare the images of a batch raise for a single image themselves; others accept it.
     if size is not None and Loss.min_images < loss.min_images > size * world_size():
         raise ValueError(
             f"batch: the last one of an epoch has {size * world_size()} images, but {type(loss).__name__} compares "

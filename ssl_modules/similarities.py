@@ -1,6 +1,6 @@
 """Aspect 4, similarity: scores [A, C] of anchors [A, D] and candidates [C, D]; larger is closer.
 
-A similarity is geometry alone. Temperature and clipping belong to the loss.
+Temperature and clipping are part of the loss, not of the similarity.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from ssl_modules.utils.configurable import Configurable, described
 
 
 class Similarity(Configurable, nn.Module, ABC):
-    """Base of all similarities; holds no learned state."""
+    """Base class of all similarities; they have no learned state."""
 
     __repr__ = described
 
@@ -22,9 +22,9 @@ class Similarity(Configurable, nn.Module, ABC):
 
 
 class InnerProduct(Similarity):
-    """Inner product of what :meth:`embed` makes of each vector alone; all similarities of this package are such.
+    """Inner product of vectors that :meth:`embed` maps one by one; base class of all similarities in this package.
 
-    A subclass writes ``embed``. It is computed once per vector, however many blocks of scores are made of it.
+    A subclass implements ``embed``, which is called once per vector, even if scores are computed in blocks.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ class InnerProduct(Similarity):
         return x
 
     def _factor(self, dim: int) -> float:
-        """Of all inner products of vectors of ``dim`` numbers; private, as subclasses like the name for their own."""
+        """Factor of the inner products of ``dim``-dimensional vectors; private, so that subclasses can use the name."""
         return 1.0
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Dot(InnerProduct):
 
 
 class ScaledDot(InnerProduct):
-    """Inner product over the root of the dimension, <x, y> / sqrt(D): of order 1 for unit-variance channels.
+    """Inner product divided by the root of the dimension, <x, y> / sqrt(D): of order 1 for unit-variance channels.
 
     Example:
         >>> import torch
@@ -74,7 +74,7 @@ class Cosine(InnerProduct):
     """Cosine of the angle, <x, y> / (|x| |y|), in [-1, 1].
 
     Args:
-        eps: length below which a vector counts as zero: it has no direction, so it scores 0 and gets no gradient.
+        eps: length below which a vector counts as zero; it then scores 0 and gets no gradient.
 
     Raises:
         ValueError: if ``eps`` is not positive.
@@ -92,5 +92,5 @@ class Cosine(InnerProduct):
 
     def embed(self, x: Tensor) -> Tensor:
         length = x.norm(dim=1, keepdim=True)
-        # Not x / eps: a gradient of 1 / eps would overflow on its way back through half precision.
+        # Not x / eps, whose gradient of 1 / eps would overflow in half precision.
         return x * length.clamp(min=self.eps).reciprocal().masked_fill(length < self.eps, 0)

@@ -1,4 +1,4 @@
-"""A module in a screen of text."""
+"""A summary of a module as text."""
 
 from functools import partial
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from ssl_modules.augmentations import JointViews
 from ssl_modules.utils.configurable import described
 
-_SCREEN = 24  # lines of an augmentation that are printed in full
+_SCREEN = 24  # longest augmentation, in lines, that is printed in full
 
 
 def summary(module: Any) -> str:
-    """The five aspects and the recipe of a :class:`~ssl_modules.ContrastiveModule`, a line each.
+    """The five aspects and the recipe of a :class:`~ssl_modules.ContrastiveModule`, one line each.
 
     Example:
         >>> from ssl_modules import SimCLR

@@ -14,20 +14,20 @@ from ssl_modules.extractions.base import Extraction, MomentumSchedule, check_mom
 
 
 class Teacher(nn.Module):
-    """Copies of an encoder and its heads that start equal to them and follow them slowly, without gradient.
+    """Copies of an encoder and its heads, updated as a moving average of them, without gradient.
 
-    At each update  teacher <- m teacher + (1 - m) student  for all parameters. Statistics of batch norms are not
-    averaged: the teacher has its own, of its own batches, as in the code of the papers. No optimiser sees it. Weights
-    that are loaded into the student later don't reach it: give the module a network that has them already.
+    At each update  teacher <- m teacher + (1 - m) student  for all parameters. Batch-norm statistics are not averaged:
+    the teacher computes its own from its own batches, as in the code of the papers. No optimiser updates the teacher.
+    Weights that are loaded into the student later don't reach it: pass the module a network that already has them.
 
     Args:
-        encoder: the student's, which is copied.
-        heads: the student's, which are copied.
+        encoder: the student's encoder, which is copied.
+        heads: the student's heads, which are copied.
         momentum: m of the first update, in [0, 1].
-        schedule: "constant", or "cosine" from there to 1, see :func:`momentum_at`.
+        schedule: "constant", or "cosine" from ``momentum`` to 1, see :func:`momentum_at`.
 
     Raises:
-        ValueError: for another momentum or schedule.
+        ValueError: if ``momentum`` or ``schedule`` is invalid.
 
     Example:
         >>> student = nn.Linear(1, 1, bias=False)
@@ -54,21 +54,21 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, views: Sequence[Tensor]) -> list[Any]:
-        """The teacher's embeddings of its views, as its heads give them."""
+        """The outputs of the teacher's heads for its views."""
         return [self.heads(m) for m in encode_views(self.encoder, views, self.encoder.spatial_dims)]
 
     @torch.no_grad()
     def update(self, encoder: nn.Module, heads: nn.Module, step: int, steps: float) -> None:
-        """One step towards the student.
+        """Update the average by one step towards the student.
 
         Args:
-            encoder: the student's, as it is after the optimiser's step.
-            heads: likewise.
+            encoder: the student's encoder, after the optimiser's step.
+            heads: the student's heads, after the optimiser's step.
             step: number of this update, from 0.
-            steps: number of all updates of the run.
+            steps: number of updates in the run.
 
         Raises:
-            ValueError: if the schedule needs an end and the run has none.
+            ValueError: if the schedule is "cosine" and the run has no known end.
         """
         if self.schedule == "cosine" and not 0 < steps < float("inf"):  # -1 for a loader without a length
             raise ValueError(
@@ -83,12 +83,12 @@ class Teacher(nn.Module):
 
 
 def build_teacher(encoder: Encoder, extraction: Extraction, compile: bool = False) -> Teacher:
-    """The teacher that an extraction compares with.
+    """Build the teacher that an extraction compares with.
 
     Args:
-        encoder: the student's.
+        encoder: the student's encoder.
         extraction: holds heads, momentum and schedule.
-        compile: whether the teacher's encoder is compiled; a copy of a compiled one is not.
+        compile: whether to compile the teacher's encoder, as the copy of a compiled encoder is not compiled.
 
     Raises:
         ValueError: if the extraction has no momentum.
@@ -105,12 +105,12 @@ def build_teacher(encoder: Encoder, extraction: Extraction, compile: bool = Fals
 
 
 def momentum_at(step: int, steps: float, first: float) -> float:
-    """The momentum of an update that rises from ``first`` to 1 along half a cosine (BYOL, arXiv 2006.07733).
+    """The momentum at an update; it rises from ``first`` to 1 along half a cosine (BYOL, arXiv 2006.07733).
 
     Args:
         step: number of the update, from 0.
-        steps: where it is 1; the number of all updates, so that no update reaches it.
-        first: at step 0.
+        steps: number of updates in the run; the momentum would be 1 at this step, which no update reaches.
+        first: momentum at step 0.
 
     Example:
         >>> [round(momentum_at(step, 4, first=0.9), 4) for step in range(5)]

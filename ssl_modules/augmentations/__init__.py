@@ -1,4 +1,4 @@
-"""Aspect 1: batched augmentations with one draw per image."""
+"""Aspect 1: batched augmentations with parameters drawn per image."""
 
 from ssl_modules.augmentations.blur import GaussianBlur
 from ssl_modules.augmentations.color import ColorDrop, RandomGrayscale, RandomSolarize

@@ -1,4 +1,4 @@
-"""Gaussian blur with a width of its own for each image."""
+"""Gaussian blur with a random width per image."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ssl_modules.utils.checks import check_interval
 
 
 class BlurParameters(NamedTuple):
-    """Which images are blurred (bool), and the standard deviation of the Gaussian in pixels (float32); [N] each."""
+    """Which images to blur (bool), and the standard deviation of the Gaussian in pixels (float32); [N] each."""
 
     applied: Tensor
     sigma: Tensor
@@ -33,7 +33,7 @@ class GaussianBlur(Operation):
         p: Probability for each image.
 
     Raises:
-        ValueError: if an argument is out of its range, or the images are too small for the kernel.
+        ValueError: if an argument is outside its range, or the images are too small for the kernel.
 
     Example:
         >>> images = torch.zeros(1, 1, 5, 5)
@@ -54,7 +54,7 @@ class GaussianBlur(Operation):
         self.p = check_probability(p)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> BlurParameters:
-        """Chooses the images to blur, and for each its width."""
+        """Draws which images to blur, and a width for each."""
         return BlurParameters(chance(self.p, images, generator), uniform(*self.sigma, images, generator))
 
     def transform(self, images: Tensor, parameters: BlurParameters) -> Tensor:

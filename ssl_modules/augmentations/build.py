@@ -1,4 +1,4 @@
-"""The augmentation of a module: a policy by name, or an object, checked against image size and channels."""
+"""Building a module's augmentation from a policy name or an object, checked against image size and channels."""
 
 from copy import deepcopy
 
@@ -8,16 +8,16 @@ from ssl_modules.augmentations.views import Augmentation
 
 
 def build_augmentation(augmentation: str | Augmentation, image_size: int, in_channels: int) -> Augmentation:
-    """An augmentation for one module alone: the named policy, or a copy.
+    """Build the augmentation of one module: the named policy, or a copy of the object.
 
     Args:
-        augmentation: the name of a policy, or an object.
+        augmentation: the name of a policy, or an :class:`Augmentation`.
         image_size: side of a view, pixels.
         in_channels: number of image channels.
 
     Raises:
-        TypeError: if it is neither, or declares no sizes.
-        ValueError: if it doesn't fit the image size or the channels.
+        TypeError: if it is neither, or has no ``sizes``.
+        ValueError: if it doesn't fit the image size or the number of channels.
     """
     if isinstance(augmentation, str):
         augmentation = policy(augmentation, image_size, in_channels)

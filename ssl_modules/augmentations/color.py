@@ -16,24 +16,24 @@ from ssl_modules.augmentations.operation import (
 )
 from ssl_modules.utils.checks import check_number
 
-LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision (ITU-R BT.601)
+LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue, as in torchvision (ITU-R BT.601)
 
 
 class DropParameters(NamedTuple):
-    """Which images change (bool), and the channel that each keeps (int64); [N] each."""
+    """Which images to change (bool), and the channel to keep (int64); [N] each."""
 
     applied: Tensor
     channel: Tensor
 
 
 class RandomGrayscale(Operation):
-    """Turns an image gray, keeping its number of channels; an image of one channel stays as it is.
+    """Turns an image gray and keeps its number of channels; an image of one channel is unchanged.
 
     Args:
         p: Probability for each image.
 
     Raises:
-        ValueError: if p is out of its range, or the images have neither 1 nor 3 channels.
+        ValueError: if p is outside [0, 1], or the images have neither 1 nor 3 channels.
 
     Example:
         >>> RandomGrayscale(p=1.0)(torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)).flatten()
@@ -45,7 +45,7 @@ class RandomGrayscale(Operation):
         self.p = check_probability(p)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ChoiceParameters:
-        """Chooses the images to turn gray."""
+        """Draws which images to turn gray."""
         return ChoiceParameters(chance(self.p, images, generator))
 
     def check_channels(self, in_channels: int) -> None:
@@ -79,7 +79,7 @@ class RandomSolarize(Operation):
         self.p = check_probability(p)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ChoiceParameters:
-        """Chooses the images to solarise."""
+        """Draws which images to solarise."""
         return ChoiceParameters(chance(self.p, images, generator))
 
     def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
@@ -91,16 +91,16 @@ class RandomSolarize(Operation):
 
 
 class ColorDrop(Operation):
-    """Keeps one of the three channels in its place and sets the two others to zero.
+    """Keeps one of three channels and sets the other two to zero.
 
-    So no shift between channels, such as lenses make, can give a patch's position away (CPC v2: Hénaff et al. 2020,
-    arXiv 1905.09272). An image of one channel stays as it is.
+    This hides the chromatic aberration of lenses, which would reveal a patch's position (CPC v2: Hénaff et al. 2020,
+    arXiv 1905.09272). An image of one channel is unchanged.
 
     Args:
         p: Probability for each image.
 
     Raises:
-        ValueError: if p is out of its range, or the images have neither 1 nor 3 channels.
+        ValueError: if p is outside [0, 1], or the images have neither 1 nor 3 channels.
 
     Example:
         >>> keep = DropParameters(torch.tensor([True]), channel=torch.tensor([1]))
@@ -113,7 +113,7 @@ class ColorDrop(Operation):
         self.p = check_probability(p)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> DropParameters:
-        """Chooses the images to change, and for each the channel to keep."""
+        """Draws which images to change, and the channel to keep for each."""
         return DropParameters(chance(self.p, images, generator), uniform(0, 3, images, generator).long())
 
     def check_channels(self, in_channels: int) -> None:
@@ -130,10 +130,10 @@ class ColorDrop(Operation):
 
 
 def check_color(operation: str, in_channels: int) -> None:
-    """Raises unless images of so many channels have a colour to change (3) or none (1).
+    """Raises unless the number of channels is 3 (colour) or 1 (gray).
 
     Args:
-        operation: What the error says needs colour.
+        operation: Name of the operation, for the error message.
         in_channels: Number of image channels.
 
     Raises:
@@ -150,7 +150,7 @@ def check_color(operation: str, in_channels: int) -> None:
 
 
 def gray(images: Tensor) -> Tensor:
-    """Images [N, ch, H, W] as [N, 1, H, W]: the luma of three channels (ITU-R BT.601), the mean of any other number."""
+    """Gray images [N, 1, H, W] of images [N, ch, H, W]: the luma (ITU-R BT.601) if ch is 3, else the channels' mean."""
     channels = images.shape[1]
     if channels == 1:
         return images

@@ -1,4 +1,4 @@
-"""Transforms of other libraries, and plain functions, as augmentations."""
+"""Augmentations from other libraries' transforms and from plain functions."""
 
 import functools
 import inspect
@@ -17,36 +17,36 @@ from ssl_modules.augmentations.views import Augmentation
 from ssl_modules.utils.checks import check_number
 
 Per = Literal["image", "batch"]
-Form = Literal["float", "tensor", "numpy", "pil"]  # what a transform takes
+Form = Literal["float", "tensor", "numpy", "pil"]  # input format of a transform
 
-BEYOND = 0.5  # cubic resizing and noise leave [0, 1] by less than this, normalised images by more
+BEYOND = 0.5  # tolerance around [0, 1]: cubic resizing and noise exceed [0, 1] by less, normalised images by more
 FROM_PIL = {("torchvision.transforms.transforms", name) for name in ("ToTensor", "PILToTensor")}
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Foreign(Augmentation):
-    """Makes an augmentation of any callable: of torchvision, kornia or albumentations, or a plain function.
+    """Wraps any callable as an augmentation: of torchvision, kornia or albumentations, or a plain function.
 
-    With ``per="image"`` the transform is called once for each image and each view, and gets what its library takes:
+    With ``per="image"`` the transform is called once for each image and view, with input as its library expects it:
 
     - torchvision: a tensor [ch, H, W], uint8 if the images are, otherwise float32 in [0, 1]
-    - torchvision with ``ToTensor`` or ``PILToTensor`` of its first API: a PIL image
+    - torchvision's v1 API with ``ToTensor`` or ``PILToTensor``: a PIL image
     - albumentations: a numpy array [H, W, ch], uint8 if the images are, otherwise float32 in [0, 1]
     - all others: a float32 tensor [ch, H, W] in [0, 1]
 
     With ``per="batch"`` it is called once for each view, with the whole batch as a float32 tensor [N, ch, H, W] in
-    [0, 1]. It has to draw for each image on its own, as kornia does.
+    [0, 1]. It must draw random parameters for each image separately, as kornia does.
 
     The transform returns an image, or a batch, in [0, 1] or uint8: a tensor, or for one image a numpy array [H, W] or
     [H, W, ch], a PIL image or a dict with one of these under "image".
 
-    Randomness follows from the generator of the call: the global ones of PyTorch, numpy and Python are seeded with it,
-    and set back afterwards. Those inside albumentations are seeded too. Other generators that a transform keeps to
-    itself are out of reach.
+    The generator passed to the call determines all randomness: it seeds the global generators of PyTorch, numpy and
+    Python, which are restored afterwards, and albumentations' own generators. Other generators that a transform keeps
+    internally are not seeded.
 
-    One call per image costs time. SimCLR's operations without blur, those of torchvision's second API, took 14 times
-    as long as :class:`~ssl_modules.augmentations.SimCLRViews` at 32 px, 3 times as long at 96 px, and twice as long at
-    224 px (crops from 256 px), on one thread of a processor.
+    One call per image is slow. On one CPU thread, SimCLR's operations without blur from torchvision's v2 API took 14
+    times as long as :class:`~ssl_modules.augmentations.SimCLRViews` at 32 px, 3 times as long at 96 px, and twice as
+    long at 224 px (crops from 256 px).
 
     Args:
         transform: A callable that makes one view; a list of callables makes one view each.
@@ -55,9 +55,9 @@ class Foreign(Augmentation):
         per: "image" or "batch", see above.
 
     Raises:
-        TypeError: if a transform is not callable, a class, or an operation or augmentation of this package.
-        ValueError: if an argument is out of its range, a transform normalises, or one of torchvision or albumentations
-            is to take a batch; when called, if a view has another size or range.
+        TypeError: if a transform is not callable, is a class, or is an operation or augmentation of this package.
+        ValueError: if an argument is outside its range, a transform normalises, or ``per="batch"`` is used with
+            torchvision or albumentations; when called, if a view has the wrong size or range.
 
     Example:
         >>> from torchvision.transforms import v2
@@ -67,7 +67,7 @@ class Foreign(Augmentation):
         >>> [view.shape for view in augmentation(images, torch.Generator().manual_seed(0))]
         [torch.Size([4, 3, 32, 32]), torch.Size([4, 3, 32, 32])]
 
-        A function of one's own, which takes the whole batch:
+        A custom function that takes the whole batch:
 
         >>> def darken(images):
         ...     return images * torch.rand(len(images), 1, 1, 1)
@@ -100,11 +100,11 @@ class Foreign(Augmentation):
         self.transforms = transforms if several else transforms * views
         self.forms = [_form(each) for each in self.transforms]
         self.per = per
-        # So that they follow the augmentation to another device.
+        # Registered, so that they move with the augmentation to another device.
         self.modules_inside = nn.ModuleList(each for each in transforms if isinstance(each, nn.Module))
 
     def check_channels(self, in_channels: int) -> None:
-        """Raises if a transform takes PIL images, and there are none of so many channels."""
+        """Raises if a transform takes PIL images, which don't exist with this number of channels."""
         if "pil" in self.forms and in_channels not in PIL_MODES:
             name = describe(self.transforms[self.forms.index("pil")])
             raise ValueError(
@@ -114,7 +114,7 @@ class Foreign(Augmentation):
 
     @torch.no_grad()
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
-        """Seeds all global generators anew for each view, and calls the transforms."""
+        """Seeds all global generators for each view, then calls the transforms."""
         self.check_channels(images.shape[1])
         seeds = torch.randint(2**63 - 1, (len(self.sizes),), generator=generator, device=images.device).tolist()
         views = []
@@ -131,10 +131,10 @@ class Foreign(Augmentation):
 
 
 def not_an_augmentation(value: Any, image_size: int) -> TypeError:
-    """The error for a value that is no augmentation, with what makes one of it.
+    """The error for a value that is not an augmentation; the message says how to make one of it.
 
     Args:
-        value: What was given as an augmentation.
+        value: The value passed as an augmentation.
         image_size: Side of a view, in pixels.
 
     Example:
@@ -164,7 +164,7 @@ def not_an_augmentation(value: Any, image_size: int) -> TypeError:
 
 
 def describe(transform: Any) -> str:
-    """What a callable is, in words.
+    """A callable's kind, library and name in words, for error messages.
 
     Example:
         >>> describe(describe)
@@ -208,14 +208,14 @@ def _check_transform(transform: Any, per: Per) -> None:
 
 
 def _parts(transform: Any) -> Iterator[Any]:
-    """A transform and all that it is made of, as far as that can be seen."""
+    """A transform and all the transforms inside it that can be found."""
     yield transform
     inner: list[Any] = []
     if isinstance(transform, nn.Module):
         inner += transform.children()
     if isinstance(transform, functools.partial):
         inner.append(transform.func)
-    # torchvision's Compose is a module, but does not register its transforms as such.
+    # torchvision's Compose is a module, but does not register its transforms as submodules.
     listed = getattr(transform, "transforms", None)
     if isinstance(listed, list | tuple):
         inner += listed
@@ -227,7 +227,7 @@ def _parts(transform: Any) -> Iterator[Any]:
 
 
 def _libraries(part: Any) -> set[str]:
-    """Where a function, or the class of an object and its bases, come from."""
+    """The packages that define a function, or an object's class and its bases."""
     sources = [part] if inspect.isfunction(part) else type(part).__mro__
     return {source.__module__.partition(".")[0] for source in sources}
 
@@ -273,7 +273,7 @@ def _seed(transform: Any, seed: int, device: torch.device) -> None:
     random.seed(seed)
     shared = np.random.default_rng(seed), random.Random(seed)
     for part in _parts(transform):
-        # With one seed for all, albumentations' operations would all draw the same numbers.
+        # albumentations' operations share a generator: with one seed each, all would draw the same numbers.
         if "albumentations" in _libraries(part) and hasattr(part, "set_random_state"):
             part.set_random_state(*shared)
         elif hasattr(part, "set_random_seed"):
@@ -282,7 +282,7 @@ def _seed(transform: Any, seed: int, device: torch.device) -> None:
 
 def _whole_view(transform: Any, images: Tensor, size: int | None) -> Tensor:
     floats = to_float(images)
-    view = transform(floats.clone() if floats is images else floats)  # it may work in place
+    view = transform(floats.clone() if floats is images else floats)  # cloned, as the transform may work in place
     if not isinstance(view, Tensor):
         raise TypeError(
             f"transform: {describe(transform)} has to return a tensor {list(images.shape[:2])} + [{size}, "
@@ -299,7 +299,7 @@ def _whole_view(transform: Any, images: Tensor, size: int | None) -> Tensor:
 
 def _one_image(transform: Any, form: Form, image: Tensor, size: int | None) -> Tensor:
     made = _as_tensor(transform, _call(transform, form, image))
-    if made.ndim == 4 and len(made) == 1:  # kornia adds the axis of the batch
+    if made.ndim == 4 and len(made) == 1:  # kornia adds a batch axis
         made = made[0]
     if made.ndim != 3:
         raise ValueError(
@@ -311,7 +311,7 @@ def _one_image(transform: Any, form: Form, image: Tensor, size: int | None) -> T
 
 
 def _call(transform: Any, form: Form, image: Tensor) -> Any:
-    """What the transform makes of an image [ch, H, W], given in the form that it takes."""
+    """Apply the transform to an image [ch, H, W], converted to the transform's input format."""
     if form == "tensor":
         return transform(image.clone())
     if form == "float":
@@ -359,7 +359,7 @@ def _check_side(transform: Any, made: Tensor, size: int | None) -> None:
 
 
 def _floats(transform: Any, made: Tensor) -> Tensor:
-    made = made.as_subclass(Tensor)  # torchvision has a class of its own
+    made = made.as_subclass(Tensor)  # torchvision returns a subclass
     if made.dtype == torch.uint8:
         return made.float().div_(255)
     if not made.is_floating_point():
@@ -371,7 +371,7 @@ def _floats(transform: Any, made: Tensor) -> Tensor:
 
 def _check_values(transform: Any, view: Tensor) -> None:
     low, high = (bound.item() for bound in view.aminmax())
-    if not (low >= -BEYOND and high <= 1 + BEYOND):  # written so that NaN fails as well
+    if not (low >= -BEYOND and high <= 1 + BEYOND):  # negated, so that NaN fails too
         raise ValueError(
             f"transform: {describe(transform)} made pixels from {low:g} to {high:g}, which have to lie in [0, 1]; "
             "leave normalisation to the encoder (mean=, std=), and divide by 255 what is larger"

@@ -17,8 +17,8 @@ from ssl_modules.augmentations.operation import (
 )
 from ssl_modules.utils.checks import check_interval, check_number
 
-LARGE = 48  # pixels
-CANDIDATES = 10  # boxes tried per image before the central one is taken, as in torchvision
+LARGE = 48  # pixels; on a CPU, crops from this size on are resized one by one
+CANDIDATES = 10  # boxes tried per image before falling back to the central one, as in torchvision
 
 
 class CropParameters(NamedTuple):
@@ -31,7 +31,7 @@ class CropParameters(NamedTuple):
 
 
 class ShiftParameters(NamedTuple):
-    """Which images move (bool), and by how many pixels down and to the right (int64); [N] each."""
+    """Which images to move (bool), and by how many pixels down and to the right (int64); [N] each."""
 
     applied: Tensor
     down: Tensor
@@ -41,16 +41,16 @@ class ShiftParameters(NamedTuple):
 class RandomResizedCrop(Operation):
     """Cuts a random box out of each image and resizes it to a square, as in Inception (Szegedy et al. 2015).
 
-    Boxes are distributed, and pixels interpolated (with antialiasing), as by torchvision's operation of this name.
+    The distribution of boxes and the antialiased interpolation equal those of torchvision's ``RandomResizedCrop``.
 
     Args:
         size: Side of the result, in pixels.
-        scale: Smallest and largest area of a box, as a share of the image's.
+        scale: Smallest and largest area of a box, as a share of the image's area.
         ratio: Smallest and largest width / height of a box.
         interpolation: "bilinear" or "bicubic"; bicubic results are clamped to [0, 1].
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is outside its range.
 
     Example:
         >>> images = torch.rand(4, 3, 40, 48)
@@ -76,7 +76,7 @@ class RandomResizedCrop(Operation):
         self.interpolation = interpolation
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> CropParameters:
-        """One box per image: the first of ten candidates that fits, else the largest central one of allowed ratio."""
+        """Draws one box per image: the first of ten that fits, else the largest central one of allowed ratio."""
         n, _, rows, columns = images.shape
         random = torch.rand(4, n, CANDIDATES, generator=generator, device=images.device, dtype=torch.float32)
         area = rows * columns * (self.scale[0] + (self.scale[1] - self.scale[0]) * random[0])
@@ -101,7 +101,7 @@ class RandomResizedCrop(Operation):
         return (rows - height) // 2, (columns - width) // 2, height, width
 
     def transform(self, images: Tensor, parameters: CropParameters) -> Tensor:
-        """Crop and resize in one."""
+        """Crops and resizes the images."""
         n, channels, rows, columns = images.shape
         if images.device.type == "cpu" and max(self.size, rows, columns) >= LARGE:
             return self._one_by_one(images, parameters)
@@ -115,7 +115,7 @@ class RandomResizedCrop(Operation):
         return resized.clamp_(0, 1)
 
     def _one_by_one(self, images: Tensor, parameters: CropParameters) -> Tensor:
-        """A processor resizes a large box faster alone than in a product with mostly zeros."""
+        """Resizes images one by one; on a CPU and for large boxes, faster than a matrix product of mostly zeros."""
         resized = images.new_empty(*images.shape[:2], self.size, self.size)
         for i, (top, left, height, width) in enumerate(zip(*(p.tolist() for p in parameters), strict=True)):
             box = images[i : i + 1, :, top : top + height, left : left + width]
@@ -139,7 +139,7 @@ class RandomHorizontalFlip(Operation):
         self.p = check_probability(p)
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ChoiceParameters:
-        """Chooses the images to mirror."""
+        """Draws which images to mirror."""
         return ChoiceParameters(chance(self.p, images, generator))
 
     def transform(self, images: Tensor, parameters: ChoiceParameters) -> Tensor:
@@ -148,17 +148,17 @@ class RandomHorizontalFlip(Operation):
 
 
 class RandomShift(Operation):
-    """Moves an image by whole pixels, filling the gap by reflection: the geometry of AMDIM at 32 px.
+    """Moves an image by whole pixels and fills the gap by reflection, as AMDIM does at 32 px.
 
     The border pixel itself is not repeated. Bachman et al. 2019, arXiv 1906.00910.
 
     Args:
-        pixels: Largest move; each axis moves by an integer of U{-pixels, ..., pixels}.
+        pixels: Largest shift; the shift along each axis is drawn from U{-pixels, ..., pixels}.
         p: Probability for each image.
-        size: Side of the images, in pixels, where all others are refused; None takes any.
+        size: Required side of the images, in pixels; None allows any.
 
     Raises:
-        ValueError: if an argument is out of its range, or the images are of another size or not larger than the move.
+        ValueError: if an argument is outside its range, or the images have the wrong size or are too small to shift.
 
     Example:
         >>> shift = RandomShift(pixels=2, p=1.0)
@@ -177,7 +177,7 @@ class RandomShift(Operation):
         self.image_size = self.size = size
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> ShiftParameters:
-        """Chooses the images that move, and their two moves."""
+        """Draws which images to shift, and the shift along both axes."""
         if self.size is not None and images.shape[2:] != (self.size, self.size):
             raise ValueError(
                 f"size: a shift makes no {self.size} x {self.size} pixels of images of {images.shape[2]} x "
@@ -192,7 +192,7 @@ class RandomShift(Operation):
         return ShiftParameters(chance(self.p, images, generator), *moves)
 
     def transform(self, images: Tensor, parameters: ShiftParameters) -> Tensor:
-        """Takes each pixel from where it comes from."""
+        """Shifts the chosen images by indexing."""
         applied, down, right = parameters
         n, channels, height, width = images.shape
         rows = _reflect(torch.arange(height, device=images.device) - (down * applied)[:, None], height)  # [N, H]
@@ -211,9 +211,9 @@ def _resize_weights(start: Tensor, length: Tensor, full: int, size: int, interpo
     kernel, radius = KERNELS[interpolation]
     scale = length.float()[:, None] / size  # [N, 1]
     centre = (torch.arange(size, dtype=torch.float32, device=start.device) + 0.5) * scale - 0.5  # [N, size]
-    # A kernel widened by the scale averages all pixels that shrink into one: antialiasing.
+    # Antialiasing: the kernel is widened by the scale, so it averages all pixels that shrink into one.
     support = scale.clamp(min=1)
-    # Few pixels have a weight at all, counted from where the crop starts: [N, taps, size].
+    # Few pixels have a weight; their indices are relative to the start of the crop: [N, taps, size].
     taps = torch.arange(2 * math.ceil(radius * max(1, full / size)), dtype=torch.float32, device=start.device)
     pixel = (centre - radius * support).ceil_()[:, None] + taps[:, None]
     weights = kernel(((pixel - centre[:, None]) / support[:, :, None]).abs_())
@@ -235,4 +235,4 @@ def _cubic(x: Tensor, a: float = -0.5) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-KERNELS = {"bilinear": (_linear, 1), "bicubic": (_cubic, 2)}  # and the distance from which they are 0
+KERNELS = {"bilinear": (_linear, 1), "bicubic": (_cubic, 2)}  # kernel, and the distance from which it is 0

@@ -1,4 +1,4 @@
-"""Colour jitter in an order of its own for each image."""
+"""Colour jitter with a random order of the changes per image."""
 
 from functools import partial
 from typing import Literal, NamedTuple
@@ -18,12 +18,12 @@ from ssl_modules.augmentations.operation import (
 )
 from ssl_modules.utils.checks import check_number
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the entries of ``order``
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # values in ``order``
 GRAY = 1e-12  # the chroma below which a pixel has no hue
 
 
 class JitterParameters(NamedTuple):
-    """Which images change, the factors, the hue shift in turns, and the order of the four changes.
+    """Which images to change, the factors, the hue shift in turns, and the order of the four changes.
 
     ``applied`` is bool [N]; the next four are float32 [N]; ``order`` is int64 [N, 4], each row a permutation of
     0 (brightness), 1 (contrast), 2 (saturation), 3 (hue).
@@ -40,16 +40,16 @@ class JitterParameters(NamedTuple):
 class ColorJitter(Operation):
     """Changes brightness, contrast, saturation and hue, in an order drawn for each image (Howard 2013).
 
-    ``mode="exact"``: each change equals torchvision's on float images, the clamp to [0, 1] after it included.
+    ``mode="exact"``: each change equals torchvision's on float images, including the clamp to [0, 1] after it.
 
-    ``mode="linear"``: the four changes fold into one affine map of an image's colours, which takes a fraction of the
-    time. Brightness, contrast and saturation are those of "exact" but for the clamp, which comes once, at the end; and
-    the hue turns about the gray axis of YIQ, which keeps the luma, where HSV keeps the largest channel. Small jitters
-    of mid-tones hardly differ; strongly saturated colours do. On smooth coloured noise, with SimCLR's strength of 0.5,
-    the two are 0.04 apart on average, where the jitter itself moves pixels by 0.13.
+    ``mode="linear"``: the four changes are combined into one affine map of an image's colours, which takes a fraction
+    of the time. Brightness, contrast and saturation equal "exact" except for the clamp, which is applied once at the
+    end. The hue is rotated about the gray axis of YIQ, which keeps the luma; HSV keeps the largest channel instead.
+    The modes hardly differ for small jitters of mid-tones, but do for strongly saturated colours. On smooth coloured
+    noise, with SimCLR's strength of 0.5, they differ by 0.04 on average; the jitter itself changes pixels by 0.13.
 
-    Images of one channel have neither saturation nor hue. Images of other than 1 and 3 channels take brightness and
-    contrast alone; their gray is the mean of their channels.
+    Images of one channel have neither saturation nor hue. Images with a number of channels other than 1 or 3 allow
+    only brightness and contrast; their gray is the mean of the channels.
 
     Args:
         brightness: b >= 0; the factor is drawn from U[max(0, 1 - b), 1 + b].
@@ -60,8 +60,8 @@ class ColorJitter(Operation):
         mode: "exact" or "linear", see above.
 
     Raises:
-        ValueError: if an argument is out of its range, or there is saturation or hue to change and the images have
-            neither 1 nor 3 channels.
+        ValueError: if an argument is outside its range, or saturation or hue is above 0 and the images have neither 1
+            nor 3 channels.
 
     Example:
         >>> jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
@@ -88,7 +88,7 @@ class ColorJitter(Operation):
         self.mode = mode
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> JitterParameters:
-        """Draws factors, shift and order for each image."""
+        """Draws which images to change, and the factors, hue shift and order for each."""
         brightness, contrast, saturation = (
             uniform(max(0.0, 1 - strength), 1 + strength, images, generator)
             for strength in (self.brightness, self.contrast, self.saturation)
@@ -99,16 +99,16 @@ class ColorJitter(Operation):
         return JitterParameters(applied, brightness, contrast, saturation, hue, order)
 
     def group_key(self, parameters: JitterParameters) -> Tensor:
-        """Images that turn their hue at the same step."""
+        """The step at which the hue changes, -1 for images that don't change."""
         return _hue_step(parameters.order).where(parameters.applied, -1)
 
     def check_channels(self, in_channels: int) -> None:
-        """Raises if there is saturation or hue to change, unless images have 1 or 3 channels."""
+        """Raises if saturation or hue is above 0 and images have neither 1 nor 3 channels."""
         if self.saturation > 0 or self.hue > 0:
             check_color("ColorJitter with saturation or hue", in_channels)
 
     def transform(self, images: Tensor, parameters: JitterParameters) -> Tensor:
-        """The changes of the chosen images, each in its own order."""
+        """Changes the chosen images, each in its own order."""
         self.check_channels(images.shape[1])
         applied, rgb = parameters.applied, images.shape[1] == 3
         if self.mode == "linear":
@@ -127,7 +127,7 @@ def _hue_step(order: Tensor) -> Tensor:
 
 
 def _blends(parameters: JitterParameters, rgb: bool) -> Tensor:
-    """What each step of an image gives to the pixel itself, to its gray, and to the mean gray; [3, 4, N].
+    """Weights of the pixel itself, its gray, and the mean gray, for each of an image's four steps; [3, 4, N].
 
     Three of the four changes are blends f x + (1 - f) y, where y is black (brightness), the mean gray (contrast) or
     the gray (saturation).
@@ -140,7 +140,7 @@ def _blends(parameters: JitterParameters, rgb: bool) -> Tensor:
 
 
 def _jitter(steps: Tensor, hue: Tensor | None, hue_step: int, images: Tensor, rows: Rows) -> Tensor:
-    """Images that turn their hue at the same step: three blends and the hue."""
+    """Jitter images whose hue changes at the same step: three blends and the hue."""
     images = _blend(images, steps[:, :hue_step, rows])
     if hue is not None:
         images = _shift_hue(images, hue[rows])
@@ -148,7 +148,7 @@ def _jitter(steps: Tensor, hue: Tensor | None, hue_step: int, images: Tensor, ro
 
 
 def _jitter_side_by_side(steps: Tensor, hue: Tensor | None, hue_step: Tensor, images: Tensor, rows: Rows) -> Tensor:
-    """Images of all orders: six blends, three of which leave an image as it is, and the hue."""
+    """Jitter images of any order: six blends, three of them without effect on a given image, and the hue."""
     before = hue_step > torch.arange(4, device=images.device)[:, None]  # [4, N]
     same = torch.tensor([1.0, 0.0, 0.0], device=images.device)[:, None, None]
     images = _blend(images, steps.where(before, same)[:, :3, rows])
@@ -166,10 +166,10 @@ def _blend(images: Tensor, steps: Tensor) -> Tensor:
 
 
 def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue of RGB images by ``shift`` [N] turns, in HSV, without leaving RGB.
+    """Shifts the HSV hue of RGB images by ``shift`` [N] turns, without converting them to HSV.
 
     With each pixel's colours spread to [0, 1], r' = (r - low) / chroma, the hue in sextants is +-(1 + g' + b' - r'),
-    with the sign of g - b. Each channel is a trapezoid of the hue: full for two sextants, empty for two, ramps between.
+    with the sign of g - b. Each channel is a trapezoid of the hue: 1 for two sextants, 0 for two, linear in between.
     """
     red, green, blue = images.unbind(1)  # [N, H, W] each
     high = torch.maximum(red, torch.maximum(green, blue))
@@ -189,7 +189,7 @@ def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _jitter_linearly(parameters: JitterParameters, images: Tensor, rows: Rows) -> Tensor:
-    """One affine map of the colours, which depends on the image through its mean colour alone."""
+    """Apply one affine map of the colours per image; it depends on the image only through its mean colour."""
     matrix, of_mean = _fold(rows_of(parameters, rows), images.shape[1])
     pixels = images.flatten(2)  # [N, ch, H W]
     offset = of_mean @ pixels.mean(2, keepdim=True)  # [N, ch, 1]
@@ -197,7 +197,7 @@ def _jitter_linearly(parameters: JitterParameters, images: Tensor, rows: Rows) -
 
 
 def _fold(parameters: JitterParameters, channels: int) -> tuple[Tensor, Tensor]:
-    """The matrices [N, ch, ch] of a pixel and of the image's mean colour that add up to the jittered pixel."""
+    """Matrices A, B [N, ch, ch]: the jittered pixel is A times the pixel plus B times the image's mean colour."""
     order, device = parameters.order, parameters.order.device
     brightness, contrast, saturation, hue = (values[:, None, None] for values in parameters[1:5])
     same = torch.eye(channels, device=device)
@@ -210,13 +210,13 @@ def _fold(parameters: JitterParameters, channels: int) -> tuple[Tensor, Tensor]:
 
     matrix, of_mean = same, torch.zeros_like(same)
     for change, share in zip(changes.unbind(1), to_mean[..., None].unbind(1), strict=True):
-        # Only contrast has a share of the mean gray, which by now is to_gray (matrix + of_mean) mean.
+        # Only contrast uses the mean gray, which at this step is to_gray (matrix + of_mean) mean.
         matrix, of_mean = change @ matrix, change @ of_mean + share * (to_gray @ (matrix + of_mean))
     return matrix, of_mean
 
 
 def _hue_rotation(shift: Tensor) -> Tensor:
-    """Rotations [N, 3, 3] of RGB colours about the gray axis, in YIQ, by ``shift`` [N, 1, 1] turns."""
+    """Matrices [N, 3, 3] that rotate RGB colours about the gray axis of YIQ by ``shift`` [N, 1, 1] turns."""
     angle = 2 * torch.pi * shift
     stays, in_phase, in_quadrature = _HUE_ROTATION.to(shift.device)
     return stays + angle.cos() * in_phase + angle.sin() * in_quadrature
@@ -227,7 +227,7 @@ def _in_rgb(of_yiq: list[list[float]]) -> Tensor:
     return torch.linalg.inv(to_yiq) @ torch.tensor(of_yiq) @ to_yiq
 
 
-# A rotation by an angle a is the first of these matrices, cos a times the second and sin a times the third.
+# The rotation by an angle a is the sum of the first matrix, cos a times the second, and sin a times the third.
 _HUE_ROTATION = torch.stack(
     [
         _in_rgb([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]),

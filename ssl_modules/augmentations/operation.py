@@ -1,4 +1,4 @@
-"""What all operations share: parameters drawn once per image, then one deterministic change of the whole batch."""
+"""Base class of operations: draw parameters per image, then change the whole batch deterministically."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ Rows = slice | Tensor
 
 
 class Operation(Configurable, nn.Module):
-    """Base of the random operations: ``forward`` is :meth:`transform` with the parameters of :meth:`draw`.
+    """Base class of random operations: ``forward`` is :meth:`transform` with the parameters of :meth:`draw`.
 
-    A subclass writes those two. All randomness is in ``draw``, so equal parameters give equal images.
+    A subclass implements both. All randomness is in ``draw``, so equal parameters give equal images.
 
     Attributes:
-        image_size: Side in pixels of the images it makes, or None where the size stays as it is.
+        image_size: Side in pixels of the resulting images, or None if the operation keeps the size.
 
     Example:
         >>> class Invert(Operation):
@@ -43,22 +43,22 @@ class Operation(Configurable, nn.Module):
             generator: Source of all randomness, on the images' device; None is PyTorch's global one.
 
         Returns:
-            A tensor whose first axis is the N images, a tuple of such, or None.
+            A tensor whose first axis is the N images, a tuple of such tensors, or None.
         """
         raise NotImplementedError
 
     def check_channels(self, in_channels: int) -> None:
-        """Raises unless it can change images of so many channels; any number, where a subclass says nothing else.
+        """Raises unless it can change images with this number of channels; by default, any number is allowed.
 
         Args:
             in_channels: Number of image channels.
 
         Raises:
-            ValueError: if it can't; the error names the operations that can.
+            ValueError: if it can't; the message names the operations that can.
         """
 
     def group_key(self, parameters: Any) -> Tensor | None:
-        """A number for each image, [N]: those of one number are faster together. None where it doesn't matter.
+        """A number per image, [N], to group images by: equal numbers are faster together. None if that doesn't matter.
 
         Args:
             parameters: What :meth:`draw` returns.
@@ -66,7 +66,7 @@ class Operation(Configurable, nn.Module):
         return None
 
     def transform(self, images: Tensor, parameters: Any) -> Tensor:
-        """Changes the images as the parameters say.
+        """Changes the images according to the parameters.
 
         Args:
             images: [N, ch, H, W], float32 in [0, 1].
@@ -78,7 +78,7 @@ class Operation(Configurable, nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draws and applies.
+        """Draws parameters and applies them.
 
         Args:
             images: [N, ch, H, W], uint8, or float in [0, 1].
@@ -92,25 +92,25 @@ class Operation(Configurable, nn.Module):
             return self.transform(images, self.draw(images, generator))
 
     def extra_repr(self) -> str:
-        """The arguments, which ``repr`` shows."""
+        """The arguments, for ``repr``."""
         return compact(self.arguments)
 
 
 class ChoiceParameters(NamedTuple):
-    """The parameters of an operation that does nothing but happen or not: which images change (bool, [N])."""
+    """The parameters of an operation without further parameters: which images to change (bool, [N])."""
 
     applied: Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Images as float32, uint8 ones divided by 255.
+    """Images as float32; uint8 images are divided by 255.
 
     Args:
         images: [N, ch, H, W], uint8 or float.
 
     Raises:
-        TypeError: if they are no tensor, or one of another type.
-        ValueError: if they have another rank or hold no pixel.
+        TypeError: if they are not a tensor, or neither uint8 nor float.
+        ValueError: if they don't have four axes, or are empty.
 
     Example:
         >>> to_float(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
@@ -140,7 +140,7 @@ def check_images(images: Tensor) -> None:
 
 
 def compact(arguments: Mapping[str, Any]) -> str:
-    """Arguments on one line, numbers to four digits; without None, and without modules, which ``repr`` shows anyway.
+    """Arguments on one line, with four significant digits; None and modules are left out, as ``repr`` shows modules.
 
     Args:
         arguments: Names to values.
@@ -171,37 +171,37 @@ def _compact(value: Any) -> str:
 
 
 def uniform(low: float, high: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One number of U[low, high) per image, [N]."""
+    """Draw a number from U[low, high) per image, [N]."""
     return low + (high - low) * torch.rand(len(images), generator=generator, device=images.device, dtype=torch.float32)
 
 
 def chance(p: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One yes or no per image, [N], yes with probability ``p``."""
+    """Draw a bool per image, [N], True with probability ``p``."""
     return uniform(0.0, 1.0, images, generator) < p
 
 
 def per_image(values: Tensor) -> Tensor:
-    """[N] values as [N, 1, 1, 1], to meet images."""
+    """Values [N] as [N, 1, 1, 1], to broadcast with images."""
     return values.view(-1, 1, 1, 1)
 
 
 def change_chosen(
     images: Tensor, chosen: Tensor, change: Callable[[Tensor, Rows], Tensor], *, cheap: bool = False
 ) -> Tensor:
-    """The images, of which the chosen ones are changed and the others exactly as they were.
+    """Change the chosen images; the others keep exactly their values.
 
     Args:
         images: [N, ch, H, W]; not changed in place.
-        chosen: Which images change, bool [N].
+        chosen: Which images to change, bool [N].
         change: Function of ``(images[rows], rows)``, where ``rows`` index the chosen images, or all of them.
-        cheap: Whether to change them all costs less than to pick the chosen ones out.
+        cheap: Apply to all images and mask, instead of indexing.
 
     Example:
         >>> change_chosen(torch.ones(2, 1, 1, 1), torch.tensor([True, False]), lambda some, rows: 0 * some).flatten()
         tensor([0., 1.])
     """
     everything = slice(None)
-    if images.device.type == "cpu":  # elsewhere the processor would have to wait for the answer
+    if images.device.type == "cpu":  # elsewhere, nonzero would make the CPU wait for the device
         rows = chosen.nonzero()[:, 0]
         if len(rows) == 0:
             return images
@@ -213,11 +213,11 @@ def change_chosen(
 
 
 def rows_of(parameters: Any, rows: Rows) -> Any:
-    """The parameters of some images.
+    """The parameters of the images ``rows``.
 
     Args:
         parameters: What :meth:`Operation.draw` returns.
-        rows: Of the images.
+        rows: Indices of the images.
 
     Example:
         >>> rows_of(ChoiceParameters(torch.tensor([True, False])), slice(1, 2))
@@ -229,7 +229,7 @@ def rows_of(parameters: Any, rows: Rows) -> Any:
 
 
 def map_parameters(parameters: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Parameters with each of their tensors changed.
+    """Apply a function to each tensor in the parameters.
 
     Args:
         parameters: What :meth:`Operation.draw` returns.
@@ -248,7 +248,7 @@ def map_parameters(parameters: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def check_probability(p: float) -> float:
-    """The probability ``p`` of an operation, or a ValueError."""
+    """Return the probability ``p``, or raise a ValueError if it is outside [0, 1]."""
     check_number("p", p, least=0, most=1)
     return p
 
@@ -257,11 +257,11 @@ def check_operations(name: str, operations: Any) -> None:
     """Raise unless an argument is a list of operations.
 
     Args:
-        name: of the argument.
-        operations: of the argument.
+        name: Name of the argument.
+        operations: Value of the argument.
 
     Raises:
-        TypeError: names the argument, what came and the fix.
+        TypeError: if it is not; the message names the argument, its value and the fix.
 
     Example:
         >>> check_operations("transforms", 5)

@@ -13,25 +13,25 @@ from ssl_modules.utils.checks import check_number
 class PatchGrid(Operation):
     """Cuts each image into square patches, row by row (CPC: van den Oord et al. 2018, arXiv 1807.03748).
 
-    Along each axis there are ``floor((side - size) / (size - overlap)) + 1`` patches; pixels beyond the last are left
-    out. It comes last in a list of operations, and nothing in it is random but what ``transforms`` are.
+    Along each axis there are ``floor((side - size) / (size - overlap)) + 1`` patches; pixels beyond the last patch are
+    dropped. It must be the last operation in a list. Only its ``transforms`` are random.
 
-    What comes before it in the list is drawn once per image, and all its patches share the draw; what stands in
-    ``transforms`` is drawn for each patch on its own.
+    Operations before it in the list draw once per image, so all patches of an image share their parameters. Operations
+    in ``transforms`` draw for each patch separately.
 
     Args:
         size: Side of a patch, in pixels.
         overlap: Pixels shared by neighbours, from 0 to ``size - 1``.
-        transforms: Operations that keep the size, applied to the patches in this order; None is none.
+        transforms: Operations that keep the size, applied to the patches in this order; None for no operations.
 
     Raises:
-        ValueError: if an argument is out of its range, or the images are smaller than a patch.
+        ValueError: if an argument is outside its range, or the images are smaller than a patch.
 
     Example:
         >>> PatchGrid(size=8, overlap=4)(torch.rand(2, 3, 32, 32)).shape  # [N, rows, cols, ch, h, w]
         torch.Size([2, 7, 7, 3, 8, 8])
 
-        Each patch keeps a channel of its own:
+        Draw the kept channel for each patch:
 
         >>> from ssl_modules.augmentations import ColorDrop
         >>> grid = PatchGrid(4, transforms=[ColorDrop(p=1.0)])
@@ -58,7 +58,7 @@ class PatchGrid(Operation):
                 )
 
     def draw(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Any, ...]:
-        """Draws the parameters of each of the transforms, [N, rows, cols, ...]."""
+        """Draws the parameters of each transform, [N, rows, cols, ...]."""
         if not self.transforms:
             return ()
         grid = (len(images), *self.grid(images))
@@ -67,7 +67,7 @@ class PatchGrid(Operation):
         return tuple(map_parameters(parameters, lambda values: values.unflatten(0, grid)) for parameters in drawn)
 
     def check_channels(self, in_channels: int) -> None:
-        """Raises unless all of the transforms can change images of so many channels."""
+        """Raises unless all transforms can change images with this number of channels."""
         for transform in self.transforms:
             transform.check_channels(in_channels)
 
@@ -82,7 +82,7 @@ class PatchGrid(Operation):
         return patches.unflatten(0, grid)  # [N, rows, cols, ch, h, w]
 
     def grid(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of the patches of images [N, ch, H, W]."""
+        """The number of rows and columns of patches for images [N, ch, H, W]."""
         height, width = images.shape[2:]
         if min(height, width) < self.size:
             raise ValueError(

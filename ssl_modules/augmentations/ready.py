@@ -1,4 +1,4 @@
-"""Views that the loader makes."""
+"""Views made by the loader."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from ssl_modules.utils.checks import check_numbers
 
 
 class ReadyViews(Augmentation):
-    """Stands for views that the loader makes itself: it declares their sizes, and makes none.
+    """Declares the sizes of views that the loader makes; makes no views itself.
 
-    The loader gives ``([view1, view2, ...], ...)``, each view a tensor [N, ch, size, size].
+    The loader returns ``([view1, view2, ...], ...)``; each view is a tensor [N, ch, size, size].
 
     Args:
         sizes: Side of each view, in pixels, in the loader's order.
 
     Raises:
-        ValueError: if there is no size, or one is no positive whole number.
-        TypeError: if it gets images, as the loader makes no views.
+        ValueError: if there are no sizes, or one is not a positive integer.
+        TypeError: when called with images, as the loader then makes no views.
 
     Example:
         >>> ReadyViews([32, 32, 16]).sizes
@@ -34,7 +34,7 @@ class ReadyViews(Augmentation):
         self.sizes = tuple(sizes)
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
-        """Raises, as only the loader makes the views."""
+        """Raises a TypeError, as only the loader makes views."""
         views = ", ".join(f"view{i + 1}" for i in range(len(self.sizes)))
         raise TypeError(
             f"augmentation: ReadyViews makes no views of images {list(images.shape)}; the loader has to give "

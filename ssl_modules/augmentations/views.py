@@ -19,19 +19,18 @@ from ssl_modules.augmentations.patches import PatchGrid
 from ssl_modules.utils.checks import check_instances, check_number
 from ssl_modules.utils.configurable import Configurable
 
-PORTION = 3 * 2**17  # numbers in the images that go through the operations together: 1.5 MiB
-ROUNDING = 1e-3  # float images that were resized may leave [0, 1] by this much
+PORTION = 3 * 2**17  # numbers in the images that are transformed together: 1.5 MiB
+ROUNDING = 1e-3  # resized float images may exceed [0, 1] by this much
 
 
 class Augmentation(Configurable, nn.Module):
-    """Base of all augmentations: checks the images, then calls :meth:`make_views`, which a subclass writes.
+    """Base class of augmentations: checks the images, then calls :meth:`make_views`, which a subclass implements.
 
     Attributes:
-        sizes: For each view, the side in pixels of the image it is made from; None where that is the input's own size.
-            A view cut into patches counts with the side of the image that is cut.
-        patches: Side and overlap, in pixels, of the patches that views are cut into, which the encoder cuts whole
-            images into as well; None where they are not.
-        takes_uint8: Whether :meth:`make_views` takes uint8 images as they are, otherwise as float32.
+        sizes: Side of each view in pixels, before it is cut into patches; None if the view keeps the input's size.
+        patches: Side and overlap, in pixels, of the patches that views are cut into; None for whole views. The encoder
+            cuts whole images into the same patches.
+        takes_uint8: Whether :meth:`make_views` accepts uint8 images; otherwise it gets float32.
     """
 
     sizes: tuple[int | None, ...]
@@ -43,13 +42,13 @@ class Augmentation(Configurable, nn.Module):
         raise NotImplementedError
 
     def check_channels(self, in_channels: int) -> None:
-        """Raises unless all operations and augmentations inside it can change images of so many channels.
+        """Raises unless all operations and augmentations inside it support this number of channels.
 
         Args:
             in_channels: Number of image channels.
 
         Raises:
-            ValueError: if one can't; the error names it, and the operations that can.
+            ValueError: if one doesn't; the message names it, and the operations that do.
 
         Example:
             >>> from ssl_modules.augmentations import GaussianBlur
@@ -67,11 +66,11 @@ class Augmentation(Configurable, nn.Module):
             generator: Source of all randomness, on the images' device; None is PyTorch's global one.
 
         Returns:
-            V views, float32 in [0, 1], each [N, ch, size, size], or [N, rows, cols, ch, h, w] where cut into patches.
+            V views, float32 in [0, 1], each [N, ch, size, size], or [N, rows, cols, ch, h, w] if cut into patches.
 
         Raises:
-            TypeError: if the images are no tensor, or neither uint8 nor float.
-            ValueError: if the images have another rank, hold no pixel or leave [0, 1], or the generator is elsewhere.
+            TypeError: if the images are not a tensor, or neither uint8 nor float.
+            ValueError: if the images are not 4D, are empty or exceed [0, 1], or the generator is on another device.
         """
         check_images(images)
         if generator is not None and generator.device.type != images.device.type:
@@ -87,16 +86,16 @@ class Augmentation(Configurable, nn.Module):
             return self.make_views(images, generator)
 
     def extra_repr(self) -> str:
-        """The arguments, which ``repr`` shows before the operations."""
+        """The arguments, for ``repr``, which shows them before the operations."""
         return compact(self.arguments)
 
 
 class Views(Augmentation):
-    """Independent draws of one list of operations: views of one distribution.
+    """Views drawn independently from one distribution: one list of operations, applied once per view.
 
     Args:
         transforms: Operations, applied in this order.
-        views: How many views to make, at least 1.
+        views: Number of views, at least 1.
 
     Raises:
         ValueError: if there are no operations or no views.
@@ -126,19 +125,19 @@ class Views(Augmentation):
         self.patches = (last.size, last.overlap) if isinstance(last, PatchGrid) else None
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
-        """Draws and applies all operations anew for each view."""
+        """Draws and applies all operations separately for each view."""
         return [_run(self.transforms, images, generator) for _ in range(self.views)]
 
 
 class JointViews(Augmentation):
-    """The views of several augmentations, one after the other: unlike views, multi-crop, operations common to all.
+    """Joins the views of several augmentations, for asymmetric views, multi-crop or operations shared by all views.
 
     Args:
-        parts: Augmentations, whose views are joined in this order.
-        shared: Operations drawn and applied once, before the parts, so that all views share them; None is none.
+        parts: Augmentations; their views are joined in this order.
+        shared: Operations drawn and applied once before the parts, so that all views share them; None for none.
 
     Raises:
-        ValueError: if there are no parts, or they cut unlike patches.
+        ValueError: if there are no parts, or they cut different patches.
 
     Example:
         >>> from ssl_modules.augmentations import RandomHorizontalFlip, RandomResizedCrop
@@ -174,15 +173,15 @@ class JointViews(Augmentation):
         """Applies the shared operations, then joins the views of all parts."""
         if self.shared:
             images = _run(self.shared, images, generator)
-        # Checked already; those that know only floats still get them.
+        # The images are checked already; parts that don't take uint8 are called, to convert them to float.
         made = (part.make_views if part.takes_uint8 else part for part in self.parts)
         return [view for make in made for view in make(images, generator)]
 
 
 def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws for all images, then takes a few of them at a time through all operations, while they are in the cache."""
+    """Draws for all images, then applies all operations to a few images at a time, which stay in the CPU's cache."""
     drawn: list[tuple[Operation, Any]] = []
-    like = images  # a draw reads nothing but the shape
+    like = images  # draw reads only shape and device
     for transform in transforms:
         drawn.append((transform, transform.draw(like, generator)))
         if transform.image_size is not None:
@@ -191,7 +190,7 @@ def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Gener
     views = torch.empty(0, device=images.device)
     for rows in _portions(images, drawn):
         some = to_float(rows_of(images, rows))
-        if isinstance(rows, slice) and images.is_floating_point():  # the batch itself, which all views are made of
+        if isinstance(rows, slice) and images.is_floating_point():  # cloned, as all views are made from this batch
             some = some.clone()
         for transform, parameters in drawn:
             some = transform.transform(some, rows_of(parameters, rows))
@@ -204,7 +203,7 @@ def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Gener
 
 
 def _portions(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Iterable[Rows]:
-    """Rows of as many images as a processor's cache holds, those of one kind together; on an accelerator all."""
+    """Rows of images that fit into the CPU's cache, grouped by ``group_key``; on an accelerator, all images at once."""
     sides = [transform.image_size or 0 for transform, _ in drawn]
     size = max(1, PORTION // max(images[0].numel(), images.shape[1] * max(sides) ** 2))
     if images.device.type != "cpu" or len(images) <= size:
@@ -221,7 +220,7 @@ def _last_size(transforms: list[Operation]) -> int | None:
 
 def _in_range(images: Tensor) -> Tensor:
     low, high = (bound.item() for bound in images.aminmax())
-    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # written so that NaN fails as well
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # negated, so that NaN fails too
         raise ValueError(
             f"images: float images have to lie in [0, 1], but these go from {low:g} to {high:g}; "
             "pass uint8 or divide by 255, and leave normalisation to the encoder"

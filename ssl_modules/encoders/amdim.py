@@ -1,7 +1,7 @@
-"""The network of AMDIM: no location of its maps ever sees a padded border.
+"""The network of AMDIM, whose layers have no zero padding.
 
 Bachman, Hjelm, Buchwalter: Learning Representations by Maximizing Mutual Information Across Views, NeurIPS 2019,
-arXiv 1906.00910. Layouts, initialisation and parameter counts are those of the authors' code.
+arXiv 1906.00910. Layouts, initialisation and parameter counts match the authors' code.
 """
 
 from functools import partial
@@ -14,9 +14,9 @@ from ssl_modules.encoders.backbone import check_shape
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable
 
-STEM = 80  # pixels: larger images are halved first, until they are not
+STEM = 80  # pixels: larger images are halved first, until they are at most this large
 PAIR = 18  # pixels: larger maps are halved by a kernel of 4
-TAIL = 5, 9  # pixels: the smallest and the largest side of the first map that is given
+TAIL = 5, 9  # pixels: smallest and largest side of the first map that is returned
 
 
 class AMDIMEncoder(Configurable, nn.Module):
@@ -33,23 +33,23 @@ class AMDIMEncoder(Configurable, nn.Module):
     | block 3x3       | 5     | 5     | 5      | the same                                 |
     | block 3x3, unit | 3, 1  | 3, 1  | 3, 1   | the same, then features, and a batch norm |
 
-    A unit is ``y = W2 relu(W1 x) + skip(x)``, where the skip is an average pool of the kernel of W1, with zeros for the
-    channels that are new; W2 begins at zero. A block is such a unit and ``depth - 1`` more of 1x1.
+    A unit is ``y = W2 relu(W1 x) + skip(x)``. The skip is an average pool with the kernel size of W1, with zeros for
+    additional channels; W2 is initialised to zero. A block is such a unit, followed by ``depth - 1`` units of 1x1.
 
-    Other sizes are laid out by the same rule: images above 80 pixels are halved first, then maps above 18 pixels by
-    4x4 kernels and one of 10 to 18 by 2x2; the last unit takes in whatever is left. All sizes fit that lose no row of
-    pixels on the way, such as 8, 16, 28, 48, 96 and 224.
+    Other sizes follow the same rule: images above 80 pixels are halved first, then maps above 18 pixels by 4x4 kernels,
+    and a map of 10 to 18 by 2x2. The last unit's kernel covers the remaining map. A size fits if no halving drops a row
+    of pixels, such as 8, 16, 28, 48, 96 and 224.
 
-    The count of parameters is that of the layers which are used. lightning-bolts counts on top the two 1x1 heads, which
-    here are the extraction's, and batch norms that it builds but leaves out unless ``batch_norm``.
+    The number of parameters is that of the layers in use. lightning-bolts also counts the two 1x1 heads, which here
+    belong to the extraction, and batch norms that it builds but doesn't use unless ``batch_norm``.
 
     Args:
         image_size: side of the images, pixels.
-        in_channels: number of their channels.
+        in_channels: number of image channels.
         width: channels after the first layer; the authors' ``ndf``.
-        features: channels of the deepest map, at least those of the map before; the authors' ``n_rkhs``.
-        depth: units of a block; the authors' ``n_depth``.
-        batch_norm: whether units and the first map have one; the deepest map always has.
+        features: channels of the deepest map, at least as many as of the map before it; the authors' ``n_rkhs``.
+        depth: number of units in a block; the authors' ``n_depth``.
+        batch_norm: whether units and the first map have batch norm; the deepest map always has.
 
     Attributes:
         out_channels: channels of the three maps, shallow to deep.
@@ -57,11 +57,11 @@ class AMDIMEncoder(Configurable, nn.Module):
         normalised: True; the deepest map ends in a batch norm.
 
     Shape:
-        ``[B, ch, H, W]`` to three maps, shallow to deep; of 64 pixels ``[B, 8 width, 7, 7]``, ``[B, 8 width, 5, 5]``
+        ``[B, ch, H, W]`` to three maps, shallow to deep; for 64 pixels ``[B, 8 width, 7, 7]``, ``[B, 8 width, 5, 5]``
         and ``[B, features, 1, 1]``.
 
     Raises:
-        ValueError: for a size that doesn't fit, features that would be lost, images of another size.
+        ValueError: if ``image_size`` doesn't fit, ``features`` is too small, or images have the wrong size.
 
     Example:
         >>> import torch
@@ -132,14 +132,14 @@ class AMDIMEncoder(Configurable, nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions without bias beside an average pool; the second is 1x1 and begins at zero.
+    """Two convolutions without bias, and an average pool as skip; the second convolution is 1x1 and starts at zero.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output, at least as many.
+        in_channels: channels of the input.
+        out_channels: channels of the output, at least ``in_channels``.
         kernel: side of the first convolution and of the pool, pixels.
-        stride: of the two.
-        batch_norm: whether there is one after the first convolution.
+        stride: stride of both.
+        batch_norm: whether batch norm follows the first convolution.
 
     Shape:
         ``[B, in_channels, H, W]`` to ``[B, out_channels, h, w]``, without padding.
@@ -166,7 +166,7 @@ class ResidualUnit(nn.Module):
 
 
 def _layout(image_size: int) -> tuple[int, list[int], int] | None:
-    """Convolutions of stride 2, kernels of the halving blocks, and side of the first map; None where nothing fits."""
+    """Number of stride-2 convolutions, kernels of the halving blocks, side of the first map; None if none fits."""
     stems, kernels, side = 0, [], image_size
     while side > STEM and side % 2 == 0:
         stems, side = stems + 1, side // 2

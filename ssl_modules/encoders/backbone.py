@@ -1,4 +1,4 @@
-"""Any backbone as a tuple of maps, shallow to deep, whose own parameters keep their names."""
+"""Wrappers that make any backbone return a tuple of maps, shallow to deep; its parameters keep their names."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,18 +8,18 @@ import torchvision
 from torch import Tensor, nn
 
 SMALL_IMAGE = 64
-CLASSIFIERS = ("classifier", "fc", "head", "heads")  # as timm and torchvision name the last layer
+CLASSIFIERS = ("classifier", "fc", "head", "heads")  # timm's and torchvision's names of the last layer
 
 
 class TimmBackbone(nn.Module):
-    """A timm model as its stages' maps.
+    """A timm model that returns the maps of its stages.
 
-    Where the model's own pooled features are more than the mean of its deepest map (a class token, a norm or a
-    convolution after it), they follow as one more map of one location. So the mean of the last map is always what the
-    plain timm model returns.
+    If the model's own pooled features differ from the mean of its deepest map (a class token, or a norm or convolution
+    after it), they are appended as a map of one location. So the mean of the last map always equals the output of the
+    plain timm model.
 
     Args:
-        model: any timm model that has ``forward_intermediates``; its classifier is removed.
+        model: any timm model with ``forward_intermediates``; its classifier is removed.
 
     Shape:
         ``[B, ch, H, W]`` to a tuple of ``[B, C_j, h_j, w_j]``.
@@ -40,15 +40,15 @@ class TimmBackbone(nn.Module):
         return tuple(maps)
 
     def pooled(self, last: Tensor) -> Tensor:
-        """The model's own pooled features ``[B, D]`` of its last, normalised layer."""
+        """The model's own pooled features ``[B, D]`` from the output of its last, normalised layer."""
         return self.model.forward_head(last, pre_logits=True)
 
     @torch.enable_grad()
     def find_own_pooling(self, images: Tensor) -> None:
-        """Compare the model's own pooled features with the mean of its deepest map, on any images."""
+        """Set ``own_pooling``: whether the model's pooled features differ from the mean of its deepest map."""
         last, maps = self.model.forward_intermediates(images)
         own, mean = self.pooled(last), maps[-1].mean((2, 3))
-        # A norm that does nothing yet shows in its parameters alone.
+        # A norm that is still the identity changes only which parameters the features depend on.
         self.own_pooling = (
             own.shape != mean.shape
             or not torch.allclose(own, mean, rtol=1e-3, atol=1e-5)
@@ -56,7 +56,7 @@ class TimmBackbone(nn.Module):
         )
 
     def reached(self, features: Tensor) -> list[bool]:
-        """Which of the trainable parameters the features depend on."""
+        """Whether the features depend on each of the trainable parameters."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
             return []
@@ -65,7 +65,7 @@ class TimmBackbone(nn.Module):
 
 
 class TorchvisionResNet(nn.Module):
-    """A torchvision ResNet as the maps of its four stages.
+    """A torchvision ResNet that returns the maps of its four stages.
 
     Args:
         model: any of torchvision's ResNets, ResNeXts and wide ResNets; its classifier is removed.
@@ -93,8 +93,8 @@ class PlainBackbone(nn.Module):
     """Any module that returns a vector, a map or several maps.
 
     Args:
-        model: returns ``[B, D]``, ``[B, C, ...]`` or a sequence of such maps, shallow to deep. What it returns is the
-            representation: give a classifier without its last layer.
+        model: returns ``[B, D]``, ``[B, C, ...]`` or a sequence of such maps, shallow to deep. Its output is the
+            representation, so pass a classifier without its last layer.
 
     Shape:
         ``[B, ch, ...]`` to a tuple of ``[B, C_j, ...]``; a vector becomes a map of one location.
@@ -118,14 +118,14 @@ class PlainBackbone(nn.Module):
 def shrink_stem(model: nn.Module) -> bool:
     """Give a ResNet the stem for small images: a 3x3 convolution of stride 1 and no max-pool.
 
-    A stem of several convolutions keeps them and loses only its stride.
+    A stem of several convolutions keeps them; only its stride is set to 1.
 
     Returns:
-        Whether the model has such a stem; if not, it is left as it was.
+        Whether the model has a ResNet stem; if not, it is unchanged.
     """
     conv = getattr(model, "conv1", None)
     first = conv[0] if isinstance(conv, nn.Sequential) else conv
-    # A network with another norm in this place may have built it for the size of the stem's map.
+    # Require bn1: a network with another norm here may have built it for the size of the stem's map.
     is_resnet = isinstance(getattr(model, "bn1", None), nn.Module) and hasattr(model, "maxpool")
     if not (is_resnet and isinstance(first, nn.Conv2d)):
         return False
@@ -139,7 +139,7 @@ def shrink_stem(model: nn.Module) -> bool:
 
 
 def as_maps(model: nn.Module) -> nn.Module:
-    """The model as a module that returns a tuple of maps."""
+    """Wrap the model as a module that returns a tuple of maps."""
     if isinstance(model, torch._dynamo.OptimizedModule):
         raise ValueError("encoder: is compiled; give it as it was, and then compile in place: module.encoder.compile()")
     if hasattr(model, "out_channels") and hasattr(model, "spatial_dims"):
@@ -160,7 +160,7 @@ def as_maps(model: nn.Module) -> nn.Module:
 
 
 def check_shape(images: Tensor, in_channels: int, image_size: int) -> None:
-    """Raises unless images [B, ch, H, W] have the channels and the size that a network is built for."""
+    """Raises unless images [B, ch, H, W] have the number of channels and the size that the network was built for."""
     if images.shape[1:] != (in_channels, image_size, image_size):
         raise ValueError(
             f"images: expected [B, {in_channels}, {image_size}, {image_size}], which this network is built for, got "

@@ -1,4 +1,4 @@
-"""The network of CPC v2: a residual network of patches, whose norms never look at another patch.
+"""The network of CPC v2: a residual network for patches, whose norms don't mix patches.
 
 Hénaff et al.: Data-Efficient Image Recognition with Contrastive Predictive Coding, ICML 2020, arXiv 1905.09272.
 """
@@ -16,18 +16,18 @@ from ssl_modules.utils.configurable import Configurable
 class CPCEncoder(Configurable, nn.Module):
     """A ResNet of bottlenecks with layer norm over channels and locations, for the patches of an image.
 
-    Batch norm would let the patches of an image see each other through its statistics. The third stage is wider than
-    a ResNet's: the published network, "ResNet-161", has ``layers=(3, 4, 46, 3)``; ``(3, 4, 6, 3)`` is its smaller
-    sibling. The default has 326 million parameters. Of patches up to 32 pixels the deepest map has one location; of
-    larger ones it has several, whose mean is the patch's vector: :class:`~ssl_modules.encoders.Encoder` takes it.
+    Batch norm would let the patches of an image see each other through its statistics. The third stage is wider than a
+    ResNet's. The published network, "ResNet-161", has ``layers=(3, 4, 46, 3)``; a smaller one has ``(3, 4, 6, 3)``. The
+    default has 326 million parameters. For patches up to 32 pixels the deepest map has one location. For larger patches
+    it has several, and :class:`~ssl_modules.encoders.Encoder` takes their mean as the patch's vector.
 
-    A layer norm has a weight per channel and location, so the number of parameters grows with the patch. It is that of
-    lightning-bolts, whose cpc_resnet101 and cpc_resnet50 are these two.
+    A layer norm has a weight per channel and location, so the number of parameters grows with the patch size. Both
+    networks have as many parameters as cpc_resnet101 and cpc_resnet50 of lightning-bolts.
 
     Args:
         image_size: side of a patch, pixels.
-        in_channels: number of its channels.
-        layers: bottlenecks of each of the four stages.
+        in_channels: number of image channels.
+        layers: number of bottlenecks in each of the four stages.
         width: channels after the first layer, 64 in the published network.
 
     Attributes:
@@ -35,10 +35,10 @@ class CPCEncoder(Configurable, nn.Module):
         spatial_dims: 2.
 
     Shape:
-        ``[B, ch, p, p]`` to the four stages' maps; of 8 pixels ``[B, 4 width, 2, 2]`` and three of one location.
+        ``[B, ch, p, p]`` to the four stages' maps; for 8 pixels, ``[B, 4 width, 2, 2]`` and three of one location.
 
     Raises:
-        ValueError: for a number that is not positive, another number of stages, patches of another size.
+        ValueError: if a number is not positive, ``layers`` has not four entries, or patches have the wrong size.
 
     Example:
         >>> import torch
@@ -83,14 +83,14 @@ class CPCEncoder(Configurable, nn.Module):
 
 
 class LayerNormBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, each with a layer norm over channels and locations, beside a skip.
+    """1x1, 3x3 and 1x1 convolutions, each with a layer norm over channels and locations, and a skip connection.
 
     Args:
-        in_channels: of the input.
+        in_channels: channels of the input.
         width: channels between the convolutions.
-        out_channels: of the output.
-        side: of the input map, pixels.
-        stride: of the 3x3 convolution.
+        out_channels: channels of the output.
+        side: side of the input map, pixels.
+        stride: stride of the 3x3 convolution.
 
     Shape:
         ``[B, in_channels, side, side]`` to ``[B, out_channels, side / stride, side / stride]``, rounded up.

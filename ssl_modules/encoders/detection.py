@@ -17,37 +17,37 @@ from ssl_modules.utils.checks import Checked, check_instance, check_number
 
 
 class DetectionBackbone(Checked, nn.Module):
-    """An encoder's deepest maps through a feature pyramid: what torchvision's detectors take as ``backbone``.
+    """An encoder's deepest maps with a feature pyramid, as the ``backbone`` of torchvision's detectors.
 
-    The detector's own transform normalises: hand ``image_mean`` and ``image_std`` on to it. The encoder is copied, and
-    has to take images of any size, as ResNets do. What it pools beyond its maps, such as a class token, is left out,
-    and the parameters of that are frozen.
+    The detector's transform normalises: pass ``image_mean`` and ``image_std`` to the detector. The encoder is copied
+    and must accept images of any size, as ResNets do. Features that it pools besides its maps, such as a class token,
+    are dropped, and their parameters are frozen.
 
-    Alternatively, the weights that an encoder of a plain ResNet exports are loaded into a detector that torchvision
-    built, ``fasterrcnn_resnet50_fpn(...).backbone.body.load_state_dict(weights)``, unless it has the stem for small
-    images (``small_stem``), which torchvision's ResNets don't.
+    Alternatively, load the exported weights of a plain ResNet into one of torchvision's detectors,
+    ``fasterrcnn_resnet50_fpn(...).backbone.body.load_state_dict(weights)``. This needs ``small_stem=False``, as
+    torchvision's ResNets don't have the stem for small images.
 
     Args:
-        encoder: of images with two spatial axes, taken whole.
-        levels: number of maps, the deepest ones, that enter the pyramid. Faster R-CNN and Mask R-CNN take 4 and
-            RetinaNet 3; each has one anchor size for each map of the pyramid.
-        out_channels: of each map of the pyramid.
-        extra_blocks: maps beyond the deepest; None = one, by a max-pool of stride 2, as for Faster R-CNN.
-            RetinaNet takes two, ``LastLevelP6P7(out_channels, out_channels)``.
-        freeze_batch_norm: whether the encoder's batch norms keep their statistics, scales and shifts, as torchvision's
-            do, for batches too small to take statistics of.
+        encoder: an encoder of whole images with two spatial axes.
+        levels: number of the deepest maps that enter the pyramid. Faster R-CNN and Mask R-CNN use 4 and RetinaNet 3;
+            each has one anchor size per map of the pyramid.
+        out_channels: channels of each map of the pyramid.
+        extra_blocks: makes further maps from the deepest; None = one, by a max-pool of stride 2, as for Faster R-CNN.
+            RetinaNet uses two, ``LastLevelP6P7(out_channels, out_channels)``.
+        freeze_batch_norm: whether to freeze the statistics, scales and shifts of the encoder's batch norms, as
+            torchvision does, for batches too small for batch statistics.
 
     Attributes:
-        out_channels: of each map.
-        image_mean: of each channel, of pixels in [0, 1].
-        image_std: of each channel.
+        out_channels: channels of each map.
+        image_mean: mean per channel, of pixels in [0, 1].
+        image_std: standard deviation per channel.
 
     Shape:
-        ``[N, ch, H, W]``, normalised, to an ordered mapping of the maps, large to small, named "0", "1", ..., and as
-        the extra blocks name theirs.
+        ``[N, ch, H, W]``, normalised, to an ordered mapping of maps, large to small, named "0", "1", ...; the extra
+        blocks name their own maps.
 
     Raises:
-        ValueError: for an encoder of patches or of other than two spatial axes, or with fewer maps than ``levels``.
+        ValueError: if the encoder takes patches, has other than two spatial axes, or has fewer maps than ``levels``.
 
     Example:
         >>> from torchvision.models.detection import FasterRCNN
@@ -97,7 +97,7 @@ class DetectionBackbone(Checked, nn.Module):
 
     @torch.enable_grad()
     def _freeze_unused(self, encoder: Encoder) -> None:
-        """Data-parallel training would wait for the gradients of parameters that no map depends on."""
+        """Freeze parameters that no map depends on, as data-parallel training would wait for their gradients."""
         size, device = encoder.image_size, encoder.mean.device
         maps = self.body.eval()(torch.zeros(1, encoder.in_channels, size, size, device=device))
         parameters = [p for p in self.body.parameters() if p.requires_grad]

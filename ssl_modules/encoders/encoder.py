@@ -1,4 +1,4 @@
-"""Aspect 2, encoder: raw pixels to a tuple of maps; it normalises, so that nobody else has to."""
+"""Aspect 2, encoder: raw pixels to a tuple of maps; it also normalises the pixels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,48 +23,48 @@ from ssl_modules.encoders.split_norm import split_batch_norms
 from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable
 
-_ROUNDING = 1e-3  # by which resized images may leave [0, 1]
+_ROUNDING = 1e-3  # resized images may exceed [0, 1] by this much
 
 
 class Encoder(Configurable, nn.Module):
     """A backbone with its normalisation: raw pixels to maps, shallow to deep.
 
-    With ``patches``, each image is cut into a grid and each patch goes through the backbone alone; the mean of a map
-    over a patch becomes one location of a map of the grid. A single patch is a grid of one.
+    With ``patches``, each image is cut into a grid, and the backbone encodes each patch separately. The mean of each of
+    a patch's maps becomes one location of a map of the grid.
 
     Args:
-        encoder: a timm name, or "amdim" or "cpc" for the networks of those methods; a timm or torchvision model; any
-            module that returns a vector, a map or a tuple of maps; or one that follows this class's contract itself
-            (``out_channels``, ``spatial_dims`` and, if it normalises its deepest map, ``normalised``).
+        encoder: a timm name; "amdim" or "cpc" for the networks of those methods; a timm or torchvision model; any
+            module that returns a vector, a map or a tuple of maps; or a module that itself has this class's attributes
+            ``out_channels``, ``spatial_dims`` and, if it normalises its deepest map, ``normalised``.
         image_size: side of the images, pixels.
-        in_channels: number of their channels.
-        mean: per channel, of pixels in [0, 1]. None = the pretrained weights' own, else 0.
-        std: per channel. None = the pretrained weights' own, else 1.
-        small_stem: whether a ResNet gets a 3x3 convolution of stride 1 and no max-pool instead of its stem. None =
-            for images of 64 pixels and below, where no pretrained weights would be lost and nobody built the model.
-        pretrained: whether timm loads its pretrained weights; for a name only.
-        channels_last: whether weights and maps have their channels last in memory, which convolutions are faster with.
-            None = for timm's and torchvision's convolutional networks, and AMDIM's.
-        compile: whether the backbone is compiled by ``torch.compile``, at its first batch.
-        patches: side and overlap, pixels, of the patches that images are cut into; None = they are taken whole. See
+        in_channels: number of image channels.
+        mean: per channel, of pixels in [0, 1]. None = as for the pretrained weights, else 0.
+        std: per channel. None = as for the pretrained weights, else 1.
+        small_stem: whether to replace a ResNet's stem by a 3x3 convolution of stride 1 without max-pool. None = for
+            images of 64 pixels and below, if ``encoder`` is a name and ``pretrained`` is False.
+        pretrained: whether timm loads its pretrained weights; needs a timm name.
+        channels_last: whether to use the channels-last memory format, which speeds up convolutions. None = for the
+            convolutional networks of timm and torchvision, and for AMDIM's.
+        compile: whether to compile the backbone by ``torch.compile``, at its first batch.
+        patches: side and overlap, pixels, of the patches that images are cut into; None = whole images. See
             :class:`~ssl_modules.augmentations.PatchGrid`.
-        batch_norm_splits: number of parts of a batch that batch norms take statistics of, as if on so many devices; see
-            :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = of the whole batch.
+        batch_norm_splits: number of parts of a batch that batch norms normalise separately, as if each were on its own
+            device; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
 
     Attributes:
         out_channels: channels of each map, shallow to deep.
         spatial_dims: number of spatial axes of an image.
         normalised: whether the network normalises its deepest map.
-        map_shapes: spatial shape of each map of an image of ``image_size``; None unless an image has two spatial axes.
+        map_shapes: spatial shape of each map for images of ``image_size``; None unless images have two spatial axes.
 
     Shape:
-        ``[B, ch, ...]``, uint8 or float in [0, 1], to a tuple of ``[B, C_j, ...]``, with patches
+        ``[B, ch, ...]``, uint8 or float in [0, 1], to a tuple of ``[B, C_j, ...]``; with ``patches``, of
         ``[B, C_j, rows, cols]``.
 
     Raises:
-        ValueError: for an unknown name, an impossible stem, a mean or std of the wrong length, ``pretrained`` with a
-            module, ``channels_last`` or ``patches`` for other than two spatial axes, patches larger than the images,
-            images of another number of channels.
+        ValueError: for an unknown name, ``small_stem`` without a ResNet stem, a mean or std of the wrong length,
+            ``pretrained`` with a module, ``channels_last`` or ``patches`` without two spatial axes, patches larger
+            than the images, or images with a wrong number of channels.
 
     Example:
         >>> encoder = Encoder("resnet18", image_size=32, in_channels=1)
@@ -100,7 +100,7 @@ class Encoder(Configurable, nn.Module):
         check_number("image_size", image_size, above=0)
         check_number("in_channels", in_channels, above=0)
         self.patches = None if patches is None else _patch_grid(patches, image_size)
-        self._side = image_size if self.patches is None else self.patches.size  # of what the backbone sees
+        self._side = image_size if self.patches is None else self.patches.size  # side of the backbone's input
         if isinstance(encoder, str):
             name = encoder
             model = create_backbone(name, image_size=self._side, in_channels=in_channels, pretrained=pretrained)
@@ -148,7 +148,7 @@ class Encoder(Configurable, nn.Module):
             self.compile_backbone()
 
     def compile_backbone(self) -> None:
-        """Compile the backbone by ``torch.compile``, at its next batch; a copy of the encoder is not compiled."""
+        """Compile the backbone by ``torch.compile``, at its next batch; copies of the encoder are not compiled."""
         self.backbone.compile()
 
     def _choose_layout(self, channels_last: bool | None) -> bool:
@@ -173,7 +173,7 @@ class Encoder(Configurable, nn.Module):
 
     @torch.no_grad()
     def _probe(self, model: nn.Module) -> tuple[Tensor, ...]:
-        """The maps of two random images, by a forward pass that leaves no trace."""
+        """The maps of two random images, by a forward pass in evaluation mode that changes no state."""
         modes = {m: m.training for m in model.modules()}
         model.eval()
         images = torch.rand(2, self.in_channels, self._side, self._side, generator=torch.Generator())
@@ -207,7 +207,7 @@ class Encoder(Configurable, nn.Module):
             self._check_range(images)
         images = (images - self.mean) / self.std
         layout = torch.channels_last if self.channels_last else torch.preserve_format
-        # The dtype is the module's own, under half or double as well.
+        # Use the module's dtype, so that half and double modules work too.
         images = images.to(self.mean.dtype, memory_format=layout)
         if self.patches is None:
             return self.backbone(images)
@@ -217,7 +217,7 @@ class Encoder(Configurable, nn.Module):
         return tuple(m.flatten(2).mean(2).unflatten(0, grid).movedim(-1, 1) for m in maps)  # [B, C_j, rows, cols]
 
     def _check_range(self, images: Tensor) -> None:
-        """Detect images that are already normalised, at the first batch of floats."""
+        """Raise if the first batch of float images seems to be normalised already."""
         low, high = (bound.item() for bound in images.aminmax())
         normalises = bool((self.mean != 0).any() or (self.std != 1).any())
         if normalises and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
@@ -229,12 +229,12 @@ class Encoder(Configurable, nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The model inside, whose weights keep the names that it gave them."""
+        """The wrapped model, whose state dict has the model's own names."""
         wrapped = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | PlainBackbone)
         return self.backbone.model if wrapped else self.backbone
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The network's own state dict, copied to the CPU, and what one must know to use it, as plain data."""
+        """The network's state dict, copied to the CPU, and the metadata needed to use it, as plain data."""
         model = self.network
         metadata = {
             "architecture": self.name,
@@ -245,21 +245,21 @@ class Encoder(Configurable, nn.Module):
             "small_stem": self.small_stem,
             "patches": [self.patches.size, self.patches.overlap] if self.patches else None,
         }
-        if isinstance(model, Configurable):  # one of ours
+        if isinstance(model, Configurable):  # a network of this package
             metadata["arguments"] = dict(model.arguments)
         weights = model.state_dict()
         return {key: weights[key].cpu().clone(memory_format=torch.contiguous_format) for key in weights}, metadata
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over the weights of a network of this architecture, by its own names.
+        """Load the weights of a network of this architecture, under the network's own names.
 
-        Those of a classifier that this network doesn't have (``fc``, ``head``, ``heads``, ``classifier``) are left out.
+        A classifier's weights that this network doesn't have (``fc``, ``head``, ``heads``, ``classifier``) are skipped.
 
         Args:
-            weights: names to tensors, all of the network's; see :meth:`export`.
+            weights: names to tensors, complete for the network; see :meth:`export`.
 
         Raises:
-            ValueError: if one is missing, unknown or of another shape; nothing has changed then.
+            ValueError: if a weight is missing, unknown or has the wrong shape; the encoder is then unchanged.
         """
         own = self.network.state_dict()
         given = {k: w for k, w in weights.items() if k in own or k.split(".")[0] not in CLASSIFIERS}

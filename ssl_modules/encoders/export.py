@@ -1,4 +1,4 @@
-"""Encoder weights as files that others load, and that encoders are built from."""
+"""Files of encoder weights: writing them, and building encoders from them."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ssl_modules.encoders.encoder import Encoder
 from ssl_modules.encoders.names import NETWORKS
 
-_KEY = "ssl_modules"  # of the metadata in a safetensors file
+_KEY = "ssl_modules"  # key of the metadata in a safetensors file
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write weights and what one must know to use them.
+    """Write weights and the metadata needed to use them.
 
     Args:
         path: ends in ``.safetensors`` (the metadata as one JSON string under "ssl_modules") or ``.pt``.
@@ -27,7 +27,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
         metadata: plain data.
 
     Raises:
-        ValueError: for another ending.
+        ValueError: if the file ends in anything else.
     """
     if path.suffix == ".safetensors":
         save_file({k: v.contiguous() for k, v in weights.items()}, path, {_KEY: json.dumps(metadata)})
@@ -38,17 +38,17 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read weights and what the file says of them, on the CPU; no code of the file runs.
+    """Read weights, on the CPU, and their metadata; no code in the file is run.
 
     Args:
-        path: what :func:`save_weights` wrote, or a plain file of names to tensors, which torch reads unless it ends in
-            ``.safetensors``.
+        path: file written by :func:`save_weights`, or a plain file of names to tensors, which is read by torch unless
+            it ends in ``.safetensors``.
 
     Returns:
-        Names to tensors, and the metadata, empty for a plain file.
+        Names to tensors, and the metadata, which are empty for a plain file.
 
     Raises:
-        ValueError: if the file holds something else.
+        ValueError: if the file has other contents.
 
     Example:
         >>> save_weights(Path("layer.safetensors"), nn.Linear(2, 1).state_dict(), {"image_size": 32})
@@ -88,26 +88,26 @@ def load_encoder(
     std: Sequence[float] | None = None,
     small_stem: bool | None = None,
 ) -> Encoder:
-    """An encoder with the weights of a file.
+    """Build an encoder with the weights of a file.
 
-    A file of :meth:`~ssl_modules.ContrastiveModule.export_encoder` says of itself what the encoder has to be, unless
-    that was built from a network of one's own. Of a plain file the arguments say it; ``mean`` and ``std`` as well, as
-    features of images that are normalised otherwise look right and are not.
+    A file of :meth:`~ssl_modules.ContrastiveModule.export_encoder` describes its encoder, unless that was built from a
+    custom network. For a plain file, pass the description as arguments, including ``mean`` and ``std``: with a wrong
+    normalisation, features are wrong but no error is raised.
 
     Args:
         path: see :func:`load_weights`.
-        encoder: a timm name, or a network, which takes the weights over; None = as the file says.
-        image_size: side of the images, pixels; None = as the file says.
-        in_channels: number of their channels; None = as the file says.
-        mean: per channel, of pixels in [0, 1]; None = as the file says.
-        std: per channel; None = as the file says.
-        small_stem: whether a ResNet has the stem for small images; None = as the file says, and a plain one False.
+        encoder: a timm name, or a network to load the weights into; None = from the metadata.
+        image_size: side of the images, pixels; None = from the metadata.
+        in_channels: number of image channels; None = from the metadata.
+        mean: per channel, of pixels in [0, 1]; None = from the metadata.
+        std: per channel; None = from the metadata.
+        small_stem: whether a ResNet has the stem for small images; None = from the metadata, False for a plain file.
 
     Returns:
         The encoder, in training mode.
 
     Raises:
-        ValueError: if the file doesn't say what the arguments don't either, or its weights don't fit.
+        ValueError: if neither the file nor the arguments give a value, or the weights don't fit.
 
     Example:
         >>> before = Encoder("test_resnet", image_size=32, in_channels=1, mean=[0.5])
@@ -138,7 +138,7 @@ def load_encoder(
 
 
 def _network(metadata: dict[str, Any]) -> str | nn.Module | None:
-    """What the file is of, where its name is enough to build it."""
+    """The network or timm name in the metadata, if that is enough to build it, else None."""
     name = metadata.get("architecture")
     if name in NETWORKS:
         return NETWORKS[name](**metadata["arguments"])

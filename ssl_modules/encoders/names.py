@@ -1,4 +1,4 @@
-"""Encoders by name: the networks of this package, and timm's."""
+"""Encoders by name: the networks of this package and of timm."""
 
 import difflib
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import nn
 from ssl_modules.encoders.amdim import AMDIMEncoder
 from ssl_modules.encoders.cpc import CPCEncoder
 
-# Each is a function of image_size and in_channels, and of what else a file of its weights says.
+# Each is a function of image_size, in_channels and the other arguments that a file of its weights stores.
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "amdim": AMDIMEncoder,
     "cpc": partial(CPCEncoder, layers=(3, 4, 6, 3)),  # the paper's network has 46 blocks in its third stage
@@ -20,7 +20,7 @@ _NAMES = {AMDIMEncoder: "amdim", CPCEncoder: "cpc"}
 
 
 def name_of(network: nn.Module) -> str:
-    """The name of a network's architecture: one of :data:`NETWORKS`, or its class's.
+    """The name of a network's architecture: one of :data:`NETWORKS`, or the name of its class.
 
     Example:
         >>> name_of(nn.Flatten())
@@ -30,16 +30,16 @@ def name_of(network: nn.Module) -> str:
 
 
 def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained: bool) -> nn.Module:
-    """A network by name, without classifier, built for the image size where its architecture asks for one.
+    """Create a network by name, without classifier, for the given image size if its architecture needs one.
 
     Args:
         name: one of :data:`NETWORKS`, or a timm name.
         image_size: side of the images, pixels.
-        in_channels: number of their channels.
+        in_channels: number of image channels.
         pretrained: whether timm loads its pretrained weights.
 
     Raises:
-        ValueError: for an unknown name, with the nearest ones; for ``pretrained`` with a network of this package.
+        ValueError: for an unknown name; for ``pretrained`` with a network of this package.
 
     Example:
         >>> create_backbone("amdim", image_size=32, in_channels=3, pretrained=False).out_channels

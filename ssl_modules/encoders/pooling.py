@@ -1,4 +1,4 @@
-"""From maps to vectors."""
+"""Pooling maps to vectors."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""An encoder's representation as a module of its own."""
+"""A module that computes an encoder's representation."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from ssl_modules.utils.checks import check_instance
 
 
 class Representation(nn.Module):
-    """The representation of images by an encoder: the mean of its deepest map, what a method's ``module(images)`` is.
+    """The representation of images by an encoder: the mean of its deepest map, as in a method's ``module(images)``.
 
     Args:
         encoder: see :class:`~ssl_modules.encoders.Encoder`; it is shared, not copied.

@@ -1,4 +1,4 @@
-"""Batch norm as if a batch were on several devices, each with statistics of its own (MoCo).
+"""Batch norm with separate statistics for parts of a batch, as if each were on its own device (MoCo).
 
 He, Fan, Wu, Xie, Girshick: Momentum Contrast for Unsupervised Visual Representation Learning, arXiv 1911.05722,
 section 3.3, shuffling BN.
@@ -11,26 +11,26 @@ from ssl_modules.utils.checks import Checked, check_instance, check_number
 
 
 class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
-    """A batch norm that takes its statistics of equal parts of a batch, each for itself.
+    """A batch norm that computes statistics separately for equal parts of a batch.
 
-    The running statistics are the mean over the parts. In evaluation it is the plain batch norm, and so are its
-    weights' names.
+    The running statistics are the mean over the parts. In evaluation it equals a plain batch norm. Its state dict has
+    the same names.
 
     Args:
-        norm: whose weights and statistics it takes over.
+        norm: the batch norm to copy weights and statistics from.
         splits: number of parts, n.
 
     Attributes:
-        interleaved: whether a part is every n-th image rather than a run of consecutive ones. The teacher's are, so
-            that two images share a part with the student and with the teacher as rarely as if they were shuffled:
-            otherwise an anchor could tell its own key by the statistics that they have in common.
+        interleaved: whether a part is every n-th image instead of consecutive images. This is True for the teacher, so
+            that images that share a part in the student rarely share one in the teacher, as after shuffling.
+            Otherwise an anchor could recognise its own key by their common statistics.
 
     Shape:
-        ``[N, C, H, W]`` to the same, N a multiple of n in training.
+        ``[N, C, H, W]`` to the same; in training, N is a multiple of n.
 
     Raises:
-        TypeError: for another norm.
-        ValueError: for less than one part; for a batch that has no n equal parts.
+        TypeError: if ``norm`` is not a ``BatchNorm2d``.
+        ValueError: if ``splits`` is below 1; if a batch can't be split into n equal parts.
 
     Example:
         >>> import torch
@@ -62,7 +62,7 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
                 "drop_last=True"
             )
         parts = x.unflatten(0, (-1, n)) if self.interleaved else x.unflatten(0, (n, -1)).transpose(0, 1)
-        channels = parts.flatten(1, 2)  # [N / n, n C, H, W]: a part's channels are channels of their own
+        channels = parts.flatten(1, 2)  # [N / n, n C, H, W]: each part gets its own channels
         mean, var, weight, bias = (x.repeat(n) for x in (self.running_mean, self.running_var, self.weight, self.bias))
         y = F.batch_norm(channels, mean, var, weight, bias, training=True, momentum=self.momentum, eps=self.eps)
         self.running_mean.copy_(mean.view(n, -1).mean(dim=0))
@@ -72,14 +72,14 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
 
 
 def split_batch_norms(model: nn.Module, splits: int) -> None:
-    """Replace all batch norms over images in a network, in place.
+    """Replace all ``BatchNorm2d`` layers of a network, in place.
 
     Args:
-        model: whose norms have learned scales and running statistics, as usual.
+        model: a network whose norms have affine parameters, running statistics and a momentum.
         splits: number of parts, at least 2.
 
     Raises:
-        ValueError: for fewer parts; if there is nothing to replace, or a kind of norm that can't be.
+        ValueError: if ``splits`` is below 2, the network has no batch norm, or one that can't be replaced.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))

@@ -1,4 +1,4 @@
-"""Several views through one encoder."""
+"""Encoding several views with one encoder."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 def encode_views(encoder: nn.Module, views: Sequence[Tensor], spatial_dims: int = 2) -> list[tuple[Tensor, ...]]:
-    """The maps of each view; views of one size go through together.
+    """The maps of each view; views of equal size are encoded together.
 
-    Axes between the batch and the channels, a grid of patches, go into the batch and come back as the axes of a map: a
-    view ``[N, rows, cols, ch, h, w]`` gives maps ``[N, C, rows, cols]``.
+    The axes of a grid of patches, between batch and channels, are merged into the batch and become the spatial axes of
+    the maps: a view ``[N, rows, cols, ch, h, w]`` gives maps ``[N, C, rows, cols]``.
 
     Args:
         encoder: ``(images [B, ch, ...]) -> tuple of maps [B, C, ...]``.
@@ -18,7 +18,7 @@ def encode_views(encoder: nn.Module, views: Sequence[Tensor], spatial_dims: int 
         spatial_dims: number of axes of an image after the channels.
 
     Raises:
-        ValueError: if a patch gives a map where one vector is needed.
+        ValueError: if the encoder returns a map of several locations for a patch, instead of one vector.
 
     Example:
         >>> maps = encode_views(lambda images: (images, images.mean((2, 3))), [torch.zeros(4, 3, 8, 8)] * 2)

@@ -1,4 +1,4 @@
-"""Every view an anchor, compared with every other view of the batch."""
+"""Compares every view with every other view of the batch."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -15,25 +15,24 @@ from ssl_modules.utils.distributed import gather, rank, world_size
 
 
 class AllViews(Extraction):
-    """Pooled deepest maps through a projector; all views of all images are anchors and candidates (SimCLR).
+    """Applies a projector to pooled deepest maps; all views of all images are anchors and candidates (SimCLR).
 
-    An anchor's positives are the other views of its image, its negatives all views of all other images, of all
+    An anchor's positives are the other views of its image. Its negatives are all views of all other images, of all
     processes. With V views of N images on each of W processes there are V N anchors and W V N candidates.
 
     Args:
-        hidden_dim: width of the projector's hidden layers. None = the encoder's own.
+        hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding.
         layers: number of linear layers.
-        output_norm: whether a batch norm without parameters comes last.
-        same_view_negatives: whether an anchor's negatives are the same view of other images alone (GroCo).
-        positive_count: so many views, the first ones, are positives of the others, 2 or more; for multi-crop, whose
-            small crops are anchors only. "large" = the views of the first one's size, which no view may exceed. None =
-            all. Needs ``same_view_negatives``.
-        stop_gradient: whether candidates have no gradient.
+        output_norm: whether the projector ends in a batch norm without parameters.
+        same_view_negatives: whether an anchor's negatives are only the same view of other images (GroCo).
+        positive_count: number of leading views that are positives, 2 or more; for multi-crop, where small crops are
+            only anchors. "large" = the leading views of the first view's size, which must be the largest. None = all.
+            Needs ``same_view_negatives``.
+        stop_gradient: whether to detach the candidates.
 
     Raises:
-        ValueError: if an argument is outside its range; for one view, or for one image in all, which leave nothing to
-            compare.
+        ValueError: if an argument is outside its range, or there is only one view or one image.
 
     Example:
         >>> extraction = AllViews(out_dim=8)
@@ -82,13 +81,13 @@ class AllViews(Extraction):
         self._built_for = tuple(sizes)
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the student: all."""
+        """Indices of the student's views: all."""
         at_least_two(views)
         self._positives(views)
         return range(views)
 
     def _positives(self, views: int) -> int:
-        """How many of the views, the first ones, are positives."""
+        """The number of leading views that are positives."""
         if self.positive_count == "large":
             if views != len(self._built_for):
                 raise ValueError(
@@ -127,7 +126,7 @@ class AllViews(Extraction):
         images = len(anchors) // views
         own = rank() * images + torch.arange(images, device=anchors.device)
         candidates = candidates.unflatten(0, (-1, views, images)).transpose(0, 1).flatten(0, 2)  # [V W N, D]
-        # Small crops have one positive more, and so a chance level of their own.
+        # Small crops have one positive more, and so a different chance level: they get a separate contrast.
         parts = [range(positives), range(positives, views)] if positives < views else [range(views)]
         return [
             Contrast(
@@ -141,7 +140,7 @@ class AllViews(Extraction):
 
 
 def _large_views(sizes: tuple[int | None, ...]) -> int:
-    """How many views are large crops: the first ones, up to the first smaller one."""
+    """The number of large crops: the views before the first smaller one."""
     first = sizes[0]
     if any(size is not None and first is not None and size > first for size in sizes):
         raise ValueError(

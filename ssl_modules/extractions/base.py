@@ -1,4 +1,4 @@
-"""Aspect 3, extraction: what all extractions share."""
+"""Aspect 3, extraction: the base class."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ MomentumSchedule = Literal["constant", "cosine"]
 class Extraction(Configurable, nn.Module, ABC):
     """Maps of all views to contrasts: which vectors are anchors, which are candidates, and how they are related.
 
-    ``heads`` turns an encoder's maps into embeddings. Student and teacher each have their own. What only the student
-    has (a predictor, a context network) is used in ``forward``.
+    ``heads`` turns an encoder's maps into embeddings. Student and teacher each have their own. Networks that only the
+    student has (a predictor, a context network) are used in ``forward``.
 
     Attributes:
         heads: None until :meth:`build`.
-        momentum: of the teacher's average, in [0, 1]; None = no teacher.
+        momentum: momentum of the teacher's moving average, in [0, 1]; None = no teacher.
         momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
     """
 
@@ -41,16 +41,16 @@ class Extraction(Configurable, nn.Module, ABC):
 
         Args:
             out_channels: channels of each map, shallow to deep.
-            sizes: of each view, in pixels; None for one of the images' own size.
+            sizes: side of each view, in pixels; None for a view that keeps the images' size.
             normalised: whether the encoder normalises its deepest map itself, as AMDIM's does.
         """
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the student: all. Raises a ValueError for a number that it can't do with."""
+        """Indices of the student's views: all. Raises a ValueError if the extraction can't use this number of views."""
         return range(views)
 
     def teacher_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through a teacher: none."""
+        """Indices of the teacher's views: none."""
         return ()
 
     @abstractmethod
@@ -61,29 +61,29 @@ class Extraction(Configurable, nn.Module, ABC):
         ids: Tensor,
         generator: torch.Generator | None,
     ) -> list[Contrast]:
-        """Contrasts of one batch.
+        """The contrasts of one batch.
 
         Args:
-            student: embeddings of the student's views, each already through the heads.
-            teacher: embeddings of the teacher's views, without gradient, or None.
+            student: outputs of the student's heads for each of its views.
+            teacher: outputs of the teacher's heads for each of its views, without gradient; or None.
             ids: ``[N, levels]``, the identity of each image, finest level first; -1 is unknown and matches nothing.
-            generator: for extractions that choose at random.
+            generator: source of randomness, for extractions that sample.
         """
 
     @property
     def levels(self) -> int:
-        """Number of columns of ids that it reads: the image's own, and then its labels, finer to coarser."""
+        """Number of columns of ids that it reads: the image's id, then its labels, finer to coarser."""
         return 1
 
     def on_fit_start(self, images: int) -> None:
-        """Called at the start of a fit, where the number of training images is known."""
+        """Called at the start of a fit, if the number of training images is known."""
 
     def after_backward(self) -> None:
-        """Called once per batch after the backward pass; a queue takes in its keys here."""
+        """Called once per batch after the backward pass; a queue stores its keys here."""
 
 
 def at_least_two(views: int) -> range:
-    """All views, or a ValueError where there is none to compare one with."""
+    """The indices of all views; raises a ValueError if there are fewer than two."""
     if views < 2:
         raise ValueError(
             f'views: expected at least 2 per image, got {views}; take an augmentation that makes them, such as "simclr"'
@@ -92,7 +92,7 @@ def at_least_two(views: int) -> range:
 
 
 def check_momentum(momentum: float, schedule: MomentumSchedule) -> None:
-    """Raises unless they describe a teacher's average.
+    """Raises unless ``momentum`` and ``schedule`` are valid for a teacher.
 
     Example:
         >>> check_momentum(1.5, "constant")

@@ -1,4 +1,4 @@
-"""Heads: an encoder's maps to embeddings."""
+"""Heads, which map an encoder's maps to embeddings."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,18 +11,18 @@ from ssl_modules.encoders.pooling import pool
 class MLP(nn.Sequential):
     """Linear, batch norm, ReLU, ..., linear.
 
-    Layers before a batch norm have no bias, which the norm would remove.
+    Layers before a batch norm have no bias, as the norm would remove it.
 
     Args:
-        widths: of input, hidden layers and output.
-        batch_norm: whether hidden layers have one; without it they have a bias.
-        bias: whether the last layer has one.
+        widths: widths of input, hidden layers and output.
+        batch_norm: whether hidden layers have batch norm; without it they have a bias.
+        bias: whether the last layer has a bias.
 
     Shape:
         ``[B, widths[0]]`` to ``[B, widths[-1]]``.
 
     Raises:
-        ValueError: for a single image in training, where there is a batch norm.
+        ValueError: in training, for a single image, if there is a batch norm.
 
     Example:
         >>> MLP(4, 8, 2, batch_norm=False)
@@ -53,18 +53,18 @@ class MLP(nn.Sequential):
 
 
 class PooledMLP(nn.Module):
-    """The pooled deepest map through an :class:`MLP`.
+    """Pools the deepest map and applies an :class:`MLP`.
 
     Args:
-        widths: of input, hidden layers and output.
-        batch_norm: whether hidden layers have one; without it they have a bias.
-        bias: whether the last layer has one.
+        widths: widths of input, hidden layers and output.
+        batch_norm: whether hidden layers have batch norm; without it they have a bias.
+        bias: whether the last layer has a bias.
 
     Shape:
         maps to ``[B, widths[-1]]``.
 
     Raises:
-        ValueError: for a single image in training, where there is a batch norm.
+        ValueError: in training, for a single image, if there is a batch norm.
     """
 
     def __init__(self, *widths: int, batch_norm: bool = True, bias: bool = False) -> None:

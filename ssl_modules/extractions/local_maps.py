@@ -1,4 +1,4 @@
-"""Vectors of one view against all locations of another view's maps (AMDIM, YADIM).
+"""Compares vectors of one view with all locations of another view's maps (AMDIM, YADIM).
 
 Bachman, Hjelm, Buchwalter: Learning Representations by Maximizing Mutual Information Across Views, arXiv 1906.00910.
 """
@@ -27,12 +27,12 @@ _STRATEGIES: dict[str, tuple[tuple[int, int], ...]] = {
 
 
 class LocalMaps(Extraction):
-    """Pairs of an encoder's maps: a vector of the source map is an anchor, all locations of the target map candidates.
+    """Compares pairs of maps: anchors are vectors of the source map, candidates all locations of the target map.
 
-    For a pair, and two views in either role, each image has one anchor from its source map. Its positives are all
-    locations of the other view's target map, its negatives all locations of that map of all other images, of all
-    processes. Each of the maps that are compared has a head of its own to one common dimension, whatever its channels:
-    a residual unit on each location, and a batch norm. A pair counts as the mean of its directions.
+    For each pair of maps and each ordered pair of views, each image has one anchor from its source map. Its positives
+    are all locations of the other view's target map. Its negatives are all locations of that map for all other images,
+    of all processes. Each compared map has its own head, which maps it to a common dimension: a residual unit on each
+    location, and a batch norm. The loss of a pair of maps is the mean over the directions.
 
     | pairs        | source -> target, by depth                                 |
     |--------------|------------------------------------------------------------|
@@ -41,21 +41,21 @@ class LocalMaps(Extraction):
     | "same-map"   | -1 -> -1, -2 -> -2 and -3 -> -3                            |
     | "random"     | one of -1 -> -1, -1 -> -2 and -1 -> -3, drawn at each step |
 
-    Locations are those of any number of spatial axes, of a grid of patches as well. What is drawn, the first process
-    draws for all, so that a run doesn't depend on their number. With "random", some heads have no part in a step: for
-    training in several processes take ``Trainer(strategy="ddp_find_unused_parameters_true")``.
+    Maps may have any number of spatial axes, and may be grids of patches. The first process draws the random numbers
+    for all, so that a run doesn't depend on the number of processes. With "random", a step doesn't use all heads: to
+    train in several processes, use ``Trainer(strategy="ddp_find_unused_parameters_true")``.
 
     Args:
-        pairs: a name of the table, or pairs of indices into the encoder's maps, shallow to deep; negative ones count
-            from the deepest.
+        pairs: a name in the table, or pairs of indices into the encoder's maps, shallow to deep; negative indices
+            count from the deepest.
         out_dim: width of the embedding. None = the channels of the deepest map, which then has no head. "auto" = None
-            for an encoder that normalises its deepest map, as AMDIM's own does, and 512 for any other.
-        source: of a source map with several locations, "random" takes one of each image, drawn at each step, "pooled"
-            the mean over all.
+            for an encoder that normalises its deepest map, as AMDIM's does, and 512 for any other.
+        source: how to choose the anchor if the source map has several locations: "random" draws one per image at each
+            step, "pooled" takes the mean over all.
 
     Raises:
-        ValueError: if an argument is outside its range, there is no map of an index, or no pair has the deepest map;
-            for one view, or for one image in all, which leave nothing to compare.
+        ValueError: if an argument is outside its range, an index has no map, or no pair has the deepest map; if there
+            is only one view or one image.
 
     Example:
         >>> extraction = LocalMaps([(-1, -2)], out_dim=8)
@@ -106,7 +106,7 @@ class LocalMaps(Extraction):
         self.heads = LocalHeads(heads)
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the student: all."""
+        """Indices of the student's views: all."""
         return at_least_two(views)
 
     def forward(
@@ -134,7 +134,7 @@ class LocalMaps(Extraction):
         return contrasts
 
     def _anchors(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
-        """One vector of each image: ``[N, L, D]`` to ``[N, D]``."""
+        """One vector per image: ``[N, L, D]`` to ``[N, D]``."""
         images, locations, _ = z.shape
         if locations == 1 or self.source == "pooled":
             return z.mean(1)
@@ -143,16 +143,16 @@ class LocalMaps(Extraction):
 
 
 class LocalHeads(nn.Module):
-    """Some of an encoder's maps, each through a head of its own.
+    """Applies a separate head to each of some of an encoder's maps.
 
     Args:
-        heads: by index of the map; each takes and gives vectors of all locations, ``[B, L, C]`` to ``[B, L, D]``.
+        heads: map index to head; each head maps the vectors of all locations, ``[B, L, C]`` to ``[B, L, D]``.
 
     Shape:
         maps ``[B, C_j, ...]`` to ``{index: [B, L_j, D]}``, where L_j is the number of locations.
 
     Raises:
-        ValueError: for a single image in training, where a batch norm has but one vector.
+        ValueError: in training, if a batch norm gets a single vector.
     """
 
     def __init__(self, heads: dict[int, nn.Module]) -> None:
@@ -164,11 +164,12 @@ class LocalHeads(nn.Module):
 
 
 class ResidualHead(nn.Module):
-    """A residual unit on each location by itself, as 1x1 convolutions are, and a batch norm:
+    """A residual unit on each location separately, like 1x1 convolutions, and a batch norm:
 
         norm( W_2 relu(W_1 x) + W_skip x )
 
-    It begins as its skip, near the identity where that is possible. No layer has a bias, which the norm would remove.
+    The residual branch starts at zero, and the skip near the identity if out_dim >= in_dim. Layers have no bias, as the
+    norm would remove it.
 
     Args:
         in_dim: channels of the map.
@@ -178,7 +179,7 @@ class ResidualHead(nn.Module):
         ``[B, L, in_dim]`` to ``[B, L, out_dim]``.
 
     Raises:
-        ValueError: in training for a single vector, which has no variance.
+        ValueError: in training, for a single vector, which has no variance.
 
     Example:
         >>> ResidualHead(4, 6)(torch.rand(2, 9, 4)).shape
@@ -208,5 +209,5 @@ class ResidualHead(nn.Module):
 
 
 def _agreed(drawn: Tensor) -> Tensor:
-    """What the first process drew, in all of them."""
+    """The first process's draw, in all processes."""
     return gather(drawn[None])[0]

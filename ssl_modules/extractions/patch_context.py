@@ -1,4 +1,4 @@
-"""Predictions of patches from those on one side of them (CPC).
+"""Predicts patches from the patches on one side of them (CPC).
 
 van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748; Henaff et al.:
 Data-Efficient Image Recognition with Contrastive Predictive Coding, ICML 2020, arXiv 1905.09272.
@@ -17,7 +17,7 @@ from ssl_modules.utils.distributed import gather, rank
 
 Direction = Literal["down", "up", "right", "left"]
 
-# Each turns a map [..., rows, cols] so that what is predicted lies below.
+# Each turns a map [..., rows, cols] so that the predicted patches are below.
 _TURNS: dict[str, Callable[[Tensor], Tensor]] = {
     "down": lambda m: m,
     "up": lambda m: m.flip(-2),
@@ -27,29 +27,30 @@ _TURNS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class PatchContext(Extraction):
-    """A grid of patches: what the rows down to one tell of patches some rows below (CPC).
+    """Predicts patches of a grid from the rows above them (CPC).
 
-    A network of masked convolutions sums up, at each patch, its own row and those above it. From this context a linear
-    predictor makes an anchor for each distance: its positive is the target of the patch so many rows below, in the
-    same column; its negatives are the targets of all other patches of the batch, of the same image too, of all
-    processes. Targets are a linear map of the patches' vectors. There is one contrast for each direction and distance;
-    other directions have networks and predictors of their own and see the grid turned. The neighbour at distance 1
-    overlaps with the anchor's own patch in the papers' grids, and is too easy.
+    At each patch, a network of masked convolutions computes a context of the patch's row and the rows above it. From
+    this context a linear predictor makes an anchor for each distance d. Its positive is the target of the patch d rows
+    below in the same column. Its negatives are the targets of all other patches of the batch, including the same image,
+    of all processes. Targets are a linear map of the patches' vectors. There is one contrast for each direction and
+    distance; each direction has its own networks and sees the grid turned. In the papers' grids, patches at distance 1
+    overlap, which makes their prediction too easy.
 
-    The loss is the sum over distances of the weighted means over anchors, and the mean over directions and views.
+    The loss is the weighted sum over distances of the means over anchors, averaged over directions and views.
 
     Args:
         out_dim: width of predictions and targets.
-        distances: in patches, from an anchor to what it predicts. The default is for the papers' 7 x 7 patches.
-        directions: which way is predicted; ``("down", "up", "right", "left")`` for all four.
+        distances: in patches, from an anchor to the predicted patch. The default is for the papers' 7 x 7 patches.
+        directions: directions of prediction; ``("down", "up", "right", "left")`` for all four.
         shared_predictor: whether one predictor serves all distances.
-        weights: of the distances: "unit", or "triangular", which is d - 1 for distance d, as in lightning-bolts.
+        weights: weights of the distances: "unit", or "triangular" for d - 1 at distance d, as in lightning-bolts.
         hidden_dim: channels inside the context network's blocks.
-        blocks: number of residual blocks of the context network; each sees one row and a column on each side more.
+        blocks: number of residual blocks of the context network; each adds one row above, and one column on each side,
+            to the receptive field.
         scale: factor of the predictions, which keeps the first scores small.
 
     Raises:
-        ValueError: if an argument is outside its range, the maps are no grids of patches, or a grid is too small for
+        ValueError: if an argument is outside its range, the maps are not grids of patches, or a grid is too small for
             the largest distance.
 
     Example:
@@ -137,17 +138,17 @@ class PatchContext(Extraction):
 
 
 class PatchTargets(nn.Module):
-    """A grid of patches' vectors as it is, for the context, and a linear map of it, the targets.
+    """Returns a grid of patches' vectors unchanged, for the context, and a linear map of it, the targets.
 
     Args:
         in_dim: channels of the grid.
         out_dim: channels of the targets.
 
     Shape:
-        maps, the deepest of them ``[B, C, rows, cols]``, to that and ``[B, D, rows, cols]``.
+        maps with a deepest map ``[B, C, rows, cols]``, to that map and ``[B, D, rows, cols]``.
 
     Raises:
-        ValueError: if the deepest map has other axes.
+        ValueError: if the deepest map has not four axes.
     """
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
@@ -165,15 +166,15 @@ class PatchTargets(nn.Module):
 
 
 class ContextNetwork(nn.Module):
-    """Masked convolutions: each location sees its own row and those above, no row below.
+    """Masked convolutions: each location sees its own row and the rows above, but no row below.
 
     Args:
         dim: channels in and out.
         hidden_dim: channels inside a block.
-        blocks: number of residual blocks; each lets a location see one row above more, and one column on each side.
+        blocks: number of residual blocks; each adds one row above, and one column on each side, to the receptive field.
 
     Shape:
-        ``[B, dim, rows, cols]`` to the same.
+        ``[B, dim, rows, cols]`` to the same shape.
 
     Example:
         >>> grid = torch.rand(1, 4, 5, 5, requires_grad=True)
@@ -190,7 +191,7 @@ class ContextNetwork(nn.Module):
                 nn.Conv2d(dim, hidden_dim, 1),
                 nn.ReLU(inplace=True),
                 nn.Conv2d(hidden_dim, hidden_dim, (1, 3), padding=(0, 1)),
-                nn.ZeroPad2d((0, 0, 1, 0)),  # a row on top, so that the next layer sees a row and the one above it
+                nn.ZeroPad2d((0, 0, 1, 0)),  # pads a row on top, so that the next layer sees a row and the row above
                 nn.Conv2d(hidden_dim, hidden_dim, (2, 1)),
                 nn.ReLU(inplace=True),
                 nn.Conv2d(hidden_dim, dim, 1),

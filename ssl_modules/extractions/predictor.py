@@ -14,23 +14,23 @@ from ssl_modules.utils.distributed import gather, rank
 
 
 class Predictor(Extraction):
-    """Pooled deepest maps through a projector, and the student's through a predictor as well (BYOL).
+    """Applies a projector to pooled deepest maps, and a predictor to the student's embeddings (BYOL).
 
-    For every pair of two different views, the student's prediction of one is an anchor. Its positive is the teacher's
-    embedding of the other one. Its negatives are the teacher's embeddings of all other images, of all processes:
-    :class:`~ssl_modules.losses.Alignment` doesn't read them (BYOL), :class:`~ssl_modules.losses.InfoNCE` does (MoCo
-    v3). Both directions of two views have weight 1, as in BYOL's paper; with V views each of the V (V - 1) pairs has
-    2 / (V (V - 1)), so that a loss means the same whatever V.
+    For every ordered pair of different views, the student's prediction from the first is an anchor. Its positive is the
+    teacher's embedding of the second. Its negatives are the teacher's embeddings of all other images, of all processes:
+    :class:`~ssl_modules.losses.Alignment` doesn't use them (BYOL), :class:`~ssl_modules.losses.InfoNCE` does (MoCo
+    v3). With two views, both directions have weight 1, as in BYOL's paper. With V views, each of the V (V - 1) pairs
+    has weight 2 / (V (V - 1)), so that losses are comparable for any V.
 
     Args:
         hidden_dim: width of the projector's hidden layer.
         out_dim: width of the embedding.
         predictor_dim: width of the predictor's hidden layer.
-        momentum: of the teacher's average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
+        momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
         momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
 
     Raises:
-        ValueError: if an argument is outside its range; for one view; without a teacher.
+        ValueError: if an argument is outside its range, there is only one view, or no teacher.
 
     Example:
         >>> extraction = Predictor(hidden_dim=16, out_dim=8, predictor_dim=16)
@@ -69,11 +69,11 @@ class Predictor(Extraction):
         self.predictor = MLP(self.out_dim, self.predictor_dim, self.out_dim, bias=True)
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the student: all."""
+        """Indices of the student's views: all."""
         return at_least_two(views)
 
     def teacher_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the teacher: all."""
+        """Indices of the teacher's views: all."""
         return range(views)
 
     def forward(

@@ -1,4 +1,4 @@
-"""A queue of a teacher's keys: many candidates at the price of few."""
+"""A queue of a teacher's keys: candidates from earlier batches, which need no further encoding."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,41 +14,40 @@ from ssl_modules.extractions.ranks import Ranks
 from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.distributed import gather, rank, world_size
 
-_SEED = 0  # of the first keys, which all processes must agree on
+_SEED = 0  # seeds the initial keys, which must be equal in all processes
 
 
 class Queue(Extraction):
-    """A student's anchors, each with a teacher's key of another view of its image, and a queue of older keys (MoCo).
+    """Compares a student's anchors with a teacher's keys of other views, and with a queue of older keys (MoCo).
 
-    Keys are the teacher's embeddings, as unit vectors. An anchor's positive is the key of its own image, its negatives
-    are the keys of earlier batches; other keys of its batch are ignored, or negatives as well. After each backward pass
-    in training the batch's keys, those of all processes, take the places of the oldest ones. The queue starts with
-    random unit vectors and is saved with the weights. Every process holds all of it.
+    Keys are the teacher's embeddings, normalised to unit vectors. An anchor's positive is the key of its own image. Its
+    negatives are the keys of earlier batches; other keys of its batch are ignored, or also negatives. After each
+    backward pass in training, the batch's keys from all processes replace the oldest ones. The queue starts with random
+    unit vectors and is saved with the weights. Every process holds the full queue.
 
-    With V views the loss is the mean over all pairs of a student's and a teacher's view that differ: V - 1 pairs
-    with the teacher's view 0, or, if symmetric, V - 1 with each of the teacher's views.
+    With V views the loss is the mean over all pairs of a student's and a different teacher's view: V - 1 pairs with
+    the teacher's view 0, or, if symmetric, V - 1 pairs with each of the teacher's views.
 
     Args:
-        hidden_dim: width of the projector's hidden layers. None = the encoder's own.
+        hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding, D.
         layers: number of the projector's linear layers.
-        batch_norm: whether the projector's hidden layers have one.
-        size: number of keys in the queue, K. 0 = no queue, with ``keys_as_negatives``.
-        symmetric: whether student and teacher see all views; else the teacher sees view 0 alone and the student all
+        batch_norm: whether the projector's hidden layers have batch norm.
+        size: number of keys in the queue, K. 0 = no queue, which needs ``keys_as_negatives``.
+        symmetric: whether student and teacher both see all views; else the teacher sees only view 0 and the student all
             others.
-        teacher_count: so many views, the first ones, go through the teacher, 2 or more; for multi-crop, whose small
-            crops only the student sees. None = all. Needs ``symmetric``.
-        keys_as_negatives: whether other keys of the batch, those of all processes, are candidates like those of the
-            queue.
-        reference: whether the anchors' own keys are given as what the teacher compares (SCE).
-        predictor_dim: width of the hidden layer of a predictor, which the student alone has. None = no predictor.
+        teacher_count: number of leading views that the teacher sees, 2 or more; for multi-crop, as only the student
+            sees small crops. None = all. Needs ``symmetric``.
+        keys_as_negatives: whether other keys of the batch, from all processes, are negatives too.
+        reference: whether contrasts have the anchors' own keys as ``reference``, for losses that use them (SCE).
+        predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
         ranks: rule that ranks the queue's keys (RINCE); None = they are negatives.
-        momentum: of the teacher's average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
+        momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
         momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
 
     Raises:
-        ValueError: if an argument is outside its range; for one view; without a teacher; if a batch has more keys than
-            the queue can take, other levels of ids than ``ranks`` reads, or, without a queue, one image in all.
+        ValueError: if an argument is outside its range, there is only one view, or no teacher; if a batch has more keys
+            than fit in the queue, other levels of ids than ``ranks`` reads, or, without a queue, a single image.
 
     Example:
         >>> extraction = Queue(out_dim=8, size=5)
@@ -66,7 +65,7 @@ class Queue(Extraction):
     keys: Tensor
     ids: Tensor
     pointer: Tensor
-    # All processes put the same keys in, so there is nothing to broadcast. Torch asks the module that it wraps.
+    # All processes store the same keys, so DDP need not broadcast these buffers. It reads this attribute.
     _ddp_params_and_buffers_to_ignore = ("keys", "ids", "pointer")
 
     def __init__(
@@ -121,7 +120,7 @@ class Queue(Extraction):
 
     @property
     def levels(self) -> int:
-        """Number of columns of ids that go with a key: the image's own and those of labels that ``ranks`` reads."""
+        """Number of columns of ids per key: the image's id, then the labels that ``ranks`` reads."""
         return 1 if self.ranks is None else self.ranks.levels
 
     def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
@@ -134,14 +133,14 @@ class Queue(Extraction):
         keys = torch.randn(self.size, self.out_dim, generator=torch.Generator().manual_seed(_SEED))
         self.register_buffer("keys", F.normalize(keys, dim=1))
         self.register_buffer("ids", torch.full((self.size, self.levels), -1))
-        self.register_buffer("pointer", torch.tensor(0))  # where the oldest key is
+        self.register_buffer("pointer", torch.tensor(0))  # index of the oldest key
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the student: all, or all but the first."""
+        """Indices of the student's views: all, or all but the first."""
         return at_least_two(views) if self.symmetric else at_least_two(views)[1:]
 
     def teacher_views(self, views: int) -> Sequence[int]:
-        """Which of the views go through the teacher: all, the first ``teacher_count``, or the first alone."""
+        """Indices of the teacher's views: all, the first ``teacher_count``, or only the first."""
         if not self.symmetric:
             return range(1)
         if self.teacher_count is not None and self.teacher_count > views:
@@ -173,13 +172,13 @@ class Queue(Extraction):
         ]
 
     def _contrast(self, anchors: list[Tensor], keys: Tensor, ids: Tensor, weight: float) -> Contrast:
-        """The student's views against one view of the teacher."""
+        """The contrast of the student's views with one view of the teacher."""
         views, images = len(anchors), len(ids)
         own, ignored = torch.arange(images, device=ids.device), images
         reference = keys.repeat(views, 1)  # [A, D]
         if self.keys_as_negatives:
             own, ignored, keys = own + rank() * images, 0, gather(keys)
-        candidates = torch.cat([keys, self.keys])  # [C, D], a copy, so that the queue may move on
+        candidates = torch.cat([keys, self.keys])  # [C, D], a copy, as the queue may change before the backward pass
         ranks = self._ranks(reference, candidates[images:], ids.repeat(views, 1))
         relation = Paired(own.repeat(views), len(candidates), ignored, ranks)
         return Contrast(torch.cat(anchors), candidates, relation, reference if self.reference else None, weight)
@@ -200,7 +199,7 @@ class Queue(Extraction):
         self._waiting = keys, ids
 
     def on_fit_start(self, images: int) -> None:
-        """Warns where an anchor would meet earlier keys of its own image as negatives at every step."""
+        """Warns if the queue is so long that anchors always have earlier keys of their own image as negatives."""
         if self.size >= images and self.ranks is None:
             rank_zero_warn(
                 f"size: a queue of {self.size} keys holds earlier keys of all {images} training images, and so has the "
@@ -209,7 +208,7 @@ class Queue(Extraction):
 
     @torch.no_grad()
     def after_backward(self) -> None:
-        """Put in the keys of the last training batch: of all processes, the teacher's views in order."""
+        """Store the keys of the last training batch, from all processes, in the order of the teacher's views."""
         if self._waiting is None:
             return
         keys, ids = self._waiting

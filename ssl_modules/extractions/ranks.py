@@ -1,4 +1,4 @@
-"""Rules that rank a queue's keys: by labels, by tables over classes, by what the teacher finds near (RINCE).
+"""Rules that rank a queue's keys: by labels, by tables of classes, or by the teacher's similarities (RINCE).
 
 Hoffmann et al.: Ranking Info Noise Contrastive Estimation, AAAI 2022, arXiv 2201.11736.
 """
@@ -19,11 +19,11 @@ _LARGEST = torch.iinfo(torch.int8).max
 
 
 class Ranks(Configurable, nn.Module, ABC):
-    """A rule that ranks a queue's keys for each anchor, where they are not all negatives.
+    """A rule that ranks a queue's keys for each anchor, instead of treating all as negatives.
 
     Attributes:
-        levels: number of columns of ids that it reads: the image's own, which no other image of any step has, and then
-            its labels, finer to coarser.
+        levels: number of columns of ids that it reads: the image's id, which is unique over all steps, then its labels,
+            finer to coarser.
     """
 
     levels: int = 1
@@ -31,15 +31,15 @@ class Ranks(Configurable, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
-        """How some anchors relate to all keys of the queue, as int8 ``[R, K]``: see :class:`~ssl_modules.Contrast`.
+        """The relation of some anchors to all keys of the queue, int8 ``[R, K]``: see :class:`~ssl_modules.Contrast`.
 
-        Called for a few anchors at a time, and more than once for each.
+        It is called for a few anchors at a time, and more than once for each.
 
         Args:
             anchor_ids: ``[R, levels]``; a label of -1 is unknown and matches nothing.
-            candidate_ids: ``[K, levels]``; -1 where the queue is not yet filled.
-            teacher_scores: gives ``[R, K]``, the cosines of the anchors' own keys with those of the queue; costs a
-                matrix product.
+            candidate_ids: ``[K, levels]``; -1 for places of the queue that are not yet filled.
+            teacher_scores: function returning ``[R, K]``, the cosines of the anchors' own keys with the queue's keys;
+                each call costs a matrix product.
         """
 
     def after_backward(self) -> None:
@@ -47,18 +47,18 @@ class Ranks(Configurable, nn.Module, ABC):
 
 
 class LabelRanks(Ranks):
-    """The rank of a key is the finest level at which its label is the anchor's; without one it is a negative.
+    """Ranks a key by the finest level at which its label equals the anchor's; a key without such a level is a negative.
 
-    With a class and its superclass, as CIFAR-100 has them: rank 1 for the same class, rank 2 for another class of the
-    superclass.
+    With classes and superclasses, as in CIFAR-100, the same class has rank 1 and other classes of the same superclass
+    have rank 2.
 
     Args:
-        label_levels: number of levels of labels, finer to coarser, that the loader's targets have.
-        cumulative: whether all these ranks are one higher, because the loss is cumulative as well and keeps rank 1 for
-            the anchor's own image; see :class:`~ssl_modules.losses.RINCELoss`.
+        label_levels: number of label levels in the loader's targets, finer to coarser.
+        cumulative: whether to increase all ranks by one, for a cumulative loss, which reserves rank 1 for the anchor's
+            own image; see :class:`~ssl_modules.losses.RINCELoss`.
 
     Raises:
-        ValueError: for less than one level.
+        ValueError: if ``label_levels`` is below 1.
 
     Example:
         >>> anchors, keys = torch.tensor([[7, 3, 1]]), torch.tensor([[4, 3, 1], [5, 2, 1], [6, 0, 0], [-1, -1, -1]])
@@ -80,13 +80,13 @@ class LabelRanks(Ranks):
 
 
 class RankTable(Ranks):
-    """The rank of a key is what a table says of the anchor's class and the key's.
+    """Looks up the rank of a key in a table, by the anchor's class and the key's class.
 
     Args:
-        table: ``[C, C]`` integers, a row for each class of an anchor: r >= 1 for a class of rank r, 0 for a negative.
+        table: ``[C, C]`` integers, one row per class of the anchor: r >= 1 for a class of rank r, 0 for a negative.
 
     Raises:
-        ValueError: if the table is not square, or has another entry; when called with a class that it doesn't have.
+        ValueError: if the table is not square, or an entry is out of range; when called with a class not in the table.
 
     Example:
         >>> table = RankTable([[1, 2, 0], [2, 1, 0], [0, 0, 1]])
@@ -102,13 +102,13 @@ class RankTable(Ranks):
         ranks = _square("table", table)
         if ranks.min() < 0 or ranks.max() > _LARGEST:
             raise ValueError(f"table: expected integers from 0 to {_LARGEST}, got {ranks.unique().tolist()}")
-        # A last row and column for the label -1, which is unknown.
+        # The last row and column are for the unknown label, -1.
         self.register_buffer("table", F.pad(ranks.to(torch.int8), (0, 1, 0, 1)), persistent=False)
 
     def forward(self, anchor_ids: Tensor, candidate_ids: Tensor, teacher_scores: Callable[[], Tensor]) -> Tensor:
         labels, classes = anchor_ids[:, 1], len(self.table) - 1
         outside = labels[(labels < -1) | (labels >= classes)]
-        if len(outside):  # those of the queue were an anchor's once
+        if len(outside):  # the queue's labels were checked when they were anchors'
             raise ValueError(
                 f"targets: expected labels from -1 (unknown) to {classes - 1} for a table of {classes} classes, got "
                 f"{int(outside[0])}; give a table of all classes"
@@ -117,17 +117,17 @@ class RankTable(Ranks):
 
 
 class SimilarityRanks(RankTable):
-    """A :class:`RankTable` by thresholds on how similar classes are, such as by their names: noisy ranks.
+    """A :class:`RankTable` from thresholds on the similarity of classes, such as of their names; such ranks are noisy.
 
-    Rank 1 is the same class; rank r + 1 are the others whose similarity reaches the r-th threshold and none before it.
+    The same class has rank 1. Another class has rank r + 1 if the r-th threshold is the first that it reaches.
 
     Args:
-        similarities: ``[C, C]``, of the anchor's class (row) to each class.
-        thresholds: highest first, one for each rank from 2 on; [0.4] in the paper's code.
+        similarities: ``[C, C]``, similarity of the anchor's class (row) to each class.
+        thresholds: decreasing, one for each rank from 2 on; [0.4] in the paper's code.
 
     Raises:
-        ValueError: if the matrix is not square, or the thresholds don't fall; when called with a class that it doesn't
-            have.
+        ValueError: if the matrix is not square, or the thresholds don't decrease; when called with a class not in the
+            table.
 
     Example:
         >>> ranks = SimilarityRanks([[1, 0.7, 0.3], [0.7, 1, 0.5], [0.3, 0.5, 1]], thresholds=[0.6, 0.4])
@@ -148,20 +148,19 @@ class SimilarityRanks(RankTable):
 
 
 class NeighbourRanks(Ranks):
-    """Ranks without labels: the keys of the queue that the teacher finds nearest to the anchor's own key.
+    """Ranks without labels, by the teacher's similarity of the queue's keys to the anchor's own key.
 
-    Rank 1 stays the own key's; rank r + 1 are the next ``neighbours[r - 1]`` nearest ones, all others are negatives.
-    This rule is ours: the paper's ranks of images come from their labels.
+    The own key keeps rank 1. The next ``neighbours[r - 1]`` nearest keys have rank r + 1; all others are negatives.
+    This rule is not from the paper, which ranks images by their labels.
 
-    A teacher that has learned nothing yet has poor neighbours. Until the warm-up is over, all keys of the queue are
-    negatives.
+    The neighbours of an untrained teacher are poor. During the warm-up, all keys of the queue are negatives.
 
     Args:
-        neighbours: how many keys have rank 2, rank 3, and so on.
-        warmup_steps: number of training batches before there are neighbours.
+        neighbours: number of keys with rank 2, rank 3, and so on.
+        warmup_steps: number of training batches without neighbours.
 
     Raises:
-        ValueError: if an argument is outside its range; when called with a queue of fewer keys than neighbours.
+        ValueError: if an argument is outside its range; when called with fewer keys than neighbours.
 
     Example:
         >>> ranks = NeighbourRanks(neighbours=(1, 2), warmup_steps=0)
@@ -190,7 +189,7 @@ class NeighbourRanks(Ranks):
         nearest = teacher_scores().masked_fill(empty, -torch.inf).topk(wanted, dim=1).indices  # [R, neighbours]
         of_place = [rank for rank, number in enumerate(self.neighbours, start=2) for _ in range(number)]
         ranks.scatter_(1, nearest, torch.tensor(of_place, dtype=torch.int8, device=ranks.device).expand_as(nearest))
-        return ranks.masked_fill_(empty, 0)  # where the queue had fewer
+        return ranks.masked_fill_(empty, 0)  # places of the queue that are not yet filled
 
     def after_backward(self) -> None:
         self.steps += 1

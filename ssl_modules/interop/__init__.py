@@ -1,1 +1,1 @@
-"""Roads from other libraries; none of them has to be installed."""
+"""Importing weights from other libraries, which need not be installed."""

@@ -1,4 +1,4 @@
-"""The road from lightning-bolts 0.7 (``pl_bolts``): the encoder of a checkpoint as a network of ours."""
+"""Loading encoders from checkpoints of lightning-bolts 0.7 (``pl_bolts``)."""
 
 import re
 from pathlib import Path
@@ -16,22 +16,22 @@ _ENCODER = "encoder."
 
 
 def load_encoder(path: str | Path) -> nn.Module:
-    """The encoder of a checkpoint that AMDIM, CPC_v2 or SimCLR of lightning-bolts wrote, with its weights.
+    """Load the encoder from a checkpoint of AMDIM, CPC_v2 or SimCLR of lightning-bolts, with its weights.
 
-    It gives what the bolts encoder gives for the same input; AMDIM's maps are those before its two 1x1 heads. Bolts
-    normalises images in its transforms, so a module of ours needs its mean and std. Nothing of bolts is imported, and
-    no code of the file runs: what is neither a tensor nor plain data, such as a data module among the
-    hyper-parameters, is left out.
+    Its outputs equal those of the bolts encoder for the same input; AMDIM's maps are those before its two 1x1 heads.
+    Bolts normalises images in its transforms, so pass its mean and std to the module. Nothing of bolts is imported, and
+    no code in the file is run: contents other than tensors and plain data, such as a data module among the
+    hyper-parameters, are skipped.
 
     Args:
-        path: the checkpoint, as Lightning writes it.
+        path: a Lightning checkpoint.
 
     Returns:
         An :class:`~ssl_modules.encoders.AMDIMEncoder`, a :class:`~ssl_modules.encoders.CPCEncoder` or torchvision's
-        ResNet, as the file has it: what a method takes as ``encoder``, in training mode.
+        ResNet, depending on the file, in training mode; pass it to a method as ``encoder``.
 
     Raises:
-        ValueError: if the file is no Lightning checkpoint, or has an encoder of another kind.
+        ValueError: if the file is not a Lightning checkpoint, or has another kind of encoder.
 
     Example:
         >>> weights = CPCEncoder(image_size=8, layers=(1, 1, 1, 1), width=2).state_dict()  # named as in bolts
@@ -60,16 +60,16 @@ def load_encoder(path: str | Path) -> nn.Module:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A Lightning checkpoint whose classes need not be there; objects of classes other than torch's are empty.
+    """Read a Lightning checkpoint whose classes need not be installed; only torch's classes keep their contents.
 
     Args:
         path: the file.
 
     Returns:
-        What the file holds, tensors on the CPU.
+        The contents of the file, with tensors on the CPU.
 
     Raises:
-        ValueError: if it is no Lightning checkpoint.
+        ValueError: if it is not a Lightning checkpoint.
     """
     try:
         classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -85,7 +85,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 class _Nothing:
-    """Stands for any class that a file names."""
+    """Replaces any class that a file names."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "_Nothing":
         return super().__new__(cls)
@@ -97,14 +97,14 @@ def amdim_encoder(weights: Weights, batch_norm: bool) -> AMDIMEncoder:
     """Our encoder with the weights of bolts' ``AMDIMEncoder``.
 
     Args:
-        weights: its state dict.
-        batch_norm: whether it was built with ``use_bn``, which the state dict doesn't tell.
+        weights: the bolts encoder's state dict.
+        batch_norm: whether it was built with ``use_bn``; the state dict doesn't say.
     """
     layers: dict[int, Weights] = {}
     for name, value in weights.items():
-        if name.startswith("layer_list."):  # else one of the heads
+        if name.startswith("layer_list."):  # all others belong to the heads
             _, index, name_in_layer = name.split(".", 2)
-            # Of a stem, a block or a batch norm the name in ours is what follows; a unit's norm has another name.
+            # Our names lack the prefix of a stem, a block or a batch norm; a unit's norm has a different name.
             ours = re.sub(r"^(conv|layer_list|bn)\.", "", name_in_layer).replace("bn1.bn.", "norm.")
             layers.setdefault(int(index), {})[ours] = value
     width, in_channels, kernel, _ = layers[0]["weight"].shape
@@ -118,7 +118,7 @@ def amdim_encoder(weights: Weights, batch_norm: bool) -> AMDIMEncoder:
     )
     local, middle, deep = encoder.stages
     modules = (module for module in (*local, middle, *deep) if not isinstance(module, nn.ReLU))
-    for i, module in enumerate(modules):  # bolts has norms in them that it leaves out
+    for i, module in enumerate(modules):  # load only our names, as bolts also stores norms that it doesn't use
         module.load_state_dict({name: layers[i][name] for name in module.state_dict()})
     return encoder
 
@@ -127,7 +127,7 @@ def cpc_encoder(weights: Weights, patch_size: int) -> CPCEncoder:
     """Our encoder with the weights of bolts' ``cpc_resnet101`` or ``cpc_resnet50``.
 
     Args:
-        weights: its state dict.
+        weights: the bolts encoder's state dict.
         patch_size: side of the patches, pixels.
     """
     width, in_channels = weights["conv1.weight"].shape[:2]
@@ -140,7 +140,7 @@ def resnet(weights: Weights, maxpool: bool = True) -> ResNet:
     """torchvision's ResNet without classifier, with the weights of one of bolts' ResNets, of any depth and width.
 
     Args:
-        weights: its state dict.
+        weights: the bolts encoder's state dict.
         maxpool: whether it was built with ``maxpool1``.
     """
     block = Bottleneck if "layer1.0.conv3.weight" in weights else BasicBlock

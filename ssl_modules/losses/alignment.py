@@ -9,11 +9,11 @@ from ssl_modules.losses.base import Loss, count_pairs, is_positive, mean
 
 
 class Alignment(Loss):
-    """Squared distance of an anchor and its positive, given as the cosine s of their angle.
+    """Squared distance of an anchor and its positive as unit vectors, computed from their cosine s.
 
         mean over pairs (a, p) of 2 - 2 s_ap
 
-    Negatives don't enter. Something else must keep all vectors from becoming one: a predictor and a teacher (BYOL).
+    Negatives are not used. Something else must prevent collapse to one vector: a predictor and a teacher (BYOL).
 
     Example:
         >>> import torch
@@ -22,7 +22,7 @@ class Alignment(Loss):
     """
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Pairs of an anchor and a positive: int64 ``[1]``."""
+        """The number of pairs of an anchor and a positive: int64 ``[1]``."""
         return count_pairs(relation)
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:

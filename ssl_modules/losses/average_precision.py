@@ -24,11 +24,11 @@ from ssl_modules.losses.base import (
 )
 from ssl_modules.utils.checks import check_number
 
-# (scores [A, C], relation [A, C], out [A, C] | None) -> 1 - average precision of each row [A], 0 for one without
-# positives; its gradient goes to out.
+# (scores [A, C], relation [A, C], out [A, C] | None) -> 1 - average precision of each row [A], 0 for a row without
+# positives. The gradient is written to out.
 Surrogate = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-_CACHED, _HELD = 2**17, 2**24  # soft comparisons at a time on a processor, whose cache holds them, and elsewhere
+_CACHED, _HELD = 2**17, 2**24  # soft comparisons per block: on a CPU (fits its cache), and elsewhere
 
 
 class AveragePrecisionLoss(Loss):
@@ -38,26 +38,25 @@ class AveragePrecisionLoss(Loss):
 
         AP = 1/|P| sum_{i in P} (1 + #{j in P: s_j > s_i}) / (1 + #{j in O: s_j > s_i}),    loss = 1 - mean over anchors
 
-    smooth [1]: the step s_j > s_i becomes sigmoid((s_j - s_i) / temperature). Ties count half a place. Scores much
-    farther apart than the temperature get no gradient, though they may be in the wrong order.
+    smooth [1]: the step s_j > s_i becomes sigmoid((s_j - s_i) / temperature). Ties count as half a place. Scores much
+    farther apart than the temperature get no gradient, even in the wrong order.
 
-    binned [2, 3]: a score lies between two of ``bins`` equally spaced ones and is shared out among both. With h_m and
-    h+_m the shares of all candidates and of the positives in bin m, highest first, H_m and H+_m those in bins 1 .. m:
+    binned [2, 3]: each score is split linearly between the two nearest of ``bins`` equally spaced bins. With h_m and
+    h+_m the mass of all candidates and of the positives in bin m, highest first, and H_m and H+_m in bins 1 .. m:
 
         AP = 1/|P| sum_m h+_m H+_m / H_m
 
-    Order inside a bin doesn't count; scores outside [low, high] count as at its end and get no gradient.
+    The order inside a bin doesn't matter. Scores outside [low, high] are clipped and get no gradient.
 
-    A candidate that the relation ignores is in neither P nor O; whether an anchor finds itself is thus the relation's
-    choice, and extractions exclude it. Ranks of positives are all alike. Anchors without a positive don't count.
+    A candidate that the relation ignores is in neither P nor O; extractions exclude the anchor itself this way. Ranks
+    of positives are treated alike. Anchors without a positive are skipped.
 
-    The loss is the complement of the soft average precision; :func:`~ssl_modules.objective.ranking` has the exact
-    one. On a GPU the sums of "binned" have no fixed order of their terms, unless
-    ``torch.use_deterministic_algorithms(True)`` asks for one.
+    The loss is one minus the soft average precision; :func:`~ssl_modules.objective.ranking` computes the exact one. On
+    a GPU, "binned" adds up in no fixed order, unless ``torch.use_deterministic_algorithms(True)`` is set.
 
     Args:
         surrogate: "smooth" or "binned".
-        temperature: of the sigmoid, > 0; in units of the scores.
+        temperature: temperature of the sigmoid, > 0; in units of the scores.
         bins: number of bins, at least 2, the first at ``high`` and the last at ``low``.
         low: lower end of the histogram; smaller scores are clipped.
         high: upper end of the histogram; larger scores are clipped.
@@ -92,7 +91,7 @@ class AveragePrecisionLoss(Loss):
             self.missed = functools.partial(_binned, bins=bins, low=low, high=high)
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Anchors with a positive: int64 ``[1]``."""
+        """The number of anchors with a positive: int64 ``[1]``."""
         return has_positive(relation).sum()[None]
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
@@ -100,7 +99,7 @@ class AveragePrecisionLoss(Loss):
 
 
 class _Missed(torch.autograd.Function):
-    """What each anchor lacks of an average precision of 1; keeps its gradient instead of all that led to it."""
+    """One minus each anchor's average precision; saves only its gradient, and no intermediate results."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, relation: Tensor, surrogate: Surrogate) -> Tensor:
@@ -116,9 +115,9 @@ class _Missed(torch.autograd.Function):
 
 
 def exact_average_precision(scores: Tensor, relation: Tensor) -> Tensor:
-    """The average precision of each anchor ``[A]``; NaN for one without a positive. Ties count half a place.
+    """The average precision of each anchor ``[A]``; NaN for an anchor without a positive. Ties count as half a place.
 
-    An anchor with a score that is NaN has found nothing: 0.
+    An anchor with a NaN score gets 0.
 
     Args:
         scores: ``[A, C]``.
@@ -128,33 +127,34 @@ def exact_average_precision(scores: Tensor, relation: Tensor) -> Tensor:
         >>> exact_average_precision(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[0, 1, 0]], dtype=torch.int8))
         tensor([0.5000])
     """
-    scores = full_precision(scores)  # in which places are counted
+    scores = full_precision(scores)  # half precision can't count places exactly
     positive = relation > 0
-    p, n = _above(scores, positive) + 0.5, _above(scores, relation == 0)  # a positive is half above itself
+    p, n = _above(scores, positive) + 0.5, _above(scores, relation == 0)  # a positive ties with itself
     total = (p / (p + n)).masked_fill(~positive, 0).sum(dim=1)
     return total.masked_fill(has_nan(scores, relation), 0) / positive.sum(dim=1)
 
 
 def has_nan(scores: Tensor, relation: Tensor) -> Tensor:
-    """Which anchors ``[A]`` have a score that is NaN, of a candidate that they don't ignore."""
+    """Which anchors ``[A]`` have a NaN score for a candidate that is not ignored."""
     return (scores.isnan() & (relation >= 0)).any(dim=1)
 
 
 def _above(scores: Tensor, group: Tensor) -> Tensor:
-    """How many of a group of candidates have a larger score than each candidate ``[A, C]``; equal ones count half."""
-    members = scores.masked_fill(~group, -torch.inf).sort(dim=1).values  # the others first, and among them -inf
+    """For each candidate ``[A, C]``, how many of a group have a larger score; equal scores count half."""
+    # Candidates outside the group come first, among them any scores of -inf.
+    members = scores.masked_fill(~group, -torch.inf).sort(dim=1).values
     below, up_to = (torch.searchsorted(members, scores.contiguous(), right=right) for right in (False, True))
     below = torch.maximum(below, (~group).sum(dim=1, keepdim=True))
     return scores.shape[1] - (below + up_to).to(scores.dtype) / 2
 
 
 def _smooth(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, temperature: float) -> Tensor:
-    """With p_i positives and n_i negatives above positive i, itself among the former: mean of ``n_i / (p_i + n_i)``."""
+    """Mean of ``n_i / (p_i + n_i)``, with p_i positives (including i) and n_i negatives above positive i."""
     row, column = positive_pairs(relation)
     number = row.bincount(minlength=len(scores))
     slot = torch.arange(len(row), device=row.device) - (number.cumsum(0) - number)[row]
     most = int(number.max()) if len(number) else 0
-    # Sigmoids of a place that an anchor has no positive for are zero.
+    # Rows with fewer positives are padded, such that sigmoids of the padding are zero.
     positives = scores.new_full((len(scores), most), torch.inf)  # [A, P]
     positives[row, slot] = scores[row, column] / temperature
     weight = 1 / number.clamp(min=1).to(scores.dtype)[:, None]
@@ -166,7 +166,7 @@ def _smooth(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, temper
         negatives = (scores[rows] / temperature).masked_fill_(relation[rows].bool(), -torch.inf)
         before = (other - item).sigmoid_()  # [R, P, P]
         above = (negatives[:, None] - item).sigmoid_()  # [R, P, C]
-        p, n = before.sum(2) + 0.5, above.sum(2)  # [R, P]; an item is half before itself
+        p, n = before.sum(2) + 0.5, above.sum(2)  # [R, P]; an item ties with itself
         missed[rows] = (weight[rows] * n / (p + n)).sum(1)
         if gradient is not None:
             slope = weight[rows] / (temperature * (p + n).square())
@@ -181,15 +181,15 @@ def _smooth(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, temper
 
 
 def _binned(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, bins: int, low: float, high: float) -> Tensor:
-    """With h+_m, H+_m and H-_m of positives and negatives: ``1/|P| sum_m h+_m H-_m / (H+_m + H-_m)``."""
+    """``1/|P| sum_m h+_m H-_m / (H+_m + H-_m)``, with h+_m, H+_m and H-_m for positives and negatives."""
     width = (high - low) / (bins - 1)
-    cells = bins + 1  # above the first bin, between two, below the last
+    cells = bins + 1  # one above the first bin, one between any two, one below the last
     missed = scores.new_empty(len(scores))
     for rows in _blocks(scores, 1):
         group = (relation[rows].clamp(max=1) + 1).to(scores.dtype)  # ignored, negative, positive
         place = ((high - scores[rows]) / width + 1).clamp_(0, bins)
-        cell = place.nan_to_num(1).add_(group, alpha=cells).long()  # [R, C]; NaN to any, where its share is NaN
-        of_higher = 1 - place.frac_()  # share of the higher one of the two bins
+        cell = place.nan_to_num(1).add_(group, alpha=cells).long()  # [R, C]; any cell for NaN, as its share is NaN
+        of_higher = 1 - place.frac_()  # share of the higher bin
         sums = scores.new_zeros(2, len(cell), 3 * cells)
         sums[0].scatter_add_(1, cell, scores.new_ones(()).expand_as(place))
         sums[1].scatter_add_(1, cell, of_higher)
@@ -210,7 +210,7 @@ def _binned(scores: Tensor, relation: Tensor, gradient: Tensor | None, *, bins: 
 
 
 def _blocks(scores: Tensor, layers: int) -> Iterator[slice]:
-    """Rows of so many scores that as many layers of them fit in the memory that is nearest."""
+    """Blocks of rows with at most _CACHED (on a CPU) or _HELD numbers, where each score takes ``layers`` numbers."""
     anchors, candidates = scores.shape
     step = max(1, (_CACHED if scores.device.type == "cpu" else _HELD) // max(1, layers * candidates))
     return (slice(start, start + step) for start in range(0, anchors, step))

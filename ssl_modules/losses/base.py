@@ -1,4 +1,4 @@
-"""Aspect 5, loss: what all losses share."""
+"""Aspect 5, loss: the base class and shared functions."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -14,14 +14,14 @@ from ssl_modules.utils.configurable import Configurable, described
 
 
 class Loss(Configurable, nn.Module, ABC):
-    """A mean over pairs or anchors of a score matrix, computable a block of rows at a time.
+    """A mean over pairs or anchors of a score matrix, which can be computed in blocks of rows.
 
-    A loss says what it counts and what a block of rows adds to the mean, given the counts of all rows. So a large
-    score matrix never has to exist at once, and processes with unevenly many positives agree on one mean. It holds no
-    learned state.
+    A loss defines its counts, and what a block of rows adds to the mean, given the counts of all rows. So a large score
+    matrix need not exist in full, and processes with different numbers of positives compute the same mean. A loss of
+    this package has no learned state.
 
     Attributes:
-        min_images: so many images, over all processes, it needs to compare; fewer are left out in validation.
+        min_images: smallest number of images, over all processes; validation skips smaller batches.
     """
 
     min_images: int = 2
@@ -29,7 +29,7 @@ class Loss(Configurable, nn.Module, ABC):
 
     @abstractmethod
     def counts(self, relation: Tensor) -> Tensor:
-        """What the loss averages over, as int64 ``[n]``; adds up over blocks of rows and over processes.
+        """Counts of the items that the loss averages over, int64 ``[n]``; they add up over blocks and processes.
 
         Args:
             relation: int8 ``[A, C]``, rows of a :class:`~ssl_modules.contrast.Relation`.
@@ -47,20 +47,20 @@ class Loss(Configurable, nn.Module, ABC):
         """
 
     def fused(self, contrast: Contrast, similarity: Similarity) -> Tensor | None:
-        """Each anchor's loss ``[A]`` without a score matrix, from the contrast itself; for losses that can.
+        """Each anchor's loss ``[A]``, computed from the contrast without a score matrix; optional.
 
         Args:
-            contrast: its vectors already embedded, in float32 or better.
-            similarity: what is left to do.
+            contrast: a contrast whose vectors are already embedded, in float32 or float64.
+            similarity: the similarity still to apply.
 
         Returns:
-            None where there is no such form for this contrast; by default there is none. The loss must be the mean of
-            what is returned over the anchors.
+            ``[A]``, whose mean over anchors must be the loss; None, the default, if there is no such form for this
+            contrast.
         """
         return None
 
     def forward(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None = None) -> Tensor:
-        """The loss of a whole score matrix, in float32 or better.
+        """The loss of a full score matrix, in float32 or float64.
 
         Args:
             scores: ``[A, C]``.
@@ -84,10 +84,11 @@ class Loss(Configurable, nn.Module, ABC):
 
 
 def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks the backward of a gradient that was written by hand, and so has no derivative of its own.
+    """Decorates a handwritten backward, which has no second derivative.
 
-    It raises where one is asked for by ``create_graph=True``. Torch's ``once_differentiable`` raises only where the
-    gradient that comes in has a derivative; the gradient of a loss itself has none, and would pass for a constant.
+    It raises if ``create_graph=True`` asks for a second derivative. Torch's ``once_differentiable`` raises only if the
+    incoming gradient requires grad. A loss's incoming gradient doesn't, so torch would silently treat the result as
+    constant.
     """
 
     @functools.wraps(backward)
@@ -102,13 +103,13 @@ def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """The tensor in float32, or as it is where it is float64."""
+    """The tensor as float32; float64 stays float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def is_positive(relation: Tensor) -> Tensor:
-    """Where the relation is a positive, bool ``[A, C]``."""
-    return relation.clamp(min=0).bool()  # an int8 is compared with a number ten times as slowly
+    """Which pairs are positives, bool ``[A, C]``."""
+    return relation.clamp(min=0).bool()  # ten times as fast as comparing int8 with a number
 
 
 def has_positive(relation: Tensor) -> Tensor:
@@ -127,15 +128,15 @@ def count_pairs(relation: Tensor) -> Tensor:
 
 
 def masked_logsumexp(scores: Tensor, mask: Tensor) -> Tensor:
-    """``log sum exp`` over the entries of each row in the mask: ``[A, C]`` to ``[A]``.
+    """``log sum exp`` over each row's entries in the mask: ``[A, C]`` to ``[A]``.
 
-    A row without any gives the most negative number rather than -inf, whose gradient would be NaN.
+    A row without entries gives the most negative number, as the gradient of -inf would be NaN.
     """
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).logsumexp(dim=1)
 
 
 def negatives_and_positives(scores: Tensor, relation: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """What most contrastive losses are made of, in as few passes over the scores as there can be.
+    """The terms of most contrastive losses, in as few passes over the scores as possible.
 
     Args:
         scores: ``[A, C]``.
@@ -143,7 +144,7 @@ def negatives_and_positives(scores: Tensor, relation: Tensor, scale: float = 1.0
         scale: factor of the scores, such as ``1 / temperature``.
 
     Returns:
-        ``log sum exp`` of each anchor's scaled negatives ``[A]`` (the most negative number where there are none); the
+        ``log sum exp`` of each anchor's scaled negatives ``[A]`` (the most negative number if there are none); the
         scaled scores of all pairs of an anchor and a positive ``[P]``; the anchors of these pairs ``[P]``.
 
     Example:
@@ -168,7 +169,7 @@ def positive_pairs(relation: Tensor) -> tuple[Tensor, Tensor]:
     if positive.device.type != "cpu" or columns % 8 or not positive.numel():
         row, column = positive.nonzero(as_tuple=True)
         return row, column
-    # Few are true, and a processor looks at eight at once.
+    # Few are true: on a CPU, test eight bools at once.
     flat = positive.reshape(-1)
     row, word = flat.view(torch.int64).view(rows, -1).nonzero(as_tuple=True)
     entry, byte = flat.view(rows, -1, 8)[row, word].nonzero(as_tuple=True)
@@ -176,7 +177,7 @@ def positive_pairs(relation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _NegativesAndPositives(torch.autograd.Function):
-    """Keeps the softmax over the negatives, which is the gradient, instead of all that led to it."""
+    """Saves only the softmax over the negatives, which is the gradient, and no intermediate results."""
 
     @staticmethod
     def forward(
@@ -195,17 +196,17 @@ class _NegativesAndPositives(torch.autograd.Function):
     def backward(ctx: Any, of_negatives: Tensor, of_positives: Tensor) -> tuple[Tensor | None, ...]:
         share, has_negatives, *pairs = ctx.saved_tensors
         gradient = share * (ctx.scale * of_negatives * has_negatives)[:, None]
-        gradient[tuple(pairs)] = ctx.scale * of_positives  # no positive has a share among the negatives
+        gradient[tuple(pairs)] = ctx.scale * of_positives  # positives are not in the softmax
         return gradient, None, None, None
 
 
 def logsumexp_by_anchor(scores: Tensor, anchor: Tensor, anchors: int) -> Tensor:
-    """``log sum exp`` of the scores ``[P]`` of each anchor: ``[anchors]``, -inf for an anchor without any.
+    """``log sum exp`` of each anchor's scores ``[P]``: ``[anchors]``, -inf for an anchor without scores.
 
     Args:
-        scores: of pairs, ``[P]``.
+        scores: scores of pairs, ``[P]``.
         anchor: index of each pair's anchor, ``[P]``.
-        anchors: how many there are.
+        anchors: number of anchors.
 
     Example:
         >>> logsumexp_by_anchor(torch.tensor([1.0, 1.0, 5.0]), torch.tensor([0, 0, 2]), 3)
@@ -216,5 +217,5 @@ def logsumexp_by_anchor(scores: Tensor, anchor: Tensor, anchors: int) -> Tensor:
 
 
 def mean(total: Tensor, count: Tensor) -> Tensor:
-    """``total / count``, and zero for the empty sum over zero items."""
+    """``total / count``, or zero if both are zero."""
     return total / count.clamp(min=torch.finfo(total.dtype).tiny)

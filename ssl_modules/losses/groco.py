@@ -1,4 +1,4 @@
-"""Group ordering constraints: after sorting an anchor's scores, its positives come last.
+"""Group ordering constraints: an anchor's positives should come last when its scores are sorted.
 
 Shvetsova, Petersen, Kukleva, Schiele, Kuehne: Learning by Sorting: Self-supervised Learning with Group Ordering
 Constraints, ICCV 2023, arXiv 2301.02009.
@@ -15,30 +15,30 @@ from ssl_modules.losses.sorting import Distribution, Network, odd_even_cauchy, t
 from ssl_modules.similarities import Dot, Similarity
 from ssl_modules.utils.checks import check_number
 
-_WHOLE = 2**24  # up to this many scores of the same view there is no need for blocks
+_WHOLE = 2**24  # up to this many scores of the same view, no blocks are needed
 
 
 class GroCoLoss(Loss):
-    """Cross-entropy of an anchor's positives coming out above its hardest negatives in a soft sort.
+    """Cross-entropy of sorting an anchor's positives above its hardest negatives, by a soft sort.
 
-    An anchor's K largest negative scores and its P positive ones go through a differentiable sorting network, negatives
-    first and each group in ascending order. With m_r the share of score r that arrives at the places of its own group:
+    A differentiable sorting network sorts an anchor's K largest negative and P positive scores. Its input has
+    negatives first, and each group in ascending order. With m_r the share of score r that arrives in its own group:
 
         mean over anchors of  -1/(K + P) sum_r log m_r
 
-    Order within a group doesn't count. Anchors may have unlike numbers of positives; those without any don't count.
-    Ranks of positives are all alike.
+    The order within a group doesn't matter. Anchors may have different numbers of positives; anchors without a positive
+    are skipped. Ranks of positives are treated alike.
 
-    The odd-even network with the Cauchy distribution, the authors' choice, has a fast form of its own; all others are
-    computed by the package diffsort. With a distribution of shorter tails a large steepness rounds the share of what is
-    badly sorted to zero, which has no gradient: in float32 the logistic one does from about 50, the Gaussian from 5.
-    See :mod:`ssl_modules.losses.sorting`.
+    The odd-even network with the Cauchy distribution, the authors' choice, has a fast implementation; all others use
+    the package diffsort. If the distribution has shorter tails, a large steepness rounds the shares of badly sorted
+    scores to zero, so they get no gradient: in float32, from about 50 for the logistic and 5 for the Gaussian one. See
+    :mod:`ssl_modules.losses.sorting`.
 
     Args:
-        negatives: K, how many negatives of an anchor enter, the hardest ones.
-        steepness: of the comparators, > 0: how soon a difference of scores counts as an order.
+        negatives: K, number of hardest negatives per anchor.
+        steepness: steepness of the comparators, > 0; the larger, the closer to hard sorting.
         network: "odd_even" or "bitonic".
-        distribution: whose distribution function makes a comparator soft: "cauchy", "logistic", "logistic_phi",
+        distribution: its distribution function makes a comparator soft: "cauchy", "logistic", "logistic_phi",
             "gaussian", "reciprocal" or "optimal".
 
     Raises:
@@ -70,7 +70,7 @@ class GroCoLoss(Loss):
         self.distribution = distribution
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Anchors with a positive: int64 ``[1]``."""
+        """The number of anchors with a positive: int64 ``[1]``."""
         with_positive = has_positive(relation)
         negatives = relation.shape[1] - relation.bool().sum(dim=1, dtype=torch.int32)  # [A]
         lacking = with_positive & (negatives < self.negatives)
@@ -88,7 +88,7 @@ class GroCoLoss(Loss):
         return mean(torch.cat(losses).sum() if losses else scores[:0].sum(), counts[0])
 
     def fused(self, contrast: Contrast, similarity: Similarity) -> Tensor | None:
-        """Each anchor's loss ``[A]``, without the scores that are ignored, most of all: other images' other views."""
+        """Each anchor's loss ``[A]``; doesn't compute ignored scores, which are most: other views of other images."""
         c, relation = contrast, contrast.relation
         if not isinstance(relation, SameView) or type(similarity) is not Dot:
             return None
@@ -100,7 +100,7 @@ class GroCoLoss(Loss):
         return self._row_losses(scores.gather(1, columns))
 
     def _rows(self, scores: Tensor, relation: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Anchors ``[R]`` and their columns ``[R, K + P]`` in the network's order, for each P that there is."""
+        """For each number of positives P: anchors ``[R]``, and their columns ``[R, K + P]`` in input order."""
         anchor, column = positive_pairs(relation)
         if not len(anchor):
             return []
@@ -122,12 +122,12 @@ class GroCoLoss(Loss):
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
-    """The columns of the k largest of each row ``[A, C]``, in descending order: ``[A, k]``."""
+    """The columns of the k largest scores of each row ``[A, C]``, in descending order: ``[A, k]``."""
     rows, columns = scores.shape
     size = isqrt(columns // k)
     if scores.device.type != "cpu" or size < 2:
         return scores.topk(k).indices
-    # They lie in those k of C / size groups of columns that have the largest maxima, or in what is left over.
+    # They are in the k groups of columns (of C / size) with the largest maxima, or in the remaining columns.
     groups = columns // size
     best = scores[:, : size * groups].unflatten(1, (size, groups)).amax(1).topk(k, sorted=False).indices
     inside = best[:, None] + torch.arange(0, size * groups, groups)[:, None]  # [A, size, k]

@@ -1,4 +1,4 @@
-"""InfoNCE, one loss for SimCLR, MoCo, AMDIM, YADIM and CPC, and the part that RINCE has one of per rank.
+"""InfoNCE, the loss of SimCLR, MoCo, AMDIM, YADIM and CPC, and of each rank in RINCE.
 
 [1] van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748, eq. 4.
 [2] Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning, arXiv 2002.05709, eq. 1.
@@ -23,19 +23,19 @@ from ssl_modules.utils.checks import check_number
 
 
 class InfoNCE(Loss):
-    """Cross-entropy of picking an anchor's positive among its negatives, any number of positives per anchor.
+    """Cross-entropy of picking an anchor's positive among its negatives, with any number of positives per anchor.
 
     With s = scores / temperature, softly clipped, and N(a) the negatives of anchor a:
 
         out: mean over pairs (a, p) of -log( e^s_ap / (e^s_ap + sum_{n in N(a)} e^s_an) )
         in:  mean over anchors a of -log( sum_p e^s_ap / (sum_p e^s_ap + sum_{n in N(a)} e^s_an) )
 
-    In "out" the denominator of a pair holds no other positive of its anchor. The two are equal where every anchor has
-    one positive. Anchors without a positive count in neither.
+    In "out" the denominator of a pair has no other positives of its anchor. The modes are equal if every anchor has one
+    positive. Both skip anchors without a positive.
 
     Args:
         temperature: divisor of the scores, > 0.
-        clip: if given, c in s = c tanh(s / c), which keeps scores in [-c, c] (AMDIM [3]).
+        clip: c in the soft clipping s = c tanh(s / c), which keeps scores in [-c, c] (AMDIM [3]); None = no clipping.
         l2: weight of the mean squared score before clipping, over all pairs that are not ignored (AMDIM [3]).
         mode: "out" or "in".
 
@@ -43,7 +43,7 @@ class InfoNCE(Loss):
         ValueError: if an argument is outside its range.
 
     Example:
-        Two anchors, each with one positive and one negative, all scores alike: the loss is log 2.
+        With one positive and one negative per anchor, and equal scores, the loss is log 2.
 
         >>> relation = torch.tensor([[1, 0], [0, 1]], dtype=torch.int8)
         >>> InfoNCE(temperature=0.1)(torch.zeros(2, 2), relation)
@@ -68,7 +68,7 @@ class InfoNCE(Loss):
         self.mode = mode
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Pairs of an anchor and a positive, anchors with a positive, and pairs that ``l2`` is for: int64 ``[3]``."""
+        """Numbers of positive pairs, of anchors with a positive, and of pairs penalised by ``l2``: int64 ``[3]``."""
         positives = is_positive(relation).sum(dim=1, dtype=torch.int32)
         entries = (relation >= 0).sum() if self.l2 else torch.zeros_like(positives.sum())
         return torch.stack((positives.sum(), (positives > 0).sum(), entries))

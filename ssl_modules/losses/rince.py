@@ -1,8 +1,8 @@
-"""Ranked InfoNCE: positives of several ranks, the closer of which shall come out closer.
+"""Ranked InfoNCE: positives have ranks, and closer ranks should get more similar embeddings.
 
 Hoffmann, Behrmann, Gall, Brox, Noroozi: Ranking Info Noise Contrastive Estimation: Boosting Contrastive Learning via
-Ranked Positives, AAAI 2022, arXiv 2201.11736. Not to be confused with robust InfoNCE (Chuang et al., 2022), which is
-called RINCE as well.
+Ranked Positives, AAAI 2022, arXiv 2201.11736. Not to be confused with robust InfoNCE (Chuang et al., 2022), also
+called RINCE.
 """
 
 from collections.abc import Sequence
@@ -19,29 +19,29 @@ Mode = Literal["out", "in"]
 
 
 class RINCELoss(Loss):
-    """The mean over ranks r = 1 .. R of an InfoNCE that contrasts rank r with all that is farther.
+    """The mean over ranks r = 1 .. R of an InfoNCE that contrasts rank r with all farther candidates.
 
         loss = 1/R sum_r InfoNCE(temperature_r, mode_r),    positives: rank r,    negatives: rank > r or rank 0
 
-    Nearer ranks are neither. A temperature that grows with the rank lets nearer positives end up closer. A rank that no
-    pair has contributes zero. With one positive per rank (the paper's "uni") the modes are equal.
+    Term r ignores nearer ranks. Temperatures that increase with the rank make nearer positives more similar. A rank
+    without pairs contributes zero. With one positive per rank (the paper's "uni") the modes are equal.
 
-    The cumulative form is what the authors' commands for CIFAR-100 compute: a class, then the superclass with that
-    class in it. The anchor's own image is a positive of the first term alone, and has a rank of its own for that: rank
-    1 is the own image, rank r + 1 the r-th degree of relatedness, one rank more than temperatures. The positives of
-    term r are the ranks 2 .. r + 1, in the first term rank 1 too.
+    The authors' commands for CIFAR-100 compute the cumulative form: first a class, then its superclass including that
+    class. The anchor's own image is a positive only in the first term, so it has its own rank: rank 1 is the own image
+    and rank r + 1 the r-th degree of relatedness, so there is one rank more than temperatures. The positives of term r
+    are the ranks 2 .. r + 1; the first term also has rank 1.
 
     Args:
         temperatures: one per rank, nearest first, > 0; (0.1, 0.225) in the paper's code.
-        modes: "out" or "in" for all ranks, "out-in" for rank 1 "out" and all others "in" (where rank 1 is clean and the
-            others are noisy), or one of "out" and "in" per rank; see :class:`~ssl_modules.losses.InfoNCE`.
-        cumulative: whether a rank's positives include those of nearer ranks.
+        modes: "out" or "in" for all ranks; "out-in" for "out" at rank 1 and "in" at all others (if only rank 1 is
+            clean); or one of "out" and "in" per rank; see :class:`~ssl_modules.losses.InfoNCE`.
+        cumulative: whether a rank's positives include the positives of nearer ranks.
 
     Raises:
         ValueError: if an argument is outside its range; when called with a rank that has no temperature.
 
     Example:
-        A positive of rank 1, one of rank 2 and a negative, all scores alike: the mean of log 3 and log 2.
+        One positive of rank 1, one of rank 2, one negative, and equal scores give the mean of log 3 and log 2.
 
         >>> RINCELoss((0.1, 0.225))(torch.zeros(1, 3), torch.tensor([[1, 2, 0]], dtype=torch.int8))
         tensor(0.8959)
@@ -70,7 +70,7 @@ class RINCELoss(Loss):
             self.ranks = [(1, 2)] + [(2, r + 1) for r in range(2, terms + 1)]
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Those of each term's InfoNCE, int64 ``[3 R]``."""
+        """The counts of each term's InfoNCE, int64 ``[3 R]``."""
         _, farthest = self.ranks[-1]
         if relation.numel() and relation.max() > farthest:
             raise ValueError(
@@ -85,11 +85,11 @@ class RINCELoss(Loss):
 
 
 def _of_ranks(relation: Tensor, nearest: int, farthest: int) -> Tensor:
-    """The relation in which these ranks are the positives, farther ones negatives, and nearer ones ignored."""
+    """A relation with these ranks as positives, farther ranks as negatives, and nearer ranks ignored."""
     ignored = relation.clamp(max=0) - _between(relation, 1, nearest - 1)
     return ignored + _between(relation, nearest, farthest)
 
 
 def _between(relation: Tensor, low: int, high: int) -> Tensor:
-    """1 for the ranks low .. high, else 0, in int8; comparisons and masks take ten times as long."""
+    """1 for the ranks low .. high, else 0, as int8; clamps are ten times as fast as comparisons and masks."""
     return relation.clamp(low - 1, low) - relation.clamp(high, high + 1) + (high - low + 1)

@@ -1,4 +1,4 @@
-"""Similarity contrastive estimation: InfoNCE whose target also says how similar a teacher finds the negatives.
+"""Similarity contrastive estimation: InfoNCE whose target includes a teacher's similarities to the negatives.
 
 Denize, Rabarisoa, Orcesi, Hérault, Canu: Similarity Contrastive Estimation for Self-Supervised Soft Contrastive
 Learning, arXiv 2111.14585.
@@ -15,37 +15,37 @@ from ssl_modules.losses.base import Loss, count_pairs, first_derivative, mean, n
 from ssl_modules.similarities import Dot, Similarity
 from ssl_modules.utils.checks import check_number
 
-# Scores at a time: what a processor's cache holds, and what an accelerator is worth being started for.
+# Scores per chunk: few enough for a CPU's cache; on an accelerator, enough to make a kernel launch worthwhile.
 _CACHED, _LAUNCHED = 2**19, 2**24
-_FEWEST = 256  # keys at a time; fewer are slow
+_FEWEST = 256  # least keys per chunk; fewer are slow
 
 
 class SCELoss(Loss):
-    """Cross-entropy of a student's similarities with a target that is part positive, part a teacher's similarities.
+    """Cross-entropy of a student's similarities with a target that mixes the positive and a teacher's similarities.
 
     With s = scores / temperature, t = reference scores / teacher_temperature, λ = positive_weight, and both softmaxes
     over the positive p and the negatives of anchor a:
 
         mean over pairs (a, p) of  - sum_c w_ac log softmax(s_a)_c,    w_a = λ onehot(p) + (1 - λ) softmax(t_a)
 
-    In the teacher's softmax the positive is masked, t_ap = -inf. The target has no gradient, and its entropy is the
-    least that the loss can be. Several positives of an anchor don't see each other, as in
-    :class:`~ssl_modules.losses.InfoNCE`, which this is for λ = 1. With λ = 0 the positive is pushed away: it stays in
-    the student's softmax.
+    In the teacher's softmax the positive is masked, t_ap = -inf. The target has no gradient; its entropy is a lower
+    bound of the loss. Each positive of an anchor is contrasted without the others, as in
+    :class:`~ssl_modules.losses.InfoNCE`, which equals this loss for λ = 1. With λ = 0 the positive is pushed away, as
+    it stays in the student's softmax.
 
     Args:
         temperature: divisor of the student's scores, > 0.
-        teacher_temperature: divisor of the teacher's scores, > 0; below ``temperature``, or else the target is flatter
-            than what it is the target of.
+        teacher_temperature: divisor of the teacher's scores, > 0; should be below ``temperature``, so that the target
+            is sharper than the student's distribution.
         positive_weight: λ, in [0, 1].
-        positive_target: "masked" as in the paper, or "zero" as in the authors' code, t_ap = 0. The two come close for
+        positive_target: "masked" as in the paper, or "zero" as in the authors' code, t_ap = 0. Both are close for
             thousands of negatives.
 
     Raises:
         ValueError: if an argument is outside its range; when called without reference scores.
 
     Example:
-        The teacher finds the first negative the more similar one, and so should the student.
+        The teacher finds the first negative more similar than the second, and so should the student.
 
         >>> relation = torch.tensor([[1, 0, 0]], dtype=torch.int8)
         >>> teacher = torch.tensor([[1.0, 0.5, 0.1]])
@@ -72,7 +72,7 @@ class SCELoss(Loss):
         self.positive_target = positive_target
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Pairs of an anchor and a positive: int64 ``[1]``."""
+        """The number of pairs of an anchor and a positive: int64 ``[1]``."""
         return count_pairs(relation)
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
@@ -84,25 +84,25 @@ class SCELoss(Loss):
         teacher, positive_share = self._teacher(reference_scores, relation)
         expected = torch.linalg.vecdot(teacher, scores) / self.temperature  # [A]
         negatives, positives, anchor = negatives_and_positives(scores, relation, 1 / self.temperature)
-        # The weights sum to one: with p among the columns, the cross-entropy is log sum exp(s) - sum_c w_c s_c.
+        # The weights, including that of p, sum to one, so the cross-entropy is log sum exp(s) - sum_c w_c s_c.
         info_nce = F.softplus(negatives[anchor] - positives)
         others = (1 - self.positive_weight) * (1 - positive_share[anchor])
         return mean((info_nce + others * (positives - expected[anchor])).sum(), counts[0])
 
     def fused(self, contrast: Contrast, similarity: Similarity) -> Tensor | None:
-        """Each anchor's loss ``[A]`` for a queue of fixed candidates, which are read a few at a time.
+        """Each anchor's loss ``[A]`` for a queue of candidates without gradient, which are read in chunks.
 
         The target's weights sum to one, so with w the target and c the candidates
 
             loss = log sum exp(s) - <q, sum_c w_c c> / temperature
 
-        which takes two means of the candidates, by the student's softmax and by the teacher's, and no weight of any
-        candidate beyond the chunk at hand.
+        This needs only two means of the candidates, weighted by the student's and by the teacher's softmax. The weights
+        of a chunk are freed after it.
         """
         relation, reference = contrast.relation, contrast.reference
         if not isinstance(relation, Paired) or relation.ranks is not None:
             return None
-        if relation.candidates < relation.ignored + 2:  # an anchor may have no negatives
+        if relation.candidates < relation.ignored + 2:  # there may be no negatives
             return None
         if type(similarity) is not Dot or reference is None or contrast.candidates.requires_grad:
             return None
@@ -111,12 +111,12 @@ class SCELoss(Loss):
 
     @torch.no_grad()
     def _read(self, anchors: Tensor, candidates: Tensor, reference: Tensor, relation: Paired) -> tuple[Tensor, Tensor]:
-        """Each anchor's loss ``[A]`` and its gradient ``[A, D]``, which is the difference of the two means."""
+        """Each anchor's loss ``[A]`` and its gradient ``[A, D]``, computed from the two means."""
         own, first = relation.own, relation.ignored
         positives = candidates[own]  # [A, D]
         student, student_mean = _attention(anchors / self.temperature, candidates, first, own)
         of_anchor: slice | Tensor = slice(None)
-        if torch.equal(reference, positives):  # then the views of an image share what the teacher compares
+        if torch.equal(reference, positives):  # then the views of an image share one reference: compute it once
             own, of_anchor = own.unique(return_inverse=True)
             reference = candidates[own]
         teacher, teacher_mean = (
@@ -124,7 +124,7 @@ class SCELoss(Loss):
         )
         weight = torch.full_like(teacher, self.positive_weight)
         if self.positive_target == "zero":
-            weight += (1 - weight) * torch.sigmoid(-teacher)  # e^0 beside the sum over the negatives
+            weight += (1 - weight) * torch.sigmoid(-teacher)  # e^0 / (e^0 + the sum over the negatives)
         target = teacher_mean.lerp(positives, weight[:, None])
         score = torch.linalg.vecdot(anchors, positives) / self.temperature
         log_sum = torch.logaddexp(student, score)
@@ -134,17 +134,17 @@ class SCELoss(Loss):
 
     @torch.no_grad()
     def _teacher(self, reference_scores: Tensor, relation: Tensor) -> tuple[Tensor, Tensor]:
-        """Softmax over the negatives ``[A, C]``, and what the positive would have of a softmax with it ``[A]``."""
+        """Softmax over the negatives ``[A, C]``, and the positive's share of a softmax that includes it ``[A]``."""
         lowest = torch.finfo(reference_scores.dtype).min
         logits = (reference_scores / self.teacher_temperature).masked_fill_(relation.bool(), lowest)
         top, share = logits.amax(dim=1), logits.softmax(dim=1)
         if self.positive_target == "masked":
-            return share, (top == lowest).to(share.dtype)  # all, if there is nobody else
-        return share, torch.sigmoid(share.amax(dim=1).log() - top)  # e^0 beside the sum over the negatives
+            return share, (top == lowest).to(share.dtype)  # 1 if there are no negatives
+        return share, torch.sigmoid(share.amax(dim=1).log() - top)  # e^0 / (e^0 + the sum over the negatives)
 
 
 class _WithGradient(torch.autograd.Function):
-    """Values ``[A]`` of vectors ``[A, D]``, with the gradients that are known already."""
+    """Returns known values ``[A]`` of vectors ``[A, D]``, with known gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, gradients: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class _WithGradient(torch.autograd.Function):
 
 
 def _attention(queries: Tensor, keys: Tensor, first: int, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention of the queries ``[R, D]`` over the keys from ``first`` on, but their own ones, chunk by chunk.
+    """Attention of the queries ``[R, D]`` over the keys from ``first`` on, except each query's own key, in chunks.
 
     Returns:
         ``log sum exp`` of the scores ``[R]``, and the keys' mean ``[R, D]``, weighted by the softmax of the scores.

@@ -1,13 +1,13 @@
-"""Rows of scores of two groups through a differentiable sorting network: how much of each score stays in its group.
+"""Differentiable sorting of scores in two groups: the share of each score that is sorted into its own group.
 
-A sorting network is layers of comparators, each of which orders the values a, b on two wires i < j. A soft one mixes
+A sorting network has layers of comparators. Each comparator orders the values a, b on two wires i < j. A soft one mixes
 them instead, with steepness s and a distribution function f:
 
     (a, b) <- (α a + (1 - α) b, (1 - α) a + α b),    α = f(s (b - a))
 
 Q, the product of the layers' mixing matrices, is a soft permutation: Q_rc is the share of input r that arrives at place
-c, in ascending order. The first ``negatives`` inputs of a row belong to the first places and the others to the last. A
-row's loss is the cross-entropy of that, the mean over its inputs r of
+c, in ascending order. The first ``negatives`` inputs of a row belong in the first places, the others in the last ones.
+A row's loss is the cross-entropy, the mean over its inputs r of
 
     -log m_r,    m_r = sum of Q_rc over the places c of r's own group
 
@@ -32,14 +32,14 @@ Distribution = Literal["cauchy", "logistic", "logistic_phi", "gaussian", "recipr
 
 
 def odd_even_cauchy(rows: Tensor, negatives: int, steepness: float) -> Tensor:
-    """The losses of rows through the odd-even network with the Cauchy distribution, f(v) = 1/2 + atan(v) / π.
+    """The losses of rows for the odd-even network with the Cauchy distribution, f(v) = 1/2 + atan(v) / π.
 
-    Q itself is never formed: m = Q g for the groups' indicator g, so that a row takes O(n) numbers through O(n)
-    layers, and O(n²) time, where the product of matrices takes O(n⁴). In float32 the losses are exact to 1e-3 while
-    steepness times the differences of scores stays below 1e5.
+    Q is never formed. As m = Q g for the groups' indicator g, a row needs O(n) numbers in each of O(n) layers, so O(n²)
+    time; a product of matrices needs O(n⁴). In float32 the losses are exact to 1e-3 if steepness times the differences
+    of scores is below 1e5.
 
     Args:
-        rows: ``[R, n]``, ``negatives`` scores and then positives, each in ascending order.
+        rows: ``[R, n]``, first ``negatives`` scores, then positive ones, each group in ascending order.
         negatives: how many of a row's n scores belong to the lower group.
         steepness: s, > 0.
 
@@ -56,14 +56,14 @@ def odd_even_cauchy(rows: Tensor, negatives: int, steepness: float) -> Tensor:
 def through_diffsort(
     rows: Tensor, negatives: int, steepness: float, network: Network, distribution: Distribution
 ) -> Tensor:
-    """The losses of rows through any network and distribution of the package diffsort, which forms Q.
+    """The losses of rows for any network and distribution of the package diffsort, which forms Q.
 
     Args:
         rows: ``[R, n]``, as for :func:`odd_even_cauchy`.
         negatives: how many of a row's n scores belong to the lower group.
         steepness: s, > 0.
         network: "odd_even" or "bitonic".
-        distribution: f, by the package's names.
+        distribution: f, as named in the package.
 
     Returns:
         ``[R]``.
@@ -79,13 +79,13 @@ def through_diffsort(
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)  # it is kept, and a tensor of the inference mode could not be trained with
+@torch.inference_mode(False)  # it is cached, and inference tensors can't be used in training
 def _diffsort_net(network: str, n: int, device: torch.device, steepness: float, distribution: str) -> DiffSortNet:
     return DiffSortNet(network, n, device, steepness, distribution=distribution)
 
 
 class _OddEvenCauchy(torch.autograd.Function):
-    """A row's loss depends on this row alone, so that its gradient can be taken at once."""
+    """Computes the gradient in the forward pass, as a row's loss depends only on that row."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, negatives: int, steepness: float) -> Tensor:
@@ -104,16 +104,16 @@ def _losses_and_gradient(
 ) -> tuple[Tensor, Tensor | None]:
     """Losses ``[R]`` and their gradient ``[R, n]``, in four sweeps over the layers.
 
-    All steps of a sweep work on the same memory, ``wires``. With w = 1 - α a comparator moves w (b - a) from one of its
-    wires to the other; its matrix is symmetric, so that the same is done to values, to g, which takes the layers from
-    the last to the first, and to the gradient of m.
+    All steps of a sweep update ``wires`` in place. With w = 1 - α, a comparator moves w (b - a) from one wire to the
+    other. Its matrix is symmetric, so the same update applies to the values, to g (from the last layer to the first)
+    and to the gradient of m.
     """
     n = rows.shape[1]
     layers = _light_cone(n, negatives)
     sizes = [count for _, count in layers]
     wires = rows.T.mul(steepness).contiguous()  # [n, R]
     pairs = [(wires[i : i + 2 * p : 2], wires[i + 1 : i + 2 * p : 2]) for i, p in layers]  # [p, R] each
-    d, w, v, g = rows.new_empty(4, sum(sizes), rows.shape[0]).unbind()  # of all comparators
+    d, w, v, g = rows.new_empty(4, sum(sizes), rows.shape[0]).unbind()  # for all comparators
     one = rows.new_ones(())
 
     # The values: d = b - a.
@@ -143,7 +143,7 @@ def _losses_and_gradient(
         torch.sub(b, a, out=g_)
         _mix(a, b, w_, g_)
 
-    # The gradient of the values. Of w d it is w + w' d with w' = -1 / (π (1 + d²)).
+    # The gradient of the values. The derivative of w d is w + w' d with w' = -1 / (π (1 + d²)).
     slope = d.square().add_(1).mul_(-pi).reciprocal_()
     of_w = g.mul_(v).mul_(slope)
     of_d = w.addcmul_(d, slope)
@@ -162,10 +162,10 @@ def _mix(a: Tensor, b: Tensor, w: Tensor, difference: Tensor) -> None:
 
 @lru_cache(maxsize=64)
 def _light_cone(n: int, negatives: int) -> list[tuple[int, int]]:
-    """The layers of the odd-even network as (first wire, number of comparators), only what reaches between the groups.
+    """The odd-even network's layers as (first wire, number of comparators), without comparators of no effect.
 
-    Layer l of n compares the wires (i, i + 1) for i of l's parity. From the last layer back, g is constant on either
-    side of the wires that its step has spread to, one more each layer; a comparator of equals does nothing.
+    Layer l of n compares the wires (i, i + 1) for i of l's parity. Going back from the last layer, the step of g
+    spreads by one wire per layer on each side. Elsewhere g is constant, and a comparator of equal values does nothing.
     """
     layers = []
     for layer in range(n):

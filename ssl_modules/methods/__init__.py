@@ -1,4 +1,4 @@
-"""One file a method: its paper's choice for the five aspects, and nothing else."""
+"""One file per method: the paper's choice for each of the five aspects."""
 
 from ssl_modules.methods.amdim import AMDIM
 from ssl_modules.methods.byol import BYOL

@@ -7,8 +7,8 @@ u = <a_i, b_jl> / sqrt(D), softly clipped to s = c tanh(u / c):
     loss(a, b) = mean over i, l of  -log( exp(s_iil) / (exp(s_iil) + sum over j != i, m of exp(s_ijm)) )
                  + 0.05 mean over i, j, l of u_ijl^2
 
-The objective is the sum of three, each the mean of its two directions: from the 1 x 1 map to the 5 x 5 map, from 1 x 1
-to 7 x 7, and from one random place of 5 x 5 to 5 x 5.
+The objective is the sum over three pairs of maps, each averaged over both directions: from the 1 x 1 map to the 5 x 5
+map, from 1 x 1 to 7 x 7, and from one random location of 5 x 5 to 5 x 5.
 """
 
 from functools import partial
@@ -29,24 +29,25 @@ from ssl_modules.similarities import ScaledDot, Similarity
 class AMDIM(ContrastiveModule):
     """AMDIM.
 
-    The two views share one flip; each has a shift or crop, colour jitter and grayscale of its own. The encoder is the
+    The two views share one flip; shift or crop, colour jitter and grayscale are drawn separately. The encoder is the
     authors' network without padding, of width 128; "amdim" fits certain sizes, such as 8, 16, 28, 32, 48, 64, 96, 128
-    and 224 pixels. The deepest map is compared with the two before it, and a random place of the one before it with all
-    its places. Any other encoder has a head for the deepest map as well, whose norm keeps scores of order 1.
+    and 224 pixels. The deepest map is compared with the two maps before it. A random location of the map before the
+    deepest is compared with all locations of that map. For any other encoder, the deepest map also has a head with a
+    norm, which keeps scores of order 1.
 
-    The recipe is the authors', without weight decay on biases and norms, which their code decays; a cosine takes the
-    place of their two steps of the learning rate.
+    The recipe is the authors', with two changes: biases and norms have no weight decay, and the learning rate follows a
+    cosine instead of two steps.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the heads are a part of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the heads.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> module = AMDIM(loss=InfoNCE(clip=10.0, l2=0.05))

@@ -1,7 +1,7 @@
-"""BYOL: a prediction of the teacher's embedding of an image's other view, without any negatives.
+"""BYOL: the student predicts the teacher's embedding of an image's other view, without negatives.
 
 Grill et al.: Bootstrap Your Own Latent, NeurIPS 2020, arXiv 2006.07733, eq. 2. For the prediction p of one view and the
-teacher's embedding t of the other, both views in both roles:
+teacher's embedding t of the other, for both assignments of the views:
 
     loss = mean of  (2 - 2 cos(p_1, t_2)) + (2 - 2 cos(p_2, t_1))
 """
@@ -24,22 +24,22 @@ from ssl_modules.similarities import Cosine, Similarity
 class BYOL(ContrastiveModule):
     """BYOL.
 
-    The two views are unlike: crop, flip, colour jitter, grayscale, blur from 64 pixels on, and solarisation. Projector
-    and predictor have one hidden layer. The teacher's momentum is an argument of the extraction.
+    The two views are drawn differently: crop, flip, colour jitter, grayscale, blur from 64 pixels on, solarisation.
+    Projector and predictor have one hidden layer. The teacher's momentum is an argument of the extraction.
 
-    The recipe is the paper's for 1,000 epochs of ImageNet, with a smaller encoder: ResNet-18 for ResNet-50. Short runs
-    need a lower momentum, 0.99.
+    The recipe is the paper's for 1,000 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of ResNet-50.
+    Short runs need a lower momentum, 0.99.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; projector, predictor and the teacher's momentum are parts of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes projector, predictor and the teacher's momentum.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""CPC v2: what a patch of an image looks like is predicted from the patches above it.
+"""CPC v2: the vector of a patch is predicted from the patches above it.
 
 van den Oord, Li, Vinyals: Representation Learning with Contrastive Predictive Coding, arXiv 1807.03748; Henaff et al.:
 Data-Efficient Image Recognition with Contrastive Predictive Coding, ICML 2020, arXiv 1905.09272. For the vectors z of a
@@ -28,27 +28,27 @@ from ssl_modules.similarities import Dot, Similarity
 class CPC(ContrastiveModule):
     """CPC v2.
 
-    The one view has a flip, a shift or crop, colour jitter and grayscale, and is cut into 7 x 7 patches that overlap.
-    The encoder, a ResNet with layer norm and a wide third stage, sees each patch by itself; "cpc" has layers (3, 4, 6,
-    3) where the paper has (3, 4, 46, 3). The representation of an image is the mean over its patches. With batch norm,
-    patches see each other through its statistics; layer norm keeps them apart.
+    The single view has a flip, a shift or crop, colour jitter and grayscale. It is cut into 7 x 7 overlapping patches.
+    The encoder, a ResNet with layer norm and a wide third stage, encodes each patch separately; "cpc" has layers (3, 4,
+    6, 3), the paper's network (3, 4, 46, 3). The representation of an image is the mean over its patches. Batch norm
+    would let patches see each other through its statistics; layer norm doesn't.
 
-    A context network of masked convolutions predicts the patches 2 to 6 rows below. Predictions in all four directions
-    are ``PatchContext(directions=("down", "up", "right", "left"))``.
+    A context network of masked convolutions predicts the patches 2 to 6 rows below. To predict in all four directions,
+    use ``PatchContext(directions=("down", "up", "right", "left"))``.
 
-    The recipe is that of lightning-bolts for CIFAR-10, without weight decay on biases and norms, which bolts decays;
-    the cosine is ours.
+    The recipe is that of lightning-bolts for CIFAR-10, with two changes: biases and norms have no weight decay, and the
+    learning rate follows a cosine.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the context network is a part of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the context network.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> from ssl_modules.augmentations import CPCViews

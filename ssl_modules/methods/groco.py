@@ -1,4 +1,4 @@
-"""GroCo: sorted by similarity, an anchor's positives come after its hardest negatives.
+"""GroCo: sorted by similarity, an anchor's positives should come after its hardest negatives.
 
 Shvetsova, Petersen, Kukleva, Schiele, Kuehne: Learning by Sorting: Self-supervised Learning with Group Ordering
 Constraints, ICCV 2023, arXiv 2301.02009. For the cosines of an anchor with its K hardest negatives and then with its P
@@ -25,28 +25,28 @@ from ssl_modules.similarities import Cosine, Similarity
 class GroCo(ContrastiveModule):
     """GroCo, with two or more views, or multi-crop.
 
-    The two views are unlike: crop, flip, colour jitter, grayscale, blur from 64 pixels on, and solarisation. The
+    The two views are drawn differently: crop, flip, colour jitter, grayscale, blur from 64 pixels on, solarisation. The
     projector has two hidden layers and ends in a batch norm. An anchor's negatives are the same view of other images;
     candidates have no gradient.
 
-    The recipe is the authors' for 100 epochs of ImageNet, with a smaller encoder, ResNet-18 for ResNet-50, and without
-    weight decay on biases and norms, which their code decays. For 200 and 400 epochs they halve the learning rate and
-    warm up for 10 epochs. The learning rate is this large because the gradient is this small: with a steepness of 1 the
-    network is so soft that the loss falls by about a quarter between equal cosines and the best ones.
+    The recipe is the authors' for 100 epochs of ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50.
+    Unlike in their code, biases and norms have no weight decay. For 200 and 400 epochs they halve the learning rate and
+    warm up for 10 epochs. The learning rate is large because the gradient is small: with a steepness of 1 the sort is
+    so soft that the loss falls only by about a quarter from equal cosines to the best ones.
 
-    For multi-crop take ``augmentation="groco-multicrop"`` and 10 epochs of warm-up. The large views come first; they
-    alone are positives (``positive_count="large"``).
+    For multi-crop use ``augmentation="groco-multicrop"`` and 10 epochs of warm-up. The large views come first; only
+    they are positives (``positive_count="large"``).
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the projector is a part of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the projector.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> module = GroCo(loss=GroCoLoss(negatives=20))

@@ -1,8 +1,8 @@
-"""MoCo v2: a query is closer to the key of its image's other view than to the keys of earlier images.
+"""MoCo v2: a query should be closer to the key of its image's other view than to the keys of earlier images.
 
 Chen, Fan, Girshick, He: Improved Baselines with Momentum Contrastive Learning, arXiv 2003.04297; He et al.: Momentum
 Contrast for Unsupervised Visual Representation Learning, CVPR 2020, arXiv 1911.05722, eq. 1. For unit vectors, the
-query q of one view, the key k+ of the other by the teacher, and a queue of K earlier keys:
+query q of one view, the teacher's key k+ of the other, and a queue of K earlier keys:
 
     loss = mean of  -log( exp(<q, k+> / T) / (exp(<q, k+> / T) + sum_j exp(<q, k_j> / T)) )
 """
@@ -28,24 +28,24 @@ class MoCo(ContrastiveModule):
     Views are crops with flip, colour jitter, grayscale and, from 64 pixels on, blur. The projector has one hidden layer
     and no batch norm. The teacher's momentum is an argument of the extraction, the queue.
 
-    The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 for ResNet-50, and without weight decay on
-    biases and norms, which the paper's code decays. A queue much larger than the data set holds the anchors' own
-    earlier keys as negatives: 4,096 is common at 32 pixels.
+    The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. Unlike in its code,
+    biases and norms have no weight decay. A queue much larger than the data set contains the anchors' own earlier keys
+    as negatives; at 32 pixels, 4,096 keys are common.
 
-    A batch's statistics can give away which key is the anchor's: that of the same batch. The paper shuffles batches
-    between devices before the teacher sees them; ``batch_norm_splits=8`` imitates this, on a single device too. With
-    ``Trainer(sync_batchnorm=True)`` statistics are of so many images that they tell little.
+    Batch-norm statistics can reveal the anchor's key, as it is from the same batch. The paper shuffles batches between
+    devices before the teacher sees them; ``batch_norm_splits=8`` imitates this on a single device. With
+    ``Trainer(sync_batchnorm=True)``, statistics are over so many images that they reveal little.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the projector, the queue and the teacher's momentum are parts of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the projector, the queue and the teacher's momentum.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> module = MoCo(extraction=Queue(size=4096, momentum=0.99))

@@ -1,14 +1,14 @@
-"""RINCE: positives of several ranks, so that what is more related comes out closer.
+"""RINCE: positives have ranks, so that more related images get more similar embeddings.
 
 Hoffmann, Behrmann, Gall, Brox, Noroozi: Ranking Info Noise Contrastive Estimation: Boosting Contrastive Learning via
 Ranked Positives, AAAI 2022, arXiv 2201.11736. For unit vectors, the query q of one view, the teacher's key of the
-other, and a queue of K earlier keys, each of a rank r = 1 .. R or a negative (0):
+other, and a queue of K earlier keys, each with a rank r = 1 .. R or a negative (0):
 
     loss   = 1/R sum_r loss_r
     loss_r = mean of  -log( exp(<q, p> / T_r) / (exp(<q, p> / T_r) + sum over n of exp(<q, n> / T_r)) )
 
-over pairs of a query and a key p of rank r ("out"), or with the sum of exp over p in place of exp ("in"); n are the
-keys farther than r. The query's own key has rank 1. Not to be confused with robust InfoNCE, called RINCE as well.
+over pairs of a query and a key p of rank r ("out"), or with the sum of exp over p instead of exp ("in"). The keys n are
+farther than rank r. The query's own key has rank 1. Not to be confused with robust InfoNCE, also called RINCE.
 """
 
 from functools import partial
@@ -27,33 +27,33 @@ from ssl_modules.similarities import Cosine, Similarity
 
 
 class RINCE(ContrastiveModule):
-    """RINCE; its default ranks need targets ``[N, 2]``: class and superclass of each image, as CIFAR-100 has them.
+    """RINCE; its default ranks need targets ``[N, 2]``: class and superclass of each image, as in CIFAR-100.
 
     Views are crops with flip, colour jitter and grayscale. The projector has one hidden layer and no batch norm. The
-    queue holds keys with their labels: rank 1 is the same class, rank 2 the same superclass.
+    queue stores keys with their labels: the same class has rank 1, the same superclass has rank 2.
 
-    For classes without superclasses take ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks``
-    need no labels; they are ours, not the paper's.
+    For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks``
+    needs no labels; it is not from the paper.
 
-    The recipe is the authors' for CIFAR-100, where they take a ResNet-50 and 1,000 epochs, without weight decay on
-    biases and norms, which their code decays. Their commands for it use the cumulative form,
-    ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225), cumulative=True)``. For ImageNet-100 they take
+    The recipe is the authors' for CIFAR-100, where they use a ResNet-50 and 1,000 epochs. Unlike in their code, biases
+    and norms have no weight decay. Their commands for CIFAR-100 use the cumulative form,
+    ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225), cumulative=True)``. For ImageNet-100 they use
     ``SimilarityRanks(..., thresholds=[0.4])``, 8,192 keys and a learning rate of 0.3 per 768 images.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the projector, the queue, its ranks and the teacher's momentum are
-            parts of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the projector, the queue, its ranks and the teacher's
+            momentum.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Raises:
-        ValueError: in a step, if the loader gives no labels as the ranks need them.
+        ValueError: in a step, if the loader doesn't give the labels that the ranks need.
 
     Example:
         Without labels:

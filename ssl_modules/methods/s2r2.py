@@ -1,13 +1,13 @@
-"""S2R2: every view is a query, and the other views of its image shall come first among all views of the batch.
+"""S2R2: every view is a query, and the other views of its image should rank first among all views of the batch.
 
 Varamesh, Diba, Tuytelaars, Van Gool: Self-supervised Ranking for Representation Learning, arXiv 2010.07258. With P the
 other views of query q's image, O all views but q, and s_j the cosine of q and view j:
 
     loss = 1 - mean over q of  1/|P| sum_{i in P} (1 + #{j in P: s_j > s_i}) / (1 + #{j in O: s_j > s_i})
 
-where # counts softly. This is written after the paper's abstract: many random views per image, each of them a query,
-and a loss that maximises average precision over the whole batch. All else is inferred: which soft count, its
-temperature, number and size of the views, projector, and recipe.
+where # is a soft count. This follows the paper's abstract: many random views per image, each of them a query, and a
+loss that maximises average precision over the whole batch. All else is inferred: the soft count and its temperature,
+number and size of the views, projector, and recipe.
 """
 
 from functools import partial
@@ -26,24 +26,24 @@ from ssl_modules.similarities import Cosine, Similarity
 
 
 class S2R2(ContrastiveModule):
-    """S2R2, after its paper's abstract; what is marked * is inferred.
+    """S2R2, after its paper's abstract; choices marked * are inferred.
 
-    Four views of SimCLR's kind* are all anchors and candidates. The projector has one hidden layer*. The loss is one
-    minus the average precision, smooth with temperature 0.01*. The recipe* is SimCLR's.
+    There are four views with SimCLR's augmentation*, and all are anchors and candidates. The projector has one hidden
+    layer*. The loss is one minus the average precision, smooth with temperature 0.01*. The recipe* is SimCLR's.
 
     One minus ``train/loss`` is the soft average precision; validation logs the exact one as ``val/contrast_ap``. For
-    multi-crop take ``augmentation="s2r2-multicrop"``*, two large crops and six small ones, all of them queries.
+    multi-crop use ``augmentation="s2r2-multicrop"``*: two large and six small crops, all of them queries.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the projector is a part of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the projector.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> import torch

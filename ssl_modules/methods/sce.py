@@ -1,4 +1,4 @@
-"""SCE: a query is close to its image's key, and to other keys as the teacher finds them close to that.
+"""SCE: a query should be close to its image's key, and to other keys as far as the teacher finds them similar to it.
 
 Denize, Rabarisoa, Orcesi, Herault, Canu: Similarity Contrastive Estimation for Self-Supervised Soft Contrastive
 Learning, arXiv 2111.14585. For unit vectors, the query q of a strong view, the teacher's key k of a weak one, and a
@@ -26,28 +26,28 @@ from ssl_modules.similarities import Cosine, Similarity
 class SCE(ContrastiveModule):
     """SCE.
 
-    Below 128 pixels the teacher sees a weak view, a crop and a flip, and the student a strong one; from there on both
-    views are strong. The projector has one hidden layer. The queue gives each anchor's own key as the reference that
-    the loss compares with.
+    Below 128 pixels the teacher sees a weak view, a crop and a flip, and the student a strong one; from 128 pixels on,
+    both views are strong. The projector has one hidden layer. The queue gives the loss each anchor's own key as
+    reference.
 
-    The recipe is the authors' for 200 epochs of CIFAR-10, without weight decay on biases and norms, which their code
-    decays. The batch norms of their teacher see a batch in eight shuffled parts: ``batch_norm_splits=8`` does so to
-    both networks.
+    The recipe is the authors' for 200 epochs of CIFAR-10. Unlike in their code, biases and norms have no weight decay.
+    Their teacher's batch norms normalise eight shuffled parts of a batch separately; ``batch_norm_splits=8`` does this
+    in both networks.
 
-    For ImageNet they take ``Queue(hidden_dim=2048, out_dim=256, layers=3, batch_norm=True, size=65536, symmetric=True,
+    For ImageNet they use ``Queue(hidden_dim=2048, out_dim=256, layers=3, batch_norm=True, size=65536, symmetric=True,
     reference=True, predictor_dim=4096, momentum=0.99, momentum_schedule="cosine")``, a teacher's temperature of 0.07
     and LARS.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the projector, the queue and the teacher's momentum are parts of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the projector, the queue and the teacher's momentum.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> module = SCE(loss=SCELoss(positive_weight=0.3))

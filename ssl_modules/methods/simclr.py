@@ -1,4 +1,4 @@
-"""SimCLR: two views of an image are closer to each other than to any view of any other image.
+"""SimCLR: two views of an image should be closer to each other than to any view of another image.
 
 Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020,
 arXiv 2002.05709. Eq. 1, for unit vectors z and the positive p(a) of anchor a among 2N views:
@@ -27,20 +27,20 @@ class SimCLR(ContrastiveModule):
     Views are crops with flip, colour jitter, grayscale and, from 64 pixels on, blur. The projector has one hidden
     layer. All views are anchors and candidates.
 
-    The recipe is the paper's for ImageNet (appendix B.6), with a smaller encoder: ResNet-18 for ResNet-50. With more
-    than two views ``InfoNCE(mode="out")`` takes the mean over all pairs of views of an image, ``mode="in"`` sums an
-    anchor's positives inside the logarithm; for two views they are equal.
+    The recipe is the paper's for ImageNet (appendix B.6), with a smaller encoder: ResNet-18 instead of ResNet-50. With
+    more than two views, ``InfoNCE(mode="out")`` takes the mean over all pairs of views of an image, and ``mode="in"``
+    sums an anchor's positives inside the logarithm; for two views they are equal.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the projector is a part of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the projector.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> import torch

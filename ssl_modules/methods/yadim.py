@@ -1,9 +1,9 @@
-"""YADIM, a reconstruction: the deepest map of one view against that of the image's other view.
+"""YADIM, a reconstruction: compares the deepest map of one view with that of the image's other view.
 
-Falcon, Cho: A Framework For Contrastive Self-Supervised Learning And Designing A New Approach, arXiv 2009.00104. No
-code of it was ever published: this is a reconstruction from the paper's abstract and the authors' code base. For a
-vector a_i of each image in one view (one random place, where the map has several), the map b_jl of each image in the
-other, and u = <a_i, b_jl> / sqrt(D), softly clipped to s = c tanh(u / c):
+Falcon, Cho: A Framework For Contrastive Self-Supervised Learning And Designing A New Approach, arXiv 2009.00104. Its
+code was never published: this is a reconstruction from the paper's abstract and the authors' code base. For a vector
+a_i of each image in one view (at a random location if the map has several), the map b_jl of each image in the other,
+and u = <a_i, b_jl> / sqrt(D), softly clipped to s = c tanh(u / c):
 
     loss(a, b) = mean over i, l of  -log( exp(s_iil) / (exp(s_iil) + sum over j != i, m of exp(s_ijm)) )
                  + 0.05 mean over i, j, l of u_ijl^2
@@ -29,22 +29,22 @@ from ssl_modules.similarities import ScaledDot, Similarity
 class YADIM(ContrastiveModule):
     """YADIM, a reconstruction from the paper's abstract and the authors' code base.
 
-    The views are those of AMDIM; ``YADIMViews(..., patches=(8, 4))`` cuts them into the patches of CPC, which the
-    encoder then sees one at a time. The deepest map is compared with the deepest map of the other view. Other
-    strategies are ``LocalMaps("multi-pair")``, ``LocalMaps("same-map")`` and ``LocalMaps("random")``.
+    The views are AMDIM's; ``YADIMViews(..., patches=(8, 4))`` cuts them into CPC's patches, which the encoder encodes
+    separately. The deepest map is compared with the deepest map of the other view. Other strategies are
+    ``LocalMaps("multi-pair")``, ``LocalMaps("same-map")`` and ``LocalMaps("random")``.
 
-    The recipe is that of AMDIM.
+    The recipe is AMDIM's.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: maps of all views to contrasts; the heads are a part of it.
-        similarity: scores of anchors and candidates.
-        loss: scores and relations to a scalar.
-        optimizer: parameter groups to optimiser.
-        schedule: of the learning rate over the run.
-        base_batch_size: images per step that the learning rate is given for; None = it is taken as it is.
-        settings: of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        extraction: makes contrasts of all views' maps; includes the heads.
+        similarity: computes the scores of anchors and candidates.
+        loss: maps scores and relations to a scalar.
+        optimizer: function of parameter groups that returns an optimiser.
+        schedule: schedule of the learning rate over the run.
+        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
         >>> module = YADIM(extraction=LocalMaps("same-map", out_dim=128))

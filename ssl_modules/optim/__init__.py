@@ -1,4 +1,4 @@
-"""Optimisation, for pretraining and fine-tuning: parameter groups and learning-rate schedules."""
+"""Optimisation for pretraining and fine-tuning: parameter groups and learning-rate schedules."""
 
 from ssl_modules.optim.build import build_optimizer, check_optimizer
 from ssl_modules.optim.param_groups import param_groups

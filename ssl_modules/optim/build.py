@@ -1,4 +1,4 @@
-"""An optimiser with its learning rates and schedule, as Lightning takes it."""
+"""Building an optimiser with its learning rates and schedule, in Lightning's format."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ssl_modules.optim.schedules import Schedule, scheduled
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise unless an argument ``optimizer`` is a function of parameter groups.
+    """Raise unless the argument ``optimizer`` is a function of parameter groups.
 
     Example:
         >>> check_optimizer(0.1)
@@ -35,17 +35,17 @@ def build_optimizer(
     trainer: pl.Trainer,
     base_batch_size: int | None = None,
 ) -> OptimizerLRScheduler:
-    """What ``configure_optimizers`` returns: the optimiser, its rates scaled, and the schedule.
+    """Build what ``configure_optimizers`` returns: the optimiser with scaled learning rates, and its schedule.
 
     Args:
-        optimizer: parameter groups to optimiser.
+        optimizer: function of parameter groups that returns an optimiser.
         groups: see :func:`~ssl_modules.optim.param_groups`; a group's ``lr_scale`` multiplies its learning rate.
-        schedule: of the learning rates.
-        trainer: knows the length of the run and the batch size.
-        base_batch_size: images per optimiser step that the learning rates are given for; None = take them as they are.
+        schedule: schedule of the learning rates.
+        trainer: gives the length of the run and the batch size.
+        base_batch_size: images per optimiser step for which the learning rates are given; None = no scaling.
 
     Raises:
-        ValueError: if the run has no known end, or no known batch size where rates are scaled by it.
+        ValueError: if the run has no known end, or ``base_batch_size`` is given and the batch size is unknown.
     """
     built = optimizer(groups)
     if isinstance(built, Lars) and not any(g["weight_decay"] or g["always_adapt"] for g in built.param_groups):

@@ -7,16 +7,16 @@ from torch import nn
 
 
 def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: those that decay, and biases and norms, which never do.
+    """Trainable parameters in two groups: one with weight decay, and one of biases and norms without.
 
-    Biases and norms are known by their shape (one axis or none), as names can't be trusted. LARS adapts no group
-    without weight decay, so they are excluded from its adaptation as well.
+    Biases and norms are recognised by their shape (at most one axis), as names vary. LARS adapts no group without
+    weight decay, so biases and norms are also excluded from its adaptation.
 
     Args:
-        modules: whose parameters to take; a parameter that two share is taken once.
+        modules: modules with the parameters; shared parameters are included once.
 
     Returns:
-        Groups for any torch optimiser, without empty ones.
+        Groups for any torch optimiser; empty groups are left out.
 
     Example:
         >>> [len(group["params"]) for group in param_groups([nn.Linear(2, 3)])]

@@ -11,7 +11,7 @@ from ssl_modules.utils.configurable import Configurable, described
 
 
 class Schedule(Configurable, ABC):
-    """The learning rate over a run, as a factor of the optimiser's own."""
+    """The learning rate over a run, as a factor of the optimiser's learning rate."""
 
     __repr__ = described
 
@@ -20,15 +20,15 @@ class Schedule(Configurable, ABC):
         """The factor of one step.
 
         Args:
-            step: of the optimiser, from 0.
-            steps: of the whole run.
+            step: number of the optimiser's step, from 0.
+            steps: number of steps in the run.
         """
 
 
 class WarmupCosine(Schedule):
     """Linear warm-up to 1, then half a cosine to 0.
 
-    Step s of W warm-up steps has the factor (s + 1) / W. The last step of the run is one short of 0.
+    Step s of W warm-up steps has the factor (s + 1) / W. The factor would be 0 one step after the end of the run.
 
     Args:
         warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
@@ -58,12 +58,12 @@ class WarmupCosine(Schedule):
 
 
 def scheduled(optimizer: Optimizer, steps: int | float, schedule: Schedule) -> OptimizerLRScheduler:
-    """An optimiser with its schedule, one step each optimiser step, as Lightning takes it.
+    """An optimiser with its schedule, updated at each optimiser step, in Lightning's format.
 
     Args:
-        optimizer: with the learning rates that the schedule's factors apply to.
+        optimizer: has the learning rates that the schedule's factors multiply.
         steps: ``trainer.estimated_stepping_batches``.
-        schedule: of the learning rates.
+        schedule: schedule of the learning rates.
 
     Raises:
         ValueError: if the run has no known end.

@@ -273,7 +273,7 @@ def _seed(transform: Any, seed: int, device: torch.device) -> None:
     random.seed(seed)
     shared = np.random.default_rng(seed), random.Random(seed)
     for part in _parts(transform):
-        # albumentations' operations share a generator: with one seed each, all would draw the same numbers.
+        # One seed for all would make albumentations' operations draw the same numbers.
         if "albumentations" in _libraries(part) and hasattr(part, "set_random_state"):
             part.set_random_state(*shared)
         elif hasattr(part, "set_random_seed"):

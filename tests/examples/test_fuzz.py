@@ -8,11 +8,20 @@ import pytest
 
 from ssl_modules.losses import InfoNCE
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "fuzz.py"
-sys.path.append(str(SCRIPT.parent))  # where it imports nonsense.py from
-spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
-fuzz = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fuzz)
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name):
+    """A script of examples/ by its file: on the path, examples/losses.py would hide the folder tests/losses."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+load("nonsense")
+fuzz = load("fuzz")
+SCRIPT = EXAMPLES / "fuzz.py"
 
 
 @pytest.mark.parametrize("cases", [200, pytest.param(2_000, marks=pytest.mark.slow)])

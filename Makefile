@@ -1,4 +1,4 @@
-# On a machine with Python >= 3.11 and nothing else: "make demo" and "make test".
+# Needs only Python >= 3.11: "make demo" and "make test".
 PYTHON ?= python3
 RUN = .venv/bin/python
 INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --python $(RUN) --constraint constraints.txt --group dev
@@ -14,7 +14,7 @@ test: .venv/installed
 test-all: .venv/installed
 	$(RUN) -m pytest
 
-# Beside the lightning-bolts that some of the methods came from.
+# Compare with lightning-bolts, where some of the methods came from.
 test-bolts: .venv-bolts/installed
 	.venv-bolts/bin/python -m pytest -o addopts=--import-mode=importlib -p no:warnings tests/bolts
 
@@ -22,7 +22,7 @@ lint: .venv/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-# The wheel is what users have, and type checkers can't follow the mapping of the source folders.
+# Check the wheel: users install it, and type checkers can't follow the mapping of the source folders.
 types: .venv/installed
 	rm -rf build
 	$(RUN) -m build --wheel --no-isolation --outdir build . > /dev/null
@@ -31,7 +31,7 @@ types: .venv/installed
 
 check: lint types test-all test-bolts
 
-# Ratios of one run on an otherwise idle machine: speed and memory beside what people use today.
+# Speed and memory compared with other libraries, as ratios of one run. Use an otherwise idle machine.
 bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/augmentation.py
 	$(RUN) examples/benchmarks/objective.py
@@ -42,7 +42,7 @@ bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/loading.py
 	$(RUN) examples/benchmarks/probes.py
 
-# What is learned, at one budget for all.
+# Accuracy of all methods with the same training budget.
 budget: .venv/installed-bench
 	$(RUN) examples/benchmarks/budget.py
 
@@ -65,7 +65,7 @@ clean:
 	$(INSTALL) --editable '.[viz,bench]'
 	@touch $@
 
-# lightning-bolts needs an older setuptools and pytorch-lightning than all else.
+# lightning-bolts needs older versions of setuptools and pytorch-lightning than the rest.
 .venv-bolts/installed: .venv/installed
 	@test -x .venv-bolts/bin/python || $(PYTHON) -m venv .venv-bolts || { rm -rf .venv-bolts; exit 1; }
 	grep -v -E '^(setuptools|pytorch-lightning)==' constraints.txt | PATH="$(CURDIR)/.venv/bin:$$PATH" \

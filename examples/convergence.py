@@ -1,13 +1,13 @@
-"""Do objectives that rank learn in fewer epochs? k-NN accuracy after each epoch of S2R2, GroCo and SimCLR.
+"""Do ranking objectives learn in fewer epochs? k-NN accuracy after each epoch of S2R2, GroCo and SimCLR.
 
     python examples/convergence.py                   # scikit-learn's digits, 6 epochs, seeds 0 and 1: minutes
     python examples/convergence.py --data fashion    # Fashion-MNIST, 6 times 39 batches of 256: 25 minutes of one core
 
 S2R2's paper claims that an objective over all views at once converges in fewer epochs. Here the three methods see the
-same images in the same order, the same four views of each, with the same encoder, starting weights, width of projector
-and optimiser. They differ in the loss; GroCo besides in its negatives, of the same view alone, in having no gradient on
-the other side, and in a last norm of its projector. Prints a table and writes convergence.png. A point of accuracy is
-less than four of the 360 test digits, and 100 of the test images of Fashion-MNIST.
+same images in the same order and the same four views of each, with the same encoder, starting weights, projector width
+and optimiser. They differ in the loss. GroCo also takes negatives only from the same view, stops the gradient of its
+candidates and ends its projector in a norm. Prints a table and writes convergence.png. One point of accuracy is less
+than four of the 360 test digits, and 100 of Fashion-MNIST's test images.
 """
 
 import argparse
@@ -50,13 +50,13 @@ class KNNCurve(Callback):
 
 
 class Setting(NamedTuple):
-    """Data and what suits them."""
+    """Data, with the settings that suit them."""
 
     data: Callable[[], BaseDataModule]
-    batches: int | None  # an epoch
+    batches: int | None  # per epoch
     transforms: Callable[[], list[Operation]]
     learning_rate: float
-    temperature: float  # SimCLR's
+    temperature: float  # of SimCLR
     small_stem: bool
 
 
@@ -64,7 +64,7 @@ SETTINGS = {
     "digits": Setting(
         partial(DigitsDataModule, batch_size=128),
         None,
-        # No flip, which would make another digit of some.
+        # No flip: it would turn some digits into others.
         lambda: [RandomResizedCrop(8, scale=(0.7, 1.0)), ColorJitter(brightness=0.4, contrast=0.4)],
         1e-3,
         0.2,
@@ -86,7 +86,7 @@ SETTINGS = {
 
 
 def build(name: str, setting: Setting, data: BaseDataModule) -> ContrastiveModule:
-    """The method with what all have in common."""
+    """Build the method with the settings that all have in common."""
     common = {
         "augmentation": Views(setting.transforms(), views=4),
         "encoder": "resnet10t",
@@ -107,7 +107,7 @@ def build(name: str, setting: Setting, data: BaseDataModule) -> ContrastiveModul
 
 
 def knn_by_epoch(name: str, setting: Setting, seed: int, epochs: int) -> list[float]:
-    """Accuracy before training and after each epoch."""
+    """Return the accuracy before training and after each epoch."""
     pl.seed_everything(seed, verbose=False)
     data = setting.data()
     data.prepare_data()

@@ -3,12 +3,12 @@
     make demo
     make demo DATA=path/to/folder
 
-Trains on the 1,437 training images of scikit-learn's digits and judges on the 360 test images, or trains on a folder of
-your own images, brought to 64 px, of which a fifth is set aside to judge on. Two folders in it and more are taken for
-classes, unless images lie beside them; without classes there is no accuracy.
+Trains on the 1,437 training images of scikit-learn's digits and judges on the 360 test images. Given a folder of your
+own images, it resizes them to 64 px and sets a fifth aside to judge on. Subfolders are taken as classes if there are at
+least two and no images beside them. Without classes there is no accuracy.
 
-Writes demo.png: what the augmentation makes of a few images, the judged images' representations before and after
-(t-SNE), and the k-NN accuracy after each epoch, or the loss where there are no classes.
+Writes demo.png: augmented views of a few images, the judged images' representations before and after training (t-SNE),
+and the k-NN accuracy after each epoch, or the loss if there are no classes.
 """
 
 import argparse
@@ -39,10 +39,10 @@ from ssl_modules.losses import InfoNCE
 
 EPOCHS = 30
 PICTURE = Path("demo.png")
-SIDE = 64  # pixels that the images of a folder are brought to
-BUDGET = 45_000  # images of a folder, over all epochs: minutes on a laptop
-FEWEST = 20  # images of a folder: a fifth of fewer can't be drawn
-SHOWN = 2_000  # points in the picture
+SIDE = 64  # pixels; images of a folder are resized to this
+BUDGET = 45_000  # images of a folder over all epochs: takes minutes on a laptop
+FEWEST = 20  # images of a folder; with fewer, the fifth set aside is too small to draw
+SHOWN = 2_000  # most points in the picture
 
 
 class Curve(Callback):
@@ -58,13 +58,13 @@ class Curve(Callback):
 
 
 def digits() -> tuple[BaseDataModule, Augmentation]:
-    """scikit-learn's digits. No flip, which would make another digit of some."""
+    """Load scikit-learn's digits. No flip: it would turn some digits into others."""
     views = Views([RandomResizedCrop(8, scale=(0.7, 1.0)), ColorJitter(brightness=0.4, contrast=0.4)])
     return DigitsDataModule(batch_size=128), views
 
 
 def folder(root: Path) -> tuple[BaseDataModule, Augmentation]:
-    """A folder of one's own, in memory, a fifth of it for validation."""
+    """Load a folder of images into memory, with a fifth for validation."""
     names = find_images(root)
     count = len(names)
     if count < FEWEST:
@@ -106,7 +106,7 @@ def main() -> None:
         mean=data.mean,
         std=data.std,
         optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4),
-        base_batch_size=None,  # the learning rate is for any batch size
+        base_batch_size=None,  # use the learning rate as it is, at any batch size
     )
     size = len(data.train_set)
     epochs = EPOCHS if args.folder is None else max(2, min(EPOCHS, BUDGET // size))
@@ -133,7 +133,7 @@ def main() -> None:
 
 
 def judged(data: BaseDataModule) -> TensorImages:
-    """The images to judge on: those set aside, or the test images."""
+    """Return the images to judge on: those set aside, or the test images."""
     return data.val_set if data.val_size else data.test_set
 
 
@@ -142,13 +142,13 @@ def evaluate(probes: list[OnlineProbe], module: SimCLR) -> dict[str, float]:
 
 
 def quieten() -> None:
-    """Keep what a newcomer needs to read: the progress bar and the table."""
+    """Silence all but what a newcomer needs: the progress bar and the table."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
 
 
 def project(module: SimCLR, images: Tensor) -> Tensor:
-    """The representations of at most ``SHOWN`` images in two dimensions."""
+    """Project the representations of at most ``SHOWN`` images to two dimensions."""
     with undisturbed(module):
         features = torch.cat([module(batch) for batch in images[:SHOWN].split(256)])
     z = torch.nn.functional.normalize(features, dim=1)
@@ -174,7 +174,7 @@ def draw(data: BaseDataModule, module: SimCLR, before: Tensor, after: Tensor, cu
     left, middle, right = bottom.subplots(1, 3)
     labels = judged(data).targets[:SHOWN]
     for axis, points, title in ((left, before, "before training"), (middle, after, "after training")):
-        for label in labels.unique().tolist():  # -1 without classes
+        for label in labels.unique().tolist():  # -1 if there are no classes
             name = data.class_names[label] if label >= 0 else None
             axis.scatter(*points[labels == label].T, s=9, color=plt.cm.tab10(label % 10), label=name)
         axis.set(xticks=[], yticks=[], title=f"judged images, {title} (t-SNE)")

@@ -2,14 +2,14 @@
 
     python examples/losses.py [--steps 80]
 
-Trains three encoders that start alike on the same images and views, each with one of the losses, and writes losses.png,
-in a minute and a half of one core. The projectors differ as the methods do: GroCo's ends in a batch norm, which spreads
-the vectors before the first step, its candidates have no gradient and its negatives are of the same view. Above: the
-cosines of positive and of negative pairs at each step, mean and (shaded) middle 80 %. Below, for GroCo: one anchor's
-ten largest negative and three positive cosines before and after training, and what a soft sort makes of them. The rows
-of its matrix are those scores in the order in which they go in, the columns the places where they come out, the darker
-the larger the share; the loss wants what is right of the line to come from below the line. The steeper the
-comparators, the harder the sort.
+Trains three encoders with the same initial weights on the same images and views, one with each loss, and writes
+losses.png. This takes a minute and a half on one core. The projectors differ as the methods do: GroCo's ends in a batch
+norm, which spreads the vectors before the first step. GroCo's candidates have no gradient, and its negatives are of the
+same view. Above: the cosines of positive and of negative pairs at each step, as mean and (shaded) middle 80 %. Below,
+for GroCo: one anchor's ten largest negative and three positive cosines before and after training, and their soft sort.
+The rows of its matrix are the scores in their input order, and the columns are their sorted places; darker means a
+larger share. The loss asks that the places right of the line are filled from the rows below the line. Steeper
+comparators make a harder sort.
 """
 
 import argparse
@@ -40,7 +40,7 @@ OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4)
 
 
 class Cosines(NamedTuple):
-    """Of all positive and all negative pairs of a batch, and one anchor's row for GroCo [K + P]."""
+    """Cosines of all positive and all negative pairs of a batch, and one anchor's row for GroCo [K + P]."""
 
     positives: Tensor
     negatives: Tensor
@@ -72,7 +72,7 @@ def cosines(contrast: Contrast) -> Cosines:
 
 
 def train(extraction: AllViews, loss: Loss, steps: int) -> list[Cosines]:
-    """The cosines of each step's batch."""
+    """Train, and return the cosines of each step's batch."""
     torch.manual_seed(0)
     data = DigitsDataModule()
     data.setup()

@@ -1,13 +1,13 @@
-"""How much do AMDIM, CPC and YADIM depend on the encoder, and on which of its maps or patches are compared?
+"""How much do AMDIM, CPC and YADIM depend on the encoder, and on the maps or patches that are compared?
 
     python examples/robustness.py            # about 15 minutes on one core
 
-Every method trains with every encoder and every extraction of its grid, for the same epochs over the same images,
-scikit-learn's digits, with the same optimiser and the same colours and crops. The claim to be tested is that of Falcon
-and Cho, arXiv 2009.00104: YADIM depends on both less than its parents do. With the extraction given, our reconstruction
-of YADIM on whole images differs from AMDIM by the clip of the loss alone; on patches it stands between AMDIM and CPC.
+Every method trains with every encoder and every extraction of its grid. All train for the same epochs on the same
+images, scikit-learn's digits, with the same optimiser, colour jitter and crops. This tests a claim by Falcon and Cho,
+arXiv 2009.00104: YADIM depends on both less than its parents do. With the same extraction, our reconstruction of YADIM
+on whole images differs from AMDIM only by the clip of the loss. On patches it stands between AMDIM and CPC.
 
-Writes robustness.md, all accuracies and their mean and spread (standard deviation) over the grid of each method, and
+Writes robustness.md, with all accuracies and their mean and spread (standard deviation) over each method's grid, and
 robustness.png, the same as a figure. k-NN: k = 20, T = 0.07; linear: ridge.
 """
 
@@ -103,7 +103,7 @@ class Cell(NamedTuple):
     method: str
     encoder: str
     extraction: str
-    accuracy: dict[str, list[float]]  # by probe, one for each seed
+    accuracy: dict[str, list[float]]  # for each probe, a value per seed
 
 
 def judge(module: nn.Module, data: DigitsDataModule) -> dict[str, float]:
@@ -122,7 +122,7 @@ def train(grid: Grid, encoder: str, extraction: str, epochs: int, seed: int) -> 
 
 
 def fill(epochs: int, seeds: list[int]) -> list[Cell]:
-    """All cells; those without training, once for each encoder, have no extraction."""
+    """Measure all cells. Each encoder also has a cell without training, whose extraction is empty."""
     cells = []
     for method, grid in GRIDS.items():
         untrained = [(encoder, "") for encoder in grid.encoders]
@@ -138,7 +138,7 @@ def fill(epochs: int, seeds: list[int]) -> list[Cell]:
 
 
 def means(cells: list[Cell], method: str, probe: str) -> list[float]:
-    """One accuracy for each trained cell of a method: the mean over seeds."""
+    """Return an accuracy for each trained cell of a method: the mean over seeds."""
     return [mean(c.accuracy[probe]) for c in cells if c.method == method and c.extraction]
 
 

@@ -3,8 +3,8 @@
     python examples/sweep.py [--trials 20] [--epochs 10]
     python examples/sweep.py --trials 3 --epochs 1 --trainer.limit_train_batches=2
 
-Each trial runs ``ssl-modules fit`` in this process, with the config of the digits and three options in place of the
-config's. Further arguments go to ``ssl-modules fit`` as they are. A trial's score is the k-NN accuracy after its last
+Each trial runs ``ssl-modules fit`` in this process, with the config of the digits and three options that override it.
+Further arguments are passed to ``ssl-modules fit`` unchanged. A trial's score is the k-NN accuracy after its last
 epoch on a validation part, which is taken from the training images. The search never reads the test images.
 The sampler and all trials are seeded, so the same search gives the same table.
 """
@@ -27,7 +27,7 @@ METRIC = "probe/knn_top1"
 
 
 def options(trial: optuna.Trial) -> list[str]:
-    """What a trial changes: an option of the command line changes one argument and leaves the rest as it is."""
+    """Return the options that a trial changes. Each option changes one argument and leaves the rest as it is."""
     temperature = trial.suggest_float("temperature", 0.05, 1.0, log=True)
     out_dim = trial.suggest_categorical("out_dim", [32, 64, 128, 256])
     learning_rate = trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
@@ -39,7 +39,7 @@ def options(trial: optuna.Trial) -> list[str]:
 
 
 def fit(folder: Path, epochs: int, arguments: Sequence[str]) -> float:
-    """One run of the command: its k-NN accuracy on the validation part after the last epoch."""
+    """Run the command; return the k-NN accuracy on the validation part after the last epoch."""
     ssl_modules(
         [
             "fit",
@@ -72,7 +72,7 @@ def search(trials: int, epochs: int, arguments: Sequence[str]) -> optuna.Study:
 
 
 def table(study: optuna.Study) -> str:
-    """The trials, the best first."""
+    """Format the trials as a table, the best first."""
     lines = ["| trial | temperature | out_dim | learning rate | k-NN |", "|---|---|---|---|---|"]
     for trial in sorted(study.trials, key=lambda trial: trial.value, reverse=True):
         p = trial.params

@@ -1,9 +1,9 @@
-"""What you touch in the first ten minutes: a function for each step, all of them in less than a minute on two cores.
+"""The first ten minutes with the package: a function for each step. All take less than a minute on two cores.
 
     python examples/ten_minutes.py [--folder ten_minutes]
 
-The folder gets the images to train on, which this script draws, and a checkpoint. Each step prints a line. Accuracy is
-that of the nearest neighbours, on images that are set aside. So short a training can't tell which setting is better.
+The script draws the images to train on and saves them in the folder, with a checkpoint. Each step prints a line.
+Accuracy is k-NN accuracy on images that are set aside. The training is too short to tell which setting is better.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from ssl_modules.evaluation.features import undisturbed
 from ssl_modules.losses import InfoNCE
 
 SIDE = 40  # pixels
-IMAGES = 30  # of each class
+IMAGES = 30  # per class
 
 
 def draw_images(folder: Path) -> ImageFolderDataModule:
-    """Noisy shapes as PNG files, in a folder for each class; a third of them is set aside."""
+    """Draw noisy shapes as PNG files, in a folder for each class; set a third of them aside."""
     rng = np.random.default_rng(0)
     y, x = abs(np.mgrid[:SIDE, :SIDE] - SIDE / 2)
     shapes = {
@@ -66,17 +66,17 @@ def fit(module: SimCLR, data: ImageFolderDataModule, epochs: int = 1, resume: Pa
 
 
 def train_by_name(data: ImageFolderDataModule) -> pl.Trainer:
-    """SimCLR as its signature says. Image size, mean and standard deviation are the data's."""
+    """Train SimCLR with its defaults. Image size, mean and standard deviation come from the data."""
     return fit(SimCLR(image_size=SIDE, mean=data.mean, std=data.std), data)
 
 
 def change_encoder(data: ImageFolderDataModule) -> pl.Trainer:
-    """A timm name: here the smallest ResNet, which all steps from here on take."""
+    """Choose an encoder by its timm name: the smallest ResNet, which most later steps use too."""
     return fit(SimCLR(encoder="test_resnet", image_size=SIDE), data)
 
 
 class OwnEncoder(nn.Sequential):
-    """Any network will do that returns a vector or a map of each image."""
+    """An own encoder: any network that returns a vector or a map for each image."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__(
@@ -98,7 +98,7 @@ def change_temperature(data: ImageFolderDataModule) -> pl.Trainer:
 
 
 def change_augmentation(data: ImageFolderDataModule) -> pl.Trainer:
-    """Three views of an image, of milder crops, without grayscale."""
+    """Make three views per image, with milder crops and without grayscale."""
     transforms = [RandomResizedCrop(SIDE, scale=(0.5, 1.0)), RandomHorizontalFlip(), ColorJitter(0.4, 0.4, 0.4, 0.1)]
     return fit(SimCLR(Views(transforms, views=3), encoder="test_resnet", image_size=SIDE), data)
 
@@ -116,14 +116,14 @@ def add_loss(data: ImageFolderDataModule) -> pl.Trainer:
 
 
 def resume(data: ImageFolderDataModule, checkpoint: Path) -> pl.Trainer:
-    """An epoch, and two more in another fit, which starts from the checkpoint of the first."""
+    """Train an epoch, then resume from its checkpoint for two more."""
     fit(SimCLR(encoder="test_resnet", image_size=SIDE), data).save_checkpoint(checkpoint)
     trainer = fit(SimCLR(encoder="test_resnet", image_size=SIDE), data, epochs=3, resume=checkpoint)
     trainer.save_checkpoint(checkpoint)
     return trainer
 
 
-# What another program does with a checkpoint: it says neither the class nor any argument.
+# Another program loads the checkpoint like this: it names neither the class nor any argument.
 LOAD = """
 import sys
 import numpy as np
@@ -138,7 +138,7 @@ with torch.no_grad():
 
 
 def load_elsewhere(module: pl.LightningModule, images: Tensor, checkpoint: Path) -> float:
-    """The largest difference between this process's features and those of another one that loads the checkpoint."""
+    """Return the largest difference between our features and those of another process that loads the checkpoint."""
     given, made = checkpoint.with_name("images.npy"), checkpoint.with_name("features.npy")
     np.save(given, images.numpy())
     subprocess.run([sys.executable, "-c", LOAD, checkpoint, given, made], check=True)
@@ -160,7 +160,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
     pl.seed_everything(0, verbose=False)
-    torch.set_num_threads(1)  # with so little to do, several would wait for each other beside other work
+    torch.set_num_threads(1)  # the network is so small that several threads would only wait for each other
 
     data = draw_images(folder / "images")
     print(f"images: {3 * IMAGES} of {SIDE} x {SIDE} pixels in {', '.join(data.class_names)}")

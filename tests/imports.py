@@ -1,4 +1,4 @@
-"""Imports the package in each of the given cases, in a process of its own, and prints what it found, a line a case.
+"""Import the package for each given case in its own process, and print what was found, one line per case.
 
 Arguments: the folder of the third-party packages, and the cases in JSON.
 """
@@ -39,10 +39,10 @@ def bare_import(name: str) -> str:
 
 def run(case: dict) -> None:
     os.chdir(case["folder"])
-    sys.path[0] = ""  # the current folder, as for python -c
+    sys.path[0] = ""  # the current folder, as with python -c
     sys.path.insert(1, case["path"])
     if case["install"] == "editable":
-        site.addsitedir(case["path"])  # runs the .pth file
+        site.addsitedir(case["path"])  # processes the .pth file
     case["error"] = None
     try:
         import_all(case)

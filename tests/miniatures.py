@@ -1,7 +1,7 @@
 """Official data sets in miniature: a few images in the true format on disk.
 
-Each function writes the files and returns what must be patched, as (object, attribute, value), so that few files pass
-for the original ones: sizes and checksums.
+Each function writes the files and returns the patches of sizes and checksums that make the few files pass for the
+original ones, as (object, attribute, value).
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from ssl_modules.datamodules import (
 
 Patches = list[tuple[Any, str, Any]]
 
-# The superclass of each class of CIFAR-100, in the order of the classes' names, as the original files state it.
+# The superclass of each class of CIFAR-100, ordered by class name, as in the original files.
 CIFAR100_SUPERCLASS = [
     *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7),
     *(6, 13, 15, 3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10),
@@ -39,7 +39,7 @@ CIFAR100_SUPERCLASS = [
 
 
 def write_cifar(root: Path, dataset: type[CIFAR10], rows: tuple[int, int] = (8, 10)) -> Patches:
-    """CIFAR-10 or CIFAR-100, unpacked, with some images in each training file and in the test file."""
+    """Write CIFAR-10 or CIFAR-100, unpacked, with some images in each training file and in the test file."""
     folder = root / dataset.base_folder
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ FASHION_MNIST_SIZES = {"train": 40, "t10k": 12}
 
 
 def idx(tensor: torch.Tensor) -> bytes:
-    """A uint8 tensor in MNIST's format."""
+    """Encode a uint8 tensor in MNIST's format."""
     return struct.pack(f">HBB{tensor.ndim}I", 0, 8, tensor.ndim, *tensor.shape) + tensor.numpy().tobytes()
 
 
@@ -96,7 +96,7 @@ def fashion_mnist_files() -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def write_fashion_mnist(root: Path) -> Patches:
-    """The files as torchvision leaves them."""
+    """Write the files as torchvision unpacks them."""
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
     for name, tensor in fashion_mnist_files():
@@ -109,12 +109,12 @@ STL10_FOLDS = [[(fold + step * 7) % STL10_SIZES["train"] for step in range(6)] f
 
 
 def complete(dataset: STL10) -> bool:
-    """In place of the comparison of checksums."""
+    """Replace torchvision's comparison of checksums."""
     return True
 
 
 def write_stl10(root: Path) -> Patches:
-    """The files as they are unpacked."""
+    """Write the unpacked files."""
     folder = root / STL10.base_folder
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -132,7 +132,7 @@ TINY_IMAGENET_WNIDS = [f"n{index:08}" for index in range(200)]
 
 
 def write_tiny_imagenet(root: Path) -> Patches:
-    """The unpacked archive, with one training image per class and 40 validation images."""
+    """Write the unpacked archive, with one training image per class and 40 validation images."""
     wnids = TINY_IMAGENET_WNIDS
     folder = root / "tiny-imagenet-200"
     for value, wnid in enumerate(wnids):
@@ -145,7 +145,7 @@ def write_tiny_imagenet(root: Path) -> Patches:
     (folder / "val" / "val_annotations.txt").write_text("".join(lines))
     write_image(folder / "test" / "images" / "test_0.JPEG", 64, 64)
     gray = folder / "train" / wnids[3] / "images" / f"{wnids[3]}_0.JPEG"
-    Image.open(gray).convert("L").save(gray)  # as some of the originals
+    Image.open(gray).convert("L").save(gray)  # some original images are grey too
     (folder / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")
     (folder / "words.txt").write_text("".join(f"{wnid}\tthing {wnid[-3:]}, item\n" for wnid in ["n99999999", *wnids]))
     return [(TinyImageNetDataModule, "train_size", 200), (TinyImageNetDataModule, "test_size", 40)]
@@ -155,7 +155,7 @@ IMAGENET_WNIDS = ("n01440764", "n01443537", "n02123045")
 
 
 def write_imagenet(root: Path) -> Patches:
-    """Folders of three classes, with images of unequal sizes."""
+    """Write folders of three classes, with images of different sizes."""
     for target, wnid in enumerate(IMAGENET_WNIDS):
         for index in range(4):
             write_image(root / "train" / wnid / f"{wnid}_{index}.JPEG", 30 + index, 50, value=target)
@@ -163,12 +163,12 @@ def write_imagenet(root: Path) -> Patches:
     return []
 
 
-# Ids of the 80 categories, 1 to 90, and of some images.
+# Ids of the 80 categories, from 1 to 90, and of some images.
 COCO_IDS = [number for number, name in enumerate(_COCO_CATEGORIES) if name not in ("__background__", "N/A")]
 COCO_TRAIN = (9, 25, 30, 34, 581929, 36, 42, 49, 61, 64)
 COCO_VAL = (139, 285, 632)
 COCO_UNLABELED = (8, 16, 23, 24)
-# (image, category), with two objects twice and none in the last image.
+# Pairs (image, category). The first pair comes three times; the last image has no objects.
 COCO_OBJECTS = [(COCO_TRAIN[index % 9], COCO_IDS[index * 11 % 80]) for index in range(40)]
 COCO_OBJECTS += [COCO_OBJECTS[0]] * 2
 
@@ -184,7 +184,7 @@ def write_coco_split(
         write_image(root / split / coco_name(number), 40, 30 + number % 7, value=number % 251)
     images = [{"id": number, "file_name": coco_name(number), "height": 40, "width": 30} for number in ids]
     categories = [{"id": number, "name": _COCO_CATEGORIES[number], "supercategory": "thing"} for number in COCO_IDS]
-    content: dict[str, Any] = {"images": images, "categories": categories[::-1]}  # in any order
+    content: dict[str, Any] = {"images": images, "categories": categories[::-1]}  # out of order
     if objects is not None:
         content["annotations"] = [
             {"id": row, "image_id": image, "category_id": category, "iscrowd": row % 2, "bbox": [0, 0, 1, 1]}
@@ -196,7 +196,7 @@ def write_coco_split(
 
 
 def write_coco(root: Path) -> Patches:
-    """Images and annotations of all parts."""
+    """Write images and annotations of all parts."""
     write_coco_split(root, "train2017", COCO_TRAIN, "instances_train2017.json", COCO_OBJECTS)
     write_coco_split(root, "val2017", COCO_VAL, "instances_val2017.json", [(139, 90), (139, 1), (632, 13)])
     write_coco_split(root, "unlabeled2017", COCO_UNLABELED, "image_info_unlabeled2017.json")
@@ -204,7 +204,7 @@ def write_coco(root: Path) -> Patches:
 
 
 def write_image_folder(root: Path) -> Patches:
-    """Two classes in ``train``, of mixed sizes, formats and modes, and two images in ``test``."""
+    """Write two classes in ``train``, of mixed sizes, formats and modes, and two images in ``test``."""
     folder = root / "train"
     write_image(folder / "cat" / "1.jpg", 60, 80)
     write_image(folder / "cat" / "kittens" / "2.webp", 30, 20)
@@ -219,6 +219,6 @@ def write_image_folder(root: Path) -> Patches:
 
 
 def apply(monkeypatch: Any, patches: Patches) -> None:
-    """Until the end of the test."""
+    """Apply the patches until the test ends."""
     for target, attribute, value in patches:
         monkeypatch.setattr(target, attribute, value)

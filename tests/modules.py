@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import SimCLRViews
 
-# Inductor writes vector code for the processor, which ATen's default capability can't compile.
+# torch.compile generates vector code for the CPU. With ATen's default capability this code doesn't compile.
 needs_vectors = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="ATen's default capability has no vector code"
 )

@@ -1,4 +1,4 @@
-"""Images written to disk, and an epoch of every loader over a data module's."""
+"""Helpers that write images to disk, read an epoch of each loader, and serve files."""
 
 import threading
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from ssl_modules.datamodules.targets import check_targets
 
 
 def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Random uint8 [H, W, C]."""
+    """Return random pixels, uint8 [H, W, C]."""
     return np.random.default_rng(seed).integers(256, size=(height, width, channels), dtype=np.uint8)
 
 
 def write_image(path: Path, height: int = 40, width: int = 56, value: int | None = None, **options) -> Path:
-    """A file of one colour, or of noise; its format is that of its ending."""
+    """Write an image of one colour, or of noise, in the format of its ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = pixels(0, height, width) if value is None else np.full((height, width, 3), value, np.uint8)
     Image.fromarray(array).save(path, **options)
@@ -29,7 +29,7 @@ def write_image(path: Path, height: int = 40, width: int = 56, value: int | None
 
 
 def one_epoch(data: BaseDataModule, train: int, labelled: int, test: int | None) -> None:
-    """Set up as a Trainer does, read every part once, and check sizes, shapes and the range of targets."""
+    """Set up the data as a Trainer does, read every part once, and check sizes, shapes and the range of targets."""
     data.prepare_data()
     data.setup()
     parts = [(data.train_set, data.train_dataloader(), train // data.batch_size * data.batch_size, train)]
@@ -60,7 +60,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def site(folder: Path) -> Iterator[str]:
-    """The address of a folder's files, as long as it is served."""
+    """Serve a folder's files inside a ``with`` block; give the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -68,6 +68,6 @@ def site(folder: Path) -> Iterator[str]:
 
 
 def assert_same_levels(ours, theirs):
-    """Images uint8 [..., H, W] are equal up to one level: ATen's kernels of some instruction sets round once more."""
+    """Compare images uint8 [..., H, W] up to one level: ATen rounds once more with some instruction sets."""
     assert ours.shape == theirs.shape
     assert (ours.int() - theirs.int()).abs().max() <= 1

@@ -1,7 +1,7 @@
-"""Run a function in processes of its own: several that form a gloo group, as data-parallel training does, or one.
+"""Run a function in new processes: several that form a gloo group, as in DDP, or one.
 
-They are forked from a server that has imported the package and has done nothing else. So each starts in a moment, and
-as fresh as a new interpreter.
+They are forked from a server that has only imported the package. So each starts fast, and in the state of a new
+interpreter.
 """
 
 import multiprocessing
@@ -17,27 +17,27 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-THREADS = int(os.environ.get("TORCH_THREADS", "1"))  # of torch, in every process of the tests
+THREADS = int(os.environ.get("TORCH_THREADS", "1"))  # torch's threads in each test process
 
-# What a test module imports costs seconds in a new interpreter.
+# A new interpreter would need seconds for these imports.
 multiprocessing.set_forkserver_preload(
     ["lightning.pytorch", "pytest", "ssl_modules.callbacks", "ssl_modules.datamodules"]
 )
 
 
 def run_in_processes(function: Callable[..., Any], *args: Any, processes: int = 2) -> list[Any]:
-    """What ``function(rank, *args)`` returns in each process of a group; tensors and plain data."""
+    """Run ``function(rank, *args)`` in each process of a group; return the results, tensors and plain data."""
     return _start(_run_in_group, function, args, processes)
 
 
 def run_in_a_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """What ``function(*args)`` returns in a process with the given environment, by default this one's."""
+    """Run ``function(*args)`` in a process with the given environment, by default ours; return the result."""
     [result] = _start(_run_alone, function, (dict(os.environ if environment is None else environment), *args), 1)
     return result
 
 
 def run_script(path: Path, *arguments: str, folder: Path, **environment: str) -> None:
-    """What ``python path *arguments`` does in the given folder, in a process of its own."""
+    """Run ``python path *arguments`` in the given folder, in its own process."""
     run_in_a_process(_as_main, str(path), arguments, str(folder), environment={**os.environ, **environment})
 
 

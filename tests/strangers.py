@@ -1,4 +1,4 @@
-"""Projects that have nothing of ours but the probes, and labelled digits for them."""
+"""Models of other projects, which use only our probes, and labelled digits for them."""
 
 import importlib
 import random
@@ -39,7 +39,7 @@ def own():
 
 
 def stranger(namespace=NAMESPACES[0], validates=False, manual=False):
-    """A supervised module of someone else: batch norm, dropout, a frozen part in eval mode, logits as output."""
+    """Build a user's supervised module with batch norm, dropout and a frozen part in eval mode; it returns logits."""
     framework = importlib.import_module(namespace)
 
     class Stranger(framework.LightningModule):
@@ -79,7 +79,7 @@ def stranger(namespace=NAMESPACES[0], validates=False, manual=False):
 
 
 class TwoOptimizers(pl.LightningModule):
-    """A supervised module of someone else: manual optimisation by two optimisers, torchmetrics, nothing returned.
+    """A user's supervised module: manual optimisation by two optimisers, torchmetrics, and a step that returns nothing.
 
     Its batches are dicts of "image" and "label".
     """
@@ -118,7 +118,7 @@ class TwoOptimizers(pl.LightningModule):
 
 
 class BackboneAndHead(pl.LightningModule):
-    """SimCLR as lightly's examples write it; its batches are ((view, view), target, name)."""
+    """SimCLR as in lightly's examples; its batches are ((view, view), target, name)."""
 
     def __init__(self):
         super().__init__()
@@ -143,7 +143,7 @@ class BackboneAndHead(pl.LightningModule):
 
 
 class TwoViews(Dataset):
-    """Digits as lightly's data sets deliver them: ((view, view), target, name), drawn from the global random states."""
+    """Digits as in lightly's data sets: ((view, view), target, name). Views are drawn from the global random states."""
 
     def __len__(self):
         return 128
@@ -163,7 +163,7 @@ def trainer(folder, callbacks, namespace=NAMESPACES[0], **options):
 
 
 class Spy(OnlineKNNProbe):
-    """Counts the evaluations."""
+    """A probe that records its evaluations."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments)

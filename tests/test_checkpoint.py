@@ -75,7 +75,7 @@ def test_a_checkpoint_has_no_other_class_imported_or_called(name, tmp_path):
 
 
 def rewritten(path, change):
-    """A checkpoint with something changed in it."""
+    """Apply a change to the checkpoint file."""
     checkpoint = torch.load(path, weights_only=True)
     change(checkpoint)
     torch.save(checkpoint, path)

@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: examples in docstrings, and the code blocks of the README."""
+"""The documentation is right: examples in docstrings and the code blocks of the README run."""
 
 import doctest
 import importlib
@@ -20,18 +20,18 @@ MODULES = [
     ".".join((name, *file.relative_to(REPOSITORY / folder).with_suffix("").parts)).removesuffix(".__init__")
     for folder, name in FOLDERS.items()
     for file in sorted((REPOSITORY / folder).rglob("*.py"))
-    if file.name != "__main__.py"  # runs the command
+    if file.name != "__main__.py"  # importing it runs the command
 ]
 README = (REPOSITORY / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    """The README's code blocks of a language, in order."""
+    """Return the README's code blocks of a language, in order."""
     return re.findall(rf"^```(?:{language})\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    """The lines of the README's shell blocks, continued ones joined."""
+    """Return the lines of the README's shell blocks, with continued lines joined."""
     lines = "".join(blocks("bash|console")).replace("\\\n", " ").splitlines()
     return [line for line in lines if line.startswith(("make ", "ssl-modules ", "python -m ssl_modules "))]
 
@@ -63,12 +63,12 @@ def test_python_blocks_of_the_readme_run(tmp_path):
     assert source
     script = tmp_path / "readme.py"
     script.write_text(source)
-    run_script(script, folder=tmp_path, PL_TRAINER_LIMIT_TRAIN_BATCHES="3")  # read by Lightning's Trainer
+    run_script(script, folder=tmp_path, PL_TRAINER_LIMIT_TRAIN_BATCHES="3")  # Lightning's Trainer reads it
 
 
 @pytest.mark.parametrize("config", blocks("yaml"))
 def test_yaml_blocks_of_the_readme_parse(config, tmp_path):
-    """A block may be a whole config, or a part of one: it is read after the digits' config."""
+    """Read each block after the digits' config, as it may be a part of a config."""
     (tmp_path / "config.yaml").write_text(config)
     digits = REPOSITORY / "examples" / "configs" / "simclr_digits.yaml"
     parses("fit", "--config", str(digits), "--config", str(tmp_path / "config.yaml"))
@@ -82,18 +82,18 @@ CONFIGS = sorted((REPOSITORY / "examples" / "configs").glob("*.yaml"))
 def test_example_configs_are_complete_and_run(config, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     parses("fit", "--config", str(config))
-    assert "augmentation:\n      class_path" in capsys.readouterr().out  # an aspect spelled out, as all are
+    assert "augmentation:\n      class_path" in capsys.readouterr().out  # aspects are written out
     given = yaml.safe_load(config.read_text())["model"]["init_args"]
     assert {*ASPECTS, "optimizer", "schedule", "base_batch_size"} <= given.keys()
     if given["extraction"]["class_path"] in ("Queue", "Predictor"):
         assert {"momentum", "momentum_schedule"} <= given["extraction"]["init_args"].keys()
-    if config.stem.endswith("_digits"):  # needs no download
+    if config.stem.endswith("_digits"):  # the digits need no download
         main(["fit", "--config", str(config), "--trainer.fast_dev_run=1"])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_example_configs_take_nothing_over_from_the_method(config):
-    """A class that the method has as well would keep the method's arguments, unless the config gives them."""
+    """If a config names the method's own class, the method's other arguments would stay, so it must give them all."""
     model = yaml.safe_load(config.read_text())["model"]
     defaults = inspect.signature(getattr(methods, model["class_path"])).parameters
     for name in ("extraction", "similarity", "loss", "schedule"):
@@ -111,7 +111,7 @@ def test_commands_of_the_readme_exist(command, monkeypatch):
     if name == "make":
         rules = (REPOSITORY / "Makefile").read_text()
         assert all(re.search(rf"^{target}:", rules, flags=re.MULTILINE) for target in arguments)
-    elif arguments[0] == "export":  # has no config to print
+    elif arguments[0] == "export":  # export has no config to print
         with pytest.raises(SystemExit):
             main([*arguments, "--help"])
     else:

@@ -26,7 +26,7 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 class Net(nn.Module):
-    """A small network with all that must stand still when it is frozen."""
+    """A small network with all kinds of layers that must not change when frozen."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ class Net(nn.Module):
 
 
 class Unchanged(Augmentation):
-    """One view, the image itself."""
+    """Returns one view, the image itself."""
 
     sizes = (None,)
 
@@ -211,7 +211,7 @@ def test_accuracies_are_those_of_all_images():
     y = labels(21)
     with torch.no_grad():
         scores = module.eval()(images(21))
-    logged = trainer().test(module, loader(y), verbose=False)[0]  # 8, 8 and 5 images
+    logged = trainer().test(module, loader(y), verbose=False)[0]  # batches of 8, 8 and 5 images
     assert logged.keys() == {"test/loss", "test/top1", "test/top5"}
     assert logged["test/loss"] == pytest.approx(F.cross_entropy(scores, y).item(), rel=1e-5)
     for k in (1, 5):
@@ -238,7 +238,7 @@ def test_several_labels_an_image():
     y = torch.randint(2, (21, 4))
     module = build(num_classes=4, target_type="multilabel")
     with torch.no_grad():
-        widen = 30 / module.eval()(images(21)).max()  # to scores that a sigmoid in float32 would take for equal
+        widen = 30 / module.eval()(images(21)).max()  # a float32 sigmoid would make such scores equal
         module.head.weight *= widen
         module.head.bias *= widen
         scores = module(images(21))
@@ -246,7 +246,7 @@ def test_several_labels_an_image():
     assert logged.keys() == {"test/loss", "test/map"}
     assert logged["test/loss"] == pytest.approx(F.binary_cross_entropy_with_logits(scores, y.float()).item(), rel=1e-5)
     assert logged["test/map"] == pytest.approx(average_precision_score(y, scores, average="macro"))
-    y[:, 1] = 0  # a class that no image has
+    y[:, 1] = 0  # no image has this class
     logged = trainer().test(module, loader(y), verbose=False)[0]
     others = [0, 2, 3]
     assert logged["test/map"] == pytest.approx(average_precision_score(y[:, others], scores[:, others]))
@@ -404,7 +404,7 @@ def test_a_schedule_needs_an_end():
 
 
 def of_processes(targets, batch_size, **given):
-    """Weights after an epoch without shuffling, and then the metrics of a test."""
+    """Train an epoch without shuffling, then test; return the weights and the metrics."""
     seed_everything(0, verbose=False)
     network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
     kind = {"target_type": "multilabel", "num_classes": targets.shape[1]} if targets.ndim == 2 else {}

@@ -25,14 +25,14 @@ from ssl_modules.similarities import Cosine, Dot
 
 
 class PatchNet(Net):
-    """One vector for each patch."""
+    """Returns one vector per patch."""
 
     def forward(self, x):
         return super().forward(x).mean((2, 3))
 
 
 class ClipNet(nn.Module):
-    """Maps [B, C, T, H, W] of clips."""
+    """Returns maps [B, C, T, H, W] of clips."""
 
     out_channels = (4, 6)
     spatial_dims = 3
@@ -196,7 +196,7 @@ def test_views_that_the_module_was_not_built_for_are_refused(views, message):
     batch = [torch.rand(4, 3, side, side) for side in views]
     with pytest.raises(ValueError, match=message):
         build().training_step((batch, torch.arange(4)), 0)
-    build(augmentation=ReadyViews(views)).training_step((batch, torch.arange(4)), 0)  # as the message says
+    build(augmentation=ReadyViews(views)).training_step((batch, torch.arange(4)), 0)  # as the message suggests
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_constructor_errors_name_the_argument(given, error, message):
 
 
 class Alone(Predictor):
-    """Compares an image with itself alone."""
+    """Compares each image only with itself."""
 
     def forward(self, student, teacher, ids, generator):
         own = 2 * torch.eye(len(ids), dtype=torch.int8) - 1
@@ -300,7 +300,7 @@ def test_an_aspect_that_was_replaced_is_the_one_that_a_checkpoint_holds(tmp_path
     class Own(SimCLR):
         def __init__(self, loss=InfoNCE(), encoder="test_resnet"):
             super().__init__(SimCLRViews(8, strength=0.5, blur=False), encoder, loss=loss, image_size=8)
-            self.save_hyperparameters()  # as is usual, though it stores live objects
+            self.save_hyperparameters()  # users call it, though it stores live objects
 
     module = Own(loss=InfoNCE(0.3))
     module.loss = InfoNCE(0.9)
@@ -466,7 +466,7 @@ def test_a_loader_without_a_length_needs_max_steps():
     t = trainer(max_steps=4)
     module = build()
     t.fit(module, stream)
-    assert t.optimizers[0].param_groups[0]["lr"] < 0.02  # the end of the cosine
+    assert t.optimizers[0].param_groups[0]["lr"] < 0.02  # near the end of the cosine
     assert t.global_step == 4
 
 
@@ -507,8 +507,8 @@ def test_validation_and_test_log_loss_and_how_early_anchors_find_a_positive(bloc
     scores = Cosine()(contrasts[0].anchors, contrasts[0].candidates).fill_diagonal_(-2)
     own = torch.arange(12).roll(6)
     hits = (scores.argmax(1) == own).float().mean().item()
-    ahead = (scores - scores.gather(1, own[:, None])).sign().add(1).div(2)  # a tie, also with itself, is half
-    reciprocal_rank = (0.5 + ahead.sum(1)).reciprocal().mean().item()  # the precision of one positive
+    ahead = (scores - scores.gather(1, own[:, None])).sign().add(1).div(2)  # a tie counts half, also with itself
+    reciprocal_rank = (0.5 + ahead.sum(1)).reciprocal().mean().item()  # average precision with one positive
     values = {"loss": loss, "contrast_top1": hits, "contrast_ap": reciprocal_rank}
     assert validated == pytest.approx({f"val/{name}": value for name, value in values.items()}, rel=1e-5)
     assert tested == pytest.approx({f"test/{name}": value for name, value in values.items()}, rel=1e-5)

@@ -18,7 +18,7 @@ BLOCKS = [0, 1, 3, None]
 
 
 def all_views(z, images, excluded=True):
-    """The contrast of SimCLR: rows of z are views of ``images`` images, view by view."""
+    """Build SimCLR's contrast. Rows of z are the views of ``images`` images, view by view."""
     ids = torch.arange(images).repeat(len(z) // images)[:, None]
     own = torch.arange(len(z))[:, None] if excluded else None
     return Contrast(z, z, Relation(ids, ids, own))
@@ -154,7 +154,7 @@ def test_no_contrasts_and_a_negative_block_are_refused():
 
 
 def uneven_problem():
-    """Labels such that one process has most of the positives."""
+    """Give labels for which one process has most of the positives."""
     g = torch.Generator().manual_seed(5)
     x = torch.randn(12, 5, generator=g, dtype=torch.float64)
     labels = torch.tensor([0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 1])[:, None]
@@ -192,14 +192,14 @@ def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
         contrast = labelled_contrast(x, w, labels, candidates=x @ w, candidate_labels=labels, first=0)
         loss = objective([contrast], Cosine(), InfoNCE(0.3, l2=0.01, mode=mode), 0)
         loss.backward()
-        # data-parallel training averages over processes
+        # DDP averages over processes.
         torch.testing.assert_close((first[0] + second[0]) / 2, loss.detach(), rtol=0, atol=1e-12)
         torch.testing.assert_close((first[1] + second[1]) / 2, w.grad, rtol=0, atol=1e-12)
-        assert (first[0] - second[0]).abs() > 0.01  # the shares do differ
+        assert (first[0] - second[0]).abs() > 0.01  # the processes' shares differ
 
 
 class OfPairs(InfoNCE):
-    """Has nothing to say, and no gradient, where there is no positive."""
+    """Returns a constant zero, without gradient, if a block has no positives."""
 
     def partial(self, scores, relation, reference_scores, counts):
         if not (relation > 0).any():
@@ -263,7 +263,7 @@ def test_average_precision_is_the_mean_over_the_anchors_of_all_contrasts():
     contrast = all_views(torch.tensor(v["z"]).flatten(0, 1), 8)
     assert ranking([contrast], Cosine())["ap"].item() == pytest.approx(1 - v["exact_loss"], abs=1e-12)
     z = torch.eye(3)
-    relation = torch.tensor([[1, -1, -1], [0, 1, -1], [0, -1, 0]], dtype=torch.int8)  # the first and the last: no say
+    relation = torch.tensor([[1, -1, -1], [0, 1, -1], [0, -1, 0]], dtype=torch.int8)  # first and last don't count
     second = Contrast(z, z, relation)
     assert ranking([second], Dot())["ap"] == 1
     mean = (32 * (1 - v["exact_loss"]) + 1) / 33
@@ -278,12 +278,12 @@ def test_embeddings_that_are_nan_rank_nothing(rows):
     found = ranking([all_views(z, 8)], Cosine())
     assert (found["top1"], found["ap"]) == (1, 1)
     z[rows] = torch.nan
-    assert ranking([all_views(z, 8)], Cosine()) == {"top1": 0, "ap": 0}  # one anchor's NaN is everyone's candidate
+    assert ranking([all_views(z, 8)], Cosine()) == {"top1": 0, "ap": 0}  # each anchor is a candidate of all others
 
 
 def test_anchors_without_negatives_have_no_say_in_the_top_one():
     z = torch.eye(3)
-    relation = torch.tensor([[1, -1, -1], [0, 1, -1], [-1, 1, 0]], dtype=torch.int8)  # no say, hit, miss
+    relation = torch.tensor([[1, -1, -1], [0, 1, -1], [-1, 1, 0]], dtype=torch.int8)  # not counted, hit, miss
     assert ranking([Contrast(z, z, relation)], Dot())["top1"] == 0.5
     assert ranking([Contrast(z, z, relation[:1].expand(3, 3))], Dot())["top1"].isnan()
 

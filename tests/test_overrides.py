@@ -1,4 +1,4 @@
-"""What people change daily: one argument of a method's default aspect, or an aspect for another, by options or YAML."""
+"""Common changes by options or YAML: one argument of a method's default aspect, or another class for an aspect."""
 
 import contextlib
 import inspect
@@ -17,7 +17,7 @@ from ssl_modules import RINCE, MoCo, SimCLR
 from ssl_modules.cli import main
 
 NAMES = ssl_modules.methods.__all__
-# An argument of each method's loss that is not its default.
+# For each method, a loss argument that isn't the default.
 LOSSES = {
     "AMDIM": {"clip": 10.0},
     "BYOL": {},
@@ -88,7 +88,7 @@ class Passes(SimCLR):
 
 
 def shown(*options):
-    """What the command prints."""
+    """Return what the command prints."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
         main(["fit", *options])
@@ -97,7 +97,7 @@ def shown(*options):
 
 
 def model(*options):
-    """The model of a run, as ``--print_config`` writes it."""
+    """Return the model of a run, as ``--print_config`` writes it."""
     return yaml.safe_load(shown(*options, "--data", "DigitsDataModule", "--print_config"))["model"]
 
 
@@ -111,7 +111,7 @@ def default(name):
 
 
 def optimizer_as_in(expected, found):
-    """Jsonargparse writes out all arguments of an optimiser that was changed; those that the method gave must stay."""
+    """Keep only the arguments that the method gave: jsonargparse writes out all of a changed optimiser."""
     given = expected["init_args"]["optimizer"]["init_args"]
     written = found["init_args"]["optimizer"]["init_args"]
     found["init_args"]["optimizer"]["init_args"] = {name: written[name] for name in given}
@@ -165,7 +165,7 @@ def test_the_whole_recipe_is_printed(name):
 
 
 def printed(name):
-    """A config file of all that a method is."""
+    """Write a config file with the whole recipe of a method."""
     Path("printed.yaml").write_text(yaml.safe_dump({"model": default(name)}))
     return "printed.yaml"
 
@@ -189,7 +189,7 @@ def test_another_optimiser_inherits_nothing(over):
     found = model(*before, "--model.optimizer", "AdamW", "--model.optimizer.lr", "0.01")["init_args"]["optimizer"]
     assert found["class_path"] == "torch.optim.AdamW"
     assert found["init_args"]["lr"] == 0.01
-    assert found["init_args"]["weight_decay"] == 0.01  # its own default
+    assert found["init_args"]["weight_decay"] == 0.01  # AdamW's default
     assert "momentum" not in found["init_args"]
 
 
@@ -228,7 +228,7 @@ def test_what_was_changed_is_what_is_trained():
     assert module.teacher.momentum == 0.5
     assert module.loss.temperature == 0.9
     assert len(module.extraction.keys) == 64
-    # The defaults are as they were.
+    # The method's defaults are unchanged.
     assert MoCo(encoder="test_resnet").loss.temperature == 0.2
 
 
@@ -252,7 +252,7 @@ def test_help_shows_every_argument_with_its_default():
     for name in inspect.signature(RINCE).parameters:
         assert f"--model.{name}" in text, name
     assert "images per step that the learning rate is given for" in text
-    assert "side of a view, pixels" in text  # of an argument of the base class
+    assert "side of a view, pixels" in text  # help for an argument of the base class
     assert "Queue(out_dim=128, layers=2, size=4096" in text
     page = pydoc.render_doc(RINCE, renderer=pydoc.plaintext)
     assert "loss: ssl_modules.losses.base.Loss = RINCELoss(temperatures=(0.1, 0.225)" in page

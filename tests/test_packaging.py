@@ -1,8 +1,8 @@
-"""The three source folders under one import name: as a wheel, as an editable install and as a bare checkout.
+"""The three source folders have one import name: in a wheel, in an editable install and in a bare checkout.
 
-Each is imported from inside the repository, from outside, and from a folder that has a ``callbacks`` package of its
-own. One process (``imports.py``) loads torch and the like once and forks for each case; it runs without ``site``, so
-that an install of this package in the environment doesn't stand before the one that is tested.
+Each is imported from inside the repository, from outside, and from a folder with its own ``callbacks`` package.
+``imports.py`` loads torch and other libraries once and forks for each case. It runs without ``site``, so that an
+installed copy of this package doesn't hide the one under test.
 """
 
 import json
@@ -34,7 +34,7 @@ def python(*arguments, **options):
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory):
-    """A copy, so that building leaves nothing in the repository, nor takes what an earlier build left there."""
+    """Copy the repository, so that building neither leaves files in it nor uses those of an earlier build."""
     copy = tmp_path_factory.mktemp("packaging") / "repository"
     for folder in SOURCES:
         shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -45,7 +45,7 @@ def repository(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def installed(repository):
-    """Folders with the unpacked wheel and the unpacked editable install."""
+    """Unpack the wheel and the editable install; return their folders."""
     folders = {}
     for install in ("wheel", "editable"):
         folders[install] = repository.parent / install
@@ -59,7 +59,7 @@ def installed(repository):
 
 @pytest.fixture(scope="session")
 def outcomes(repository, installed):
-    """What ``imports.py`` found in each case."""
+    """Return what ``imports.py`` found in each case."""
     own_callbacks = repository.parent / "with_own_callbacks"
     (own_callbacks / "callbacks").mkdir(parents=True)
     (own_callbacks / "callbacks" / "__init__.py").write_text("mine = True\n")
@@ -82,7 +82,7 @@ def outcomes(repository, installed):
 def test_imports(outcomes, repository, installed, install, place):
     found = outcomes[install, place]
     assert found["error"] is None
-    # Inside the repository its own sources come first, as for any package whose sources stand at the top.
+    # Inside the repository Python finds its sources first, as they are in the current folder.
     packed = install == "wheel" and place != "inside"
     root = installed["wheel"] if packed else repository
     for source, target in SOURCES.items():
@@ -120,7 +120,7 @@ def test_every_module_of_the_wheel_imports(outcomes, installed):
 
 def test_wheel_holds_the_three_folders_and_nothing_else(installed):
     wheel = installed["wheel"]
-    files = (file for file in wheel.rglob("*") if file.is_file() and file.suffix != ".pyc")  # written by an import
+    files = (file for file in wheel.rglob("*") if file.is_file() and file.suffix != ".pyc")  # imports write .pyc files
     packed = {str(file.relative_to(wheel)) for file in files}
     sources = {
         f"{target}/{file.relative_to(REPOSITORY / source)}"

@@ -29,7 +29,7 @@ PACKAGES = [
 
 
 def public_classes(package):
-    """Of ``__all__``, or, of a module without it, those that it defines."""
+    """Return the classes in ``__all__``, or, without it, those that the module defines."""
     module = import_module(package)
     own = [name for name, x in vars(module).items() if getattr(x, "__module__", None) == package and name[0] != "_"]
     found = [getattr(module, name) for name in getattr(module, "__all__", own)]
@@ -56,7 +56,7 @@ def test_every_class_that_a_checkpoint_may_hold_is_public():
     ours = {
         cls
         for cls in subclasses(Configurable) - {Configurable}
-        # The classes of docstring examples name a module that doesn't have them.
+        # Leave out classes of docstring examples: the module that they name doesn't have them.
         if cls.__module__.startswith("ssl_modules.") and hasattr(import_module(cls.__module__), cls.__name__)
     }
     assert len(ours) > 50

@@ -1,4 +1,4 @@
-"""Methods of one's own, as subclasses that pass on, fix or compute what the method takes."""
+"""User-defined methods: subclasses that pass on, fix or compute the method's arguments."""
 
 import inspect
 
@@ -27,14 +27,14 @@ class Fixed(SimCLR):
 
 
 class Wide(SimCLR):
-    """Computes an aspect from an argument of its own."""
+    """Computes an aspect from its own argument."""
 
     def __init__(self, width=4, **settings):
         super().__init__(encoder=nn.Sequential(Net(), nn.Conv2d(8, width, 1)), **settings)
 
 
 class Wider(Wide):
-    """Fixes what its base class added."""
+    """Fixes the argument that its base class added."""
 
     def __init__(self, **settings):
         super().__init__(width=6, **settings)
@@ -48,7 +48,7 @@ class Closed(SimCLR):
 
 
 class Margin(SimCLR):
-    """Passes on all arguments, those by position too."""
+    """Passes on all arguments, also positional ones."""
 
     def __init__(self, *args, margin=0.1, **kw):
         super().__init__(*args, **kw)
@@ -178,7 +178,7 @@ def test_a_checkpoint_holds_the_recipe_of_the_method_and_of_its_base():
 
 
 class Counting:
-    """A mixin that knows nothing of this package."""
+    """A mixin that doesn't depend on this package."""
 
     def __init__(self, *args, count=3, **kwargs):
         super().__init__(*args, **kwargs)

@@ -47,7 +47,7 @@ def test_heads_follow_as_the_encoder_does_and_statistics_do_not():
     with torch.no_grad():
         for p in (*encoder.parameters(), *heads.parameters()):
             p.add_(1)
-    encoder(torch.rand(8, 2))  # moves the student's statistics
+    encoder(torch.rand(8, 2))  # changes the student's statistics
     teacher.update(encoder, heads, step=5, steps=10)
     averaged = {name for name, _ in teacher.named_parameters()}
     for name, value in teacher.state_dict().items():

@@ -2,11 +2,11 @@
 
     python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--rounds 7]
 
-All make a random resized crop, a flip, colour jitter of half strength and grayscale, of the same images in memory, and
-deliver float tensors in [0, 1]: 32 px from 32, 96 from 96, 224 from 256. torchvision and lightly take one image at a
-time, as a data set does; kornia and ours a batch. Ours exact draws the order of the jitter for each image, ours linear
-folds it into one colour map. All keep freed memory, as our fits on a processor do. MiB: the most that PyTorch's
-allocator held while one batch was made (512, 64 and 32 images), the views included.
+All apply a random resized crop, a flip, colour jitter of half strength and grayscale to the same images in memory, and
+return float tensors in [0, 1]: 32 px from 32, 96 from 96, 224 from 256. torchvision and lightly process one image at a
+time, as a data set does; kornia and ours process a batch. "Ours, exact" draws the order of the jitter for each image;
+"ours, linear" folds the jitter into one colour map. All keep freed memory, as our fits on a CPU do. MiB: peak of
+PyTorch's allocator while one batch was made (512, 64 and 32 images), including the views.
 """
 
 import argparse
@@ -31,16 +31,16 @@ JITTER = (0.4, 0.4, 0.4, 0.1)
 
 
 def photographs(count: int, side: int) -> Tensor:
-    """Smooth coloured noise, uint8 [N, 3, side, side]: neither flat nor white, as pictures are."""
+    """Return smooth coloured noise, uint8 [N, 3, side, side]. Like photographs, it is neither flat nor white noise."""
     noise = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(noise, side, mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
 
 
 def pipelines(size: int) -> dict[str, tuple[int, Callable[[], Any]]]:
-    """Name to the number of views, and what makes them."""
+    """Map the name of each pipeline to its number of views and the function that makes them."""
     images = photographs(BATCH[size], SOURCE[size])
     floats = images.float() / 255
-    few = len(images) // 8  # one at a time they take long, and don't depend on their number
+    few = len(images) // 8  # image by image is slow, and its rate doesn't depend on the count
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:few]]
     pil = transforms.Compose(
         [

@@ -3,12 +3,12 @@
     python examples/benchmarks/budget.py                        # all rows, seeds 0 and 1
     python examples/benchmarks/budget.py --only MoCo "lightly's MoCo" --seeds 0
 
-Rows: raw pixels; untrained encoders; every config below; lightly's SimCLR and MoCo with the same encoder, images,
-epochs, batch size, optimiser, schedule, temperature and distribution of views, written as lightly's Lightning examples
-are. Prints a table in Markdown, with the seconds of training, and writes it as budget.json; rows that are there already
+Rows: raw pixels; untrained encoders; every config below; lightly's SimCLR and MoCo. lightly's rows follow its Lightning
+examples, with the same encoder, images, epochs, batch size, optimiser, schedule, temperature and distribution of views.
+Prints a Markdown table with the training time in seconds, and writes it to budget.json. Rows that the file already has
 are kept. k-NN: k = 20, T = 0.07; linear: ridge; both learn from all 60,000 labelled training images and are judged on
-all 10,000 test images. Coarse: mean average precision of retrieval by cosine among the test images, where the five
-coarse classes count (tops, bottoms, dress, shoes, bag).
+all 10,000 test images. Coarse: mean average precision of retrieval by cosine among the test images, with the five
+coarse classes as labels (tops, bottoms, dress, shoes, bag).
 """
 
 import argparse
@@ -56,7 +56,7 @@ UNTRAINED = {
     "untrained encoder of AMDIM": "AMDIM, its encoder",
     "untrained encoder of CPC": "CPC, its encoder",
 }
-# The first rank alone: the same class.
+# RINCE with its first rank only: images of the same class.
 ONE_LEVEL = [
     "--data.init_args.coarse=false",
     "--model.init_args.extraction.init_args.ranks.init_args.label_levels=1",
@@ -73,7 +73,7 @@ def from_config(name: str, seed: int) -> tuple[ContrastiveModule, BaseDataModule
 
 
 def judge(module: nn.Module, data: FashionMNISTDataModule) -> dict[str, float]:
-    """k-NN and linear accuracy with every labelled training image, and coarse retrieval among the test images."""
+    """Measure k-NN and linear accuracy with all labelled training images, and coarse retrieval among test images."""
     probes = (probe(datamodule=data, bank_size=None, level=0) for probe in (OnlineKNNProbe, OnlineLinearProbe))
     results: dict[str, float] = {}
     for probe in probes:
@@ -86,7 +86,7 @@ def judge(module: nn.Module, data: FashionMNISTDataModule) -> dict[str, float]:
 
 
 def fit(module: pl.LightningModule, train: Any, epochs: int) -> float:
-    """Train without probes and checkpoints; returns the seconds it took."""
+    """Train without probes and checkpoints; return the time in seconds."""
     trainer = pl.Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False)
     start = time.perf_counter()
     trainer.fit(module, train)
@@ -101,7 +101,7 @@ class RawPixels(nn.Module):
 
 
 class Lightly(pl.LightningModule):
-    """The encoder, optimiser and schedule of a module of ours; ``module(images)`` represents raw pixels."""
+    """Takes the encoder, optimiser and schedule of one of our modules; ``module(images)`` encodes raw pixels."""
 
     accepts_uint8 = True
 
@@ -119,7 +119,7 @@ class Lightly(pl.LightningModule):
 
 
 class LightlySimCLR(Lightly):
-    """SimCLR of lightly's parts."""
+    """SimCLR built from lightly's parts."""
 
     def __init__(self, ours: ContrastiveModule) -> None:
         super().__init__(ours)
@@ -133,7 +133,7 @@ class LightlySimCLR(Lightly):
 
 
 class LightlyMoCo(Lightly):
-    """MoCo of lightly's parts."""
+    """MoCo built from lightly's parts."""
 
     def __init__(self, ours: ContrastiveModule) -> None:
         super().__init__(ours)
@@ -158,7 +158,7 @@ class LightlyMoCo(Lightly):
 
 
 class LightlyViews(Dataset):
-    """Views of lightly's own transform, of one image at a time, with the parameters of the config's augmentation."""
+    """Makes views with lightly's transform, one image at a time, with the parameters of the config's augmentation."""
 
     def __init__(self, images: Tensor, ours: ContrastiveModule) -> None:
         crop, flip, jitter = ours.augmentation.transforms
@@ -175,7 +175,7 @@ class LightlyViews(Dataset):
             cj_hue=jitter.hue,
             random_gray_scale=0.0,
             gaussian_blur=0.0,
-            normalize=None,  # the encoder does it
+            normalize=None,  # the encoder normalises
         )
 
     def __len__(self) -> int:
@@ -190,7 +190,7 @@ ROWS = ["raw pixels", *UNTRAINED, *CONFIGS, *LIGHTLY]
 
 
 def measure(name: str, seed: int, workers: int) -> dict[str, float]:
-    """One row for one seed."""
+    """Measure one row with one seed."""
     data = FashionMNISTDataModule(coarse=True, download=True)
     data.prepare_data()
     data.setup()

@@ -1,20 +1,20 @@
-"""Images per second from disk to augmented views, and what batches of a set in memory cost.
+"""Images per second from disk to augmented views, and the cost of batches from a data set in memory.
 
     python examples/benchmarks/loading.py [--images 5000] [--workers 2] [--rounds 3] [--threads 1]
 
-Photographs: as many JPEGs of 500 x 375 pixels and thereabouts as asked for, cut out of scikit-learn's two sample
-pictures and written to a temporary folder. A round goes once through all of them with each loader, 128 at a time, up to
-two views of 224 pixels of each image: random resized crop, flip, colour jitter of half strength, grayscale.
+Photographs: JPEGs of about 500 x 375 pixels, cut out of scikit-learn's two sample pictures and written to a temporary
+folder. --images sets their number. In a round, each loader reads all of them once, 128 at a time, and makes two views
+of 224 pixels of each image: random resized crop, flip, colour jitter of half strength, grayscale.
 
 - torchvision: its ImageFolder and DataLoader with torchvision's usual transform on one PIL image at a time;
-- ours, fast: decoding workers, and the batched augmentation in this process, as a training step does it;
-- ours, views in the workers: the same policy on each image at its full size, as torchvision's; the views are bytes,
-  which the module brings to [0, 1] on its device.
+- ours, fast: workers decode, and this process augments whole batches, as in a training step;
+- ours, views in the workers: the same policy on each image at its full size, as torchvision does; the views are uint8,
+  and the module scales them to [0, 1] on its device.
 
-All workers persist. With few cores, give this process one thread (--threads 1), or it fights with the workers for them.
+All workers persist. With few cores, give this process one thread (--threads 1), or it competes with the workers.
 
-In memory: an epoch of batches of 50,000 images of 3 x 32 x 32, as CIFAR-10's, beside the epoch of SimCLR's step with a
-ResNet-18 alone, forward and backward on two views, extrapolated from a few batches.
+In memory: an epoch of batches of 50,000 images of 3 x 32 x 32, like CIFAR-10's, compared with an epoch of a ResNet-18's
+forward and backward passes on two views, as in SimCLR's step. The latter is extrapolated from a few batches.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SHAPES = ((500, 375), (375, 500), (500, 333))
 
 
 def write_photographs(folder: Path, count: int) -> float:
-    """Writes JPEGs into two class folders; returns their mean size in kB."""
+    """Write JPEGs into two class folders; return their mean size in kB."""
     pictures = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     rng = np.random.default_rng(0)
     for index in range(count):
@@ -61,7 +61,7 @@ def write_photographs(folder: Path, count: int) -> float:
 
 
 class TwoViews:
-    """torchvision's usual transform, twice."""
+    """Applies torchvision's usual transform twice."""
 
     def __init__(self) -> None:
         self.view = transforms.Compose(
@@ -96,7 +96,7 @@ def our_loader(folder: Path, workers: int, augmentation: SimCLRViews | None = No
 
 
 def photographs(folder: Path, workers: int) -> dict[str, Callable[[], Any]]:
-    """What goes once through all photographs, up to the views."""
+    """Map each loader's name to a function that reads all photographs once and makes their views."""
     exact, linear = (SimCLRViews(224, strength=0.5, blur=False, jitter=mode) for mode in ("exact", "linear"))
     fast = our_loader(folder, workers)
 
@@ -116,7 +116,7 @@ def photographs(folder: Path, workers: int) -> dict[str, Callable[[], Any]]:
 
 
 def memory(rounds: int) -> None:
-    """Prints what batches of images in memory cost."""
+    """Measure and print the cost of batches of images in memory."""
     count, size, few = 50_000, 128, 2
     images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
     data = ImageDataModule(TensorImages(images), num_classes=0, target_type="none", batch_size=size)

@@ -1,13 +1,13 @@
-"""AMDIM's objective with its gradient: time and memory beside all score matrices at once, and beside lightning-bolts.
+"""AMDIM's objective with its gradient: time and memory, compared with the plain form and with lightning-bolts.
 
     python examples/benchmarks/local.py [--images 200] [--dim 256] [--threads 1] [--rounds 5]
 
-Embeddings of two views as AMDIM's encoder gives them: maps of 1 x 1, 5 x 5 and 7 x 7 locations, float32; channels first
-in memory for lightning-bolts, as in its encoder, and last for the others, as in ours. Ours has the scores of one
-comparison at a time; "all at once" writes out the same objective, and autograd keeps the scores of all six until the
-end. Where pl_bolts is installed, as in the environment of ``make test-bolts``, its task is there as well. First as
-glibc treats memory by default, then with freed memory kept. MiB: the most that PyTorch's allocator held during a run
-beyond the maps. Random locations are the same for all.
+The embeddings of two views have the shapes of AMDIM's encoder: maps of 1 x 1, 5 x 5 and 7 x 7 locations, float32. Their
+channels come first in memory for lightning-bolts, as in its encoder, and last for the others, as in ours. Ours holds
+the scores of one comparison at a time. "All at once" writes out the same objective, and autograd keeps the scores of
+all six comparisons until the end. Where pl_bolts is installed, as in the environment of ``make test-bolts``, its task
+is timed too. Runs first use glibc's default for memory, then keep freed memory. MiB: peak of PyTorch's allocator during
+a run, beyond the maps. All use the same random locations.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from ssl_modules.losses import InfoNCE
 from ssl_modules.objective import objective
 from ssl_modules.similarities import ScaledDot
 
-Maps = list[list[Tensor]]  # of each view
+Maps = list[list[Tensor]]  # the maps of each view
 
-SIDES = (7, 5, 1)  # of the maps, shallow to deep
+SIDES = (7, 5, 1)  # sides of the maps, from shallow to deep
 
 
 def ours(maps: Maps) -> Tensor:
@@ -39,7 +39,7 @@ def ours(maps: Maps) -> Tensor:
 
 
 def plain(maps: Maps) -> Tensor:
-    """All six score matrices, and what autograd keeps of each."""
+    """Compute AMDIM's objective in plain form: autograd keeps all six score matrices."""
     g, images = torch.Generator().manual_seed(0), len(maps[0][0])
     local, middle, deep = zip(*([m.flatten(2).mT for m in view] for view in maps), strict=True)  # [N, L, D]
     drawn = [m[torch.arange(images), torch.randint(m.shape[1], (1, images), generator=g)[0]] for m in middle]
@@ -58,9 +58,9 @@ def plain(maps: Maps) -> Tensor:
 
 
 def bolts(maps: Maps) -> Tensor:
-    from pl_bolts.losses.self_supervised_learning import FeatureMapContrastiveTask  # noqa: PLC0415  (an extra)
+    from pl_bolts.losses.self_supervised_learning import FeatureMapContrastiveTask  # noqa: PLC0415  (optional)
 
-    # The random locations that ours has, in the order in which bolts asks for them.
+    # Draw the same random locations as ours, in the order in which bolts uses them.
     g, images = torch.Generator().manual_seed(0), len(maps[0][0])
     drawn = iter([torch.randint(25, (1, images), generator=g)[0] for _ in maps])
 

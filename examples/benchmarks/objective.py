@@ -1,12 +1,11 @@
-"""SimCLR's loss with its gradient: time and memory beside lightly's and the plain form.
+"""SimCLR's loss with its gradient: time and memory, compared with lightly's and with the plain form.
 
     python examples/benchmarks/objective.py [--images 512 4096 8192] [--threads 1] [--rounds 3]
 
-All take the same embeddings of 2 N views, D = 128, at temperature 0.1, in float32, and give the gradient. Plain is
-cross-entropy over the whole matrix of cosines with its diagonal masked. Ours chooses by itself from which size on it
-works in blocks of anchors. First as glibc treats memory by default, then with freed memory kept, as our fits on a
-processor do. MiB: the most that PyTorch's allocator held during a run beyond the embeddings. The script checks that all
-agree.
+All take the same embeddings of 2 N views, D = 128, at temperature 0.1, in float32, and compute the gradient. Plain is
+cross-entropy over the whole matrix of cosines with its diagonal masked. Ours works in blocks of anchors above a size
+that it chooses itself. Runs first use glibc's default for memory, then keep freed memory, as our fits on a CPU do. MiB:
+peak of PyTorch's allocator during a run, beyond the embeddings. The script checks that all agree.
 """
 
 import argparse
@@ -54,7 +53,7 @@ def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 def measure(images: int, rounds: int) -> list[tuple[str | float, ...]]:
     z = torch.randn(2 * images, DIM, generator=torch.Generator().manual_seed(0)).requires_grad_()
     runs = {name: partial(gradient, loss, z) for name, loss in LOSSES.items()}
-    # A short run is soon disturbed, and soon repeated.
+    # Repeat short runs more often: their times are noisier.
     return [(f"2 x {images}", *row) for row in gradients(runs, rounds * max(1, 4096 // images))]
 
 

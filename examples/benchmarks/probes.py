@@ -1,25 +1,25 @@
-"""What the online probes cost: the k-NN search beside its peers, and both probes beside a training epoch.
+"""Cost of the online probes: the k-NN search compared with others, and the probes compared with a training epoch.
 
     python examples/benchmarks/probes.py
 
-All with one thread.
+All use one thread.
 
-k-NN: 60,000 bank features of 512 dimensions in ten classes, k = 20, votes exp(s / 0.07); 1,000 queries
-stand for 10,000, so what is done once per bank (normalising, checking) weighs ten times what it does there. The bare
-products compute the similarities of normalised features and nothing else. All others take raw features; lightly's
-knn_predict and the bare product in chunks take 256 queries at once. Agreement: share of queries with our prediction.
-Memory: what PyTorch allocates beyond its inputs.
+k-NN: 60,000 bank features of 512 dimensions in ten classes, k = 20, votes exp(s / 0.07). 1,000 queries stand for
+10,000, so the work done once per bank (normalising, checking) counts ten times as much as with 10,000. The bare
+products only compute the similarities of normalised features. All others take raw features. lightly's knn_predict and
+the bare product in chunks take 256 queries at once. Agreement: share of queries with our prediction. Memory: what
+PyTorch allocates beyond its inputs.
 
-The callbacks at their defaults, which learn from 5,000 images and judge on 10,000, as a share of an epoch of SimCLR, in
-seconds of the processor, which nothing else that runs beside it changes much:
+Callbacks: their cost at their defaults (5,000 images to learn from, 10,000 to judge on), as a share of an epoch of
+SimCLR. Times are CPU seconds, which other programs on the machine hardly change:
 
-- All of them together on Fashion-MNIST with a ResNet-18 and the stem for large images, beside which they weigh most:
-  a real fit of 12 of the 234 steps of an epoch. The median step times 234 is the epoch; what the callbacks do at its
-  end is timed whole. Outliers are the test images, turned. ViewGrid draws once a run, before the first step, which does
-  not count.
-- Both probes on Fashion-MNIST, the budget of record: timed as above.
+- All callbacks on Fashion-MNIST with a ResNet-18 and the stem for large images: a real fit of 12 of the 234 steps of an
+  epoch. Of the settings here, this one gives them the largest share. An epoch is the median step times 234; the
+  callbacks' work at its end is timed in full. Outliers are the test images, rotated. ViewGrid draws once per run,
+  before the first step, and this is not counted.
+- Both probes on Fashion-MNIST with the budget of record: timed as above.
 - Both probes on 50,000 random images of 32 px with three channels, ResNet-18 with the stem for small images: 4 steps of
-  64 images, and the features of 640 images, both scaled by the number of images; the classifiers are timed whole.
+  64 images and the features of 640 images, both scaled to the number of images; the classifiers are timed in full.
 """
 
 import logging
@@ -63,7 +63,7 @@ SETTINGS = ("bank_size", "every_n_epochs", "gallery", "images", "k", "queries", 
 
 
 def knn_table() -> None:
-    """Seconds, ratio to the bare product, memory and agreement of each way to classify by neighbours."""
+    """Measure each k-NN classifier: seconds, ratio to the bare product, memory and agreement."""
     centres = torch.randn(CLASSES, DIM)
     bank, labels = clusters(centres, BANK)
     queries, _ = clusters(centres, QUERIES)
@@ -92,7 +92,7 @@ def knn_table() -> None:
     expected = ours()
     table = []
     for name, run in (products | classifiers).items():
-        memory = "-" if name.startswith("scikit") else peak_mib(run)  # it allocates outside PyTorch
+        memory = "-" if name.startswith("scikit") else peak_mib(run)  # allocates outside PyTorch
         agreement = f"{(run() == expected).double().mean():.1%}" if name in classifiers else "-"
         ratio = seconds[name] / seconds["bare product, in chunks"]
         table.append((name, seconds[name], ratio, memory, agreement))
@@ -101,18 +101,18 @@ def knn_table() -> None:
 
 
 def clusters(centres: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Non-negative features around the centres of classes, so wide that some neighbours are wrong."""
+    """Draw non-negative features around class centres, spread so widely that some neighbours have the wrong class."""
     labels = torch.randint(len(centres), (count,))
     return (centres[labels] + 6 * torch.randn(count, centres.shape[1])).relu(), labels
 
 
 def votes(distance: Any) -> Any:
-    """Weights of scikit-learn's neighbours by their cosine distance, as ours are by the cosine."""
+    """Weight scikit-learn's neighbours by cosine distance as ours are weighted by cosine."""
     return torch.from_numpy((1 - distance) / TEMPERATURE).exp().numpy()
 
 
 class Clock(pl.Callback):
-    """Processor seconds at the end of every training step, and of the last epoch."""
+    """Records the CPU time at the end of every training step and of the last epoch."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -132,7 +132,7 @@ class Clock(pl.Callback):
 def timed_fit(
     module: pl.LightningModule, data: BaseDataModule, steps: int, callbacks: list[pl.Callback]
 ) -> tuple[float, float]:
-    """Seconds of a step, and of the callbacks at the epoch's end."""
+    """Return the seconds of a step, and of the callbacks at the epoch's end."""
     before, after = Clock(), Clock()
     trainer = pl.Trainer(
         max_epochs=1,
@@ -149,7 +149,7 @@ def timed_fit(
 
 
 def all_callbacks() -> tuple[Any, ...]:
-    """The row of all callbacks: name, seconds of the epoch and of the callbacks, and share."""
+    """Return the row of all callbacks: name, seconds of the epoch and of the callbacks, and share."""
     data = FashionMNISTDataModule()
     data.setup()
     views = SimCLRViews(28, strength=0.5, blur=False)
@@ -175,7 +175,7 @@ def all_callbacks() -> tuple[Any, ...]:
 
 
 def fashion_mnist() -> tuple[Any, ...]:
-    """The budget's row of both probes."""
+    """Return the row of both probes with the budget of record."""
     module, data, _ = from_config("SimCLR", seed=0)
     step, probes = timed_fit(module, data, 12, [OnlineKNNProbe(), OnlineLinearProbe()])
     epoch = step * len(data.train_dataloader())
@@ -183,7 +183,7 @@ def fashion_mnist() -> tuple[Any, ...]:
 
 
 def cifar_sized() -> tuple[Any, ...]:
-    """The scaled row, of data of CIFAR-10's size."""
+    """Return the row of both probes for data of CIFAR-10's size, scaled from a smaller run."""
     images = torch.randint(256, (640, 3, 32, 32), dtype=torch.uint8)
     data = ImageDataModule(
         TensorImages(images, torch.arange(640) % CLASSES), num_classes=CLASSES, batch_size=64, dims=(3, 32, 32)
@@ -202,14 +202,14 @@ def cifar_sized() -> tuple[Any, ...]:
 
 
 def classify(features: Tensor, labels: Tensor, queries: Tensor) -> None:
-    """What the probes do with features."""
+    """Run the classifiers of both probes on features."""
     knn_scores(features, labels, queries)
     F.linear(queries, *ridge_classifier(features, labels))
 
 
 def main() -> None:
     warnings.filterwarnings("ignore")
-    for package in ("lightning.fabric", "lightning.pytorch", "pytorch_lightning"):  # lightly imports the last
+    for package in ("lightning.fabric", "lightning.pytorch", "pytorch_lightning"):  # lightly imports pytorch_lightning
         logging.getLogger(package).setLevel(logging.ERROR)
     print(machine())
     torch.manual_seed(0)

@@ -1,12 +1,12 @@
-"""SCE's and RINCE's losses over a queue, with their gradient: time and memory beside the plain form.
+"""SCE's and RINCE's losses over a queue, with their gradient: time and memory, compared with the plain form.
 
     python examples/benchmarks/queued.py [--keys 4096 65536] [--threads 1] [--rounds 7]
 
-Plain is the equation over whole matrices [B, K], differentiated by autograd. B = 256 anchors with a key each and a
-queue of K keys, D = 128, in float32. SCE at temperatures 0.1 and 0.05; RINCE "out-in" at 0.1 and 0.225, with ranks by
-random labels of 100 classes in 20 superclasses, whose comparison is part of the time. First as glibc treats memory by
-default, then with freed memory kept, as our fits on a processor do. MiB: the most that PyTorch's allocator held during
-a run beyond anchors and keys. The script checks that all agree.
+Plain is the equation over whole matrices [B, K], differentiated by autograd. There are B = 256 anchors with a key each
+and a queue of K keys, D = 128, in float32. SCE uses temperatures 0.1 and 0.05. RINCE "out-in" uses 0.1 and 0.225, with
+ranks by random labels of 100 classes in 20 superclasses; the time includes comparing the labels. Runs first use glibc's
+default for memory, then keep freed memory, as our fits on a CPU do. MiB: peak of PyTorch's allocator during a run,
+beyond anchors and keys. The script checks that all agree.
 """
 
 import argparse
@@ -31,7 +31,7 @@ DIM = 128
 
 @dataclass
 class Problem:
-    """Anchors, their own keys, and the queue, all of unit length but the anchors; ids of the image and its labels."""
+    """Anchors, their own keys and the queue; keys have unit length. Ids are the image and its two labels."""
 
     anchors: Tensor  # [B, D]
     own: Tensor  # [B, D]

@@ -1,13 +1,13 @@
-"""The ranking losses with their gradients: time beside their published forms and beside InfoNCE.
+"""The ranking losses with their gradients: time, compared with their published forms and with InfoNCE.
 
     python examples/benchmarks/ranking.py [--threads 1] [--rounds 5]
 
-All in float32. "Published" is the computation of the authors' code: GroCo's multiplies a soft permutation matrix by the
-dense matrices of every layer of diffsort's network, one call per view; Smooth-AP's compares all pairs of candidates of
-each query, [M, M, M] for M views. "Of scores" leaves out what both forms share, normalisation and products. The script
-checks that both forms of a loss agree. Each pair of rows was timed in turn, in one run; first as glibc treats memory by
-default, then with freed memory kept, as our fits on a processor do. Memory is the most that PyTorch's allocator held
-during a run beyond the embeddings.
+All use float32. "Published" computes a loss as the authors' code does. GroCo's multiplies a soft permutation matrix
+by the dense matrices of every layer of diffsort's network, with one call per view. Smooth-AP's compares all pairs of
+candidates of each query, [M, M, M] for M views. "Of scores" leaves out what both forms share: normalisation and
+products. The script checks that both forms of a loss agree. Both forms of a row are timed in turn, in one run: first
+with glibc's default for memory, then with freed memory kept, as our fits on a CPU do. Memory is the peak of PyTorch's
+allocator during a run, beyond the embeddings.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from ssl_modules.losses.sorting import odd_even_cauchy
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
 
-NEGATIVES = 10  # of an anchor, GroCo's default
+NEGATIVES = 10  # negatives per anchor, GroCo's default
 
 
 class Row(NamedTuple):
-    """Two losses of the same tensor, side by side."""
+    """Two losses to compare on the same tensor."""
 
     name: str
     loss: Callable[[Tensor], Tensor]
     other: str
     other_loss: Callable[[Tensor], Tensor]
     x: Tensor
-    equal: bool = True  # whether the two are the same function
+    equal: bool = True  # whether both are the same function
 
 
 def embeddings(views: int, images: int, dim: int) -> Tensor:
@@ -49,7 +49,7 @@ def embeddings(views: int, images: int, dim: int) -> Tensor:
 
 
 def through(extraction: AllViews, loss: Loss) -> Callable[[Tensor], Tensor]:
-    """A method's loss of embeddings [V, N, D] by all that a training step does with them."""
+    """Return a method's loss as a function of embeddings [V, N, D], computed as in a training step."""
 
     def value(z: Tensor) -> Tensor:
         contrasts = extraction(list(z), None, torch.arange(z.shape[1])[:, None], None)
@@ -62,7 +62,7 @@ def through(extraction: AllViews, loss: Loss) -> Callable[[Tensor], Tensor]:
 
 
 def published_rows(network: DiffSortNet, negatives: int, rows: Tensor) -> Tensor:
-    """The loss of pre-ordered rows [R, n]: cross-entropy of both groups' mass, as the soft permutation has it."""
+    """Loss of pre-ordered rows [R, n]: cross-entropy of the mass that the soft permutation gives to each group."""
     _, permutation = network(rows)
     target = (torch.arange(rows.shape[1]) >= negatives).float().expand_as(rows)
     positive = permutation[..., negatives:].sum(-1).clamp(0, 1)
@@ -75,7 +75,7 @@ def our_rows(negatives: int, rows: Tensor) -> Tensor:
 
 
 def published_groco(network: DiffSortNet, z: Tensor) -> Tensor:
-    """GroCo of embeddings [V, N, D], one view at a time."""
+    """Compute GroCo's loss of embeddings [V, N, D], one view at a time."""
     losses = []
     for v, anchors in enumerate(z):
         others = [view.detach() for u, view in enumerate(z) if u != v]
@@ -109,7 +109,7 @@ TEMPERATURE = 0.01
 
 
 def published_smooth(views: int, scores: Tensor) -> Tensor:
-    """Smooth-AP of scores [M, M] by the differences of all pairs of candidates of each query [M, M, M]."""
+    """Compute Smooth-AP of scores [M, M] from the differences of all candidate pairs of each query [M, M, M]."""
 
     def of_same_image(x: Tensor) -> Tensor:
         blocks = x.unflatten(1, (views, -1)).unflatten(0, (views, -1))  # [V, N, V, N]
@@ -122,7 +122,7 @@ def published_smooth(views: int, scores: Tensor) -> Tensor:
 
 
 def soft_places(scores: Tensor) -> Tensor:
-    """Place of candidate i among those of query q, without q itself, for scores [G, Q, Q] of G groups: [G, Q, Q]."""
+    """Soft rank [G, Q, Q] of candidate i for query q, without q itself, from scores [G, Q, Q] of G groups."""
     size = scores.shape[1]
     repeated = scores[:, :, None].repeat(1, 1, size, 1)  # [G, q, i, j]
     others = 1 - torch.eye(size)
@@ -132,7 +132,7 @@ def soft_places(scores: Tensor) -> Tensor:
 
 
 def dense_binned(views: int, scores: Tensor) -> Tensor:
-    """Binned AP of scores [M, M] by the shares of all candidates in all bins [M, Q, M]."""
+    """Compute binned AP of scores [M, M] from the shares of all candidates in all bins [M, Q, M]."""
     others = 1 - torch.eye(len(scores))
     width = 2 / (BINS - 1)
     centres = torch.linspace(1, -1, BINS)[:, None]
@@ -144,7 +144,7 @@ def dense_binned(views: int, scores: Tensor) -> Tensor:
 
 
 def of_embeddings(loss: Callable[[int, Tensor], Tensor], z: Tensor) -> Tensor:
-    """A loss of scores [M, M], of embeddings [V, N, D]."""
+    """Apply a loss of scores [M, M] to embeddings [V, N, D]."""
     return loss(len(z), cosines(z))
 
 
@@ -178,14 +178,14 @@ def average_precision_rows() -> Iterator[Row]:
 
 
 def of_scores(views: int, images: int, loss: Loss) -> Callable[[Tensor], Tensor]:
-    """A loss of scores [M, M], given how the views are related."""
+    """Return a loss as a function of scores [M, M], for SimCLR's relation between the views."""
     ids = torch.arange(images).repeat(views)[:, None]
     relation = Relation(ids, ids, excluded=torch.arange(len(ids))[:, None])[:]
     return partial(loss, relation=relation)
 
 
 def memory_rows() -> Iterator[tuple[str | float, ...]]:
-    """MiB of both surrogates, per number of views M, and of M x M numbers."""
+    """Yield the peak MiB of both AP surrogates for several numbers of images, and the size of one score matrix."""
     losses = [through(AllViews(), loss) for loss in (AveragePrecisionLoss(), AveragePrecisionLoss("binned"))]
     for images in (128, 256, 512):
         z = embeddings(4, images, 128).requires_grad_()
@@ -211,7 +211,7 @@ def measure(row: Row, rounds: int) -> tuple[str | float, ...]:
     if row.equal:
         expected = runs[row.other]()
         torch.testing.assert_close(runs["ours"](), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
-    # A long run warms the caches for most of itself, so that a short one is called several times in a row.
+    # Call short runs several times in a row, so that caches are as warm as in long runs.
     calls = {name: max(1, int(0.05 / seconds)) for name, seconds in interleaved(runs, 1).items()}
     seconds = interleaved({name: partial(repeat, run, calls[name]) for name, run in runs.items()}, rounds)
     ours, other = (seconds[name] / calls[name] for name in runs)

@@ -1,24 +1,24 @@
-"""SimCLR's whole training step in images per second, beside the encoder alone and what people use today.
+"""SimCLR's whole training step in images per second, compared with the encoder alone and with other libraries.
 
-    python examples/benchmarks/step.py            # --all adds bf16 and compiled rows, --help says the rest
+    python examples/benchmarks/step.py            # --all adds bf16 and compiled rows, --help lists the rest
 
 Rows, for each encoder, contiguous and channels_last:
 
-- the encoder alone: forward and backward of the plain timm model on fixed tensors of all views, the limit;
+- the encoder alone: forward and backward of the plain timm model on fixed tensors of all views. This is the limit;
 - ours: SimCLR at its defaults;
 - lightly's Lightning example of SimCLR, with 0 and 2 worker processes: its transform on one PIL image at a time, its
   head, its loss, one forward pass per view, SGD;
-- stable-pretraining's SimCLR, likewise, where it is installed (it is no part of the extra "bench").
+- stable-pretraining's SimCLR, in the same way, if it is installed (the extra "bench" doesn't include it).
 
-All have the same encoder with the stem for small images, a head of the same widths, the same images (Fashion-MNIST
-with three channels at 32 pixels) and views of the same distribution; all but the first are real fits of a Lightning
-Trainer without logger, progress bar and callbacks. Ours keeps freed memory, as every fit of this package on a processor
-does; "memory kept" does the same for others.
+All use the same encoder with the stem for small images, heads of the same widths, the same images (Fashion-MNIST
+with three channels at 32 pixels) and views of the same distribution. All but the first are real fits of a Lightning
+Trainer without logger, progress bar and callbacks. Ours keeps freed memory, as every fit of this package on a CPU does;
+"memory kept" does the same for others.
 
-Each row has a process of its own that waits for its turn: a round is one whole step of each, one after the other, from
-the end of its last step to the end of this one, so that waiting for data, logging and the optimiser are all in. Workers
-fill their queue up and wait as well, so each step pays for one batch of theirs. The first round warms up; medians of
-the others are shown.
+Each row runs in its own process, which waits for its turn. In a round, each row makes one whole step, one row after the
+other. A step is timed from the end of the last one to its own end, so it includes loading, logging and the optimiser.
+Workers fill their queue and then wait too, so each step pays for one batch of theirs. The first round warms up; the
+tables show medians of the others.
 """
 
 import argparse
@@ -57,7 +57,7 @@ SECTIONS = ("data", "augmentation", "encoder forward", "heads and loss", "backwa
 
 
 class Run(NamedTuple):
-    """What a row runs."""
+    """Settings of a row."""
 
     encoder: str
     channels_last: bool
@@ -70,16 +70,16 @@ class Run(NamedTuple):
 
 
 class InTurn:
-    """Runs a function in a process of its own; each call of this lets it go on to the next call of its ``pause``."""
+    """Runs a function in its own process; each call of this object lets it run until it next calls ``pause``."""
 
     result: Any = None
 
     def __init__(self, run: Callable[[Callable[[], None]], Any]) -> None:
-        context = get_context("forkserver")  # which imports all this once
+        context = get_context("forkserver")  # its server imports this script once
         context.set_forkserver_preload(["__main__"])
         self._pipe, other = context.Pipe()
         context.Process(target=_take_turns, args=(other, run, torch.get_num_threads())).start()
-        self._pipe.recv()  # ready
+        self._pipe.recv()  # wait until the process is ready
 
     def __call__(self) -> None:
         self._pipe.send(None)
@@ -110,7 +110,7 @@ def quieten() -> None:
 
 
 class Clock(pl.Callback):
-    """Takes the time of each section of a step; a mark ends the section that it names."""
+    """Times each section of a step; a mark ends the section that it names."""
 
     def __init__(self, pause: Callable[[], None]) -> None:
         self.pause = pause
@@ -132,7 +132,7 @@ class Clock(pl.Callback):
         return timed
 
     def shares(self) -> dict[str, float]:
-        """Of the step, in %; the median over all complete steps but the first."""
+        """Return each section's share of the step in %, as the median over all complete steps but the first."""
         steps = [step for step in self.steps[1:] if step]
         return {s: 100 * median(step.get(s, 0.0) / sum(step.values()) for step in steps) for s in SECTIONS}
 
@@ -163,7 +163,7 @@ class Clock(pl.Callback):
 
 
 def fit(module: pl.LightningModule, data: Any, run: Run, pause: Callable[[], None]) -> dict[str, float]:
-    """A Trainer's fit that pauses after each step; returns the share of each section."""
+    """Fit with a Trainer, pausing after each step; return the share of each section."""
     clock = Clock(pause)
     trainer = pl.Trainer(
         max_steps=run.steps,
@@ -174,7 +174,7 @@ def fit(module: pl.LightningModule, data: Any, run: Run, pause: Callable[[], Non
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.callbacks = [clock]  # alone: stable-pretraining, once installed, adds a dozen to every Trainer
+    trainer.callbacks = [clock]  # stable-pretraining, once installed, adds a dozen callbacks to every Trainer
     trainer.fit(module, data)
     return clock.shares()
 
@@ -183,7 +183,7 @@ def fit(module: pl.LightningModule, data: Any, run: Run, pause: Callable[[], Non
 
 
 def colour_images() -> TensorImages:
-    """Fashion-MNIST as [N, 3, 32, 32]."""
+    """Return Fashion-MNIST as [N, 3, 32, 32]."""
     source = FashionMNISTDataModule(subset=20_000)
     source.prepare_data()
     source.setup()
@@ -192,7 +192,7 @@ def colour_images() -> TensorImages:
 
 
 class PILImages(Dataset):
-    """The images as torchvision's CIFAR10 gives them."""
+    """Returns the images as torchvision's CIFAR10 does."""
 
     def __init__(self, images: TensorImages) -> None:
         self.pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()  # [N, H, W, 3]
@@ -210,7 +210,7 @@ class PILImages(Dataset):
 
 
 def backbone(run: Run) -> nn.Module:
-    """The plain timm model with the stem for small images: [B, 3, 32, 32] to [B, D]."""
+    """Build the plain timm model with the stem for small images: [B, 3, 32, 32] to [B, D]."""
     model = timm.create_model(run.encoder, num_classes=0)
     shrink_stem(model)
     return model.to(memory_format=torch.channels_last) if run.channels_last else model
@@ -245,7 +245,7 @@ def peer(name: str, run: Run, pause: Callable[[], None]) -> dict[str, float]:
 
 
 class LightlySimCLR(pl.LightningModule):
-    """SimCLR as lightly's Lightning example has it."""
+    """SimCLR as in lightly's Lightning example."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -271,8 +271,8 @@ def lightly_loader(images: TensorImages, run: Run) -> DataLoader:
 
 
 def stable_module(encoder: nn.Module) -> pl.LightningModule:
-    """SimCLR as stable-pretraining's tutorial has it."""
-    import stable_pretraining as spt  # noqa: PLC0415  # an option
+    """Build SimCLR as in stable-pretraining's tutorial."""
+    import stable_pretraining as spt  # noqa: PLC0415  # optional
     from stable_pretraining.forward import simclr  # noqa: PLC0415
 
     width = encoder.num_features
@@ -288,7 +288,7 @@ def stable_module(encoder: nn.Module) -> pl.LightningModule:
 
 
 def stable_loader(images: TensorImages, run: Run) -> DataLoader:
-    import stable_pretraining as spt  # noqa: PLC0415  # an option
+    import stable_pretraining as spt  # noqa: PLC0415  # optional
 
     t = spt.data.transforms
     view = t.Compose(
@@ -323,7 +323,7 @@ PEERS = {
 
 
 def measure(run: Run, rounds: int, everything: bool) -> tuple[list[tuple[Any, ...]], tuple[str, ...]]:
-    """One interleaved run of all rows: its part of the two tables."""
+    """Run all rows interleaved; return their part of the two tables."""
     runs: dict[str, Callable[..., Any]] = {
         "encoder alone": partial(alone, run),
         "encoder alone, memory kept": partial(alone, run._replace(kept=True)),
@@ -342,7 +342,7 @@ def measure(run: Run, rounds: int, everything: bool) -> tuple[list[tuple[Any, ..
     rows = {row: InTurn(run) for row, run in runs.items()}
     seconds = interleaved(rows, rounds)
     for turns in rows.values():
-        turns()  # the runs end
+        turns()  # let the process end
 
     memory = "channels_last" if run.channels_last else "contiguous"
     limit, own = seconds["encoder alone, memory kept"], seconds["ours"]

@@ -1,4 +1,4 @@
-"""Timing side by side: all candidates in turn, several rounds, medians. On a busy machine only ratios mean much."""
+"""Time candidates in turn over several rounds and take medians. On a busy machine only ratios mean much."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each candidate, over rounds that run all of them in turn, after one round to warm up."""
+    """Return median seconds of each candidate, over rounds that run all in turn, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, run in candidates.items():
@@ -27,10 +27,10 @@ def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> di
 
 
 def gradients(runs: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]], rounds: int) -> list[tuple[str | float, ...]]:
-    """A row (name, ms, times as fast as, MiB, times as much memory as) for each; the last one, "ours", is compared.
+    """Return a row for each run: name, ms, its ratio to "ours", MiB and their ratio to "ours".
 
     Args:
-        runs: what gives the same gradient, of one or several tensors; checked against the first one's.
+        runs: functions that return the same gradient, as one or several tensors; each is checked against the first's.
         rounds: see :func:`interleaved`.
     """
     expected = _as_tuple(next(iter(runs.values()))())
@@ -50,14 +50,14 @@ GRADIENTS_HEADER = ("loss", "ms", "ours is faster by", "MiB", "ours needs less b
 
 
 def with_and_without_kept_memory() -> Iterator[str]:
-    """How memory is treated, in turn: as glibc does by default, then as our fits on a processor do, for good."""
+    """Yield "glibc's default", then keep freed memory, as our fits on a CPU do, and yield "freed memory kept"."""
     yield "glibc's default"
-    if keep_freed_memory():  # not with another allocator, or one that the environment has set
+    if keep_freed_memory():  # false with another allocator, or if the environment configures malloc
         yield "freed memory kept"
 
 
 def peak_mib(run: Callable[[], Any]) -> float:
-    """The most memory that PyTorch's allocator holds during a run beyond what it held before, in MiB."""
+    """Return the peak memory of PyTorch's allocator during a run, beyond what it held before, in MiB."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     held = peak = 0
@@ -70,7 +70,7 @@ def peak_mib(run: Callable[[], Any]) -> float:
 
 @contextmanager
 def threads(count: int):
-    """Within it PyTorch computes with this many threads."""
+    """Set PyTorch's number of threads inside a ``with`` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -80,7 +80,7 @@ def threads(count: int):
 
 
 def print_table(title: str, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Prints a Markdown table; numbers with three significant digits."""
+    """Print a Markdown table; numbers have three significant digits."""
     print(f"\n{title}\n")
     print("|", " | ".join(header), "|")
     print("|" + "---|" * len(list(header)))
@@ -95,6 +95,6 @@ def _short(cell: Any) -> str:
 
 
 def machine() -> str:
-    """What the numbers were measured on."""
+    """Describe the machine that the numbers were measured on."""
     processor = f"{os.cpu_count()} cores, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     return f"{processor}, torch {torch.__version__}"

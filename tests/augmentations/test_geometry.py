@@ -19,7 +19,7 @@ def noise(*shape, seed=0):
 
 @pytest.fixture(params=[1, 1000], ids=["one by one", "together"])
 def form(request, monkeypatch):
-    """Large images are resized in another way than small ones."""
+    """Test both ways of resizing: one for small images, one for large images."""
     monkeypatch.setattr("ssl_modules.augmentations.geometry.LARGE", request.param)
 
 
@@ -59,14 +59,14 @@ def test_boxes_are_distributed_as_torchvisions(side):
     pairs = list(zip(features(*ours), features(*expected), strict=True))
     for mine, reference in pairs:
         pvalue = ks_2samp(mine.numpy(), reference.numpy(), method="asymp").pvalue
-        assert pvalue > 0.01 / len(pairs)  # Bonferroni: a chance of 1 % for all comparisons together
+        assert pvalue > 0.01 / len(pairs)  # Bonferroni: 1 % false alarms over all comparisons
 
 
 @pytest.mark.parametrize("side", [(8, 100), (100, 8), (20, 20)])
 def test_central_box_where_no_candidate_fits_equals_torchvisions(side):
     scale, ratio = (2.0, 3.0), (0.75, 4 / 3)  # larger than any image
     crop = RandomResizedCrop(32, ratio=ratio)
-    crop.scale = scale  # which the constructor refuses
+    crop.scale = scale  # the constructor refuses it
     boxes = crop.draw(torch.empty(3, 1, *side), generator())
     expected = v2.RandomResizedCrop(32, scale, ratio).make_params([torch.empty(1, *side)])
     for name, values in boxes._asdict().items():

@@ -37,7 +37,7 @@ def test_jitter_equals_torchvision_for_every_order(channels, hue):
 
 
 def test_all_orders_side_by_side_equal_order_by_order():
-    """What an accelerator runs and what a processor runs."""
+    """The first form runs on accelerators, the second on CPUs."""
     images = torch.rand(24, 3, 16, 16, generator=generator())
     jitter = ColorJitter(0.8, 0.8, 0.8, 0.2, p=1.0)
     orders = torch.tensor(list(itertools.permutations(range(4))))
@@ -114,7 +114,7 @@ LUMA = torch.tensor([0.2989, 0.587, 0.114], dtype=torch.float64)
 
 
 def linear_jitter(images, parameters):
-    """Change after change, in float64, with one clamp at the end."""
+    """Apply one change after the other in float64, and clamp once at the end."""
     # YIQ from its definition: in-phase and quadrature are the axes of the chroma plane.
     to_yiq = torch.stack([LUMA, torch.tensor([0.596, -0.274, -0.322]), torch.tensor([0.211, -0.523, 0.312])])
     jittered = []

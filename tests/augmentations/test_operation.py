@@ -73,7 +73,7 @@ def test_operations_without_colour_take_any_number_of_channels(operation, channe
     result = operation(images, generator())
     assert result.shape[-3] == channels
     assert 0 <= result.min() < result.max() <= 1
-    # Equal channels stay equal, and are what one channel becomes.
+    # Equal channels stay equal, and change as a single channel does.
     gray = operation(images[:, :1].repeat(1, channels, 1, 1), generator())
     torch.testing.assert_close(gray, operation(images[:, :1], generator()).expand_as(gray), rtol=0, atol=1e-6)
 
@@ -196,7 +196,7 @@ def test_wrong_images_are_named(operation, images, error, message):
         operation(images)
 
 
-# Without a GPU there is no other device to compare with; on the processor the tests above compare each operation.
+# Compares a GPU with the CPU, so it needs a GPU. The tests above check each operation on the CPU.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @every
 def test_a_gpu_gives_the_same_images_for_equal_parameters(operation):

@@ -57,7 +57,7 @@ def test_patches_with_transforms_have_draws_of_their_own():
 
 
 def test_draws_of_patches_are_independent():
-    # White patches that keep one channel: each channel for a third of them, whatever their neighbours keep.
+    # Each white patch keeps one channel: each with probability 1/3, independently of its neighbours.
     [view] = Views([PatchGrid(2, transforms=[ColorDrop(p=1.0)])], views=1)(torch.ones(2000, 3, 4, 4), generator())
     kept = view[..., 0, 0].argmax(3).flatten(1)  # [N, rows cols]
     assert kept.shape == (2000, 4)

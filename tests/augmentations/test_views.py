@@ -24,14 +24,14 @@ def generator(seed=0):
 
 
 def byol():
-    """Unlike views: the second is blurred rarely and solarised."""
+    """Two different views: the second is rarely blurred, and may be solarised."""
     first = [RandomResizedCrop(32), RandomHorizontalFlip(), GaussianBlur(p=1.0)]
     second = [RandomResizedCrop(32), RandomHorizontalFlip(), GaussianBlur(p=0.1), RandomSolarize(p=0.2)]
     return JointViews([Views(first, views=1), Views(second, views=1)])
 
 
 def amdim():
-    """One flip common to both views."""
+    """Two views that share one flip."""
     return JointViews([Views([RandomShift(4), ColorJitter(0.4, 0.4, 0.4, 0.2)])], shared=[RandomHorizontalFlip()])
 
 

@@ -1,4 +1,4 @@
-"""Run in an environment of their own, by ``make test-bolts``, where pl_bolts is installed; elsewhere left out."""
+"""These tests need pl_bolts. ``make test-bolts`` runs them in its own environment; elsewhere they are left out."""
 
 import importlib.util
 

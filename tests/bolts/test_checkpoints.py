@@ -1,4 +1,4 @@
-"""Checkpoints that lightning-bolts writes, read by us: the encoders give the same."""
+"""We read checkpoints that lightning-bolts writes: the encoders give the same output."""
 
 import pytest
 import pytorch_lightning
@@ -13,7 +13,7 @@ from ssl_modules.interop.bolts import cpc_encoder, load_encoder, resnet
 
 
 def randomised(module):
-    """In evaluation, with every parameter and running statistic away from where it begins."""
+    """Move every parameter and running statistic away from its initial value; return the module in eval mode."""
     torch.manual_seed(0)
     with torch.no_grad():
         for p in module.parameters():
@@ -25,7 +25,7 @@ def randomised(module):
 
 
 def written(module, path):
-    """The file that bolts writes of a module in the first moment of a fit, which is read and removed."""
+    """Save the module as bolts does at the start of a fit; return the encoder that we read from the file."""
     trainer = pytorch_lightning.Trainer(
         max_epochs=0, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -58,7 +58,7 @@ def test_simclr(arguments, tmp_path):
 @pytest.mark.parametrize("use_bn", [False, True])
 def test_amdim(image_size, use_bn, tmp_path):
     module = AMDIM(
-        datamodule=CIFAR10DataModule(str(tmp_path)),  # an object among the hyper-parameters
+        datamodule=CIFAR10DataModule(str(tmp_path)),  # tests an object among the hyper-parameters
         image_height=image_size,
         encoder_feature_dim=4,
         embedding_fx_dim=40,

@@ -1,4 +1,4 @@
-"""Our losses against the functions of lightning-bolts, values and gradients, on random input."""
+"""Compare our losses with those of lightning-bolts: values and gradients, on random input."""
 
 import pytest
 import torch
@@ -46,9 +46,9 @@ def test_amdim(pairs, comparisons, clip, scale, monkeypatch):
         *_, bound, size = bounds_and_size
         return (7 * torch.arange(torch.Size(size).numel()) % bound).view(size)
 
-    monkeypatch.setattr(torch, "randint", same_draw)  # of the random locations
+    monkeypatch.setattr(torch, "randint", same_draw)  # draws the random locations
     one, five, seven = (4, 8, 1, 1), (4, 8, 5, 5), (4, 8, 7, 7)
-    # float32, in which bolts has its scores
+    # bolts computes its scores in float32
     maps = leaves(one, five, seven, one, five, seven, scale=scale, dtype=torch.float32)
     losses, penalty = FeatureMapContrastiveTask(comparisons, tclip=clip)(tuple(maps[:3]), tuple(maps[3:]))
 

@@ -1,4 +1,4 @@
-"""What can't be judged is said at once: what, of which callback, and what would mend it."""
+"""Callbacks refuse unusable input at once. The error names the callback, the problem and a fix."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def labelled(images, targets):
 
 
 def steps_before(message, callback, tmp_path, **options):
-    """The number of steps before the error."""
+    """Return the number of steps before the error."""
     module = stranger()
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, [callback], **options).fit(module, train_loader())

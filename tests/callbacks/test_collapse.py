@@ -13,7 +13,7 @@ from ssl_modules.evaluation import feature_std, rankme, uniformity
 
 
 def watched(change=lambda module, step, features: features, **options):
-    """A module whose steps return features, which it also keeps by epoch."""
+    """Return a module whose steps return features. It also keeps them, one list per epoch."""
     module = stranger(**options)
     module.seen = [[]]
     step = module.training_step
@@ -148,7 +148,7 @@ FEATURES = torch.randn(44, 5, generator=torch.Generator().manual_seed(0))
 
 def gathered(rank):
     monitor = CollapseMonitor(size=30)
-    for step, batch in enumerate(FEATURES.split(11)[rank::2]):  # 22 rows each, of which 15 are kept
+    for step, batch in enumerate(FEATURES.split(11)[rank::2]):  # 22 rows per process; 15 are kept
         monitor.on_train_batch_end(None, None, {"features": batch}, None, step)
     return monitor._gathered(torch.device("cpu"))
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OutOfDistributionProbe
 
-OUTLIERS = IMAGES[500:620].roll(1, dims=3)  # digits moved by a pixel
+OUTLIERS = IMAGES[500:620].roll(1, dims=3)  # digits shifted by a pixel
 
 
 def outliers():

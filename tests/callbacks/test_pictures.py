@@ -66,7 +66,7 @@ def drawn(monkeypatch):
 
 
 def cells(figure):
-    """Each image of a grid with its title and colour, row by row."""
+    """Return each image of a grid with its title and colour, row by row."""
     [axis] = figure.axes
     titles = [(text.get_text(), text.get_color()) for text in axis.texts]
     return [(np.asarray(image.get_array()), *title) for image, title in zip(axis.images, titles, strict=True)]
@@ -118,7 +118,7 @@ def test_clusters_stay_apart_in_the_plane(projection):
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(90) % 3
     features = torch.eye(8)[targets] + 0.05 * torch.randn(90, 8, generator=generator)
-    with threadpool_limits(1, "openmp"):  # several threads of t-SNE add in any order
+    with threadpool_limits(1, "openmp"):  # with several threads, t-SNE adds in random order
         points, again = (EmbeddingPlot(projection=projection).project(features) for _ in range(2))
     _, nearest = NearestNeighbors(n_neighbors=5).fit(points).kneighbors(points)
     assert (targets[nearest] == targets[:, None]).all()
@@ -211,7 +211,7 @@ def test_files_where_no_logger_takes_images(tmp_path, namespace):
     assert {file.name for file in (tmp_path / "pictures").iterdir()} == {"views_epoch0_step0.png", *epochs}
     for file in (tmp_path / "pictures").iterdir():
         picture = matplotlib.image.imread(file)
-        assert picture.std() > 0.05  # not a blank
+        assert picture.std() > 0.05  # not blank
         border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
         assert (border == 1).all()  # nothing is cut off
 
@@ -270,7 +270,7 @@ def test_pictures_share_the_pass(tmp_path):
 
     data = {**own(), "features": "encoder"}
     probes = [OnlineKNNProbe(**data)]
-    # The two pictures try a batch of each part that they read.
+    # Before training, each picture reads a trial batch of each part that it uses.
     assert images_seen([*probes, EmbeddingPlot(**data), NeighbourGrid(**data)]) == images_seen(probes) + 64 + 128
 
 
@@ -310,4 +310,4 @@ def test_class_names_of_a_level():
     data = SimpleNamespace(class_names=("0", "1", "2"), levels={"digit": ("0", "1", "2"), "half": ("low", "high")})
     assert names_of_classes(data, 2, level=1) == ["low", "high"]
     assert names_of_classes(data, 3, level=0) == ["0", "1", "2"]
-    assert names_of_classes(data, 3, level=1) == ["0", "1", "2"]  # too few: indices
+    assert names_of_classes(data, 3, level=1) == ["0", "1", "2"]  # only two names for three classes, so use indices

@@ -32,13 +32,13 @@ def test_checkpoints_can_follow_the_probes(tmp_path, namespace, validates, manua
     framework = importlib.import_module(namespace)
     best = framework.callbacks.ModelCheckpoint(tmp_path, monitor="probe/knn_top1", mode="max", save_top_k=-1)
     stopping = framework.callbacks.EarlyStopping("probe/linear_top1", mode="max", patience=5)
-    # The checkpoint stands first: the Trainer moves it behind the probes.
+    # Although the checkpoint is listed first, the Trainer moves it behind the probes.
     probes = [OnlineKNNProbe(**own(), features="encoder"), OnlineLinearProbe(**own(), features="encoder")]
     module = stranger(namespace, validates, manual)
     fit = trainer(tmp_path, [best, stopping, *probes], namespace, enable_checkpointing=True)
     fit.fit(module, train_loader(), test_loader() if validates else None)
 
-    assert len(best.best_k_models) == 2  # one an epoch
+    assert len(best.best_k_models) == 2  # one per epoch
     assert set(fit.callback_metrics) >= {f"probe/{kind}_top{k}" for kind in ("knn", "linear") for k in (1, 5)}
     assert stopping.best_score.item() >= np.float32(probes[1].result["probe/linear_top1"])
     for path, score in best.best_k_models.items():
@@ -46,7 +46,7 @@ def test_checkpoints_can_follow_the_probes(tmp_path, namespace, validates, manua
         result = stored["callbacks"]["OnlineKNNProbe{'name': 'probe'}"]["result"]
         assert np.float32(result["probe/knn_top1"]) == score.item()
         assert {"k": 20, "temperature": 0.07, "bank_size": 5_000}.items() <= result.items()
-        # The value is that of the weights beside it.
+        # The stored value belongs to the stored weights.
         module.load_state_dict(stored["state_dict"])
         assert probes[0].evaluate(module)["probe/knn_top1"] == result["probe/knn_top1"]
 
@@ -71,7 +71,7 @@ def test_when_it_runs(tmp_path, validates, options, epochs):
     module = stranger(validates=validates)
     trainer(tmp_path, [probe], **options).fit(module, train_loader(), test_loader())
     assert probe.calls == epochs
-    if "fast_dev_run" not in options:  # limits are not for the probe's data
+    if "fast_dev_run" not in options:  # limits don't apply to the probe's data
         assert probe.result["probe/knn_top1"] == probe.evaluate(module)["probe/knn_top1"]
 
 
@@ -166,7 +166,7 @@ def test_a_datamodule_of_its_own_beside_unlabelled_training(tmp_path):
     data, module = data_module(), Unlabelled()
     probes = [OnlineKNNProbe(datamodule=data), OnlineSGDProbe(datamodule=data)]
     trainer(tmp_path, probes, max_epochs=1).fit(module, DataLoader(TensorDataset(IMAGES[:64]), batch_size=32))
-    assert data.setups == 1  # for both probes
+    assert data.setups == 1  # once for both probes
     assert probes[0].evaluate(module).items() <= probes[0].result.items()
     assert probes[1]._head[0].shape == (10, 10)
 
@@ -220,7 +220,7 @@ def test_a_second_run_starts_with_a_new_head(tmp_path):
         heads.append(probe._head[0])
     assert torch.equal(*heads)
     assert probe._steps == 5
-    fit.fit_loop.max_epochs = 2  # the same Trainer goes on
+    fit.fit_loop.max_epochs = 2  # continue with the same Trainer
     fit.fit(fit.lightning_module, train_loader())
     assert probe._steps == 10
 

@@ -62,7 +62,7 @@ def test_ridge_equals_scikit_learn():
 def test_sgd_head_makes_the_steps_of_adam(tmp_path):
     class Frozen(type(stranger())):
         def training_step(self, batch, batch_idx):
-            return self.head(torch.ones(1, 32)).sum()  # batch norm sees nothing: the features stand still
+            return self.head(torch.ones(1, 32)).sum()  # batch norm gets no input, so the features don't change
 
     module = Frozen()
     probe = OnlineSGDProbe(**own(), features="encoder", num_classes=10, learning_rate=0.01)
@@ -91,7 +91,7 @@ def test_levels_choose_the_column():
     fine = OnlineKNNProbe(train=train, test=test, level=0, features="encoder").evaluate(stranger())
     coarse = OnlineKNNProbe(train=train, test=test, level=1, features="encoder").evaluate(stranger())
     assert fine == OnlineKNNProbe(**own(), features="encoder").evaluate(stranger())
-    assert list(coarse) == ["probe/knn_top1"]  # two classes have no top 5
+    assert list(coarse) == ["probe/knn_top1"]  # no top 5 with two classes
     assert coarse["probe/knn_top1"] > fine["probe/knn_top1"]
 
 
@@ -109,7 +109,7 @@ def test_a_class_without_training_images_is_never_guessed():
 
 
 class Moody(Dataset):
-    """Draws from every global random state."""
+    """A data set that draws from every global random state."""
 
     def __len__(self):
         return 96

@@ -12,7 +12,7 @@ from ssl_modules.callbacks import OnlineKNNProbe, OnlineRetrieval
 @pytest.mark.parametrize("gallery", ["train", "test"])
 def test_equals_scikit_learn(gallery):
     module = stranger()
-    features = embed(module, IMAGES).astype(float)  # in float32 many cosines are equal but for rounding
+    features = embed(module, IMAGES).astype(float)  # float64, as many float32 cosines differ only by rounding
     queries, truth = features[300:500], TARGETS[300:500].numpy()
     searched, labels = (features[:300], TARGETS[:300].numpy()) if gallery == "train" else (queries, truth)
     precisions, hits = [], []
@@ -38,7 +38,7 @@ def test_every_level_in_one_pass(tmp_path):
     module.encoder.register_forward_hook(lambda part, images, output: seen.append(0 if part.training else len(output)))
     fit = trainer(tmp_path, [*probes, knn], max_epochs=1)
     fit.fit(module, train_loader())
-    assert sum(seen) == 500 + 3 * 128  # one pass for all; each has tried a batch of either loader
+    assert sum(seen) == 500 + 3 * 128  # one pass for all, and a trial batch of each loader per callback
     for probe in probes:
         assert fit.callback_metrics[f"{probe.name}/map"] == np.float32(probe.evaluate(module)[f"{probe.name}/map"])
     assert probes[0].result["level0/map"] < probes[1].result["level1/map"]

@@ -1,4 +1,4 @@
-"""Values by option and by YAML: what is accepted alike, and what is refused in a line that helps."""
+"""Options and YAML accept the same values, and refuse others with a helpful line."""
 
 import contextlib
 import io
@@ -27,7 +27,7 @@ def config(path="config.yaml", **model):
 
 
 def printed(*options):
-    """The model of a run, as ``--print_config`` writes it."""
+    """Return the model of a run, as ``--print_config`` writes it."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
         main(["fit", *options, *DATA, "--print_config"])
@@ -36,13 +36,13 @@ def printed(*options):
 
 
 def is_ours(name):
-    """Other tests of this process may have defined losses and similarities as well."""
+    """Tell whether a class is ours: other tests in this process may have defined losses and similarities too."""
     return any(hasattr(part, name) for part in (losses, similarities, optim))
 
 
 @pytest.fixture
 def refused(capsys):
-    """A function that runs the command and gives its error."""
+    """Return a function that runs the command and returns its error."""
 
     def run(*options):
         with pytest.raises(SystemExit) as stop:
@@ -81,7 +81,7 @@ def test_null_within_a_value():
 
 
 def aspect(**value):
-    """A config of one aspect."""
+    """Return the option for a config that sets one aspect."""
     return ("--config", config(class_path="SimCLR", init_args=value))
 
 

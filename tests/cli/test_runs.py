@@ -1,4 +1,4 @@
-"""What a run takes from options, data and classes, and how it ends where they don't fit."""
+"""What a run takes from options, data and classes, and how it fails if they don't fit."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ HERE = __name__
 
 
 class Other(SimCLR):
-    """Has another default than SimCLR."""
+    """Has a default that differs from SimCLR's."""
 
     def __init__(self, *args, margin: float = 0.1, **kw) -> None:
         kw.setdefault("encoder", "test_resnet")
@@ -39,7 +39,7 @@ class Builds(SimCLR):
 
 
 class Faulty(SimCLR):
-    """Has faults."""
+    """Raises an error in the constructor or in the step."""
 
     def __init__(self, place: str = "step", **settings) -> None:
         super().__init__(encoder="test_resnet", **settings)
@@ -58,7 +58,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture
 def refused(capsys):
-    """A function that runs a command and gives its error."""
+    """Return a function that runs a command and returns its error."""
 
     def run(*options, command="fit"):
         with pytest.raises(SystemExit) as stop:
@@ -70,7 +70,7 @@ def refused(capsys):
 
 
 def module(*options, classes=()):
-    """What the command builds."""
+    """Return the module that the command builds."""
     return ContrastiveCLI(*classes, run=False, args=[*options]).model
 
 
@@ -84,7 +84,7 @@ DATA = ("--data", "DigitsDataModule")
     ("name", "value", "message"),
     [
         ("image_size", 16, "got 16, but the data have 8; give data.init_args.image_size, or leave it out"),
-        ("image_size", 32, "got 32, but the data have 8; give data.init_args.image_size, or leave it out"),  # a default
+        ("image_size", 32, "got 32, but the data have 8; give data.init_args.image_size, or leave it out"),  # default
         ("in_channels", 3, "got 3, but the data have 1; leave it out"),
         ("mean", [0.9], "got [0.9], but the data have [0.28741966515207334]; leave it out"),
     ],
@@ -192,7 +192,7 @@ def test_a_fault_of_ones_own_keeps_its_traceback(place):
         main(["fit", "--model", f"{HERE}.Faulty", f"--model.place={place}", *FAST])
 
 
-# ---- what no checkpoint holds ----
+# ---- what a checkpoint can't hold ----
 
 
 def test_an_encoder_that_no_checkpoint_holds_is_told_at_the_start(refused):

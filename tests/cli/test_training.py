@@ -16,7 +16,7 @@ from ssl_modules.datamodules import DigitsDataModule
 
 
 def config(**changes):
-    """A run of seconds; ``changes`` are values by dotted key, with __ for the dots."""
+    """Return the config of a run of seconds. Names in ``changes`` are dotted keys, with __ for the dots."""
     c = {
         "model": {
             "class_path": "SimCLR",
@@ -127,7 +127,7 @@ def test_help_of_a_method_is_readable(capsys):
     text = capsys.readouterr().out
     for name in ("augmentation", "encoder", "extraction", "similarity", "loss", "optimizer", "image_size"):
         assert f"--model.{name} " in text
-    assert "ssl_modules.losses.InfoNCE" in text  # known losses are listed, all of torch's modules are not
+    assert "ssl_modules.losses.InfoNCE" in text  # lists the known losses, but not all of torch's modules
     assert "torch.nn" not in text
     assert len(text) < 8000
 
@@ -223,7 +223,7 @@ def test_data_without_labels_train_without_probes(monkeypatch):
 
 
 def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_best():
-    c = config(trainer__max_epochs=3, best_checkpoint__monitor="train/chance")  # the same in every epoch
+    c = config(trainer__max_epochs=3, best_checkpoint__monitor="train/chance")  # has the same value in every epoch
     main(["fit", "--config", write(c)])
     epochs = {path.stem: torch.load(path, weights_only=True)["epoch"] for path in Path().rglob("*.ckpt")}
     assert epochs == {"best": 0, "last": 2}
@@ -232,7 +232,7 @@ def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_best()
 @pytest.mark.parametrize("fixed", [False, True])
 def test_the_class_of_the_command_works_in_a_script_of_ones_own(fixed):
     c = config()
-    if fixed:  # one model and one data set alone, as scripts of Lightning users have it
+    if fixed:  # fixed classes, as in many scripts of Lightning users
         c["model"], c["data"] = (
             {**c["model"]["init_args"], "loss": {"init_args": {"temperature": 0.4}}},
             c["data"]["init_args"],
@@ -242,6 +242,6 @@ def test_the_class_of_the_command_works_in_a_script_of_ones_own(fixed):
     assert type(cli.model) is SimCLR
     assert (cli.model.encoder.image_size, cli.model.encoder.in_channels) == (8, 1)  # linked to the data
     assert cli.model.loss.temperature == (0.4 if fixed else 0.2)
-    option = "--model.optimizer=Adam" if fixed else "--model.init_args.optimizer=Adam"  # takes over nothing of AdamW
+    option = "--model.optimizer=Adam" if fixed else "--model.init_args.optimizer=Adam"  # AdamW's arguments are dropped
     swapped = ContrastiveCLI(*classes, run=False, args=["--config", "config.yaml", option])
     assert swapped.model.optimizer(swapped.model.param_groups()).param_groups[0]["lr"] == 0.001

@@ -1,4 +1,4 @@
-"""The methods under test, each in a form that trains in moments: a new method joins with one line in CASES."""
+"""The methods under test, each in a small form that trains fast. Add a new method as one entry of CASES."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,26 +26,26 @@ from ssl_modules.extractions import AllViews, Extraction, LocalMaps, NeighbourRa
 from ssl_modules.losses import GroCoLoss
 
 SIZE = 8
-ENCODER = "test_resnet"  # timm's own for tests: 0.4 million parameters
+ENCODER = "test_resnet"  # timm's test network: 0.4 million parameters
 
 
 @dataclass(frozen=True)
 class Case:
-    """A method, its augmentation at a size of a few pixels, and what else must be small; modules copy the objects."""
+    """A method with a tiny augmentation and other small settings. Modules copy the objects."""
 
     method: type[ContrastiveModule]
     augmentation: Augmentation
     extraction: Extraction | None = None
     settings: dict[str, Any] = field(default_factory=dict)
-    falls_to: float = 0.1  # share of its first value that the loss of one batch reaches, where a target stands still
-    name: str = ""  # where a method has several cases
-    full: dict[str, Any] = field(default_factory=dict)  # what the form of full size differs in from the defaults
+    falls_to: float = 0.1  # the loss on one batch falls to this share of its first value
+    name: str = ""  # if a method has several cases
+    full: dict[str, Any] = field(default_factory=dict)  # arguments of the full-size form that aren't defaults
 
     def __str__(self) -> str:
         return self.name or self.method.__name__
 
     def build(self, **given: Any) -> ContrastiveModule:
-        """The method with its own extraction, similarity and loss, for tiny images of one channel."""
+        """Build the method with its own extraction, similarity and loss, for tiny images of one channel."""
         return self.method(**{**self.small(), **given})
 
     def small(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ CASES = [
         SCE,
         SCEViews(SIZE, ["weak", "strong-gamma"]),
         Queue(out_dim=16, batch_norm=True, size=20, reference=True, momentum=0.9),
-        falls_to=0.4,  # not below the entropy of its target
+        falls_to=0.4,  # can't fall below the entropy of its target
     ),
     Case(
         SCE,
@@ -84,7 +84,7 @@ CASES = [
     Case(
         RINCE,
         MoCoViews(SIZE, blur=False),
-        Queue(out_dim=16, size=20, ranks=NeighbourRanks((3,), warmup_steps=2), momentum=0.9),  # which need no labels
+        Queue(out_dim=16, size=20, ranks=NeighbourRanks((3,), warmup_steps=2), momentum=0.9),  # ranks without labels
         falls_to=0.2,
     ),
     Case(
@@ -108,20 +108,20 @@ CASES = [
         AMDIM,
         AMDIMViews(SIZE, shift=1),
         LocalMaps("multi-pair", 16),
-        falls_to=0.4,  # all places of a map are positives, and a random one is the anchor
+        falls_to=0.4,  # all locations of a map are positives, and the anchor is a random one
     ),
     Case(
         CPC,
         CPCViews(SIZE, (5, 4), shift=1),
         PatchContext(16, (2, 3), hidden_dim=16, blocks=2),
-        falls_to=0.4,  # patches of one pixel's shift are hard to tell apart
+        falls_to=0.4,  # patches that are one pixel apart look alike
     ),
     Case(YADIM, YADIMViews(SIZE, shift=1), LocalMaps("last", 16)),
 ]
 
 
 def digits(images: int = 48, batch_size: int = 8) -> ImageDataModule:
-    """The first few of scikit-learn's digits."""
+    """Return a data module of scikit-learn's first digits."""
     data = DigitsDataModule()
     data.setup()
     train = TensorImages(*data.train_set[:images])
@@ -129,31 +129,31 @@ def digits(images: int = 48, batch_size: int = 8) -> ImageDataModule:
 
 
 def images(n: int = 8, channels: int = 1, size: int = SIZE) -> torch.Tensor:
-    """Pixels, always the same."""
+    """Return random images, the same in each call."""
     return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
 def one_batch(batch: Any, steps: int = 1) -> DataLoader:
-    """A loader of the same batch at every step."""
+    """Return a loader that gives the same batch at every step."""
     return DataLoader([batch] * steps, batch_size=None)
 
 
 def gradients(module: ContrastiveModule) -> dict[str, torch.Tensor]:
-    """Of the parameters that have one."""
+    """Return the gradients of the parameters that have one."""
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
 def fixed_views(
     case: Case, images: int = 8, dtype: torch.dtype = torch.float32, channels: int = 1
 ) -> list[torch.Tensor]:
-    """Views as the case's augmentation makes them, always the same."""
+    """Return views by the case's augmentation, the same in each call."""
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (images, channels, SIZE, SIZE), generator=g, dtype=torch.uint8)
     return [view.to(dtype) for view in case.augmentation(pixels, g)]
 
 
 def trainer(**given: Any) -> Trainer:
-    """A Trainer that trains and nothing else."""
+    """Return a Trainer without logger, checkpoints and progress bar."""
     quiet = {
         "accelerator": "cpu",
         "logger": False,

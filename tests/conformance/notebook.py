@@ -1,4 +1,4 @@
-"""Run as a script: in ``__main__``, a subclass of each method, with an aspect of its own, trains, saves and loads."""
+"""Run as a script: subclasses of each method, defined in ``__main__`` with an own aspect, train, save and load."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from ssl_modules.similarities import Cosine
 
 
 class Sharp(Cosine):
-    """An aspect of one's own."""
+    """A user's own aspect."""
 
     def __init__(self, factor: float = 1.0) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     for case in CASES:
 
         class Mine(case.method):
-            """A method of one's own, as people write it."""
+            """A user's own method, as people write it."""
 
             def __init__(self, margin=0.5, **kwargs):
                 super().__init__(**kwargs)

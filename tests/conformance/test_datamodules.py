@@ -1,4 +1,4 @@
-"""What holds for every public data module: a new one joins with one entry in CASES."""
+"""Tests that every public data module must pass. Add a new one as one entry of CASES."""
 
 import atexit
 import functools
@@ -44,14 +44,14 @@ FACTS = ("name", "num_classes", "dims", "mean", "std")
 
 @dataclass(frozen=True)
 class Case:
-    """A data module over its official files in miniature."""
+    """A data module with a miniature copy of its official files."""
 
     data: type[BaseDataModule]
-    write: Callable[[Path], miniatures.Patches] | None  # to a folder; None without files
-    sizes: tuple[int, int, int]  # images to train on, labelled images, test images
+    write: Callable[[Path], miniatures.Patches] | None  # writes the files to a folder; None if there are none
+    sizes: tuple[int, int, int]  # numbers of images to train on, labelled images and test images
     corrupt: str = ""  # a file that the data module reads
-    missing: str = ""  # a file or folder that it can't do without
-    root: str = "."  # the argument, relative to the folder
+    missing: str = ""  # a file or folder that the data module needs
+    root: str = "."  # the argument root, relative to the folder
     arguments: dict[str, Any] = field(default_factory=dict)
     name: str = ""  # if a data module has several cases
 
@@ -163,7 +163,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 @functools.cache
 def written(write: Callable[[Path], miniatures.Patches]) -> tuple[Path, miniatures.Patches]:
-    """Files that tests read and do not change, and their patches; written once."""
+    """Write the files once; return their folder and their patches. Tests must not change the files."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
     return folder, write(folder)
@@ -171,7 +171,7 @@ def written(write: Callable[[Path], miniatures.Patches]) -> tuple[Path, miniatur
 
 @pytest.fixture
 def folder(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files of the case; their sizes and checksums pass for the original ones."""
+    """Return the folder of the case's files, patched so that their sizes and checksums are accepted."""
     if case.write is None:
         return tmp_path
     folder, patches = written(case.write)
@@ -181,7 +181,7 @@ def folder(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of the files, to spoil."""
+    """Return a copy of the files that tests may damage."""
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
@@ -219,7 +219,7 @@ def test_its_signature_shows_the_shared_arguments_and_only_what_it_takes(case):
     assert not of_given_data & {*parameters} - own
     in_files = {"image_size", "decode_size", "augmentation", "unreadable"}
     assert issubclass(case.data, FilesDataModule) == (in_files <= {*parameters})
-    # The default of a shared argument differs only if the class states it.
+    # A class that changes the default of a shared argument must list it in its signature.
     shared = inspect.signature(BaseDataModule).parameters
     changed = {name for name in SHARED if parameters[name].default != shared[name].default}
     assert changed <= own
@@ -323,7 +323,7 @@ def test_a_checkpoint_restores_the_arguments(case, folder, tmp_path):
 
 
 def trouble(case: Case, folder: Path) -> str:
-    """The errors and warnings of reading everything once."""
+    """Read everything once; return the errors and warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -356,7 +356,7 @@ def test_a_missing_file_is_named_with_a_fix(case, copied):
 def rows_of_a_process(rank: int, files: list[tuple[str, miniatures.Patches]]) -> list[list[list[int]]]:
     read = []
     for case, (folder, patches) in zip(CASES, files, strict=True):
-        for target, attribute, value in patches:  # in this process, which ends after the test
+        for target, attribute, value in patches:  # patch this child process only; it exits after the test
             setattr(target, attribute, value)
         data = loaded(case, Path(folder), return_index=True, batch_size=1)
         loaders = [data.train_dataloader(), data.probe_train_dataloader()]
@@ -373,4 +373,4 @@ def test_two_processes_see_every_image_once():
         assert len({*train[0], *train[1]}) == len(train[0]) + len(train[1]) == sizes[0] // 2 * 2, case
         for (even, odd), size in zip(evaluated, sizes[1:], strict=True):
             assert even == list(range(0, size, 2)), case
-            assert odd == [*range(1, size, 2), *([0] if size % 2 else [])], case  # the first image twice
+            assert odd == [*range(1, size, 2), *([0] if size % 2 else [])], case  # odd sizes repeat the first image

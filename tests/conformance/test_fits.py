@@ -27,7 +27,7 @@ NO_REFERENCE = r"reference_scores: .* such as Queue\(reference=True\)"
 
 
 def refusal(method, extraction):
-    """What is said of a pair that doesn't fit; None for one that does."""
+    """Return the error expected of a pair that doesn't fit, or None if it fits."""
     if method == "CPC":
         return None if extraction == "PatchContext" else ONE_VIEW
     if extraction == "PatchContext":
@@ -81,7 +81,7 @@ def test_a_rehearsal_leaves_no_trace():
     drawn = torch.get_rng_state()
     torch.manual_seed(0)
     again = build("SimCLR", augmentation="moco", extraction=extraction, loss=InfoNCE(0.2))
-    assert not torch.equal(before, drawn)  # the weights
+    assert not torch.equal(before, drawn)  # by drawing the weights
     assert torch.equal(torch.get_rng_state(), drawn)
     assert int(module.extraction.pointer) == 0
     assert all(m.training for m in (*module.extraction.modules(), *module.teacher.modules()))
@@ -93,7 +93,7 @@ def test_a_rehearsal_leaves_no_trace():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("size", [8, 28, 32, 64, 96])  # of the data modules of small images
+@pytest.mark.parametrize("size", [8, 28, 32, 64, 96])  # sizes of the data modules with small images
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_its_views_at_every_size(method, size, channels):
     encoder = "amdim" if method == "AMDIM" else ENCODER

@@ -1,4 +1,4 @@
-"""What every method must do, whatever its five aspects."""
+"""Tests that every method must pass, whatever its five aspects."""
 
 import inspect
 import json
@@ -96,7 +96,7 @@ def test_the_defaults_train_one_step(case):
 def test_the_loss_falls_on_a_tiny_set(case):
     seed_everything(0)
     module = case.build(optimizer=partial(torch.optim.AdamW, lr=3e-3))
-    if module.teacher is not None:  # a target that moves, or a queue that fills with the same images, may hold it up
+    if module.teacher is not None:  # freeze teacher and queue: both may keep the loss from falling
         module.teacher.momentum, module.teacher.schedule = 1.0, "constant"
         module.extraction.after_backward = lambda: None
     losses = []
@@ -222,7 +222,7 @@ def test_the_exported_encoder_is_the_plain_backbone(case, ending, small_stem, tm
 
 
 def run(case, seed, epochs=2):
-    """Losses and first views of each epoch, of a run over the same batches in the same order."""
+    """Train on the same batches in the same order; return losses, views and the final state."""
     seed_everything(seed)
     module = case.build()
     losses, views = [], []
@@ -247,7 +247,7 @@ def test_a_seed_fixes_the_run_and_an_epoch_has_views_of_its_own(case):
     assert losses[0] != others[0]
     assert not torch.equal(views[0][0], other_views[0][0])
     first_epoch, second_epoch = views[:2], views[2:]
-    for one, other in zip(first_epoch, second_epoch, strict=True):  # of the same images
+    for one, other in zip(first_epoch, second_epoch, strict=True):  # views of the same images
         assert all(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 

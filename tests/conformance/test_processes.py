@@ -1,4 +1,4 @@
-"""Two processes train as one does: the mean of their gradients is that of one process with both batches."""
+"""Two processes train like one: the mean of their gradients is the gradient of one process with both batches."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ IMAGES = 6
 
 
 def gradient(index, block, rows):
-    """Loss and gradient of some of the images, in float64, with batch norm in eval mode."""
+    """Return loss and gradient for some of the images, in float64, with batch norm in eval mode."""
     case = CASES[index]
     seed_everything(0)
     module = case.build(anchor_block=block).double()

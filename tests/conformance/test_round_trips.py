@@ -1,4 +1,4 @@
-"""A method from the command line, and from a notebook, saved and loaded again."""
+"""Methods from the command line and from a notebook are saved and loaded again."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_a_run_from_yaml_loads_again(case, tmp_path, monkeypatch, capsys):
     stored = torch.load(path, weights_only=True)
     loaded = case.method.load_from_checkpoint(path)
     assert (loaded.encoder.image_size, loaded.encoder.in_channels) == (SIZE, 1)
-    assert loaded.encoder.mean.item() == pytest.approx(0.28742, abs=1e-5)  # the data module's
+    assert loaded.encoder.mean.item() == pytest.approx(0.28742, abs=1e-5)  # from the data module
     assert storable(loaded.arguments).keys() == module.keys()
     for name in ("extraction", "similarity", "loss"):
         assert type(getattr(loaded, name)) is type(getattr(case.build(), name))
@@ -48,7 +48,7 @@ def test_a_run_from_yaml_loads_again(case, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
-    """What a notebook leaves behind: checkpoints of classes defined in ``__main__``, loaded again in there."""
+    """Return the folder with checkpoints of classes defined in ``__main__``, which are also loaded there."""
     folder = tmp_path_factory.mktemp("notebook")
     run_script(Path(__file__).with_name("notebook.py"), str(folder), folder=folder)
     return folder

@@ -1,4 +1,4 @@
-"""What every method with a teacher must do besides."""
+"""Tests that every method with a teacher must pass as well."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate):
     parts = [module.encoder, module.extraction.heads], [module.teacher.encoder, module.teacher.heads]
     student, teacher = ([p for part in side for p in part.parameters()] for side in parts)
     expected = [p.clone() for p in teacher]
-    assert all(map(torch.equal, student, teacher))  # it starts equal
+    assert all(map(torch.equal, student, teacher))  # the teacher starts as a copy
     updates = 0
 
     class Watch(Callback):

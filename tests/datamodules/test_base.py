@@ -24,7 +24,7 @@ SIZE = 20
 
 
 def part(size=SIZE, targets=None, channels=1, side=2):
-    """Images that hold their row in every pixel."""
+    """Return images whose pixels all equal their row."""
     images = torch.arange(size, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, channels, side, side).contiguous()
     return TensorImages(images, torch.arange(size) % 4 if targets is None else targets)
 
@@ -77,7 +77,7 @@ def test_parts_and_their_order():
     assert isinstance(data.train_set, TensorImages)
     assert data.val_set is None
     assert data.val_dataloader() == []
-    assert [len(batch) for batch in rows(data.train_dataloader())] == [8, 8]  # the last 4 are dropped
+    assert [len(batch) for batch in rows(data.train_dataloader())] == [8, 8]  # drops the last 4
     order = flat(data.train_dataloader())
     assert len(set(order)) == 16
     assert order != sorted(order)
@@ -92,7 +92,7 @@ def test_supervised_loader_goes_through_all_labelled_images():
     orders = []
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
-        assert [len(batch) for batch in rows(loader)] == [8, 8, 2]  # the last is kept
+        assert [len(batch) for batch in rows(loader)] == [8, 8, 2]  # keeps the last batch
         orders.append(flat(loader))
     labelled = flat(data.probe_train_dataloader())
     assert sorted(orders[0]) == sorted(orders[1]) == labelled
@@ -140,7 +140,7 @@ def test_validation_part_is_set_aside(train):
     val, fit = flat(data.val_dataloader()), flat(data.probe_train_dataloader())
     assert (len(val), len(fit)) == (6, 14)
     assert sorted(val + fit) == list(range(20))
-    assert rows(data.probe_test_dataloader()) == rows(data.val_dataloader())  # never the test part by accident
+    assert rows(data.probe_test_dataloader()) == rows(data.val_dataloader())  # not the test part
     assert flat(data.test_dataloader()) == list(range(9))
     assert all((images[:, 0, 0, 0] % 4 == targets).all() for images, targets in data.train_dataloader())
 
@@ -256,11 +256,11 @@ def test_every_loop_of_a_trainer(tmp_path):
         run = trainer(tmp_path, logger=False, enable_checkpointing=False)
         run.fit(module, datamodule=data)
         run.fit(Plain(), datamodule=make(setup=False))
-        assert module.validated == 0  # no validation part, so no validation: the test part is not taken for one
+        assert module.validated == 0  # without a validation part, the test part must not replace it
         assert run.test(module, datamodule=data, verbose=False) == [{"mean": 4.0}]
         assert torch.cat(run.predict(module, datamodule=data)).tolist() == list(range(9))
     messages = [str(warning.message) for warning in caught]
-    ours = [message for message in messages if "no `validation_step`" not in message]  # which Plain has not
+    ours = [message for message in messages if "no `validation_step`" not in message]  # Plain has none
     assert not [message for message in ours if "_dataloader" in message or "zero" in message]
 
 

@@ -30,7 +30,7 @@ def assert_as_torchvision(part, dataset, root, train):
 
 def test_cifar10_is_torchvisions(cifar10_root):
     data = CIFAR10DataModule(cifar10_root, batch_size=16)
-    one_epoch(data, train=40, labelled=40, test=10)  # five files of 8
+    one_epoch(data, train=40, labelled=40, test=10)  # five files of 8 images
     assert_as_torchvision(data.train_set, CIFAR10, cifar10_root, True)
     assert_as_torchvision(data.test_set, CIFAR10, cifar10_root, False)
     assert list(data.class_names) == CIFAR10(cifar10_root).classes

@@ -149,7 +149,7 @@ def test_an_annotated_image_that_is_not_there_is_left_out(root):
 
 
 def test_downloads_what_is_missing_and_compares_checksums(root, tmp_path, monkeypatch):
-    """From the official archives, in each of which is one folder."""
+    """Downloads the official archives; each holds one folder."""
     served = tmp_path / "site"
     archives = {}
     for archive, (_, places) in COCODataModule.archives.items():

@@ -1,4 +1,4 @@
-"""Runs from YAML: what the model takes from the data, and what a checkpoint keeps of them."""
+"""Runs from YAML: what the model takes from the data, and what a checkpoint keeps of the data."""
 
 import json
 from pathlib import Path

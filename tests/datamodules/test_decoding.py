@@ -42,7 +42,7 @@ def test_transparency_is_dropped_without_a_warning(tmp_path):
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_turned_upright(tmp_path, ending, orientation):
-    """As ImageOps does it with the decoded picture; the shape tells the four that swap the sides."""
+    """Orient as PIL's ImageOps does. Height and width differ, so the four orientations that swap them show."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     path = tmp_path / f"x.{ending}"
@@ -77,7 +77,7 @@ def test_of_an_animation_the_first_picture_is_taken(tmp_path):
 
 
 def png(colour_type, rows):
-    """A PNG of 16 bits a channel, written by hand: Pillow reads colour of 16 bits, but writes none."""
+    """Write a PNG with 16 bits per channel by hand: Pillow reads 16-bit colour, but can't write it."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -22,7 +22,7 @@ def test_every_digit_is_in_one_part(data):
     assert (len(data.train_set), len(data.test_set)) == (1437, 360)
     ours = sorted(map(tuple, torch.cat([images.flatten(1).double() / 15, targets[:, None]], 1).tolist()))
     theirs = sorted(map(tuple, torch.cat([reference.flatten(1), torch.from_numpy(digits.target)[:, None]], 1).tolist()))
-    assert ours == theirs  # the pixels of 0 to 16 survive exactly
+    assert ours == theirs  # the levels 0 to 16 are kept exactly
 
 
 def test_the_split_is_stratified_and_does_not_depend_on_the_seed(data):

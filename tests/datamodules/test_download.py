@@ -13,7 +13,7 @@ FILES = {"inside/1.txt": "one", "inside/deep/2.txt": "two"}
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder to serve, with an archive of a few files; and its checksum."""
+    """Return a folder to serve, with an archive of a few files, and the archive's checksum."""
     for name, text in FILES.items():
         path = tmp_path / "source" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def test_what_is_unpacked_half_way_is_not_there(served, tmp_path, monkeypatch):
             download_and_unpack(f"{address}/files.zip", root, md5)
         assert not (root / "inside").exists()
     monkeypatch.setattr(download, "extract_archive", unpack)
-    download_and_unpack(f"{address}/files.zip", root, md5)  # the archive is there, and the site is gone
+    download_and_unpack(f"{address}/files.zip", root, md5)  # uses the downloaded archive: the site is down
     assert content(root) == FILES
 
 

@@ -107,7 +107,7 @@ def test_damaged_files_are_named(tmp_path, content, name, message):
     assert name in str(error.value)
 
 
-# The data module's constants are of these 70,000 images, which no test can write; reading is tested above on few.
+# Checks constants that were computed from the 70,000 real images, so it needs their files.
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs the real images: apt install dataset-fashion-mnist")
 def test_the_real_images(monkeypatch, tmp_path):
     monkeypatch.setattr(FashionMNISTDataModule, "debian_folder", DEBIAN_FOLDER)

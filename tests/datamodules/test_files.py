@@ -19,7 +19,7 @@ COUNT = 13
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of unequal sizes, each of a colour of its own."""
+    """Write images of different sizes and colours."""
     for index in range(COUNT):
         write_image(tmp_path / f"{index:02}.png", 30 + index, 40 - index, value=index * 10)
     return tmp_path
@@ -80,7 +80,7 @@ def test_training_batches_are_larger_squares_and_evaluation_is_not(folder):
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("augmentation", [None, "views"], ids=["fast", "in workers"])
 def test_batches_do_not_depend_on_workers(folder, augmentation, workers):
-    """Nor on an epoch that was not read to its end, nor on the place that is resumed; epochs and seeds differ."""
+    """Batches don't depend on unfinished epochs or on resuming either. Different epochs and seeds give others."""
     if augmentation:
         augmentation = Views([RandomResizedCrop(8)])
     part = files(folder, image_size=8, augmentation=augmentation)
@@ -102,7 +102,7 @@ def test_batches_do_not_depend_on_workers(folder, augmentation, workers):
     loader.load_state_dict({"epoch": 1, "batches": 1})
     assert equal(list(loader), alone[1][1:])
     loader.sampler.set_epoch(0)
-    assert equal(next(iter(loader)), alone[0][0])  # workers that persist have more of this epoch ready
+    assert equal(next(iter(loader)), alone[0][0])  # persistent workers still hold batches of this epoch
     loader.sampler.set_epoch(1)
     assert equal(list(loader), alone[1])
 
@@ -149,20 +149,20 @@ def test_unreadable_files_are_replaced_in_training_and_left_out_of_evaluation(fo
         (again,) = data.train_dataloader()
     assert equal(batch, again)
     images, targets, index = batch
-    assert sorted(index.tolist()) == [1, 1, 1, 2, 4, 4, 5, 6, 7, 8, 9, 10, 11]  # the next that can be read
+    assert sorted(index.tolist()) == [1, 1, 1, 2, 4, 4, 5, 6, 7, 8, 9, 10, 11]  # the next readable image replaces each
     assert torch.equal(targets, index)
     assert torch.equal(images[:, 0, 0, 0], (index * 10).to(torch.uint8))
     (message,) = [str(warning.message) for warning in caught if "could not be read" in str(warning.message)]  # once
     assert message.startswith("3 of 13 images could not be read")
     assert all(str(folder / name) in message for name in ("00.png", "03.png", "12.png"))
     assert rows(data.test_dataloader()) == [[1, 2, 4, 5, 6, 7, 8, 9, 10, 11]]
-    assert data.labelled_targets().tolist() == list(range(COUNT))  # a row of theirs is one of the part's
+    assert data.labelled_targets().tolist() == list(range(COUNT))  # still one target per row
 
 
 def test_what_was_not_yet_told_is_told_at_the_end_of_the_run(folder):
     break_file(folder / "03.png")
     data = module(files(folder))
-    next(iter(data.probe_train_dataloader()))  # a probe reads a part of an epoch, in its own way
+    next(iter(data.probe_train_dataloader()))  # a probe reads only a part of an epoch
     with pytest.warns(UserWarning, match=r"1 of 13 images could not be read.*03\.png"):
         data.teardown("fit")
 
@@ -223,7 +223,7 @@ def test_in_memory_holds_what_files_hold(folder):
 
 @pytest.mark.parametrize("broken", [[0, 1], [4, 5], [12], [0, 1, 12], list(range(12))])
 def test_in_memory_holds_no_image_twice(folder, monkeypatch, broken):
-    """Where a batch has nothing that can be read."""
+    """Holds even if no image of a batch can be read."""
     monkeypatch.setattr(batches, "IN_MEMORY_BATCH", 2)
     for row in broken:
         break_file(folder / f"{row:02}.png")
@@ -256,7 +256,7 @@ def test_processes_share_the_epoch_and_make_the_same_views(folder, augmentation)
 
 
 def test_workers_of_any_kind_share_epoch_and_unread(folder):
-    """What a worker is sent, where it does not begin as a copy of the process."""
+    """Pickles the data set, as spawned workers receive it. Forked workers are copies of the process instead."""
     batches = BatchedFiles(files(folder, augmentation="simclr", image_size=32), training=True)
     sent = ForkingPickler.loads(ForkingPickler.dumps(batches))
     batches.set_epoch(3)
@@ -321,21 +321,21 @@ def test_folders_are_searched_as_torchvision_does(tmp_path):
 def test_links_folders_and_names_of_all_kinds(tmp_path):
     inside = tmp_path / "inside"
     write_image(inside / "a" / "1.jpg")
-    write_image(inside / "a" / "1.png")  # of the same stem
+    write_image(inside / "a" / "1.png")  # same stem
     write_image(inside / "a" / "猫 ñ.jpg")
-    write_image(inside / "album.jpg" / "2.jpg")  # a folder
+    write_image(inside / "album.jpg" / "2.jpg")  # in a folder with an image's ending
     write_image(tmp_path / "outside" / "3.jpg")
     (inside / "linked.jpg").symlink_to(tmp_path / "outside" / "3.jpg")
     (inside / "linked").symlink_to(tmp_path / "outside")
     (inside / "again").symlink_to(inside / "a")
-    (inside / "a" / "up").symlink_to(inside)  # leads back
+    (inside / "a" / "up").symlink_to(inside)  # a cycle
     found = find_images(inside)
     assert found == ["a/1.jpg", "a/1.png", "a/猫 ñ.jpg", "album.jpg/2.jpg", "linked.jpg", "linked/3.jpg"]
     part = ImageFiles(inside, found, image_size=8, unreadable="error")
     assert part.names() == found
     assert [part[row][0].shape for row in range(len(part))] == [(3, 8, 8)] * 6
     (inside / "broken.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    assert "broken.jpg" in find_images(inside)  # to be named as unreadable
+    assert "broken.jpg" in find_images(inside)  # found, so that reading it can warn
 
 
 def test_workers_are_as_many_as_cores_but_no_more_than_8():

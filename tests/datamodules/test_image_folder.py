@@ -15,7 +15,7 @@ from ssl_modules.datamodules import ImageFolderDataModule
 
 @pytest.fixture
 def root(tmp_path):
-    """Two classes, of mixed sizes, formats and modes."""
+    """Write two classes of mixed sizes, formats and modes."""
     write_image_folder(tmp_path)
     return (tmp_path / "train").rename(tmp_path / "pets")
 
@@ -76,7 +76,7 @@ def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
     (root / "bird").rmdir()
     with pytest.raises(FileNotFoundError, match=r"expected .*missing, got no such file or folder"):
         data(root, test=tmp_path / "missing").setup()
-    write_image(root / "album.png" / "1.png")  # a class of an odd name
+    write_image(root / "album.png" / "1.png")  # a class that is named like a file
     assert data(root).class_names == ("album.png", "cat", "dog")
     write_image(root / "stray.png")
     with pytest.raises(
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
 
 
 class Recorder(LightningModule):
-    """Keeps the rows of each training step, and calls ``at`` before one of them."""
+    """Keeps the rows of each training step, and calls ``at`` before a given step."""
 
     def __init__(self, at=None, step=1):
         super().__init__()
@@ -132,7 +132,7 @@ def fit(many, tmp_path, module, epochs=2, **kwargs):
 
 
 def kill_a_worker():
-    """The youngest process of this one."""
+    """Kill the newest child process."""
     workers = multiprocessing.active_children()
     os.kill(max(worker.pid for worker in workers), signal.SIGKILL)
     for worker in workers:

@@ -31,7 +31,7 @@ def test_some_classes_in_the_order_of_their_ids(root):
     assert module.class_names == (IMAGENET_WNIDS[0], IMAGENET_WNIDS[2])
     assert module.name == "imagenet-2"
     for images, targets in module.probe_train_dataloader():
-        assert (images[:, 0, 0, 0] == targets * 2).all()  # the third folder is the second class
+        assert (images[:, 0, 0, 0] == targets * 2).all()  # the second class is the third folder
 
 
 def test_classes_from_a_file_and_the_usual_hundred(root, tmp_path):
@@ -62,12 +62,12 @@ def test_views_in_the_workers(root):
     views, targets = next(iter(module.train_dataloader()))
     assert [view.shape for view in views] == [(4, 3, 28, 28)] * 2
     assert all(torch.equal(view[:, 0, 0, 0], targets.to(torch.uint8)) for view in views)
-    again = ImageNetDataModule(**module.hparams)  # as from a checkpoint, which holds plain data
+    again = ImageNetDataModule(**module.hparams)  # as from a checkpoint, which holds plain data only
     assert again.augmentation.arguments["views"] == 2
 
 
 def archives(root, monkeypatch):
-    """The official archives, with one image of each class, known to torchvision as original."""
+    """Write the official archives with one image per class, and patch their checksums in torchvision."""
 
     def add(tar, name, content):
         info = tarfile.TarInfo(name)
@@ -109,7 +109,7 @@ def test_official_archives_are_unpacked_on_request(tmp_path, monkeypatch):
     assert [str(module.test_set.path(row).name) for row in range(3)] == [
         f"ILSVRC2012_val_{number:08}.JPEG" for number in (2, 3, 1)
     ]
-    module.prepare_data()  # it is there
+    module.prepare_data()  # does nothing: the data exist
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

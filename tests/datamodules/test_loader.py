@@ -24,11 +24,11 @@ def test_state_goes_on_with_the_next_batch(workers):
     iterator = iter(source)
     for done in range(1, 6):
         next(iterator)
-        assert source.state_dict() == {"epoch": 4, "batches": done}  # of workers as well: what was delivered counts
+        assert source.state_dict() == {"epoch": 4, "batches": done}  # counts delivered batches, also with workers
         resumed = loader()
         resumed.load_state_dict(source.state_dict())
         assert batches(resumed) == whole[done:]
-        assert batches(resumed) == whole  # once
+        assert batches(resumed) == whole  # a state is used only once
 
 
 def test_another_epoch_begins_at_its_head():
@@ -84,7 +84,7 @@ def test_worker_seeds_follow_from_seed_epoch_and_rank():
 
 
 class Deadly(torch.utils.data.Dataset):
-    """Ends the worker that reads row 5; a row may fail in a way that looks alike."""
+    """Kills the worker that reads row 5, or raises a given error that looks like a killed worker."""
 
     def __init__(self, error=None):
         self.error = error
@@ -112,7 +112,7 @@ def test_a_batch_that_kills_its_worker_again_is_an_error():
         pytest.raises((RuntimeError, ConnectionError, EOFError)),
     ):
         list(source)
-    assert source.state_dict()["batches"] <= 2  # what a worker had ready is lost with it
+    assert source.state_dict()["batches"] <= 2  # batches that the worker had prefetched are lost
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -124,7 +124,7 @@ def test_errors_of_the_data_set_are_no_deaths(workers, error):
 
 @pytest.fixture
 def process_group(monkeypatch):
-    """Stands for a group of two processes, and says which of them this one is."""
+    """Pretend to be in a group of two processes; return a function that sets the rank."""
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     return lambda rank: monkeypatch.setattr(distributed, "get_rank", lambda: rank)
@@ -143,4 +143,4 @@ def test_each_process_of_a_group_reads_its_share(process_group):
         probe.append([row for _, targets in data.probe_train_dataloader() for row in targets.tolist()])
     assert [[len(batch) for batch in batches] for batches in train] == [[2, 2]] * 2
     assert len({row for batches in train for batch in batches for row in batch}) == 8  # disjoint
-    assert test == probe == [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 0]]  # filled up from the head
+    assert test == probe == [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 0]]  # filled up with the first row

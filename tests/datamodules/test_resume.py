@@ -8,12 +8,12 @@ from torch.utils.data import Dataset
 
 from ssl_modules.datamodules import ImageDataModule, TensorImages
 
-SIZE, BATCH = 25, 4  # 6 batches an epoch, and one image left over
+SIZE, BATCH = 25, 4  # 6 batches per epoch; one image is left over
 EPOCHS = 3
 
 
 class Plain(Dataset):
-    """A map-style data set whose image holds its row."""
+    """A map-style data set whose images' pixels equal their row."""
 
     def __len__(self):
         return SIZE
@@ -23,14 +23,14 @@ class Plain(Dataset):
 
 
 class Noisy(Plain):
-    """The same, with an image drawn at random by the worker."""
+    """The same data set, but workers draw its images at random."""
 
     def __getitem__(self, index):
         return torch.randint(256, (1, 2, 2), dtype=torch.uint8), index % 3
 
 
 class Recorder(LightningModule):
-    """Keeps what each training step was given."""
+    """Keeps the input of each training step."""
 
     def __init__(self):
         super().__init__()
@@ -94,7 +94,7 @@ def test_any_step_resumes_exactly(tmp_path, kind, accumulate):
     whole = run(tmp_path, data(kind), checkpoint=every_step(tmp_path), accumulate_grad_batches=accumulate)
     assert [(epoch, batch) for epoch, batch, *_ in whole] == [(e, b) for e in range(EPOCHS) for b in range(6)]
     per_epoch = 6 // accumulate
-    # the middle of an epoch and its last step; in memory, which is quick, also its first and those of the next epoch
+    # Resume in the middle and at the end of an epoch; in memory, which is fast, at three other steps too.
     quick = (1, per_epoch + 1, 2 * per_epoch) if kind == "memory" else ()
     for step in (per_epoch // 2 + 1, per_epoch, *quick):
         rest = run(tmp_path, data(kind), tmp_path / f"{step}.ckpt", accumulate_grad_batches=accumulate)
@@ -106,7 +106,7 @@ def test_epoch_end_resumes_exactly(tmp_path, kind):
     checkpoint = ModelCheckpoint(tmp_path, "{epoch}", auto_insert_metric_name=False, save_top_k=-1)
     whole = run(tmp_path, data(kind), checkpoint=checkpoint)
     rest = run(tmp_path, data(kind), tmp_path / "0.ckpt")
-    assert rest == whole[6:]  # with the workers' random images, seeded anew each epoch
+    assert rest == whole[6:]  # also with images that workers draw: each epoch reseeds them
 
 
 def test_resumes_exactly_with_validation_and_limited_epochs(tmp_path):

@@ -21,7 +21,7 @@ def test_order_follows_from_seed_and_epoch_alone():
     torch.manual_seed(2)
     assert order(seed=3, epoch=2) == first
     orders = [tuple(order(seed=seed, epoch=epoch)) for seed, epoch in itertools.product(range(4), range(4))]
-    assert len(set(orders)) == 16  # neither seed + 1 nor epoch + 1 gives an order again
+    assert len(set(orders)) == 16  # neither seed + 1 nor epoch + 1 repeats an order
     assert all(sorted(indices) == list(range(101)) for indices in orders)
     torch.manual_seed(2)
     state = torch.get_rng_state()

@@ -14,7 +14,7 @@ from ssl_modules.datamodules import TinyImageNetDataModule
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """The archive of the official layout."""
+    """Write an archive with the official layout."""
     folder = tmp_path_factory.mktemp("archive")
     patches = write_tiny_imagenet(folder)
     return shutil.make_archive(str(folder / "tiny-imagenet-200"), "zip", folder, "tiny-imagenet-200"), patches
@@ -53,7 +53,7 @@ def test_downloads_and_unpacks_the_archive_and_compares_its_checksum(archive, tm
         data.prepare_data()
     data.setup()
     assert len(data.train_set) == 200
-    data.prepare_data()  # it is there
+    data.prepare_data()  # does nothing: the data exist
 
 
 def test_missing_or_wrong_files_are_named(root, tmp_path):

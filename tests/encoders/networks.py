@@ -1,11 +1,11 @@
-"""Networks and images that the tests of encoders share."""
+"""Networks and images that the encoder tests share."""
 
 import torch
 from torch import nn
 
 
 def randomised(module):
-    """Every parameter and running statistic away from where it begins, so that none can hide."""
+    """Move every parameter and running statistic away from its initial value, so that each affects the output."""
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in module.parameters():
@@ -41,7 +41,7 @@ class TwoMaps(nn.Module):
 
 
 class Clips(nn.Module):
-    """A network of one's own that follows the contract, for clips [B, ch, T, H, W]."""
+    """A user's own network for clips [B, ch, T, H, W]; it declares the attributes that ``Encoder`` reads."""
 
     out_channels = (4, 6)
     spatial_dims = 3

@@ -35,7 +35,7 @@ def test_the_authors_layouts(layout):
     channels, same, features = encoder.out_channels
     assert features == layout["n_rkhs"]
     assert channels == same
-    heads = 2 * (2 * channels * features + features**2 + 3 * features)  # of the two larger maps, counted there
+    heads = 2 * (2 * channels * features + features**2 + 3 * features)  # the reference counts two heads
     if layout["use_bn"]:
         heads += 2 * 2 * features
     live = layout["params_public"] if layout["use_bn"] else layout["params_without_dead_bn"]
@@ -74,7 +74,7 @@ def test_other_sizes_end_in_one_location_and_lose_no_pixel(image_size):
     torch.manual_seed(0)
     encoder = AMDIMEncoder(image_size, width=4, features=64, depth=1).eval()
     for name, parameter in encoder.named_parameters():
-        nn.init.normal_(parameter, mean=5 * name.endswith("bias"), std=0.3)  # no unit of the first layers is off
+        nn.init.normal_(parameter, mean=5 * name.endswith("bias"), std=0.3)  # large biases keep all units active
     images = torch.rand(1, 3, image_size, image_size, requires_grad=True)
     first, second, last = encoder(images)
     side = first.shape[-1]
@@ -93,7 +93,7 @@ def test_the_sizes_in_between_do_not_fit():
 
 
 def test_a_location_sees_no_border():
-    # Moved by as many pixels as a location is apart from the next, an image gives moved maps, to the last column.
+    # Shifting an image by the distance between two locations shifts its maps by one, up to the last column.
     torch.manual_seed(0)
     encoder = AMDIMEncoder(32, width=4, features=16).double().eval()
     wide = torch.rand(1, 3, 32, 36, dtype=torch.float64)

@@ -29,7 +29,7 @@ def test_the_published_layouts(layout):
 
 
 def slow(patch, weights, layers):
-    """The maps of one patch [ch, p, p], with layer norm as a mean and a variance over everything."""
+    """Compute the maps of one patch [ch, p, p], with layer norm over all channels and locations."""
 
     def norm(x, name):
         x = (x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt()
@@ -81,7 +81,7 @@ def test_the_wrapper_makes_grids_of_patches():
             patch = images[:, :, 4 * row : 4 * row + 8, 4 * column : 4 * column + 8]
             for m, expected in zip(maps, plain((patch / 255 - 0.4) / 0.2), strict=True):
                 torch.testing.assert_close(m[:, :, row, column], expected.mean((2, 3)), rtol=1e-4, atol=1e-5)
-    for one in encoder(PatchGrid(8, 4)(images)[:, 1, 2]):  # a patch by itself
+    for one in encoder(PatchGrid(8, 4)(images)[:, 1, 2]):  # a single patch
         assert one.shape[2:] == (1, 1)
     weights, metadata = encoder.export()
     assert metadata["patches"] == [8, 4]

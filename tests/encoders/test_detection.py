@@ -22,7 +22,7 @@ def encoder(network="resnet18", **given):
 
 
 def images():
-    """Of two sizes, neither that of the encoder."""
+    """Return images of two sizes, neither of them the encoder's."""
     return [pixels(1, size=64)[0, :, :48] / 255, pixels(1, size=80)[0] / 255]
 
 

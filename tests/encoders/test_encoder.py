@@ -16,7 +16,7 @@ def pooled(encoder, images):
     return encoder(images)[-1].flatten(2).mean(2)
 
 
-# The mean of the last map; a class token; norm after pooling; norm before it; a layer after the last map.
+# They cover: the mean of the last map, a class token, norm after or before pooling, a layer after the last map.
 BACKBONES = {
     "test_resnet": 32,
     "resnet10t": 32,
@@ -48,7 +48,7 @@ def test_every_parameter_has_a_gradient(name, size):
 
 
 class LateNorm(nn.Module):
-    """Of timm's form, with a last norm that does nothing before training: only its parameters show it is there."""
+    """A network in timm's form. Its last norm changes nothing before training, so only its parameters reveal it."""
 
     def __init__(self):
         super().__init__()
@@ -165,7 +165,7 @@ def test_a_model_given_as_an_instance_keeps_its_stem_unless_told():
 
 def test_a_stem_whose_norm_is_not_a_resnets_is_left_alone():
     class Sized(nn.Module):
-        """Its norm is built for the size of the stem's map."""
+        """A network whose norm is built for the size of the stem's map."""
 
         def __init__(self):
             super().__init__()
@@ -234,7 +234,7 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
     assert asked == [("test_resnet", True)]
     torch.testing.assert_close(encoder.mean.flatten(), torch.tensor(config.mean))
     torch.testing.assert_close(encoder.std.flatten(), torch.tensor(config.std))
-    assert not encoder.small_stem  # its weights are not thrown away
+    assert not encoder.small_stem  # the stem keeps its pretrained weights
     own = Encoder("test_resnet", image_size=32, in_channels=3, pretrained=True, mean=(0.5,) * 3)
     torch.testing.assert_close(own.mean.flatten(), torch.full((3,), 0.5))
 
@@ -336,10 +336,10 @@ def test_channels_last_changes_nothing_but_the_layout():
     [
         ("test_resnet", None, True),
         ("test_resnet", False, False),
-        (nn.Sequential(nn.Conv2d(3, 4, 3)), None, False),  # whose code may count on the usual layout
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), None, False),  # its code may rely on the usual layout
         (nn.Sequential(nn.Conv2d(3, 4, 3)), True, True),
         (AMDIMEncoder(32, width=4, features=16), None, True),
-        (CPCEncoder(32, layers=(1, 1, 1, 1), width=2), None, False),  # whose norms are over the usual layout
+        (CPCEncoder(32, layers=(1, 1, 1, 1), width=2), None, False),  # its norms assume the usual layout
         (Clips(), None, False),
     ],
 )
@@ -424,7 +424,7 @@ def test_the_representation_is_the_mean_over_the_grid():
     torch.testing.assert_close(module(x), patches.mean(0), rtol=1e-4, atol=1e-5)
 
 
-# ---- what is known of it before a batch ----------------------------------------------------------------------------
+# ---- what is known before the first batch --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_the_weights_have_the_names_that_the_network_gave_them(model):
     model = model()
     size = 8 if isinstance(model, Clips) else 32
     weights, metadata = Encoder(model, image_size=size, in_channels=3).export()
-    assert weights.keys() == model.state_dict().keys()  # its classifier is gone, where it had one
+    assert weights.keys() == model.state_dict().keys()  # without the classifier, if it had one
     assert metadata["architecture"] == type(model).__name__
 
 
@@ -107,7 +107,7 @@ def test_plain_weights_of_timm_lose_their_classifier(name, size, tmp_path):
     path = plain_file(tmp_path, model)
     assert load_weights(path)[1] == {}
     loaded = load_encoder(path, name, **KNOWN).eval()
-    assert not loaded.small_stem  # which would throw weights away
+    assert not loaded.small_stem  # a small stem would drop weights
     model.reset_classifier(0)
     x = pixels(size=size)
     mean, std = (torch.tensor(KNOWN[k]).view(3, 1, 1) for k in ("mean", "std"))

@@ -37,7 +37,7 @@ def test_errors_name_the_argument(scores, targets, k, message):
 @pytest.mark.parametrize("ties", [False, True])
 def test_mean_average_precision_equals_scikit_learn(ties):
     generator = torch.Generator().manual_seed(0)
-    scores = 50 * torch.randn(80, 6, generator=generator) - 100  # a sigmoid would make them equal
+    scores = 50 * torch.randn(80, 6, generator=generator) - 100  # a float32 sigmoid would make them equal
     targets = (torch.rand(80, 6, generator=generator) < torch.tensor([0.0, 0.02, 0.1, 0.5, 0.9, 1.0])).long()
     assert targets.sum(0).tolist()[0] == 0
     scores = (scores / 50).round() if ties else scores

@@ -67,7 +67,7 @@ def test_size_is_a_fixed_random_choice():
     first, second = read(DataLoader(data, batch_size=64), 100), read(DataLoader(data, batch_size=7, shuffle=True), 100)
     assert first == second == sorted(set(first))
     assert len(first) == 100
-    assert 400 < sum(first) / 100 < 600  # not the head of a data set sorted by class; 500 +- 3.5 standard errors
+    assert 400 < sum(first) / 100 < 600  # not just the first rows; 500 +- 3.5 standard errors
 
 
 def test_endless_batches_pass_over_everything_in_new_orders():

@@ -10,7 +10,7 @@ from ssl_modules.evaluation.features import classes, features_and_targets, undis
 
 
 class Noisy(Dataset):
-    """Draws from every global random state, as data sets with augmentation do."""
+    """A data set that draws from every global random state, as augmentation does."""
 
     def __len__(self):
         return 4

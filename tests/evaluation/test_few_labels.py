@@ -24,13 +24,13 @@ def test_choices_are_random_repeatable_and_nested():
     few, same, more = (balanced_rows(targets, per_class=n) for n in (100, 100, 200))
     assert torch.equal(few, same)
     assert set(few.tolist()) < set(more.tolist())
-    assert 400 < few.double().mean() < 600  # not the head; 500 +- 3.5 standard errors
+    assert 400 < few.double().mean() < 600  # not just the first rows; 500 +- 3.5 standard errors
     assert not torch.equal(few, balanced_rows(targets, per_class=100, seed=1))
 
 
 def test_each_of_several_labels_chooses():
     targets = torch.zeros(60, 3, dtype=torch.long)
-    targets[:30, 0] = targets[20:50, 1] = 1  # class 2 has no samples, ten rows no class
+    targets[:30, 0] = targets[20:50, 1] = 1  # class 2 has no samples; ten rows have no class
     for seed in range(5):
         rows = balanced_rows(targets, per_class=7, seed=seed)
         counts = targets[rows].sum(0)

@@ -43,10 +43,10 @@ def test_equals_scikit_learn_in_float32():
 def test_large_banks_equal_scikit_learn(count, k, order):
     bank, classes = clusters(count, seed=1)
     queries, _ = clusters(21, seed=2)
-    if order != "as drawn":  # neighbours lie together, or are the last few samples
+    if order != "as drawn":  # neighbours are adjacent, or are the last samples
         key = classes if order == "by class" else F.normalize(bank, dim=1) @ queries[0]
         bank = bank[key.argsort()]
-    bank_targets = torch.arange(count) % 7  # neighbours disagree, so that each of them counts
+    bank_targets = torch.arange(count) % 7  # neighbours have different labels, so each of them matters
     reference = KNeighborsClassifier(
         k, weights=lambda distance: np.exp((1 - distance) / 0.5), metric="cosine", algorithm="brute"
     )

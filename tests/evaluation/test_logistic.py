@@ -24,7 +24,7 @@ def test_equals_scikit_learn(count, penalty):
     expected = reference.fit(FEATURES[:count], TARGETS[:count]).predict_proba(FEATURES[1000:])
     weight, bias = logistic_classifier(FEATURES[:count], TARGETS[:count], num_classes=10, penalty=penalty)
     probabilities = F.linear(FEATURES[1000:], weight, bias).softmax(dim=1)
-    # A gradient of up to 1e-9 allows weights to differ by 1e-9 / penalty, of 64 features of size 1.
+    # With a gradient of up to 1e-9, weights may differ by 1e-9 / penalty; there are 64 features of size 1.
     torch.testing.assert_close(probabilities, torch.from_numpy(expected), rtol=0, atol=64e-9 / penalty)
 
 

@@ -38,7 +38,7 @@ def problem(dim, seed=0):
     return bank, targets, torch.randn(17, dim, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("dim", [5, 20, 30, 60])  # classes of 20 samples
+@pytest.mark.parametrize("dim", [5, 20, 30, 60])  # each class has 20 samples
 def test_gaussians_equal_scikit_learn(dim):
     bank, targets, queries = problem(dim)
     mixtures = [

@@ -36,7 +36,7 @@ def accuracy(classifier, train, test):
 
 
 def several(part):
-    """As targets of several labels: even, and larger than 4."""
+    """Replace the targets by two labels: even, and larger than 4."""
     return Labelled(part.features, torch.stack([part.targets % 2 == 0, part.targets > 4], dim=1).long())
 
 

@@ -19,7 +19,7 @@ def problem(queries=23, gallery=40, classes=5):
 
 
 def slow(queries, query_targets, gallery, gallery_targets, k):
-    """One query at a time, average precision by scikit-learn."""
+    """Evaluate one query at a time, with scikit-learn's average precision."""
     hits, precisions = [], []
     for q, target in zip(queries, query_targets, strict=True):
         scores = normalize(gallery, dim=1) @ normalize(q, dim=0)
@@ -37,11 +37,11 @@ def test_equals_the_official_values(chunk_size):
         result = retrieval(*parts, k=(1, 5, 10, 20), chunk_size=chunk_size)
         expected = {f"recall@{k}": value for k, value in zip((1, 5, 10, 20), v["recall_at_k"], strict=True)}
         expected |= {"map": v["std_map"].item(), "curve_ap": v["ap_official"].item()}
-    assert result == pytest.approx(expected, rel=1e-6)  # ratios of counts are float32
+    assert result == pytest.approx(expected, rel=1e-6)  # ratios are computed in float32
 
 
 def slow_curve(queries, query_targets, gallery, gallery_targets):
-    """The area under the averages of precision and recall at each place."""
+    """Return the area under the curve of precision over recall, both averaged over queries at each rank."""
     precision, recall = [], []
     for q, target in zip(queries, query_targets, strict=True):
         related = gallery_targets[(normalize(gallery, dim=1) @ q).argsort(descending=True)] == target
@@ -83,7 +83,7 @@ def test_among_themselves_a_query_does_not_find_itself(chunk_size):
 def test_negative_cosines_count_as_any_other():
     gallery = -torch.tensor([[1.0, 0.1], [1.0, 0.5], [1.0, 0.9]])
     result = retrieval(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), gallery, torch.tensor([0, 0, 1]), k=(1,))
-    assert result == {"recall@1": 1.0, "map": 1.0, "curve_ap": 0.0}  # all recall is gained at the first place
+    assert result == {"recall@1": 1.0, "map": 1.0, "curve_ap": 0.0}  # the first rank already gives full recall
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def problem():
 
 
 def slow(x, y, rates, recipe, seed):
-    """The gradient of the softmax, momentum and decay written out."""
+    """Train with the softmax gradient, momentum and weight decay written out."""
     x = np.hstack([x, np.ones((len(x), 1))])  # the bias is a feature
     weight = velocity = np.zeros((4, x.shape[1]))
     for epoch, rate in enumerate(rates):

@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.evaluation.shared_features import _OF_TRAINER, SharedFeatures, shared_features
 
-BOTH, TRIED = 500, 128  # images of a pass over own(); images that a probe tries before the first epoch
+BOTH, TRIED = 500, 128  # images of a pass over own(), and of a probe's trial before the first epoch
 
 
 def count_images(module):
-    """The numbers of images that go through in eval mode."""
+    """Return a list that collects the sizes of the batches in eval mode."""
     seen = []
 
     def count(part, images, output):
@@ -34,7 +34,7 @@ def take_first_two(batch):
     ("options", "images"),
     [
         ({}, BOTH),
-        ({"bank_size": 100}, BOTH + 100),  # the test images are the same
+        ({"bank_size": 100}, BOTH + 100),  # both share the test images
         ({"features": None}, 2 * BOTH),
         ({"prepare": take_first_two}, 2 * BOTH),
         (own(), 2 * BOTH),
@@ -79,12 +79,12 @@ def test_data_modules_and_the_trainers_loaders_are_read_once(tmp_path, namespace
     if given == "loaders":
         options["val_dataloaders"] = test_loader()
     trainer(tmp_path, probes, namespace, max_epochs=1, num_sanity_val_steps=0).fit(module, **options)
-    assert sum(seen) == BOTH + 2 * TRIED + (200 if given == "loaders" else 0)  # which Lightning validates on
+    assert sum(seen) == BOTH + 2 * TRIED + (200 if given == "loaders" else 0)  # Lightning's validation reads 200 too
     assert data.setups == (given != "loaders")
 
 
 class Flip(pl.Callback):
-    """Changes the weights between two probes, as averaging of weights does at that time."""
+    """Changes the weights between two probes, as weight averaging does."""
 
     def on_train_epoch_end(self, trainer, pl_module):
         pl_module.encoder[0].weight.data.neg_()
@@ -151,7 +151,7 @@ def test_evaluate_follows_the_weights():
 
 
 class Held(OnlineKNNProbe):
-    """Knows which of its features are still in memory."""
+    """A probe that counts which of its features are still in memory."""
 
     def __init__(self, **arguments):
         super().__init__(**arguments)
@@ -168,7 +168,7 @@ class Held(OnlineKNNProbe):
 
 
 class Memory(pl.Callback):
-    """How many features are held while both probes have yet to run, and when training goes on."""
+    """Records how many features are in memory between the two probes, and when training continues."""
 
     def __init__(self, probe):
         self.probe, self.between, self.later = probe, [], []
@@ -195,7 +195,7 @@ def test_features_are_freed(tmp_path, validates):
     module.test_step = lambda batch, batch_idx: None
     run = trainer(tmp_path, [probe, memory, OnlineLinearProbe(**data)], num_sanity_val_steps=0)
     run.fit(module, train_loader(), test_loader())
-    # Where there is validation, they are freed before the epoch's end.
+    # With validation, features are freed before the training epoch ends.
     assert memory.between == ([2, 0, 2, 0] if validates else [2, 2])
     assert memory.later == [0] * 10
     assert probe.held == 0
@@ -211,7 +211,7 @@ def test_features_are_freed(tmp_path, validates):
 
 
 class Failure(pl.Callback):
-    """Ends a run at its first epoch's end."""
+    """Fails at the end of the first epoch."""
 
     def on_train_epoch_end(self, trainer, pl_module):
         raise RuntimeError("enough")
@@ -220,7 +220,7 @@ class Failure(pl.Callback):
 @pytest.mark.parametrize("namespace", NAMESPACES)
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_store_outlives_a_run(tmp_path, namespace, fails):
-    data = data_module(namespace)  # which refers to the Trainer
+    data = data_module(namespace)  # the data module refers to the Trainer
     run = trainer(tmp_path, [OnlineKNNProbe(), *([Failure()] if fails else [])], namespace, max_epochs=1)
     try:
         run.fit(stranger(namespace), datamodule=data)
@@ -230,7 +230,7 @@ def test_no_store_outlives_a_run(tmp_path, namespace, fails):
 
 
 class Reader(pl.Callback):
-    """A callback of someone else that reads the Trainer's features."""
+    """A user's callback that reads the Trainer's shared features."""
 
     def on_train_epoch_end(self, trainer, pl_module):
         shared_features(trainer).read(pl_module, self.loader, features="encoder", precision=trainer.precision_plugin)
@@ -248,7 +248,7 @@ def test_who_reads_first_makes_no_difference(tmp_path, first):
 
 
 class Levels:
-    """Samples with targets [N, levels], and one batch of them, which leaves the second process none."""
+    """Samples with targets [N, levels]. The second loader has one batch, so the second process gets none."""
 
     images, targets = IMAGES[:90].flatten(1), torch.stack([TARGETS, TARGETS // 5], dim=1)[:90]
 
@@ -259,7 +259,7 @@ class Levels:
 
 
 def reads(rank):
-    """A few reads; before the last one process changes a weight."""
+    """Read several times. Before the last read, one process changes a weight."""
     module = nn.Linear(64, 8, bias=False)
     nn.init.constant_(module.weight, 1.0)
     seen = []
@@ -276,7 +276,7 @@ def reads(rank):
 
 def test_two_processes_agree_on_what_is_shared():
     (first, first_counts), (second, second_counts) = run_in_processes(reads)
-    # Batches 0, 2, 4 and 1, 3, 5 of 90 samples; a weight that changed in one process is a new pass for both.
+    # The processes read batches 0, 2, 4 and 1, 3, 5 of 90 samples. A weight changed in one process: both read again.
     assert first_counts == [16 * 3 + 3, 16 * 3 + 3 + 16 * 3]
     assert second_counts == [16 * 2 + 10, 2 * (16 * 2 + 10)]
     for results in (first, second):

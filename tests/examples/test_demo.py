@@ -1,4 +1,4 @@
-"""The demo on folders of one's own."""
+"""The demo on a user's own folders."""
 
 import importlib.util
 from pathlib import Path
@@ -20,7 +20,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "EPOCHS", 1)
     monkeypatch.setattr(demo, "BUDGET", 1)
     monkeypatch.setattr(demo, "quieten", lambda: None)
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # to be put back afterwards
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # monkeypatch restores them after the test
         monkeypatch.setenv(name, "0")
 
     def main(folder):
@@ -60,7 +60,7 @@ def test_a_folder_is_trained_on_and_drawn(tmp_path, monkeypatch, run, places):
 
     monkeypatch.setattr(demo, "SimCLR", Recorder)
     out = run(images(tmp_path / "pets", 30, places))
-    assert modes == [{True}] * 6  # what was drawn before has left no layer in eval mode
+    assert modes == [{True}] * 6  # drawing before training leaves no layer in eval mode
     assert ("k-NN, k = 20" in out) == ("linear (ridge)" in out) == (places != ("",))
     assert "2 epochs of 24 images" in out
     assert Path("demo.png").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""The configs of local methods that are too large to run here build: what they set fits together."""
+"""Local methods' configs that are too large to run here can be built: their settings fit together."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ MILLIONS = {  # parameters of the encoder, without the heads
 def test_the_configs_for_large_images_build(name):
     path = CONFIGS / f"{name}.yaml"
     assert "Not run here." in path.read_text()
-    with torch.device("meta"):  # without any memory
+    with torch.device("meta"):  # allocates no memory
         cli = ContrastiveCLI(run=False, args=["--config", str(path)])
     module = cli.model
     assert round(sum(p.numel() for p in module.encoder.parameters()) / 1e6) == MILLIONS[name]

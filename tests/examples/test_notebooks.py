@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are what their scripts say."""
+"""The notebooks run from top to bottom, and match their scripts."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def check_compare_runs(folder, pictures, probes, measures):
     assert pictures == 5
 
 
-# With the variables that they check.
+# For each notebook: the check, and the variables that it takes.
 CHECKS = {
     "first_steps": (check_first_steps, "history, same"),
     "compare_runs": (check_compare_runs, "probes, measures"),
@@ -71,7 +71,7 @@ CHECKS = {
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_notebook_runs(script, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setenv("OMP_NUM_THREADS", str(THREADS))  # more only wait for each other with so small a network
+    monkeypatch.setenv("OMP_NUM_THREADS", str(THREADS))  # for a network this small, more threads are slower
     check, variables = CHECKS[script.stem]
     notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(f"import json; print(json.dumps([{variables}]))"))

@@ -1,4 +1,4 @@
-"""The grid of encoders and extractions: every cell builds and has a loss, and the table says what was measured."""
+"""Every cell of the grid of encoders and extractions builds and has a loss; the table matches the measurements."""
 
 import importlib.util
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_the_table_and_the_figure_are_of_the_cells(tmp_path):
             accuracy = {"k-NN": [0.5 + 0.02 * i, 0.6 + 0.02 * i], "linear": [0.9, 0.9]}
             cells.append(robustness.Cell(method, encoder, extraction, accuracy))
     lines = robustness.table(cells).splitlines()
-    # Cells 1, 2, 4, 5, 7 and 8 are trained: means over seeds of 0.57, 0.59, 0.63, 0.65, 0.69 and 0.71
+    # Cells 1, 2, 4, 5, 7 and 8 are trained. Their means over seeds are 0.57, 0.59, 0.63, 0.65, 0.69 and 0.71.
     assert lines[2] == "| AMDIM | 64.0, 5.5, 57.0 | 90.0, 0.0, 90.0 |"
     assert "| CPC | CPC's | untrained | 50.0 / 60.0 | 90.0 / 90.0 |" in lines
     assert "| YADIM | ResNet | multi-pair | 60.0 / 70.0 | 90.0 / 90.0 |" in lines

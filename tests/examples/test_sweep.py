@@ -1,4 +1,4 @@
-"""The search runs from its command, is seeded, and reads no test image."""
+"""The search runs from its command line, is seeded, and reads no test images."""
 
 import importlib.util
 import re
@@ -18,9 +18,9 @@ spec.loader.exec_module(sweep)
 
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
-    """The model and the data of each trial."""
+    """Return a list that collects the model and the data of each trial."""
     monkeypatch.chdir(tmp_path)
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # to be put back afterwards
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # monkeypatch restores them after the test
         monkeypatch.setenv(name, "0")
     seen = []
 
@@ -45,13 +45,13 @@ def test_three_trials(runs, monkeypatch, capsys):
     assert {row[0] for row in rows} == {"0", "1", "2"}
     scores = [float(row[-1]) for row in rows]
     assert scores == sorted(scores, reverse=True)
-    assert scores[-1] > 10  # of ten classes
+    assert scores[-1] > 10  # chance, with ten classes
     for number, temperature, out_dim, learning_rate, _ in rows:
         module, data = runs[int(number)]
         assert module.loss.temperature == pytest.approx(float(temperature))
         assert module.extraction.out_dim == int(out_dim)
         assert module.optimizer([module.encoder.mean]).defaults["lr"] == pytest.approx(float(learning_rate))
-        assert module.base_batch_size is None  # as the config says
+        assert module.base_batch_size is None  # as in the config
         assert len(data.val_set) == sweep.VALIDATION
         assert data.batch_size == 32
     assert not loaders

@@ -1,4 +1,4 @@
-"""The first ten minutes: each step does what its line says."""
+"""The first ten minutes: each step does what its printed line says."""
 
 import importlib.util
 import re
@@ -17,9 +17,9 @@ REPOSITORY = SCRIPT.parents[1]
 
 @pytest.mark.slow
 def test_every_step_prints_its_line(tmp_path, monkeypatch, capsys):
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # to be put back afterwards
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):  # monkeypatch restores them after the test
         monkeypatch.setenv(name, "0")
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # of the other process
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # for the process that loads the checkpoint
     modules = []
 
     def fit(module, *args, fit=ten_minutes.fit, **kwargs):
@@ -27,7 +27,7 @@ def test_every_step_prints_its_line(tmp_path, monkeypatch, capsys):
         return fit(module, *args, **kwargs)
 
     monkeypatch.setattr(ten_minutes, "fit", fit)
-    monkeypatch.setattr("torch.set_num_threads", lambda count: None)  # which would last beyond this test
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)  # its effect would outlast this test
     monkeypatch.setattr("sys.argv", ["ten_minutes.py", "--folder", str(tmp_path)])
     ten_minutes.main()
 
@@ -49,5 +49,5 @@ def test_every_step_prints_its_line(tmp_path, monkeypatch, capsys):
     assert len(lines) == 9
     assert all("k-NN accuracy" in line for line in lines[1:-1])
     assert ["extra loss" in line for line in lines] == [False] * 6 + [True] + [False] * 2
-    assert "resumed, 6 steps in all" in lines[7]  # 2 batches of 30 images in each of 3 epochs
+    assert "resumed, 6 steps in all" in lines[7]  # 3 epochs of 2 batches of 30 images
     assert float(re.search(r"at most (\S+)$", lines[8])[1]) == pytest.approx(0, abs=1e-4)

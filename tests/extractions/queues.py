@@ -1,4 +1,4 @@
-"""A small queue, and what a training step does with it."""
+"""A small queue, and the part of a training step that uses it."""
 
 import torch
 
@@ -21,6 +21,6 @@ def ids_of(images, first=0):
 
 
 def step(extraction, keys, first=0):
-    """What a training step does with the keys of one view of the teacher."""
+    """Use the teacher's keys of one view as a training step does."""
     extraction([keys], [keys], ids_of(len(keys), first), None)
     extraction.after_backward()

@@ -126,7 +126,7 @@ def test_the_projector_is_an_mlp_on_the_mean_of_the_deepest_map(layers, widths):
     for i, m in enumerate(linear):
         x = x @ m.weight.T
         if i < layers - 1:
-            x = (x / (1 + 1e-5) ** 0.5).relu()  # batch norm as it begins, in eval mode
+            x = (x / (1 + 1e-5) ** 0.5).relu()  # batch norm with its initial statistics, in eval mode
     torch.testing.assert_close(heads(maps), x)
 
 

@@ -28,7 +28,7 @@ def ids_of(images, first=100):
 
 
 def maps(sizes, images=3, dim=5, views=2, seed=1):
-    """Embeddings of each view, as the heads give them: by index of the map, ``[N, L, D]``."""
+    """Return embeddings of each view as the heads do: ``[N, L, D]`` by index of the map."""
     g = generator(seed)
     return [
         {i: torch.randn(images, size, dim, generator=g, dtype=torch.float64) for i, size in enumerate(sizes)}
@@ -103,7 +103,7 @@ def test_the_objective_of_amdim_is_the_official_one(block, monkeypatch):
 
 
 def slow_nce(anchors, candidates, clip, l2):
-    """The equation, one number at a time: ``[n, d]`` against ``[n, L, d]``."""
+    """Compute the equation one number at a time, for ``[n, d]`` against ``[n, L, d]``."""
     n, locations, d = candidates.shape
     u = [
         [[float(anchors[i] @ candidates[j, m]) / sqrt(d) for m in range(locations)] for j in range(n)] for i in range(n)
@@ -118,7 +118,7 @@ def slow_nce(anchors, candidates, clip, l2):
     return sum(terms) / len(terms) + l2 * sum(squares) / len(squares)
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0])  # of order 1, and with most scores beyond the clip
+@pytest.mark.parametrize("scale", [1.0, 30.0])  # scores of order 1, or mostly beyond the clip
 @pytest.mark.parametrize("views", [2, 3])
 @pytest.mark.parametrize(
     ("pairs", "compared"),
@@ -150,9 +150,9 @@ def test_saturated_scores_keep_a_gradient_by_the_penalty_alone():
     [alone] = torch.autograd.grad(clipped, anchors)
     [both] = torch.autograd.grad(penalised, anchors)
     u = (anchors[:, 0] @ z[1][0][:, 0].T / sqrt(5)).detach()
-    assert u.abs().min() > 100  # beyond the clip, all of them
+    assert u.abs().min() > 100  # all scores are beyond the clip
     assert alone.abs().max() < 1e-12
-    of_penalty = 0.5 * 0.05 * 2 / 16 * u @ z[1][0][:, 0] / sqrt(5)  # 0.5 is the weight of a direction
+    of_penalty = 0.5 * 0.05 * 2 / 16 * u @ z[1][0][:, 0] / sqrt(5)  # each direction has weight 0.5
     torch.testing.assert_close(both[:, 0], of_penalty)
 
 
@@ -181,7 +181,7 @@ def test_one_random_location_of_each_image_and_view_is_the_anchor_of_all_its_pai
         here = (z[view][1] == to_last.anchors[:, None]).all(2)  # [N, L]
         assert torch.equal(here.sum(1), torch.ones(200, dtype=torch.int64))
         drawn.append(here.int().argmax(1))
-        assert drawn[-1].bincount(minlength=9).min() > 5  # all places; 22 are expected of each
+        assert drawn[-1].bincount(minlength=9).min() > 5  # draws all locations; expects 22 of each
     assert (drawn[0] != drawn[1]).any()
     again, others = (extraction(z, None, ids_of(200), generator(seed))[0].anchors for seed in (1, 2))
     assert torch.equal(again, contrasts[0].anchors)
@@ -204,7 +204,7 @@ def draws_of_a_process(rank):
     z = maps((4, 3, 9), images=6)
     own = slice(3 * rank, 3 * rank + 3)
     z = [{i: m[own] for i, m in view.items()} for view in z]
-    g = generator(rank + 1)  # the module's generator differs from process to process
+    g = generator(rank + 1)  # as in training, where it differs between processes
     contrasts = [c for _ in range(8) for c in built("random")(z, None, ids_of(6)[own], g)]
     return [(c.anchors, c.candidates, c.relation[:]) for c in contrasts]
 

@@ -42,7 +42,7 @@ def contrasts_of(extraction, z):
 
 
 class BoltsPixelCNN(nn.Module):
-    """The context network of lightning-bolts with both of its defects: ones on top, and a 1x3 without its padding."""
+    """lightning-bolts' context network with both defects: a row of ones on top, and a 1x3 layer without padding."""
 
     def __init__(self, weights, blocks):
         super().__init__()
@@ -64,7 +64,7 @@ def bolts_context(v, prefix, blocks):
 
 
 def task(**arguments):
-    """The extraction with the weights of the reference's task, and its context network."""
+    """Return the extraction with the weights of the reference's task and with its context network."""
     v = np.load(REFERENCE / "cpc_1_task7.npz")
     extraction = built(out_dim=5, distances=(2, 3, 4, 5, 6), shared_predictor=True, **arguments)
     extraction.heads.targets.load_state_dict(
@@ -117,7 +117,7 @@ def test_a_step_on_a_grid_that_is_not_square_is_that_of_bolts(distance):
 
 
 def seen(network, rows, cols, dim):
-    """Which contexts move when a patch is changed: ``[rows, cols (of the context), rows, cols (of the patch)]``."""
+    """Return which contexts depend on which patches: ``[rows, cols (of the context), rows, cols (of the patch)]``."""
     z = grid(1, dim, rows, cols)
     moves = torch.zeros(rows, cols, rows, cols, dtype=torch.bool)
     before = network(z)
@@ -130,7 +130,7 @@ def seen(network, rows, cols, dim):
 
 
 def intended(rows, cols, blocks):
-    """The row itself and those above, one row and one column on each side more with each block."""
+    """Contexts see their own row and those above. Each block adds a row, and a column on each side."""
     field = torch.zeros(rows, cols, rows, cols, dtype=torch.bool)
     for i, j, k, m in np.ndindex(rows, cols, rows, cols):
         field[i, j, k, m] = 0 <= i - k <= blocks and abs(j - m) <= blocks
@@ -138,7 +138,7 @@ def intended(rows, cols, blocks):
 
 
 def open_network(dim, blocks):
-    """All weights positive, so that no rectifier hides who sees whom."""
+    """Build a network with positive weights, so that no ReLU hides a dependence."""
     network = ContextNetwork(dim, 5, blocks).double()
     for p in network.parameters():
         nn.init.uniform_(p, 0.01, 0.1)
@@ -157,9 +157,9 @@ def test_a_context_sees_its_row_and_those_above(rows, cols, blocks):
 def test_that_of_bolts_does_not():
     v = np.load(REFERENCE / "cpc_4_pixelcnn.npz")
     network = bolts_context(v, "w.blocks.", 5)
-    np.testing.assert_allclose(network(torch.tensor(v["z"])), v["out"], rtol=0, atol=1e-12)  # it is that network
+    np.testing.assert_allclose(network(torch.tensor(v["z"])), v["out"], rtol=0, atol=1e-12)  # same network
     field = torch.tensor(v["rf"])
-    assert field[3, 0].nonzero().tolist() == [[3, 0]]  # a column at the border has no context but its own patch
+    assert field[3, 0].nonzero().tolist() == [[3, 0]]  # at the border, a context sees only its own patch
     assert not torch.equal(field, intended(7, 7, 5))
 
 
@@ -186,7 +186,7 @@ def test_a_prediction_depends_on_no_patch_ahead(direction):
         changed[:, :, row, col] += 1.0
         moved = (predictions(changed).anchors != before.anchors).any(1)
         for (r, c), m in zip(place, moved, strict=True):
-            behind = (r - row) * ahead[0] + (c - col) * ahead[1]  # how far back the changed patch lies
+            behind = (r - row) * ahead[0] + (c - col) * ahead[1]  # rows or columns to the changed patch
             aside = abs((r - row) * ahead[1]) + abs((c - col) * ahead[0])
             assert m == (0 <= behind <= 2 and aside <= 2), (row, col, r, c)
 
@@ -195,7 +195,7 @@ def test_a_prediction_depends_on_no_patch_ahead(direction):
 
 
 def slow_cpc(extraction, z, direction, i, distance):
-    """The equation, one prediction at a time, without turning the grid but by index."""
+    """Compute the equation one prediction at a time, indexing the grid without turning it."""
     images, _, rows, cols = z.shape
     turned = {"down": z, "up": z.flip(2), "right": z.transpose(2, 3), "left": z.flip(3).transpose(2, 3)}[direction]
     context = extraction.contexts[direction](turned)

@@ -36,7 +36,7 @@ def test_loss_and_gradient_are_the_official_ones(block):
     loss = objective(contrasts, Cosine(), Alignment(), block)
     loss.backward()
     assert loss.item() == pytest.approx(v["solo_total"].item(), abs=1e-10)
-    assert loss.item() == pytest.approx(v["bolts_total"].item() + 4, abs=1e-10)  # which drops the constant
+    assert loss.item() == pytest.approx(v["bolts_total"].item() + 4, abs=1e-10)  # bolts drops the constant
     for z, name in zip(student, ("dp1", "dp2"), strict=True):
         for official in ("solo", "bolts"):
             np.testing.assert_allclose(z.grad.numpy(), v[f"{official}_{name}"], rtol=0, atol=1e-10)
@@ -112,7 +112,7 @@ def loss_and_gradient(rows, loss):
     return [value.detach(), weight.grad]
 
 
-LOSSES = (Alignment(), InfoNCE(0.2))  # without negatives, and with those of all processes
+LOSSES = (Alignment(), InfoNCE(0.2))  # the first has no negatives; the second has those of all processes
 
 
 def of_a_process(rank):

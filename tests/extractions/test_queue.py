@@ -104,7 +104,7 @@ def test_rince_is_the_official_one(block):
 
 
 def slow_relation(views, images, size, others):
-    """Own key 1, other keys of the batch as said, the queue 0; anchors view by view."""
+    """Return the relation, view by view: own key 1, other keys of the batch ``others``, the queue 0."""
     rows = [[1 if c == i else others for c in range(images)] + [0] * size for _ in range(views) for i in range(images)]
     return torch.tensor(rows, dtype=torch.int8)
 
@@ -161,7 +161,7 @@ def test_views_of_student_and_teacher(arguments, student, teacher):
 
 
 class Nearest(Ranks):
-    """Rank 2 for the candidate that the teacher finds closest."""
+    """Gives rank 2 to the candidate that is closest for the teacher."""
 
     def forward(self, anchor_ids, candidate_ids, teacher_scores):
         scores = teacher_scores()
@@ -177,7 +177,7 @@ def test_a_rule_ranks_the_queue_by_what_the_teacher_says():
     expected = slow_relation(2, 3, 8, -1)
     for a in range(6):
         expected[a, 3 + nearest[a % 3]] = 2
-    extraction.after_backward()  # what the rule saw stays
+    extraction.after_backward()  # doesn't change what the rule saw
     assert torch.equal(c.relation[:], expected)
     assert torch.equal(torch.cat([c.relation[0:2], c.relation[2:6]]), expected)
 
@@ -253,7 +253,7 @@ def test_a_step_sees_the_queue_as_it_was_before_it():
     extraction.after_backward()
     assert torch.equal(c.candidates[4:], before)
     assert not torch.equal(extraction.keys, before)
-    loss.backward()  # the queue has moved on, and nothing of the graph with it
+    loss.backward()  # updating the queue keeps the graph intact
     assert q.grad.abs().sum() > 0
 
 
@@ -270,7 +270,7 @@ def test_it_begins_with_the_same_random_directions_everywhere():
     assert first.keys.mean(0).abs().max() < 4 / (16 * 1000) ** 0.5  # four standard deviations
     assert (first.ids == -1).all()
     assert first.pointer == 0
-    assert not torch.equal(state, torch.get_rng_state())  # the heads do draw
+    assert not torch.equal(state, torch.get_rng_state())  # the heads draw from it
 
 
 def test_queue_and_pointer_are_saved():
@@ -303,7 +303,7 @@ def test_only_training_moves_the_queue():
     assert all(torch.equal(before[name], buffer) for name, buffer in extraction.named_buffers())
     extraction(student, teacher, ids_of(4), None)
     extraction.after_backward()
-    extraction.after_backward()  # there is nothing new
+    extraction.after_backward()  # without new keys, nothing happens
     assert extraction.pointer == 4
 
 

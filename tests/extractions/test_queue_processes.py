@@ -19,7 +19,7 @@ SETTINGS = [
 
 
 def two_steps(rows, settings):
-    """Loss, gradient and queue after each of two steps."""
+    """Make two steps; return loss, gradient and queue after each."""
     weight = torch.eye(5, dtype=torch.float64).requires_grad_()
     extraction = queue(**settings)
     results = []
@@ -56,7 +56,7 @@ def test_two_processes_are_one(of_two_processes):
 
 
 class Student(nn.Module):
-    """A queue in data-parallel training; its buffers alone are not broadcast."""
+    """A module with a queue for DDP. Only the queue's buffers are left out of the broadcast."""
 
     def __init__(self):
         super().__init__()
@@ -82,4 +82,4 @@ def buffers_after_a_step(rank):
 def test_the_queue_is_left_out_of_the_broadcast_of_buffers(of_two_processes):
     keys, other = zip(*(result["buffers"] for result in of_two_processes), strict=True)
     assert [x.tolist() for x in keys] == [[0], [1]]
-    assert [x.tolist() for x in other] == [[0], [0]]  # as torch does by default
+    assert [x.tolist() for x in other] == [[0], [0]]  # DDP's default: broadcast from rank 0

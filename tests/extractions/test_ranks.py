@@ -13,11 +13,11 @@ from ssl_modules.utils.configurable import build, to_config
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 BLOCKS = [0, 1, 3]
-TABLE = [[1, 2, 0, 3], [2, 1, 0, 0], [0, 0, 1, 2], [0, 4, 2, 1]]  # a class need not be ranked as it ranks
+TABLE = [[1, 2, 0, 3], [2, 1, 0, 0], [0, 0, 1, 2], [0, 4, 2, 1]]  # ranks need not be symmetric
 
 
 def ids(images, *classes, seed=0):
-    """Own ids, all different, and labels of so many classes at each level; some unknown, and the last entry empty."""
+    """Draw unique image ids, and labels per level of ``classes``. Some labels are unknown; the last row is empty."""
     g = torch.Generator().manual_seed(seed)
     labels = [torch.randint(-1, c, (images,), generator=g) for c in classes]
     columns = torch.stack([1000 * seed + torch.arange(images), *labels], dim=1)
@@ -74,7 +74,7 @@ def test_labels_and_the_table_that_they_make_are_one():
 def test_similarities_are_ranked_by_the_thresholds_that_they_reach():
     g = torch.Generator().manual_seed(0)
     similarities, thresholds = torch.rand(5, 5, generator=g).tolist(), [0.8, 0.5, 0.4]
-    similarities[1][2] = 0.5  # reaches it
+    similarities[1][2] = 0.5  # equal to a threshold: counts as reached
     table = [[0] * 5 for _ in range(5)]
     for a, row in enumerate(similarities):
         for b, similarity in enumerate(row):
@@ -119,7 +119,7 @@ def vectors(images, dim=5, seed=1):
 
 
 def superclasses(v):
-    """A superclass of each anchor and key that makes the file's ranks: the least class of a key of the same one."""
+    """Derive superclasses from the file's ranks: each is named after the smallest class among its keys."""
     anchors = [
         min(v["queue_labels"][ranks > 0], default=label) for label, ranks in zip(v["q_labels"], v["ranks"], strict=True)
     ]
@@ -156,9 +156,9 @@ def test_the_warm_up_counts_training_batches_and_is_saved():
     for number in range(4):
         own = 2 * number + torch.arange(2)[:, None]
         [contrast] = extraction([vectors(2, seed=number)], [vectors(2, seed=number)], own, None)
-        contrast.relation[:], contrast.relation[:1]  # any number of calls is one step
+        contrast.relation[:], contrast.relation[:1]  # several reads count as one step
         seen.append(contrast.relation[:].max(dim=1).values.tolist())
-        if number == 3:  # evaluation is none
+        if number == 3:  # evaluation doesn't count
             extraction.eval()([vectors(2)], [vectors(2)], own, None)
         extraction.after_backward()
         extraction.after_backward()
@@ -190,7 +190,7 @@ RULES = {
 
 
 def three_steps(rows, rule):
-    """Loss, gradient and queue after each of three steps, with labels that are spread unevenly."""
+    """Make three steps with unevenly spread labels; return loss, gradient and queue after each."""
     make, classes = RULES[rule]
     weight = torch.eye(5, dtype=torch.float64).requires_grad_()
     extraction = queue(make(), size=16)

@@ -1,4 +1,4 @@
-"""Reading files as lightning-bolts writes them, without it; with it: tests/bolts."""
+"""Read files in lightning-bolts' format without lightning-bolts. tests/bolts reads files that it wrote."""
 
 import builtins
 import os
@@ -23,7 +23,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 
 @pytest.fixture
 def stranger(monkeypatch):
-    """An object of a class that nobody can import once it is saved."""
+    """Give an object whose class can't be imported when it is loaded."""
     module = ModuleType("pl_bolts_of_old")
     exec("class Task:\n    def __init__(self): self.clip, self.masks = 10.0, {1: {2}}", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -40,7 +40,7 @@ def amdim_weights():
     values = np.load(REFERENCE / "amdim_6_encoder32_tiny.npz")
     weights = {name[2:]: torch.from_numpy(values[name]) for name in values if name.startswith("w.")}
     weights["layer_list.8.bn.num_batches_tracked"] = torch.tensor(3)
-    for layer in (0, 1, 4):  # norms that bolts builds, and leaves out
+    for layer in (0, 1, 4):  # bolts builds these norms, but doesn't use them
         weights[f"layer_list.{layer}.bn.bn.weight"] = torch.full((2,), 7.0)
     return weights, values
 
@@ -65,7 +65,7 @@ def test_amdim(tmp_path, stranger, monkeypatch):
 
 def test_cpc(tmp_path):
     torch.manual_seed(0)
-    ours = CPCEncoder(8, layers=(1, 2, 1, 1), width=4)  # of the same names as bolts'
+    ours = CPCEncoder(8, layers=(1, 2, 1, 1), width=4)  # parameters have the same names as in bolts
     torch.save(checkpoint(ours.state_dict(), patch_size=8), tmp_path / "c.ckpt")
     encoder = load_encoder(tmp_path / "c.ckpt")
     x = torch.rand(2, 3, 8, 8)

@@ -1,4 +1,4 @@
-"""Sorting networks as they are defined, one number at a time."""
+"""Sorting networks by their definition, one number at a time."""
 
 from math import atan, ceil, copysign, erf, exp, log, log2, pi, sqrt
 
@@ -19,7 +19,7 @@ def odd_even(n):
 
 
 def bitonic(n):
-    """Comparators (wire of the smaller, wire of the larger); of 2^k wires those before the last n do nothing."""
+    """Return comparators (wire of the smaller, wire of the larger). Of 2^k wires only the last n are used."""
     size = 2 ** ceil(log2(n))
     comparators = []
     for block in range(ceil(log2(n))):
@@ -32,7 +32,7 @@ def bitonic(n):
 
 
 def slow_loss(row, negatives, steepness=1.0, network=odd_even, distribution="cauchy"):
-    """The definition, one number at a time, with the whole of the soft permutation."""
+    """Compute the loss by its definition, one number at a time, with the full soft permutation."""
     x, n = list(row), len(row)
     q = [[float(r == c) for c in range(n)] for r in range(n)]
     for i, j in network(n):

@@ -10,7 +10,7 @@ from ssl_modules.objective import chance_level, objective
 from ssl_modules.similarities import Cosine
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-DIAGONAL = 2 * torch.eye(4, dtype=torch.int8) - 1  # each its own positive, others ignored
+DIAGONAL = 2 * torch.eye(4, dtype=torch.int8) - 1  # each is its own positive; others are ignored
 
 
 @pytest.mark.parametrize("block", [0, 1, 3])

@@ -1,4 +1,4 @@
-"""What every loss must do."""
+"""Tests that every loss must pass."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_without_pairs_it_is_zero(loss, shape):
     assert found == 0
 
 
-PLAIN = ["Alignment", "GroCo, bitonic", "GroCo, logistic"]  # whose gradient is not written by hand
+PLAIN = ["Alignment", "GroCo, bitonic", "GroCo, logistic"]  # autograd computes their gradient
 
 
 def gradient(loss, x, **options):

@@ -55,7 +55,7 @@ def test_average_precision_of_each_query_is_the_reference(surrogate):
 
 
 def slow_smooth(scores, relation, temperature):
-    """The equation, one number at a time."""
+    """Compute the equation one number at a time."""
 
     def soft(difference):
         return 1 / (1 + exp(-difference / temperature))
@@ -77,7 +77,7 @@ def slow_binned(scores, relation, bins, low, high):
     width = (high - low) / (bins - 1)
     precisions = []
     for row, ranks in zip(scores.tolist(), relation.tolist(), strict=True):
-        shares = []  # of each candidate that counts, in every bin, the highest first
+        shares = []  # of each candidate in every bin, highest bin first
         for s in row:
             kept = min(max(s, low), high)
             shares.append([max(0, 1 - abs(kept - (high - m * width)) / width) for m in range(bins)])
@@ -96,14 +96,14 @@ def slow_binned(scores, relation, bins, low, high):
 
 @pytest.fixture
 def problem():
-    """Uneven numbers of positives; scores of which some are tied, and some beyond the bins."""
+    """Uneven numbers of positives. Some scores are tied, and some lie beyond the bins."""
     g = torch.Generator().manual_seed(2)
     scores = torch.rand(9, 24, generator=g, dtype=torch.float64) * 2 - 1
     relation = torch.randint(-1, 4, (9, 24), generator=g).to(torch.int8)
     scores[0, ::3] = 0.123
     relation[1] = relation[1].clamp(max=0)  # an anchor without positives
     relation[2] = relation[2].abs().clamp(min=1)  # one without negatives
-    relation[3] = -1  # one without anything
+    relation[3] = -1  # one without positives and negatives
     relation[4] = 0
     relation[4, 7] = 2  # one with a single positive, and all others negatives
     relation[5] = 1
@@ -183,7 +183,7 @@ def test_two_views_are_the_reciprocal_rank_of_the_other_view():
 
 
 def test_an_anchor_may_find_itself():
-    """As in the code of Smooth-AP, whose lists contain the query."""
+    """Smooth-AP's code keeps the query among its candidates."""
     z = torch.randn(8, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     ids = torch.arange(4).repeat(2)[:, None]
     contrast = Contrast(z, z, Relation(ids, ids))
@@ -194,7 +194,7 @@ def test_an_anchor_may_find_itself():
 
 @pytest.mark.parametrize(("surrogate", "precision"), [("smooth", 1.5 / 4.5), ("binned", 2 / 8)])
 def test_all_alike(surrogate, precision):
-    """Two positives among eight: each is half a place behind all others, or all share one bin."""
+    """Two of eight equal scores are positives. A tie counts as half a rank, or all share one bin."""
     relation = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]], dtype=torch.int8)
     loss = AveragePrecisionLoss(surrogate, low=0.0)
     assert loss(torch.ones(1, 8), relation).item() == pytest.approx(1 - precision)
@@ -267,7 +267,7 @@ def test_exact_average_precision_counts_ties_half_a_place():
     relation = torch.tensor([[1, 0, 0, -1]], dtype=torch.int8)
     values = [exact_average_precision(torch.tensor([s]), relation).item() for s in ([0.3] * 4, [0.3, 0.3, 0.2, 0.3])]
     assert values == pytest.approx([1 / 2, 1 / 1.5])
-    lowest = torch.tensor([[-torch.inf, 0.1, -torch.inf, 0.5]])  # no tie with what is ignored
+    lowest = torch.tensor([[-torch.inf, 0.1, -torch.inf, 0.5]])  # ignored candidates don't tie
     assert exact_average_precision(lowest, relation).item() == pytest.approx(1 / 2.5)
 
 

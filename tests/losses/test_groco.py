@@ -18,7 +18,7 @@ NETWORKS = {"odd_even": odd_even, "bitonic": bitonic}
 
 
 def official(name):
-    """Embeddings [V, N, D], and the official loss with its gradient."""
+    """Return embeddings [V, N, D], contrasts, our loss, and the official loss with its gradient."""
     v = np.load(REFERENCE / f"groco_{name}.npz")
     parameters = json.loads(str(v["meta"]))["params"]
     extraction = AllViews(same_view_negatives=True, positive_count=parameters["n_pos_views"], stop_gradient=True)
@@ -28,7 +28,7 @@ def official(name):
 
 
 def image_major(c, views, images):
-    """The same comparisons with all views of an image beside each other."""
+    """Reorder a contrast so that all views of an image are adjacent."""
     rows = torch.arange(len(c.anchors)).view(-1, images).T.flatten()
     columns = torch.arange(len(c.candidates)).view(views, images).T.flatten()
     return Contrast(c.anchors[rows], c.candidates[columns], c.relation[:][rows][:, columns], weight=c.weight)
@@ -51,7 +51,7 @@ def test_loss_and_gradient_are_the_official_ones(name, form):
 
 
 def slow_groco(scores, relation, negatives, steepness=1.0, **kinds):
-    """The equation, one anchor at a time."""
+    """Compute the equation one anchor at a time."""
     losses = []
     for row, ranks in zip(scores.tolist(), relation.tolist(), strict=True):
         positives = sorted(s for s, r in zip(row, ranks, strict=True) if r > 0)
@@ -62,7 +62,7 @@ def slow_groco(scores, relation, negatives, steepness=1.0, **kinds):
 
 
 def make_problem(anchors=9, candidates=15, seed=1):
-    """Anchors with unlike numbers of positives, among them none; negatives are at least three."""
+    """Draw anchors with different numbers of positives, also none, and with at least three negatives."""
     g = torch.Generator().manual_seed(seed)
     scores = torch.randn(anchors, candidates, generator=g, dtype=torch.float64)
     relation = torch.randint(-1, 3, (anchors, candidates), generator=g).to(torch.int8)
@@ -74,7 +74,7 @@ def make_problem(anchors=9, candidates=15, seed=1):
 
 @pytest.mark.parametrize("negatives", [1, 2, 3])
 @pytest.mark.parametrize("steepness", [1.0, 8.0])
-@pytest.mark.parametrize("candidates", [15, 80, 163])  # so many that groups of them are compared first, or not
+@pytest.mark.parametrize("candidates", [15, 80, 163])  # with and without a first comparison of groups
 def test_equals_the_equation(candidates, negatives, steepness):
     scores, relation = make_problem(candidates=candidates)
     assert len(set((relation > 0).sum(1).tolist())) > 3
@@ -108,8 +108,8 @@ def test_only_the_hardest_negatives_matter():
     relation = torch.tensor([[0, 0, 0, -1, 1]], dtype=torch.int8)
     GroCoLoss(2)(scores, relation).backward()
     assert scores.grad[0].bool().tolist() == [True, False, True, False, True]
-    assert (scores.grad[0, [0, 2]] > 0).all()  # are pushed away
-    assert scores.grad[0, 4] < 0  # is pulled near
+    assert (scores.grad[0, [0, 2]] > 0).all()  # pushed away
+    assert scores.grad[0, 4] < 0  # pulled closer
 
 
 def test_order_within_a_group_is_free():
@@ -117,7 +117,7 @@ def test_order_within_a_group_is_free():
     shuffle = torch.randperm(15, generator=torch.Generator().manual_seed(0))
     loss = GroCoLoss(3)
     torch.testing.assert_close(loss(scores[:, shuffle], relation[:, shuffle]), loss(scores, relation), rtol=0, atol=0)
-    swapped = relation.masked_fill(relation > 0, 1)  # ranks are all alike
+    swapped = relation.masked_fill(relation > 0, 1)  # all ranks are treated alike
     torch.testing.assert_close(loss(scores, swapped), loss(scores, relation), rtol=0, atol=0)
 
 

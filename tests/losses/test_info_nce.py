@@ -7,7 +7,7 @@ from ssl_modules.losses import InfoNCE, logsumexp_by_anchor, masked_logsumexp, n
 
 
 def slow_info_nce(scores, relation, *, temperature, clip, l2, mode):
-    """The equations, one number at a time."""
+    """Compute the equations one number at a time."""
     terms, squares = [], []
     for row, ranks in zip((scores / temperature).tolist(), relation.tolist(), strict=True):
         squares += [s * s for s, r in zip(row, ranks, strict=True) if r >= 0]
@@ -28,7 +28,7 @@ def problem():
     relation = torch.randint(-1, 3, (9, 14), generator=g).to(torch.int8)
     relation[2] = relation[2].clamp(max=0)  # an anchor without positives
     relation[5][relation[5] == 0] = 1  # one without negatives
-    relation[7] = -1  # one without anything
+    relation[7] = -1  # one without positives and negatives
     return scores, relation
 
 
@@ -101,7 +101,7 @@ def test_refuses_a_relation_of_another_shape():
         InfoNCE()(torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.int8))
 
 
-@pytest.mark.parametrize("candidates", [14, 16])  # a multiple of eight has a way of its own
+@pytest.mark.parametrize("candidates", [14, 16])  # multiples of eight use other code
 def test_the_parts_are_those_of_the_masked_matrix(candidates):
     g = torch.Generator().manual_seed(1)
     scores = torch.randn(9, candidates, generator=g, dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""All losses over two processes that have unevenly many positives."""
+"""All losses over two processes with different numbers of positives."""
 
 import torch
 from processes import run_in_processes
@@ -14,7 +14,7 @@ LOSSES += [AveragePrecisionLoss(temperature=0.1), AveragePrecisionLoss("binned")
 
 
 def problem():
-    """Of ten images the first half has most of the relatives in the queue."""
+    """Ten images: the first half has most of the positives in the queue."""
     g = torch.Generator().manual_seed(5)
     x, keys, queue = (torch.randn(n, 5, generator=g, dtype=torch.float64) for n in (10, 10, 12))
     labels = torch.tensor([[0, 0], [0, 0], [0, 0], [1, 0], [0, 0], [2, 1], [3, 1], [4, 2], [5, 3], [6, 3]])
@@ -34,7 +34,7 @@ def value_and_gradient(loss, rows):
 
 
 def of_queue(rows):
-    """As above; one anchor has one positive, so that the fused form serves."""
+    """As above, but each anchor has one positive, so that the fused form applies."""
     x, keys, queue, _, _, weight = problem()
     weight.requires_grad_()
     keys = keys[rows]
@@ -54,7 +54,7 @@ def of_process(rank):
 def test_two_processes_give_the_gradient_of_one_with_uneven_positives():
     expected = [value_and_gradient(loss, slice(10)) for loss in LOSSES] + [of_queue(slice(10))]
     for (value, gradient), first, second in zip(expected, *run_in_processes(of_process), strict=True):
-        # data-parallel training averages over processes
+        # DDP averages over processes.
         torch.testing.assert_close((first[0] + second[0]) / 2, value, rtol=0, atol=1e-12)
         torch.testing.assert_close((first[1] + second[1]) / 2, gradient, rtol=0, atol=1e-12)
-        assert (first[0] - second[0]).abs() > 0.01  # the shares do differ
+        assert (first[0] - second[0]).abs() > 0.01  # the processes' shares differ

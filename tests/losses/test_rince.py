@@ -16,10 +16,10 @@ MODES = {"out": "out", "in": "in", "out_in": "out-in"}
 
 
 def queue_contrast(v, q, cumulative=False):
-    """Queries beside their own keys and a queue; the other keys of the batch are ignored."""
+    """Compare queries with their own keys and a queue; other keys of the batch are ignored."""
     own = 2 * torch.eye(len(q), dtype=torch.int8) - 1
     ranks = torch.tensor(v["ranks"]).to(torch.int8)
-    if cumulative:  # rank 1 is the own image alone
+    if cumulative:  # rank 1 is only the same image
         ranks = ranks + (ranks > 0).to(torch.int8)
     candidates = torch.cat([torch.tensor(v["k"]), torch.tensor(v["queue"])])
     return Contrast(q, candidates, torch.cat([own, ranks], dim=1))
@@ -61,7 +61,7 @@ def test_a_mode_per_rank_takes_each_ranks_term(mode):
 
 
 def slow_rince(scores, relation, *, temperatures, modes, cumulative):
-    """The equations, one number at a time."""
+    """Compute the equations one number at a time."""
     total = 0.0
     for r, (temperature, mode) in enumerate(zip(temperatures, modes, strict=True), start=1):
         of_rank = set(range(1 if r == 1 else 2, r + 2)) if cumulative else {r}
@@ -83,9 +83,9 @@ def problem():
     scores = torch.randn(9, 15, generator=g, dtype=torch.float64)
     relation = torch.randint(-1, 4, (9, 15), generator=g).to(torch.int8)
     relation[2] = relation[2].clamp(max=0)  # an anchor without positives
-    relation[4] = 3  # one with the farthest rank alone
+    relation[4] = 3  # one with only the farthest rank
     relation[5][relation[5] == 2] = 0  # one without rank 2
-    relation[7] = -1  # one without anything
+    relation[7] = -1  # one without positives and negatives
     return scores, relation
 
 
@@ -158,7 +158,7 @@ def test_half_precision_scores_are_computed_in_float32(modes, dtype):
     relation = torch.tensor([[1, 2, 0], [0, 1, -1]], dtype=torch.int8)
     loss = RINCELoss((0.01, 0.02), modes)(scores, relation)
     loss.backward()
-    # rank 1: 0 and log 2; rank 2: one anchor, 1.5 below the negative
+    # Rank 1 gives 0 and log 2. Rank 2 has one anchor, whose positive is 1.5 below the negative.
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx((log(2) / 2 + 75) / 2, rel=1e-6)
     assert scores.grad.isfinite().all()

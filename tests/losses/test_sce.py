@@ -19,7 +19,7 @@ TARGETS = ["masked", "zero"]
 
 
 def queue_contrast(q, k, queue, weight=1.0):
-    """Queries beside their own keys and a queue; the other keys of the batch are ignored."""
+    """Compare queries with their own keys and a queue; other keys of the batch are ignored."""
     n = len(q)
     relation = Paired(own=torch.arange(n), candidates=n + len(queue), ignored=n)
     return Contrast(q, torch.cat([k, queue]), relation, reference=k, weight=weight)
@@ -40,7 +40,7 @@ def test_loss_and_gradient_are_the_official_ones(file, target, block):
     assert loss.item() == pytest.approx(v[f"loss_{name}"].item(), abs=1e-10)
     np.testing.assert_allclose(q.grad.numpy(), v[f"grad_q_{name}"], rtol=0, atol=1e-10)
 
-    # The gradient that the official one has on its way through the normalisation.
+    # The official gradient, passed back through the normalisation.
     tangent = v[f"grad_q_{name}"] - (v[f"grad_q_{name}"] * v["q"]).sum(axis=1, keepdims=True) * v["q"]
     raw = torch.tensor(2 * v["q"], requires_grad=True)
     loss = objective([queue_contrast(raw, 3 * k, queue)], Cosine(), loss_fn, block)
@@ -72,7 +72,7 @@ def test_pairs_of_a_teachers_and_a_students_crops_are_the_official_ones(name, pa
 
 
 def slow_sce(scores, relation, reference, *, temperature, teacher_temperature, positive_weight, positive_target):
-    """The equations, one number at a time."""
+    """Compute the equations one number at a time."""
     terms = []
     for s, ranks, t in zip(scores.tolist(), relation.tolist(), reference.tolist(), strict=True):
         negatives = [c for c, r in enumerate(ranks) if r == 0]
@@ -95,7 +95,7 @@ def problem():
     relation = torch.randint(-1, 2, (9, 14), generator=g).to(torch.int8)
     relation[2] = relation[2].clamp(max=0)  # an anchor without positives
     relation[5][relation[5] == 0] = 1  # one without negatives
-    relation[7] = -1  # one without anything
+    relation[7] = -1  # one without positives and negatives
     return scores, relation, reference
 
 
@@ -168,8 +168,8 @@ def test_shares_of_blocks_add_up(problem, target):
 
 @pytest.mark.parametrize("scores_at_a_time", [1, 100, 10**6])
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("ignored", [0, 4, 8])  # of 8 keys of the batch; the others are negatives
-@pytest.mark.parametrize("shared", [True, False])  # by the two views of an image
+@pytest.mark.parametrize("ignored", [0, 4, 8])  # ignored keys of the batch's 8; the others are negatives
+@pytest.mark.parametrize("shared", [True, False])  # whether an image's two views share their reference
 def test_the_fused_form_is_the_plain_one(target, ignored, shared, scores_at_a_time, monkeypatch):
     monkeypatch.setattr(sce, "_CACHED", scores_at_a_time)
     monkeypatch.setattr(sce, "_FEWEST", 5)
@@ -237,7 +237,7 @@ def test_half_precision_scores_are_computed_in_float32(target, dtype):
     reference = torch.tensor([[1.0, 0.75, -1.0], [0.5, 1.0, 1.0]], dtype=dtype)
     loss = SCELoss(0.01, 0.01, positive_target=target)(scores, relation, reference)
     loss.backward()
-    # first anchor: half of the target is on a candidate 200 below the best; second: two candidates alike
+    # First anchor: half of the target is on a candidate 200 below the best. Second: two equal candidates.
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx((100 + log(2)) / 2, rel=1e-6)
     torch.testing.assert_close(scores.grad, torch.tensor([[25, -25, 0], [0, 0, 0]], dtype=dtype), rtol=0, atol=1e-6)

@@ -59,7 +59,7 @@ def test_both_ways_agree_with_gradient(n, negatives, steepness):
 @pytest.mark.parametrize(("n", "negatives"), [(3, 1), (6, 4), (7, 3)])
 def test_gradient(n, negatives):
     rows = pre_ordered(3, n, negatives)
-    rows[0] = rows[0, 0]  # all alike
+    rows[0] = rows[0, 0]  # all values equal
     assert torch.autograd.gradcheck(lambda x: odd_even_cauchy(x, negatives, 3.0), rows.requires_grad_())
 
 
@@ -87,7 +87,7 @@ def test_the_gradient_of_badly_sorted_rows_in_single_precision_is_that_in_double
 def test_shares_that_are_rounded_away_have_no_gradient(steepness):
     rows = torch.tensor([[-0.9, 0.9, 0.8], [0.9, 1.0, -1.0]], requires_grad=True)
     [gradient] = torch.autograd.grad(odd_even_cauchy(rows, 2, steepness).sum(), rows)
-    assert gradient.abs().max() < 100  # that of exact numbers
+    assert gradient.abs().max() < 100  # as with exact arithmetic
 
 
 @pytest.mark.parametrize("steepness", [1e-3, 1e3, 1e9])

@@ -61,4 +61,4 @@ def test_parameters_are_as_many_as_in_the_official_network(size, width, features
         extraction = LocalMaps(out_dim=None)
         extraction.build(encoder.out_channels)
     own = sum(p.numel() for part in (encoder, extraction) for p in part.parameters())
-    assert own == live - 2 * features  # the biases of the two heads' skips, which the norm removes
+    assert own == live - 2 * features  # without the biases of both heads' skips: the norm cancels them

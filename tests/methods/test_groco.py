@@ -73,7 +73,7 @@ def test_a_validation_part_that_is_too_small_is_said():
         assert trainer().validate(module, loader(5), verbose=False) == [{}]
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "val: the first batch")
-        assert trainer().validate(module, loader(21), verbose=False)[0].keys() == METRICS  # 5 are left
+        assert trainer().validate(module, loader(21), verbose=False)[0].keys() == METRICS  # drops the last 5
 
 
 def test_a_last_batch_that_is_too_small_is_told_before_the_first_step():

@@ -23,13 +23,13 @@ def test_all_strategies_with_and_without_patches(strategy, patches):
     objective(contrasts, module.similarity, module.loss).backward()
     assert len(contrasts) == 2 * {"last": 1, "multi-pair": 3, "same-map": 3, "random": 1}[strategy]
     if patches:
-        assert {len(c.candidates) for c in contrasts} == {4 * 7 * 7}  # a vector of each patch
+        assert {len(c.candidates) for c in contrasts} == {4 * 7 * 7}  # a vector per patch
     assert embedded.features.shape == (4, module.encoder.out_channels[-1])
     assert all(p.grad is not None for p in module.encoder.backbone.model.layer4.parameters())
 
 
 def test_last_on_one_location_is_the_cross_entropy_of_both_directions():
-    """Without clip and penalty: log-softmax of the n x n matrix of two views, along its rows and its columns."""
+    """Without clip and penalty it is the log-softmax of two views' n x n matrix, along rows and along columns."""
     extraction = LocalMaps("last", out_dim=8)
     extraction.build((6,))
     maps = [(torch.randn(5, 6, 1, 1, generator=torch.Generator().manual_seed(v)),) for v in range(2)]

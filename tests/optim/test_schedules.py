@@ -16,7 +16,7 @@ def test_groups_are_those_of_timm():
     expected = timm.optim.param_groups_weight_decay(model, weight_decay=0.1)
     for group, reference in zip((no_decay, decay), expected, strict=True):
         assert {id(p) for p in group["params"]} == {id(p) for p in reference["params"]}
-    assert "weight_decay" not in decay  # the optimiser's own
+    assert "weight_decay" not in decay  # the optimiser's value applies
     assert no_decay["weight_decay"] == 0
 
 

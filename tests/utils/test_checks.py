@@ -1,4 +1,4 @@
-"""Checks of arguments: what is refused, and in which words."""
+"""Argument checks: which values they refuse, and with which messages."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each private name of Lightning that we use does what we use it for."""
+"""Each private name of Lightning that we use still works as we need."""
 
 import lightning.pytorch as pl
 import pytest

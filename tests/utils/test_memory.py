@@ -12,9 +12,9 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 LIBC = ctypes.CDLL(None)
 
-# Another C library has neither this habit nor the two settings; another allocator leaves glibc's numbers as they are.
+# Only glibc's malloc has the settings under test, and mallinfo2 doesn't see an allocator loaded by LD_PRELOAD.
 pytestmark = pytest.mark.skipif(
-    not hasattr(LIBC, "mallinfo2") or "LD_PRELOAD" in os.environ, reason="the choice is glibc's"
+    not hasattr(LIBC, "mallinfo2") or "LD_PRELOAD" in os.environ, reason="needs glibc's malloc"
 )
 SIZE = 64 * 2**20
 NAMES = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
@@ -25,17 +25,17 @@ class Mallinfo(ctypes.Structure):
 
 
 def held():
-    """The bytes that malloc has from the system."""
+    """Return the number of bytes that malloc holds from the system."""
     LIBC.mallinfo2.restype = Mallinfo
     info = LIBC.mallinfo2()
     return info.arena + info.hblkhd
 
 
 def taken(prepare):
-    """What ``prepare`` returns, and how many bytes malloc then takes from the system for a tensor.
+    """Return the result of ``prepare``, and how many bytes malloc then takes from the system for a tensor.
 
-    Others of its size came and went before. One is not enough: the odd bytes beside an aligned tensor go to a cache of
-    small blocks, and until that is full the freed tensor is too small for the next one.
+    First it allocates and frees 24 tensors of the same size. One is not enough: the few bytes next to an aligned tensor
+    go to a cache of small blocks, and until this is full, a freed tensor is too small for the next one.
     """
     result = prepare()
     for _ in range(24):

@@ -1,4 +1,4 @@
-"""Checkpoints from elsewhere: whatever a file names, nothing of it is imported or called, on any way in."""
+"""Untrusted checkpoints: no way of loading them imports or calls what the file names."""
 
 import sys
 from functools import partial
@@ -18,7 +18,7 @@ from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.encoders import Encoder
 from ssl_modules.utils.plain_checkpoint import check_version
 
-# Leaves a file behind when it is imported, built or called.
+# Creates a file when it is imported, built or called.
 PAYLOAD = """
 from pathlib import Path
 import torch
@@ -36,7 +36,7 @@ class Optimizer(torch.optim.SGD):
     pass
 """
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
-# timm is imported already, and calls what it gets as drop_block.
+# timm is already imported, and calls its argument drop_block.
 BLOCK = {
     "class_path": "timm.models.byobnet.BasicBlock",
     "init_args": {"in_chs": 8, "out_chs": 8, "drop_block": "payload.run"},
@@ -88,7 +88,7 @@ def saved(module, path, data=None):
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch):
-    """The file that the payload leaves behind where it runs."""
+    """Return the path of the file that the payload creates when it runs."""
     path = tmp_path / "ran"
     (tmp_path / "payload.py").write_text(PAYLOAD.format(marker=str(path)))
     monkeypatch.syspath_prepend(tmp_path)
@@ -99,7 +99,7 @@ def marker(tmp_path, monkeypatch):
 
 @pytest.fixture
 def evil(marker):
-    """A checkpoint of SimCLR that only needs an attack written into it."""
+    """Return a function that writes a SimCLR checkpoint with an attack in it."""
 
     def write(hyper_parameters=None, **entries):
         checkpoint = saved(SimCLR(**small()), "evil.ckpt")
@@ -111,7 +111,7 @@ def evil(marker):
 
 
 def attempt(run):
-    """Run what may refuse, and must not run the payload."""
+    """Run a function that may refuse the checkpoint; return its error, if any."""
     try:
         run()
     except (ValueError, TypeError, RuntimeError, UnpicklingError, SystemExit) as error:
@@ -254,7 +254,7 @@ def test_the_command_stores_what_python_stores(tmp_path, monkeypatch):
 
 
 def old(checkpoint):
-    """The checkpoint as version 0.1 would have written it."""
+    """Change the checkpoint to the format of version 0.1."""
     checkpoint["ssl_modules"].pop("version")
     hyper_parameters = checkpoint["hyper_parameters"]
     hyper_parameters |= {"warmup": 0.1, "reference_batch_size": 256}
@@ -268,7 +268,7 @@ def test_a_checkpoint_of_0_1_is_refused_with_the_new_spelling(way, tmp_path):
     torch.save(old(saved(module, path)), path)
     with pytest.raises(ValueError, match=r"of ssl-modules 0\.1.*of the extraction.*WarmupCosine.*base_batch_size"):
         way(path)
-    # What the message says works.
+    # The fix that the message suggests works.
     again = SimCLR(**small())
     again.load_state_dict(torch.load(path)["state_dict"])
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), module.parameters(), strict=True))

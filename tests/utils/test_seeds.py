@@ -4,7 +4,7 @@ from ssl_modules.utils.seeds import derive_generator, derive_seed, global_random
 
 
 def test_a_seed_follows_from_its_parts_alone_in_every_process():
-    assert derive_seed(3, "views", 1, 2) == 7416202826431075329  # unlike hash(), whatever the process
+    assert derive_seed(3, "views", 1, 2) == 7416202826431075329  # the same in every process, unlike hash()
 
 
 def test_parts_do_not_run_into_each_other():

@@ -243,7 +243,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         """Loader of the labelled training part, shuffled by (seed, epoch), including the last incomplete batch.
 
         Args:
-            rows: rows of the labelled training part to train on, for few labels; None for all.
+            rows: rows of the labelled training part to train on, such as a few; None for all.
 
         Raises:
             ValueError: if there are no labels.

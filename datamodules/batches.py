@@ -75,7 +75,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         return (*out, torch.tensor(index)) if self.return_index else out
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """A full batch: images [B, C, H, W], their targets and, with ``return_index``, their rows [B]."""
+        """A full batch: images [B, C, H, W] and their targets; with ``return_index`` also their rows [B]."""
         if not isinstance(self.dataset, TensorImages):
             return tuple(default_collate([self[index] for index in indices]))
         images, targets = self.dataset[indices]
@@ -130,13 +130,13 @@ class BatchedFiles(Dataset[tuple]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple:
-        """One image [C, H, W], or its views, with its target and, with ``return_index``, its row."""
+        """One image [C, H, W], or its views, and its target; with ``return_index`` also its row."""
         images, *rest = self.__getitems__([index])
         image = [view[0] for view in images] if self._in_workers else images[0]
         return (image, *(values[0] for values in rest))
 
     def __getitems__(self, indices: list[int]) -> tuple:
-        """A full batch: images [B, C, H, W] or a list of views, targets and, with ``return_index``, rows [B].
+        """A full batch: images [B, C, H, W] or a list of views, and targets; with ``return_index`` also rows [B].
 
         Raises:
             OSError: if an image can't be read and ``unreadable`` is "error".

@@ -43,7 +43,7 @@ class CIFAR10DataModule(DownloadableDataModule):
 
     Args:
         root: folder of data sets; the original files are in ``root/cifar-10-batches-py``.
-        download: whether ``prepare_data`` downloads them (170 MB) to ``root`` if they are missing.
+        download: whether ``prepare_data`` downloads the files (170 MB) to ``root`` if they are missing.
         settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Example:
@@ -86,7 +86,7 @@ class CIFAR100DataModule(DownloadableDataModule):
 
     Args:
         root: folder of data sets; the original files are in ``root/cifar-100-python``.
-        download: whether ``prepare_data`` downloads them (170 MB) to ``root`` if they are missing.
+        download: whether ``prepare_data`` downloads the files (170 MB) to ``root`` if they are missing.
         settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Example:

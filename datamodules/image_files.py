@@ -16,7 +16,7 @@ from ssl_modules.datamodules.decoding import crop, read_image, square
 from ssl_modules.utils.checks import Checked, check_instance, check_number
 
 Unreadable = Literal["skip", "error"]
-SHOWN = 20  # paths that a warning lists
+SHOWN = 20  # maximum number of paths in a warning
 
 
 class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):

@@ -35,7 +35,7 @@ class STL10DataModule(DownloadableDataModule):
             antialiasing. Training images always have 96 x 96 pixels; the augmentation crops them.
         train_split: images to train on: "train+unlabeled" (105,000 images), "unlabeled" or "train".
         fold: official fold of the training images that probes learn from, 0 to 9; None for all 5,000 images.
-        download: whether ``prepare_data`` downloads them (2.6 GB) to ``root`` if they are missing.
+        download: whether ``prepare_data`` downloads the files (2.6 GB) to ``root`` if they are missing.
         settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Raises:

@@ -24,7 +24,7 @@ class TinyImageNetDataModule(DownloadableDataModule):
 
     Args:
         root: folder of data sets; the files are in ``root/tiny-imagenet-200``.
-        download: whether ``prepare_data`` downloads them (248 MB) to ``root`` if they are missing.
+        download: whether ``prepare_data`` downloads the files (248 MB) to ``root`` if they are missing.
         settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, return_index, and
             num_workers, the number of processes that decode in ``setup``.
 

@@ -9,8 +9,8 @@ from jsonargparse.typing import import_object
 
 from ssl_modules.utils.plain_checkpoint import RENAMED
 
-_FEW = 20  # an error lists at most so many names
-_PART = 4  # a text of at least so many letters is searched for inside known names
+_FEW = 20  # maximum number of names in an error
+_PART = 4  # minimum length to match a part of a known name
 _BOILERPLATE = re.compile(
     r"^[ -]*(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Subclass types expect"
     r"|a class path \(str\)|a dict with)"

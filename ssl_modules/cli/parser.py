@@ -17,7 +17,7 @@ from ssl_modules.cli.errors import did_you_mean, short_error
 from ssl_modules.cli.names import refuse_wrong_value, with_class
 from ssl_modules.utils.configurable import Configurable, build, class_path, to_config
 
-_FEW = 20  # help lists at most so many subclasses
+_FEW = 20  # maximum number of subclasses in help
 
 
 class Help(DefaultHelpFormatter):

@@ -25,7 +25,7 @@ class ExactResume:
     _random_state: dict[str, Tensor] | None = None
 
     def generator(self, stage: str, batch_idx: int, device: torch.device) -> torch.Generator:
-        """The generator of a batch; in validation and test it is the same in all epochs and runs, for comparable results.
+        """The generator of a batch; in validation and test it is the same in all epochs and runs, for comparability.
 
         Args:
             stage: "train", "val" or "test".

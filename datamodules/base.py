@@ -1,4 +1,4 @@
-"""The base of all data modules: facts about a data set, its parts, and the loaders over them."""
+"""The base class of all data modules: facts about a data set, its parts, and their loaders."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -22,49 +22,49 @@ from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.plain_checkpoint import PlainCheckpoint
 from ssl_modules.utils.seeds import derive_generator
 
-TrainSplit = Literal["train", "unlabeled", "train+unlabeled"]  # of data sets that have images without labels
+TrainSplit = Literal["train", "unlabeled", "train+unlabeled"]  # for data sets with unlabelled images
 
 
 class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
-    """Base of all data modules: a subclass states facts about its data set and loads its parts.
+    """Base class of all data modules: a subclass states facts about its data set and loads its parts.
 
     Batches are ``(images, targets)``, or ``(images, targets, index)`` with ``return_index``: images are uint8
-    [N, C, H, W], not augmented; index is the row in the part that the loader reads. Evaluated images have the size
-    ``dims``. Training images may be larger, where the augmentation crops them, or lists of finished views (see
-    :class:`~ssl_modules.datamodules.ImageFiles`).
+    [N, C, H, W], not augmented; index holds their rows in the part that the loader reads. Validation and test images
+    have the size ``dims``. Training images may be larger if the augmentation crops them. If workers make the views, a
+    training batch holds a list of views instead (see :class:`~ssl_modules.datamodules.ImageFiles`).
 
     The parts are the official ones. With ``val_size=0`` there is no validation part: :meth:`val_dataloader` returns no
-    loader, and no validation loop runs. The test part never takes its place.
+    loader, and no validation loop runs. The test part is never used instead.
 
     Only the training loader shuffles, drops the last incomplete batch, and resumes in the middle of an epoch. With
-    several processes each reads its own share. If an evaluated part does not divide evenly, its first images are read
-    twice, so that row ``i`` of the part is item ``i // processes`` of process ``i % processes``.
+    several processes, each reads its own share. If the validation or test part does not divide evenly, its first images
+    are read twice. Row ``i`` of the part is item ``i // processes`` of process ``i % processes``.
 
     To add a data set, subclass this class: set the facts below as class attributes, override :meth:`load`, and
-    ``prepare_data`` if it can be downloaded. Override :meth:`pretraining_part` as well if probes learn from other
-    images than the module does. Facts that depend on arguments are set in the constructor, before it calls this one.
+    ``prepare_data`` if it can be downloaded. Override :meth:`pretraining_part` as well if probes and module train on
+    different images. Set facts that depend on arguments in the constructor, before it calls ``super().__init__``.
 
     Args:
         batch_size: images per batch and process (device).
         val_size: number of labelled training images to set aside as a validation part, drawn by ``seed``.
-        seed: of the order of the training images, of the validation part, and of what else is drawn at random.
-        num_workers: processes that read images from files; None for one per core, at most 8. Images in memory need
-            none.
-        return_index: whether batches hold the row of each image.
+        seed: seed of the order of the training images, of the validation part, and of all other random choices.
+        num_workers: worker processes that read images from files; None for one per core, at most 8. Images in memory
+            need none.
+        return_index: whether batches also hold the row of each image.
 
     Raises:
-        ValueError: if an argument is out of range, or the facts disagree with each other.
+        ValueError: if an argument is out of range, or the facts contradict each other.
 
     Attributes:
-        name: of the data set, for logs.
-        num_classes: number of classes, at the finest level; 0 without targets.
-        dims: (C, H, W) of an evaluated image.
-        mean: of each channel, for pixels in [0, 1].
+        name: name of the data set, for logs.
+        num_classes: number of classes at the finest level; 0 without targets.
+        dims: (C, H, W) of validation and test images.
+        mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel.
-        class_names: of the classes, at the finest level; if not given, those of the finest level, or "0", "1", ...
+        class_names: names of the classes at the finest level; by default those in ``levels``, or "0", "1", ...
         target_type: "single": one class per image, targets [N]; "hierarchical": one class per level, [N, levels], fine
             to coarse; "multilabel": any number of classes, [N, num_classes] of 0 and 1; "none": no targets, [N] of -1.
-        levels: for "hierarchical" only: the name of each level and the names of its classes, fine to coarse.
+        levels: for "hierarchical" only: the name of each level with its class names, fine to coarse.
         train_set: images to train on, without the validation part; set by ``setup``.
         labelled_set: labelled training images for probes, without the validation part.
         val_set: validation part, or None.
@@ -133,10 +133,10 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
 
     @property
     def image_size(self) -> int:
-        """Side of the square images, in pixels.
+        """Side length of the square images in pixels.
 
         Raises:
-            ValueError: if they are not square.
+            ValueError: if the images are not square.
         """
         _, height, width = self.dims
         if height != width:
@@ -145,29 +145,29 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """The official training and test parts, None if there is no test part; ``setup`` calls it once per process.
+        """The official training part, and the test part or None; ``setup`` calls this method once per process.
 
         A part is :class:`~ssl_modules.datamodules.TensorImages`, :class:`~ssl_modules.datamodules.ImageFiles`, or any
         map-style data set of ``(image, target)`` (see :class:`~ssl_modules.datamodules.ImageDataModule`).
         """
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
-        """The images to train on, which need no targets; ``setup`` calls it once.
+        """The images to train on, with or without targets; ``setup`` calls this method once.
 
         Args:
-            labelled: training part without the validation part, which is the default.
+            labelled: training part without the validation part; returned by default.
         """
         return labelled
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the parts, once, and set the validation part aside.
+        """Load the parts once, and split off the validation part.
 
         Args:
-            stage: ignored; all stages need the same.
+            stage: ignored; all stages need the same parts.
 
         Raises:
-            ValueError: if images or targets disagree with ``dims``, ``num_classes`` and ``target_type``, or
-                ``val_size`` leaves no training images.
+            ValueError: if images or targets don't match ``dims``, ``num_classes`` or ``target_type``, or ``val_size``
+                leaves no training images.
         """
         if self.train_set is not None:
             return
@@ -188,7 +188,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
             warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
 
     def teardown(self, stage: str | None = None) -> None:
-        """Warn of unreadable files that no warning has named yet.
+        """Warn about unreadable files that have not been reported yet.
 
         Args:
             stage: ignored.
@@ -198,10 +198,10 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
                 dataset.report()
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Training part in the order of (seed, epoch), without the last incomplete batch.
+        """Loader of the training part, shuffled by (seed, epoch), without the last incomplete batch.
 
         Raises:
-            ValueError: if there is not one full batch.
+            ValueError: if there is no full batch.
         """
         loader = self._loader("train", self.train_set, shuffle=True)
         if len(loader) == 0:
@@ -212,19 +212,19 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return loader
 
     def val_dataloader(self) -> ResumableDataLoader | list[ResumableDataLoader]:
-        """Validation part in its own order, or an empty list if there is none: Lightning then runs no validation."""
+        """Loader of the validation part in stored order, or an empty list: Lightning then skips validation."""
         return self._loader("val", self.val_set) if self.val_size else []
 
     def test_dataloader(self) -> ResumableDataLoader:
-        """Test part in its own order."""
+        """Loader of the test part in stored order."""
         return self._loader("test", self.test_set)
 
     def predict_dataloader(self) -> ResumableDataLoader:
-        """Test part in its own order; with several processes Lightning shares it out and reads no image twice."""
+        """Loader of the test part in stored order; Lightning splits it between processes and reads no image twice."""
         return self._loader("test", self.test_set, shared=False)
 
     def probe_train_dataloader(self) -> ResumableDataLoader:
-        """Images to fit a probe on: the whole labelled training part in its own order.
+        """Loader of the images to fit a probe on: the full labelled training part in stored order.
 
         Raises:
             ValueError: if there are no labels.
@@ -232,18 +232,18 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return self._labelled(self._loader("train", self.labelled_set))
 
     def probe_test_dataloader(self) -> ResumableDataLoader:
-        """Images to test a probe on: the validation part if there is one, else the test part.
+        """Loader of the images to test a probe on: the validation part if there is one, else the test part.
 
         Raises:
-            ValueError: if there are no labels, or neither of these parts.
+            ValueError: if there are no labels, or neither part exists.
         """
         return self._labelled(self._loader("val", self.val_set) if self.val_size else self.test_dataloader())
 
     def supervised_dataloader(self, rows: Tensor | None = None) -> ResumableDataLoader:
-        """Labelled training part in the order of (seed, epoch), including the last incomplete batch.
+        """Loader of the labelled training part, shuffled by (seed, epoch), including the last incomplete batch.
 
         Args:
-            rows: of the labelled training part, to learn from few; None for all.
+            rows: rows of the labelled training part to train on, such as a few; None for all.
 
         Raises:
             ValueError: if there are no labels.
@@ -252,7 +252,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return self._labelled(self._loader("train", dataset, shuffle=True, drop_last=False))
 
     def labelled_targets(self) -> Tensor:
-        """Targets of the labelled training part, row by row; reads images only if targets are not stored apart.
+        """Targets of the labelled training part, row by row; reads images only if targets are not stored separately.
 
         Raises:
             ValueError: if there are no labels.
@@ -289,11 +289,11 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
             sampler=EpochSampler(batched, shuffle=shuffle, drop_last=drop_last, seed=self.seed) if shared else None,
             drop_last=drop_last,
             num_workers=num_workers,
-            # Data sets that are not ours may draw from the worker's random state, which each new worker seeds.
+            # Other data sets may use the worker's random state, which is seeded only when a worker starts.
             persistent_workers=shuffle and num_workers > 0 and isinstance(dataset, ImageFiles),
             collate_fn=keep_batch,
             pin_memory=torch.cuda.is_available() and not isinstance(dataset, TensorImages),
-            generator=torch.Generator(),  # a loader without one draws from the global random state
+            generator=torch.Generator(),  # without one, the loader draws from the global random state
         )
 
     def _labelled(self, loader: ResumableDataLoader) -> ResumableDataLoader:
@@ -302,12 +302,12 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return loader
 
     def _can_resize(self, dims: tuple[int, int, int]) -> bool:
-        """Whether images of ``dims`` can be resized to our own."""
+        """Whether images of size ``dims`` can be resized to ``self.dims``."""
         (channels, height, width), (own_channels, own_height, own_width) = dims, self.dims
         return channels == own_channels and height == width >= own_height == own_width
 
     def _check_facts(self) -> None:
-        """Complete the class names, and raise if the facts disagree with each other."""
+        """Fill in missing class names, and raise if the facts contradict each other."""
         check_number("num_classes", self.num_classes, least=0 if self.target_type == "none" else 1)
         if (self.target_type == "hierarchical") != bool(self.levels):
             raise ValueError(

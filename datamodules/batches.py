@@ -1,4 +1,4 @@
-"""What the loaders read: whole batches of images in memory, in any data set, or in files."""
+"""Data sets that return full batches of images: from memory, from files, or from any other data set."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -19,16 +19,16 @@ IN_MEMORY_BATCH = 256
 class BatchedImages(Dataset[tuple[Tensor, ...]]):
     """Batches of :class:`TensorImages` or any data set: ``(images, targets)``, or ``(images, targets, index)``.
 
-    Rows of :class:`TensorImages` are taken a batch at a time, and resized if ``dims`` is smaller; items of any other
-    data set are converted, checked and collated one by one.
+    :class:`TensorImages` are indexed a batch at a time, and resized if ``dims`` is smaller. Items of any other data set
+    are converted, checked and collated one by one.
 
     Args:
-        dataset: map-style; an item is an image, or a tuple that begins with image and target. An image is a PIL image
-            or a tensor [C, H, W], uint8 or float. Floats must be k / 255 to one rounding, as torchvision makes them
-            from bytes.
+        dataset: map-style data set; an item is an image, or a tuple that starts with image and target. An image is a
+            PIL image or a tensor [C, H, W], uint8 or float. Floats must equal k / 255 up to one rounding, as
+            torchvision computes them from bytes.
         dims: (C, H, W) of every image.
-        target_shape: shape of one target; None to ignore targets: each is then -1.
-        return_index: whether the row in ``dataset`` follows image and target.
+        target_shape: shape of one target; None to ignore targets and return -1.
+        return_index: whether items and batches also hold the rows in ``dataset``, after images and targets.
 
     Example:
         >>> data = BatchedImages([(torch.ones(1, 2, 2), 7)], dims=(1, 2, 2), target_shape=(), return_index=True)
@@ -59,7 +59,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
 
         Raises:
             TypeError: if the image or its target has a type that can't be converted exactly.
-            ValueError: if the image or its target has another shape than the rest.
+            ValueError: if the image or its target doesn't have the expected shape.
         """
         if isinstance(self.dataset, TensorImages):
             return tuple(values[0] for values in self.__getitems__([index]))
@@ -75,7 +75,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         return (*out, torch.tensor(index)) if self.return_index else out
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """A finished batch: images [B, C, H, W], their targets, and their rows [B] if asked for."""
+        """A full batch: images [B, C, H, W] and their targets; with ``return_index`` also their rows [B]."""
         if not isinstance(self.dataset, TensorImages):
             return tuple(default_collate([self[index] for index in indices]))
         images, targets = self.dataset[indices]
@@ -101,18 +101,18 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
 
 
 class BatchedFiles(Dataset[tuple]):
-    """Batches of :class:`ImageFiles`: of images, or of finished views.
+    """Batches of :class:`ImageFiles`: images, or views made by the workers.
 
-    The views of an image depend on (seed, epoch, row) only, and not on the worker that makes them.
+    The views of an image depend only on (seed, epoch, row), not on the worker that makes them.
 
     Args:
-        files: the files.
+        files: the image files.
         training: whether to make training batches; see :class:`ImageFiles`.
-        seed: of the views.
-        return_index: whether the rows in ``files`` follow images and targets.
+        seed: seed of the views.
+        return_index: whether items and batches also hold the rows in ``files``, after images and targets.
 
     Attributes:
-        epoch: that views are drawn for, shared by all workers; see :meth:`set_epoch`.
+        epoch: epoch for which views are drawn, shared by all workers; see :meth:`set_epoch`.
     """
 
     def __init__(self, files: ImageFiles, *, training: bool = False, seed: int = 0, return_index: bool = False) -> None:
@@ -123,30 +123,30 @@ class BatchedFiles(Dataset[tuple]):
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the views of this epoch from now on."""
+        """Draw views for this epoch from now on."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple:
-        """One image [C, H, W], or its views, with its target and, if asked for, its row."""
+        """One image [C, H, W], or its views, and its target; with ``return_index`` also its row."""
         images, *rest = self.__getitems__([index])
         image = [view[0] for view in images] if self._in_workers else images[0]
         return (image, *(values[0] for values in rest))
 
     def __getitems__(self, indices: list[int]) -> tuple:
-        """A finished batch: images [B, C, H, W] or a list of views, targets, and rows [B] if asked for.
+        """A full batch: images [B, C, H, W] or a list of views, and targets; with ``return_index`` also rows [B].
 
         Raises:
             OSError: if an image can't be read and ``unreadable`` is "error".
-            ValueError: if there is not one that can be read.
+            ValueError: if no file can be read.
         """
         everything = range(len(self))
         rows: list[int] = []
         made: list[list[Tensor]] = []
         for index in indices:
-            # A training batch must be full: the next image that can be read replaces one that can't.
+            # A training batch must be full: the next readable image replaces an unreadable one.
             self._take(index, chain(everything[index:], everything[:index]) if self.training else [index], rows, made)
         if not rows:
             self._take(indices[0], everything, rows, made)
@@ -165,7 +165,7 @@ class BatchedFiles(Dataset[tuple]):
         return self.training and self.files.augmentation is not None
 
     def _take(self, index: int, candidates: Iterable[int], rows: list[int], made: list[list[Tensor]]) -> None:
-        """Append the first candidate that can be read, and its views, drawn for ``index``."""
+        """Append the first readable candidate to ``rows``, and its views, seeded by ``index``, to ``made``."""
         for row in candidates:
             if (pixels := self._read(row)) is not None:
                 rows.append(row)
@@ -198,11 +198,11 @@ class BatchedFiles(Dataset[tuple]):
 
 
 def read_all(files: ImageFiles, num_workers: int = 0) -> TensorImages:
-    """All images that can be read, decoded once, at the size of an evaluated image.
+    """Decode all readable images into memory, at ``image_size``.
 
     Args:
-        files: the files.
-        num_workers: processes that decode.
+        files: the image files.
+        num_workers: number of processes that decode.
     """
     loader = DataLoader(
         BatchedFiles(files, return_index=True),
@@ -211,7 +211,7 @@ def read_all(files: ImageFiles, num_workers: int = 0) -> TensorImages:
         collate_fn=keep_batch,
         generator=torch.Generator(),
     )
-    # If no image of a batch can be read, another image takes its place: leave that one out.
+    # A batch without a readable image holds an image of another batch: drop it.
     own = [batch for number, (*batch, rows) in enumerate(loader) if rows[0] // IN_MEMORY_BATCH == number]
     images, targets = (torch.cat(parts) for parts in zip(*own, strict=True))
     files.report()
@@ -219,5 +219,5 @@ def read_all(files: ImageFiles, num_workers: int = 0) -> TensorImages:
 
 
 def keep_batch(batch: Any) -> Any:
-    """The collate function of data sets that make whole batches."""
+    """Collate function for data sets that return full batches."""
     return batch

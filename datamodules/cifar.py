@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 60,000 small colour photographs each, of ten and of a hundred classes."""
+"""CIFAR-10 and CIFAR-100: 60,000 small colour photographs each, in 10 and 100 classes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torchvision.datasets.utils import check_integrity
 from ssl_modules.datamodules.download import DownloadableDataModule
 from ssl_modules.datamodules.images import TensorImages
 
-# Each superclass with its classes. Both are numbered in alphabetical order.
+# The classes of each superclass. Classes and superclasses are numbered in alphabetical order.
 SUPERCLASSES = {
     "aquatic_mammals": "beaver dolphin otter seal whale",
     "fish": "aquarium_fish flatfish ray shark trout",
@@ -39,12 +39,12 @@ class CIFAR10DataModule(DownloadableDataModule):
     """CIFAR-10 with its official parts: 50,000 training and 10,000 test images, 32 x 32, colour, in memory.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Mean and standard deviation are
-    the commonly published ones of the training images; we have not measured them.
+    the commonly published values for the training images; we have not measured them.
 
     Args:
         root: folder of data sets; the original files are in ``root/cifar-10-batches-py``.
-        download: whether ``prepare_data`` downloads them (170 MB) to ``root`` if they are not there.
-        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
+        download: whether ``prepare_data`` downloads the files (170 MB) to ``root`` if they are missing.
+        settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Example:
         >>> data = CIFAR10DataModule()
@@ -62,16 +62,16 @@ class CIFAR10DataModule(DownloadableDataModule):
     download_size = "170 MB"
 
     def prepare_data(self) -> None:
-        """Download the files with torchvision, if ``download`` and they are not there."""
+        """Download the files with torchvision, if ``download`` is set and they are missing."""
         if self.download:
             CIFAR10(self.root, download=True)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
-        """The training and test part, in memory.
+        """The training and test parts, in memory.
 
         Raises:
             FileNotFoundError: if the folder is missing.
-            ValueError: if a file is missing or not the original.
+            ValueError: if a file is missing or differs from the original.
         """
         return read_cifar(self, CIFAR10, train=True), read_cifar(self, CIFAR10, train=False)
 
@@ -82,12 +82,12 @@ class CIFAR100DataModule(DownloadableDataModule):
     A target is (class, superclass), [N, 2]: 100 classes, five in each of 20 superclasses.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Mean and standard deviation are
-    the commonly published ones of the training images; we have not measured them.
+    the commonly published values for the training images; we have not measured them.
 
     Args:
         root: folder of data sets; the original files are in ``root/cifar-100-python``.
-        download: whether ``prepare_data`` downloads them (170 MB) to ``root`` if they are not there.
-        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
+        download: whether ``prepare_data`` downloads the files (170 MB) to ``root`` if they are missing.
+        settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Example:
         >>> data = CIFAR100DataModule()
@@ -107,16 +107,16 @@ class CIFAR100DataModule(DownloadableDataModule):
     download_size = "170 MB"
 
     def prepare_data(self) -> None:
-        """Download the files with torchvision, if ``download`` and they are not there."""
+        """Download the files with torchvision, if ``download`` is set and they are missing."""
         if self.download:
             CIFAR100(self.root, download=True)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
-        """The training and test part, in memory.
+        """The training and test parts, in memory.
 
         Raises:
             FileNotFoundError: if the folder is missing.
-            ValueError: if a file is missing or not the original.
+            ValueError: if a file is missing or differs from the original.
         """
         return self._part(train=True), self._part(train=False)
 
@@ -128,16 +128,16 @@ class CIFAR100DataModule(DownloadableDataModule):
 
 
 def read_cifar(data: DownloadableDataModule, dataset: type[CIFAR10], train: bool) -> TensorImages:
-    """A part of CIFAR-10 or CIFAR-100; torchvision reads the files and compares their checksums.
+    """A part of CIFAR-10 or CIFAR-100; torchvision reads the files and checks their checksums.
 
     Args:
-        data: the data module.
+        data: the data module, which holds the folder.
         dataset: torchvision's class.
         train: whether to read the training or the test part.
 
     Raises:
         FileNotFoundError: if the folder is missing.
-        ValueError: if a file is missing or not the original.
+        ValueError: if a file is missing or differs from the original.
     """
     folder = Path(data.root, dataset.base_folder)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""MS-COCO 2017: photographs of everyday scenes, most with several kinds of objects in them."""
+"""MS-COCO 2017: photographs of everyday scenes, most with several kinds of objects."""
 
 import json
 import os
@@ -31,12 +31,13 @@ CLASS_NAMES = (
 class COCODataModule(FilesDataModule):
     """MS-COCO 2017 with its official parts: 118,287 training, 5,000 validation and 123,000 unlabelled images.
 
-    A target is [80] of 0 and 1: whether an object of each kind is in the image, crowds included. The official
-    validation images are the test part, as the labels of the official test part are not public. Targets of unlabelled
-    images are -1. Our probes don't support several labels per image.
+    A target is [80], 0 or 1 for each category: whether the image shows an object of it, crowds included. The official
+    validation images are the test part, because the labels of the official test part are not public. Targets of
+    unlabelled images are -1. Our probes don't support several labels per image.
 
     The images are in ``root/train2017``, ``root/val2017`` and ``root/unlabeled2017``, the labels in
-    ``root/annotations``. :class:`ImageFiles` describes the two ways to make training batches, and the evaluated images.
+    ``root/annotations``. :class:`ImageFiles` describes the two ways to make training batches, and how validation and
+    test images are resized.
 
     Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, arXiv:1405.0312. Mean and standard
     deviation are ImageNet's.
@@ -44,16 +45,16 @@ class COCODataModule(FilesDataModule):
     Args:
         root: folder of the images and annotations.
         train_split: images to train on: "train", "unlabeled" or "train+unlabeled".
-        subset: images of ``train_split`` to train on: their number, drawn by ``seed`` (a smaller subset is part of a
-            larger one), or the path of a text file with an image's file name or id in each line; None for all. Probes
-            still learn from all training images.
+        subset: which images of ``train_split`` to train on: a number of images, drawn by ``seed`` (a smaller subset is
+            part of a larger one), or the path of a text file with one file name or image id per line; None for all.
+            Probes still learn from all training images.
         download: whether ``prepare_data`` downloads missing files to ``root``: 20 GB, and 20 GB more for the unlabelled
             images.
-        settings: of :class:`BaseDataModule`, and image_size, decode_size, augmentation and unreadable for images in
-            files.
+        settings: keyword arguments of :class:`BaseDataModule` and, for images in files, image_size, decode_size,
+            augmentation and unreadable.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
 
     Example:
         >>> data = COCODataModule(subset=1000)
@@ -67,7 +68,7 @@ class COCODataModule(FilesDataModule):
     target_type = "multilabel"
     url = "http://images.cocodataset.org"
     download_size = "20 GB, with the unlabelled images 40 GB"
-    # Each archive with its checksum, and the places in it that we read.
+    # The checksum of each archive, and the paths in it that are read.
     archives: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "zips/train2017.zip": ("cced6f7f71b7629ddf16f17bbcfab6b2", ("train2017",)),
         "zips/val2017.zip": ("442b8da7639aecaf257c1dceb8ba8c80", ("val2017",)),
@@ -100,23 +101,23 @@ class COCODataModule(FilesDataModule):
         self.download = download
 
     def prepare_data(self) -> None:
-        """Download and unpack the archives of missing files, if ``download``."""
+        """Download and unpack the archives of missing files, if ``download`` is set."""
         for archive, (md5, places) in self.archives.items():
             wanted = self.download and ("unlabeled" not in archive or self.train_split != "train")
             if wanted and not all(Path(self.root, place).exists() for place in places):
                 download_and_unpack(f"{self.url}/{archive}", self.root, md5)
 
     def load(self) -> tuple[ImageFiles, ImageFiles]:
-        """The training and the official validation images, with their targets, in files.
+        """The training images and the official validation images with their targets, in files.
 
         Raises:
             FileNotFoundError: if images or annotations are missing.
-            ValueError: if the annotations are not those of COCO.
+            ValueError: if the annotations are not COCO's.
         """
         return self._labelled_part("train2017"), self._labelled_part("val2017")
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
-        """The images of ``train_split``, or their subset, without the validation part.
+        """The images of ``train_split``, or the ``subset`` of them, without the validation part.
 
         Args:
             labelled: training images, without the validation part.
@@ -139,7 +140,7 @@ class COCODataModule(FilesDataModule):
             order = torch.randperm(len(files), generator=derive_generator(self.seed, "subset"))
             return order[: self.subset].sort().values
         rows = {Path(name).stem: row for row, name in enumerate(files.names())}
-        # A file's name is its id, padded with zeros.
+        # A file name is the image id, padded with zeros.
         path = Path(str(self.subset))
         if not path.is_file():
             raise FileNotFoundError(

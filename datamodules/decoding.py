@@ -9,21 +9,21 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-MODES = {1: "L", 3: "RGB"}  # by number of channels
-WIDE = ("I", "I;16", "I;16B", "I;16L")  # modes of 16-bit images
+MODES = {1: "L", 3: "RGB"}  # Pillow's mode by number of channels
+WIDE = ("I", "I;16", "I;16B", "I;16L")  # Pillow's modes of 16-bit images
 
 
 def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
-    """The pixels of an image file of any format that Pillow reads, of 8 or 16 bits.
+    """Read an image file with 8 or 16 bits per channel, in any format that Pillow reads.
 
-    The image is rotated by its Exif orientation, and transparency is dropped. 16 bits are rounded to 8 (in colour
-    images Pillow cuts off the lower 8). An animation gives its first frame.
+    The image is rotated by its Exif orientation, and transparency is dropped. 16-bit values are rounded to 8 bits (in
+    colour images Pillow drops the lower 8 bits). Of an animation, the first frame is read.
 
     Args:
-        path: of the file.
-        channels: 3 for colour, 1 for gray; an image of the other kind is converted.
-        at_least: length that the shorter side needs, in pixels: a JPEG is decoded at a half, a quarter or an eighth of
-            its size if that is enough, which is faster. None for full size.
+        path: path of the file.
+        channels: 3 for colour, 1 for gray; other images are converted.
+        at_least: minimum length of the shorter side in pixels: a JPEG is decoded at a half, a quarter or an eighth of
+            its size if that is large enough, which is faster; None for full size.
 
     Returns:
         uint8 [channels, H, W].
@@ -41,7 +41,7 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         if at_least is not None:
             image.draft(MODES[channels], (at_least, at_least))
         image.load()
-        with suppress(Exception):  # faulty metadata; the pixels are complete
+        with suppress(Exception):  # the metadata is faulty, but the pixels are complete
             ImageOps.exif_transpose(image, in_place=True)
         return pil_to_tensor(_convert(image, MODES[channels]))
 
@@ -51,7 +51,7 @@ def square(images: Tensor, size: int) -> Tensor:
 
     Args:
         images: uint8 [..., C, H, W], at most 4 axes.
-        size: side of the result, in pixels.
+        size: side length of the result in pixels.
 
     Returns:
         uint8 [..., C, size, size].
@@ -70,7 +70,7 @@ def square(images: Tensor, size: int) -> Tensor:
 
 
 def crop(images: Tensor, size: int) -> Tensor:
-    """The central square of images [..., H, W], of ``size`` pixels a side, as torchvision takes it.
+    """Crop the central square of ``size`` x ``size`` pixels from images [..., H, W], as torchvision does.
 
     Example:
         >>> import torch
@@ -92,5 +92,5 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
             "expected pixels of 8 or 16 bits, got floats of unknown range; save the image with 8 or 16 bits"
         )
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns if this step is left out
+        image = image.convert("RGBA")  # Pillow warns without this step
     return image if image.mode == mode else image.convert(mode)

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 1,797 real images, without a download."""
+"""Handwritten digits that come with scikit-learn: 1,797 real images, no download needed."""
 
 from typing import Any
 
@@ -18,19 +18,19 @@ TEST_SIZE = 360
 class DigitsDataModule(BaseDataModule):
     """The 1,797 digits of 8 x 8 pixels that come with scikit-learn, from the UCI optical recognition set.
 
-    scikit-learn's copy has no official split, so this one is fixed: 1,437 training and 360 test images, stratified by
-    class, from scikit-learn's ``train_test_split`` with ``random_state=0``. It doesn't depend on ``seed``.
+    scikit-learn's copy has no official split, so this class fixes one: 1,437 training and 360 test images, stratified
+    by class, from scikit-learn's ``train_test_split`` with ``random_state=0``. It doesn't depend on ``seed``.
 
-    Pixels of 0 to 16 are multiplied by 15, which keeps all ratios. Mean and standard deviation are those of the 8 x 8
-    training images, at every ``image_size``.
+    Pixel values of 0 to 16 are multiplied by 15, which keeps all ratios. Mean and standard deviation are those of the
+    8 x 8 training images, at every ``image_size``.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 
     Args:
-        image_size: side in pixels, at least 8; larger images are interpolated (bilinear) once, in memory.
-        batch_size: images per batch and process (device). The default is a quarter of the other data sets', so that an
-            epoch of these few images has 22 steps.
-        settings: of :class:`BaseDataModule`: val_size, seed, num_workers, return_index.
+        image_size: side length in pixels, at least 8; above 8, images are interpolated (bilinear) once, in memory.
+        batch_size: images per batch and process (device). The default is a quarter of the other data modules', so that
+            an epoch of these few images has 22 steps.
+        settings: keyword arguments of :class:`BaseDataModule`: val_size, seed, num_workers, return_index.
 
     Raises:
         ValueError: if ``image_size`` is below 8.
@@ -57,7 +57,7 @@ class DigitsDataModule(BaseDataModule):
         super().__init__(batch_size=batch_size, **settings)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
-        """The training and test part, in memory."""
+        """The training and test parts, in memory."""
         digits = load_digits()
         images = torch.from_numpy(digits.images).to(torch.uint8).unsqueeze(1) * 15  # [N, 1, 8, 8]
         if self.image_size != NATIVE_SIZE:

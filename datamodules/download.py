@@ -1,4 +1,4 @@
-"""The base of data modules that can download their data set, and downloads that are complete or not there."""
+"""The base class of data modules that can download their data set, and downloads that leave no incomplete files."""
 
 import os
 import shutil
@@ -11,17 +11,17 @@ from ssl_modules.datamodules.base import BaseDataModule
 
 
 class DownloadableDataModule(BaseDataModule):
-    """Base of data modules whose ``prepare_data`` downloads the data set on request.
+    """Base class of data modules whose ``prepare_data`` downloads the data set on request.
 
     Args:
-        root: folder of data sets, in which each has a folder of its own.
-        download: whether ``prepare_data`` downloads the data set to ``root`` if it is not there.
-        settings: of :class:`~ssl_modules.datamodules.BaseDataModule`: batch_size, val_size, seed, num_workers,
-            return_index.
+        root: folder that holds one folder per data set.
+        download: whether ``prepare_data`` downloads the data set to ``root`` if it is missing.
+        settings: keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule`: batch_size, val_size, seed,
+            num_workers, return_index.
 
     Attributes:
-        url: of the data set.
-        download_size: how much is downloaded.
+        url: URL of the data set.
+        download_size: size of the download, as text.
     """
 
     url: str
@@ -38,16 +38,16 @@ class DownloadableDataModule(BaseDataModule):
         return f"pass download=True ({self.download_size}), or unpack {self.url} in {self.root}"
 
     def missing(self, path: Path) -> FileNotFoundError:
-        """The error that a file or folder is missing."""
+        """The error to raise for a missing file or folder."""
         return not_found(path, self.how_to_get)
 
 
 def not_found(path: str | Path, fix: str) -> FileNotFoundError:
-    """The error that a file or folder in ``root`` is missing.
+    """The error to raise for a file or folder missing in ``root``.
 
     Args:
-        path: of the file or folder.
-        fix: what to do.
+        path: path of the file or folder.
+        fix: what to do about it.
 
     Example:
         >>> not_found("data/images", "pass download=True")
@@ -57,12 +57,12 @@ def not_found(path: str | Path, fix: str) -> FileNotFoundError:
 
 
 def download_and_unpack(url: str, root: str | Path, md5: str) -> None:
-    """Download an archive, unpack it to a folder in ``root``, then move the files to their places and remove it.
+    """Download an archive, unpack it to a temporary folder, move the files to ``root`` and delete the archive.
 
     An archive that is already in ``root``, from a browser or an interrupted run, is used if its checksum is right.
 
     Args:
-        url: of the archive; its last part is the name of the file in ``root``.
+        url: URL of the archive; its last part is the name of the archive's file in ``root``.
         root: folder for the files; existing files with the same names are replaced.
         md5: checksum of the archive.
 
@@ -77,7 +77,7 @@ def download_and_unpack(url: str, root: str | Path, md5: str) -> None:
             f"{url} could not be downloaded to {archive} ({error}); try again, or put the original there by hand"
         ) from error
     unpacked = archive.with_name(f"{archive.name}.unpacking")
-    shutil.rmtree(unpacked, ignore_errors=True)  # of an interrupted run
+    shutil.rmtree(unpacked, ignore_errors=True)  # left by an interrupted run
     extract_archive(archive, unpacked)
     _move(unpacked, Path(root))
     archive.unlink()

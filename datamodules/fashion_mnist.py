@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 small images of clothing, in ten classes and, on request, five coarser ones."""
+"""Fashion-MNIST: 70,000 small images of clothing, in ten classes and, optionally, five coarse ones."""
 
 import gzip
 import math
@@ -16,7 +16,7 @@ from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
-# Each class with its coarse class.
+# The coarse class of each class.
 COARSE = {
     "T-shirt/top": "tops",
     "Trouser": "bottoms",
@@ -34,22 +34,23 @@ COARSE = {
 class FashionMNISTDataModule(DownloadableDataModule):
     """Fashion-MNIST with its official parts: 60,000 training and 10,000 test images, 28 x 28, one channel.
 
-    The files are searched in ``root``, where torchvision puts them, then where Debian's package dataset-fashion-mnist
-    puts them. They may be compressed or not.
+    The files are read from ``root``, where torchvision puts them, or else from the folder of Debian's package
+    dataset-fashion-mnist. They may be compressed or not.
 
-    With ``coarse=True`` a target is (class, coarse class), [N, 2]: tops (T-shirt/top, Pullover, Coat, Shirt), bottoms
-    (Trouser), dress (Dress), shoes (Sandal, Sneaker, Ankle boot), bag (Bag), in this order.
+    With ``coarse=True`` targets are (class, coarse class), [N, 2]. The coarse classes are, in this order: tops
+    (T-shirt/top, Pullover, Coat, Shirt), bottoms (Trouser), dress (Dress), shoes (Sandal, Sneaker, Ankle boot) and bag
+    (Bag).
 
     Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
     Algorithms", 2017, arXiv:1708.07747. Mean and standard deviation are those of the 60,000 training images.
 
     Args:
         root: folder of data sets; the files are in ``root/FashionMNIST/raw``.
-        coarse: whether targets have the second, coarser level.
+        coarse: whether targets also hold the coarse class.
         subset: number of training images to use, 1 to 60,000; None for all. The choice doesn't depend on ``seed``, and
             a smaller subset is part of a larger one.
-        download: whether ``prepare_data`` downloads the files (30 MB) to ``root`` if they are in neither place.
-        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
+        download: whether ``prepare_data`` downloads the files (30 MB) to ``root`` if neither folder has them.
+        settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Raises:
         ValueError: if ``subset`` is out of range.
@@ -84,7 +85,7 @@ class FashionMNISTDataModule(DownloadableDataModule):
         self.subset = subset
 
     def prepare_data(self) -> None:
-        """Download the files with torchvision, if ``download`` and they are in neither place."""
+        """Download the files with torchvision, if ``download`` is set and neither folder has them."""
         if self.download and self._folder() is None:
             FashionMNIST(self.root, download=True)
 
@@ -92,7 +93,7 @@ class FashionMNISTDataModule(DownloadableDataModule):
         """The training part, or a subset of it, and the test part, in memory.
 
         Raises:
-            FileNotFoundError: if the files are in neither place.
+            FileNotFoundError: if neither folder has the files.
             ValueError: if a file is damaged.
         """
         folder = self._folder()
@@ -131,19 +132,19 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path) -> Tensor:
-    """An idx file of bytes, the format of MNIST, as a uint8 tensor.
+    """Read a file of bytes in the idx format of MNIST.
 
     Format: two zero bytes, type (8: unsigned byte), number of axes; the length of each axis as a big-endian 32-bit
     number; the values, last axis fastest.
 
     Args:
-        path: the file; it is decompressed if it ends in ``.gz``.
+        path: path of the file; a file that ends in ``.gz`` is decompressed.
 
     Returns:
-        uint8, of the shape that the file states.
+        uint8 tensor of the shape given in the file.
 
     Raises:
-        ValueError: if the file has another format or is not complete.
+        ValueError: if the file has another format or is incomplete.
     """
     content = path.read_bytes()
     if path.suffix == ".gz":

@@ -14,11 +14,11 @@ ENDINGS = ", ".join(IMG_EXTENSIONS)
 def find_images(folder: Path) -> list[str]:
     """Paths of the image files in a folder and its subfolders, sorted and relative to it.
 
-    Image files are recognised by their endings; hidden files and folders are ignored. Links are followed, but no folder
-    is searched twice, so that a link to a parent folder does not loop.
+    Image files are recognised by their extensions; hidden files and folders are ignored. Links are followed, but no
+    folder is searched twice, so a link to a parent folder causes no endless loop.
 
     Args:
-        folder: to search.
+        folder: folder to search.
 
     Example:
         >>> Path("trip", "day 2").mkdir(parents=True)
@@ -44,11 +44,11 @@ def find_images(folder: Path) -> list[str]:
 
 
 def find_labelled_images(folder: Path, names: Sequence[str]) -> tuple[list[str], Tensor]:
-    """Paths of the image files of each class, and their classes [N].
+    """Paths of the image files of all classes, and their class indices [N].
 
     Args:
-        folder: that holds one folder per class.
-        names: of these folders, in the order of the classes.
+        folder: folder that holds one folder per class.
+        names: names of these folders, in the order of the classes.
 
     Raises:
         FileNotFoundError: if a class has no folder.

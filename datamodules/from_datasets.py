@@ -1,4 +1,4 @@
-"""A data module over training and test sets that you give."""
+"""A data module for training and test sets of your own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,26 +12,26 @@ from ssl_modules.utils.checks import check_instance
 
 
 class ImageDataModule(BaseDataModule):
-    """Images of one size with their targets, from data sets that you give.
+    """Images of one size with their targets, from data sets of your own.
 
     Args:
         train: training part: :class:`TensorImages`, :class:`ImageFiles`, or any map-style data set of
             ``(image, target)`` with PIL images or tensors [C, H, W] of one size, uint8, or float k / 255.
         test: test part, in the same form; None if there is none.
-        name: of the data set, for logs.
-        num_classes: number of classes, at the finest level; 0 without targets.
-        dims: (C, H, W) of an evaluated image; None for those of the first training image.
-        mean: of each channel, for pixels in [0, 1]; None to measure it, which needs a training part in memory.
-        std: standard deviation of each channel; None to measure it likewise.
-        class_names: of the classes, at the finest level; None for "0", "1", ...
+        name: name of the data set, for logs.
+        num_classes: number of classes at the finest level; 0 without targets.
+        dims: (C, H, W) of validation and test images; None for the size of the first training image.
+        mean: mean of each channel, for pixels in [0, 1]; None to measure it, which needs a training part in memory.
+        std: standard deviation of each channel; None to measure it, under the same condition.
+        class_names: names of the classes at the finest level; None for "0", "1", ...
         target_type: "single", "hierarchical", "multilabel" or "none"; see :class:`BaseDataModule`.
-        levels: for "hierarchical" only: the name of each level and the names of its classes, fine to coarse.
-        num_workers: processes that read images; None for one per core, at most 8. Images in memory need none. The
-            default is 0, as a data set of your own may not work in other processes.
-        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, return_index.
+        levels: for "hierarchical" only: the name of each level with its class names, fine to coarse.
+        num_workers: worker processes that read images; None for one per core, at most 8. Images in memory need none.
+            The default is 0, because a data set of your own may not work in other processes.
+        settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, return_index.
 
     Raises:
-        ValueError: if an argument, or the images or targets of a part, disagree with the rest.
+        ValueError: if arguments, images and targets contradict each other.
 
     Example:
         >>> import torch
@@ -79,7 +79,7 @@ class ImageDataModule(BaseDataModule):
         super().__init__(num_workers=num_workers, **settings)
 
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """The data sets that were given."""
+        """The data sets passed to the constructor."""
         return self._parts
 
 
@@ -103,7 +103,7 @@ def _first_dims(train: Dataset) -> tuple[int, int, int]:
 def _measured_statistics(
     train: Dataset, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of each channel; those that are None are measured, for images in memory only."""
+    """Mean and standard deviation of each channel; None is replaced by measured values, for images in memory only."""
     if not isinstance(train, TensorImages):
         raise ValueError(
             f"mean, std: expected numbers for images that are not in memory, got {mean}, {std}; "

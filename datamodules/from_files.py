@@ -1,4 +1,4 @@
-"""The base of data modules whose images stay in files."""
+"""The base class of data modules whose images stay in files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +14,20 @@ from ssl_modules.utils.checks import check_instance, check_number
 
 
 class FilesDataModule(BaseDataModule):
-    """Base of data modules whose images stay in files, of any sizes, until workers read them.
+    """Base class of data modules whose images, of any size, stay in files until workers read them.
 
-    :class:`~ssl_modules.datamodules.ImageFiles` describes the two ways to make training batches, and the evaluated
-    images.
+    :class:`~ssl_modules.datamodules.ImageFiles` describes the two ways to make training batches, and how validation and
+    test images are resized.
 
     Args:
-        image_size: side of an evaluated image, in pixels, and of a training view.
-        decode_size: side of the training images that the module augments on its device; None for 8/7 of ``image_size``.
-        augmentation: policy, or its name, that draws training views in the workers, from images at full size; None if
-            the module augments.
-        unreadable: "skip" files that can't be read, and count them in a warning, or raise an "error".
-        settings: of :class:`~ssl_modules.datamodules.BaseDataModule`: batch_size, val_size, seed, num_workers,
-            return_index.
+        image_size: side length of validation images, test images and training views in pixels.
+        decode_size: side length of the training images that the module augments on its device; None for 8/7 of
+            ``image_size``.
+        augmentation: policy, or its name, with which workers make training views from full-size images; None if the
+            module augments.
+        unreadable: "skip" leaves out files that can't be read, and counts them in a warning; "error" raises.
+        settings: keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule`: batch_size, val_size, seed,
+            num_workers, return_index.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -50,7 +51,7 @@ class FilesDataModule(BaseDataModule):
             check_number("decode_size", decode_size, least=image_size)
         self.dims = (self.dims[0], image_size, image_size)
         if isinstance(augmentation, str):
-            policy(augmentation, image_size, self.in_channels)  # raises for a name that doesn't exist
+            policy(augmentation, image_size, self.in_channels)  # raises if there is no policy of this name
         elif augmentation is not None:
             check_instance("augmentation", augmentation, Augmentation, "give one, or the name of a policy")
         super().__init__(**settings)
@@ -59,11 +60,11 @@ class FilesDataModule(BaseDataModule):
         self.unreadable = unreadable
 
     def files(self, folder: str | Path, paths: Sequence[str], targets: Tensor | None = None) -> ImageFiles:
-        """A part of the data set.
+        """A part of the data set, with this module's settings.
 
         Args:
-            folder: that holds the files.
-            paths: of the files, relative to ``folder``.
+            folder: folder that holds the files.
+            paths: paths of the files, relative to ``folder``.
             targets: integers, [N, ...]; None for no targets.
         """
         return ImageFiles(

@@ -16,39 +16,40 @@ from ssl_modules.datamodules.decoding import crop, read_image, square
 from ssl_modules.utils.checks import Checked, check_instance, check_number
 
 Unreadable = Literal["skip", "error"]
-SHOWN = 20  # paths in a warning
+SHOWN = 20  # maximum number of paths in a warning
 
 
 class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
-    """Labelled image files of any sizes, which are brought to one size.
+    """Labelled image files of any size, resized to one size when they are read.
 
     Item ``i`` is the image [C, image_size, image_size], uint8, not augmented, with its target: the shorter side is
     scaled to ``decode_size`` with antialiasing, then the central square of ``image_size`` is cropped. A data module
     makes training batches in one of two ways:
 
-    - fast, by default: workers bring each image to a square of ``decode_size``; the module augments the batch on its
-      device. Crops see neither the full resolution nor what lies outside the central square.
-    - as in the papers on large photographs, with ``augmentation``: workers draw the views from the image at full size;
-      batches hold the finished views, uint8, rounded to the nearest level.
+    - fast mode, the default: workers crop and resize each image to a square of ``decode_size``; the module augments the
+      batch on its device. Its crops come from the central square only, at reduced resolution.
+    - with ``augmentation``, as in the papers on large photographs: workers make the views from the full-size image;
+      batches hold these views as uint8, rounded to the nearest level.
 
     Args:
         root: folder that holds the files.
-        paths: of the files, relative to ``root``.
+        paths: paths of the files, relative to ``root``.
         targets: integers, [N, ...] as in :class:`~ssl_modules.datamodules.TensorImages`; None for no targets.
-        image_size: side of an evaluated image, in pixels.
-        decode_size: side of a training image in fast mode, at least ``image_size``; None for 8/7 of it, 256 for 224.
+        image_size: side length of validation and test images in pixels.
+        decode_size: side length of training images in fast mode, at least ``image_size``; None for 8/7 of it, such as
+            256 for 224.
         in_channels: 3 for colour, 1 for gray.
-        augmentation: policy, or its name, that draws training views in the workers; None for the fast mode.
+        augmentation: policy, or its name, with which workers make training views; None for fast mode.
         unreadable: how to handle a corrupt, truncated or missing file. "skip": training replaces it by another image,
-            evaluation leaves it out (unless the batch would be empty), and a warning at the end of the epoch counts and
-            names such files; "error": raise.
+            validation and test leave it out (unless the batch would be empty), and a warning at the end of the epoch
+            counts and names such files; "error": raise.
 
     Raises:
         TypeError: if targets are not integers.
-        ValueError: if there are no paths, not as many targets, or an argument is out of range.
+        ValueError: if there are no paths, their number differs from that of targets, or an argument is out of range.
 
     Attributes:
-        unread: bool [N], the files that could not be read so far, shared by all workers.
+        unread: bool [N], True for each file that could not be read so far; shared by all workers.
 
     Example:
         >>> from PIL import Image
@@ -95,7 +96,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
                 "give both the same size"
             )
         self.root = Path(root)
-        # One block of bytes: workers would each copy a list of strings, as reading an item changes its reference count.
+        # One array of bytes: each worker would copy a list of strings, as reading an item changes its reference count.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.targets = targets
         self.image_size = image_size
@@ -108,14 +109,14 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def dims(self) -> tuple[int, int, int]:
-        """(C, H, W) of an evaluated image."""
+        """(C, H, W) of every item's image."""
         return self.in_channels, self.image_size, self.image_size
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One evaluated image [C, image_size, image_size] with its target; raises if it can't be read."""
+        """One image [C, image_size, image_size] with its target; raises if the file can't be read."""
         pixels = read_image(self.path(index), self.in_channels, self.decode_size)
         return crop(square(pixels, self.decode_size), self.image_size), self.targets[index].long()
 
@@ -145,7 +146,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         )
 
     def report(self) -> None:
-        """Warn of the files that could not be read; again only if there are more."""
+        """Warn about the files that could not be read; later calls warn only if there are more."""
         rows = self.unread.nonzero().flatten().tolist()
         if len(rows) == self._reported:
             return

@@ -17,28 +17,28 @@ from ssl_modules.utils.checks import check_choice
 
 
 class ImageFolderDataModule(FilesDataModule):
-    """Images in a folder: JPEG, PNG, WebP, TIFF, BMP or PNM, of any sizes, gray or colour, 8 or 16 bits.
+    """Images in a folder: JPEG, PNG, WebP, TIFF, BMP or PNM, of any size, gray or colour, 8 or 16 bits.
 
-    With ``class_folders`` each folder in ``root`` is a class, numbered in alphabetical order, and holds images and
-    further folders, as for torchvision's ``ImageFolder``. Without it, all images in ``root`` and its subfolders are
-    used, without targets. Hidden files and folders are ignored.
+    With ``class_folders``, each folder in ``root`` is a class, as for torchvision's ``ImageFolder``. It may have
+    subfolders. Classes are numbered in alphabetical order. Without ``class_folders``, all images in ``root`` and its
+    subfolders are used, without targets. Hidden files and folders are ignored.
 
-    :class:`ImageFiles` describes the two ways to make training batches, and the evaluated images.
+    :class:`ImageFiles` describes the two ways to make training batches, and how validation and test images are resized.
 
     Args:
         root: folder of the training images.
         test: folder of the test images, with the same class folders; None if there is none.
         class_folders: whether the folders in ``root`` are classes.
-        in_channels: 3 for colour, 1 for gray; images of the other kind are converted.
-        mean: of each channel, for pixels in [0, 1]; None for ImageNet's; for gray, the mean of its three channels.
-        std: standard deviation of each channel; None likewise.
+        in_channels: 3 for colour, 1 for gray; other images are converted.
+        mean: mean of each channel, for pixels in [0, 1]; None for ImageNet's, averaged over its channels for gray.
+        std: standard deviation of each channel; None for ImageNet's, averaged over its channels for gray.
         in_memory: whether to decode all images once, at ``image_size``, and keep them in memory; for small images.
-        settings: of :class:`BaseDataModule`, and image_size, decode_size, augmentation and unreadable for images in
-            files.
+        settings: keyword arguments of :class:`BaseDataModule` and, for images in files, image_size, decode_size,
+            augmentation and unreadable.
 
     Raises:
         FileNotFoundError: if ``root`` is missing.
-        ValueError: if class folders are missing or images are beside them, or an argument is out of range.
+        ValueError: if there are no class folders, images lie beside them, or an argument is out of range.
 
     Example:
         >>> from PIL import Image
@@ -92,7 +92,7 @@ class ImageFolderDataModule(FilesDataModule):
 
         Raises:
             FileNotFoundError: if a folder is missing.
-            ValueError: if there are no images, or none of a class.
+            ValueError: if there are no images, or a class has none.
         """
         return self._part(self.root), None if self.test is None else self._part(self.test)
 

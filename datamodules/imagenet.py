@@ -1,4 +1,4 @@
-"""ImageNet-1k, and parts of its classes, such as ImageNet-100."""
+"""ImageNet-1k, and subsets of its classes such as ImageNet-100."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from ssl_modules.datamodules.finding import find_labelled_images
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 
-# The hundred classes of Tian, Krishnan and Isola, "Contrastive Multiview Coding", ECCV 2020: imagenet100.txt in the
+# The 100 classes of Tian, Krishnan and Isola, "Contrastive Multiview Coding", ECCV 2020: imagenet100.txt in the
 # authors' repository HobbitLong/CMC.
 IMAGENET_100 = """
 n01558993 n01692333 n01729322 n01735189 n01749939 n01773797 n01820546 n01855672 n01978455 n01980166 n01983481
@@ -30,24 +30,24 @@ n13040303
 
 
 class ImageNetDataModule(FilesDataModule):
-    """ImageNet-1k (ILSVRC 2012): 1,281,167 training images and, to test on, the 50,000 official validation images.
+    """ImageNet-1k (ILSVRC 2012): 1,281,167 training images, and the 50,000 official validation images as test part.
 
     Each class has a folder of images, ``root/train/n01440764/...`` and ``root/val/n01440764/...``, as torchvision
-    unpacks them from the official archives. To download the archives you need an account at image-net.org. Classes are
-    numbered in the order of their WordNet ids, counting only those used.
+    unpacks them from the official archives. To download the archives, you need an account at image-net.org. The
+    selected classes are numbered in the order of their WordNet ids.
 
-    :class:`ImageFiles` describes the two ways to make training batches, and the evaluated images.
+    :class:`ImageFiles` describes the two ways to make training batches, and how validation and test images are resized.
 
     Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015. Mean and standard
-    deviation are the usual ones of the training images.
+    deviation are the usual values for the training images.
 
     Args:
         root: folder with ``train`` and ``val``, or with the official archives.
-        classes: WordNet ids of the classes to use, or the path of a text file of them; "imagenet-100" for the usual
-            hundred; None for all 1,000.
+        classes: WordNet ids of the classes to use, or the path of a text file that lists them; "imagenet-100" for the
+            usual 100 classes; None for all 1,000.
         extract: whether ``prepare_data`` unpacks the official archives (155 GB) in ``root`` if the folders are missing.
-        settings: of :class:`BaseDataModule`, and image_size, decode_size, augmentation and unreadable for images in
-            files.
+        settings: keyword arguments of :class:`BaseDataModule` and, for images in files, image_size, decode_size,
+            augmentation and unreadable.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -79,13 +79,13 @@ class ImageNetDataModule(FilesDataModule):
         self.extract = extract
 
     def prepare_data(self) -> None:
-        """Unpack the official archives with torchvision, if ``extract`` and a folder is missing."""
+        """Unpack the official archives with torchvision, if ``extract`` is set and a folder is missing."""
         for split, unpack in (("train", imagenet.parse_train_archive), ("val", imagenet.parse_val_archive)):
             place = Path(self.root, split)
             if not self.extract or place.is_dir():
                 continue
             unpacked = place.with_name(f"{split}.unpacking")
-            shutil.rmtree(unpacked, ignore_errors=True)  # of an interrupted run
+            shutil.rmtree(unpacked, ignore_errors=True)  # left by an interrupted run
             if not Path(self.root, imagenet.META_FILE).is_file():
                 imagenet.parse_devkit_archive(self.root)
             unpack(self.root, folder=unpacked.name)
@@ -95,8 +95,8 @@ class ImageNetDataModule(FilesDataModule):
         """The training images and the official validation images, in files.
 
         Raises:
-            FileNotFoundError: if a part, or a class of it, is missing.
-            ValueError: if a class has no images, or all classes are requested and there are not 1,000.
+            FileNotFoundError: if the folder of a part or of a class is missing.
+            ValueError: if a class has no images, or all classes are requested and there are not 1,000 folders.
         """
         train = Path(self.root, "train")
         if self.classes is None and train.is_dir():

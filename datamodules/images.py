@@ -12,16 +12,16 @@ from ssl_modules.utils.checks import check_instance
 
 
 class TensorImages(Dataset[tuple[Tensor, Tensor]]):
-    """Labelled images in memory, indexed by one row or by many at once.
+    """Labelled images in memory, indexed by one row or by many rows at once.
 
     Args:
         images: [N, C, H, W], uint8.
         targets: integers: [N] classes, [N, levels] classes from fine to coarse, or [N, classes] of 0 and 1 (several
-            labels per image); None if there are no labels: every target is then -1.
+            labels per image); None for no labels, which sets every target to -1.
 
     Raises:
-        TypeError: if images are not uint8, or targets not integers.
-        ValueError: if images are not [N, C, H, W], or there are not as many targets as images.
+        TypeError: if images are not uint8, or targets are not integers.
+        ValueError: if images are not [N, C, H, W], or the numbers of images and targets differ.
 
     Example:
         >>> data = TensorImages(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
@@ -75,13 +75,13 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 def to_uint8(image: Image | Tensor) -> Tensor:
-    """An image as uint8 [C, H, W], without loss.
+    """Convert an image to uint8 [C, H, W] without loss.
 
     Args:
         image: a PIL image, or a tensor [C, H, W], uint8 or float k / 255.
 
     Raises:
-        TypeError: if it is anything else.
+        TypeError: if the image is anything else.
         ValueError: if a float image holds other values than k / 255.
 
     Example:
@@ -94,7 +94,7 @@ def to_uint8(image: Image | Tensor) -> Tensor:
         raise TypeError(f"image: expected a PIL image or a tensor [C, H, W], got {type(image).__name__}")
     if image.is_floating_point():
         levels = (image * 255).round().clamp(0, 255)
-        # ToTensor divides by 255 where v2.ToDtype multiplies by 1 / 255: the same to one rounding.
+        # ToTensor divides by 255, v2.ToDtype multiplies by 1 / 255: the results differ by at most one rounding.
         if not ((image - levels / 255).abs() <= torch.finfo(image.dtype).eps).all():
             raise ValueError(
                 f"image: expected values k / 255, got a {image.dtype} tensor with others, from {image.min():.4g} to "
@@ -113,7 +113,7 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
         images: [N, C, H, W], uint8.
 
     Returns:
-        ``(mean, std)``, each of C numbers.
+        ``(mean, std)``, C numbers each.
 
     Example:
         >>> pixel_statistics(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1))

@@ -17,17 +17,17 @@ MAX_WORKERS = 8
 
 
 class ResumableDataLoader(DataLoader):
-    """A :class:`~torch.utils.data.DataLoader` over an :class:`EpochSampler` that stores its place in the epoch.
+    """A :class:`~torch.utils.data.DataLoader` over an :class:`EpochSampler` that stores its position in the epoch.
 
     Lightning writes the training loader's ``state_dict`` to every checkpoint and restores it on resume; the epoch then
-    continues with the next batch. Batches count when they are delivered, not when workers prefetch them. The same
-    batches follow if data set, batch size, seed and number of processes are unchanged.
+    continues with the next batch. Batches are counted when they are delivered, not when workers prefetch them. The
+    resumed run reads the same batches if data set, batch size, seed and number of processes are unchanged.
 
-    With a ``generator``, the workers' random state depends on (seed, epoch, rank) only: it is seeded each epoch. With
-    ``persistent_workers`` it is not, as they keep their state; the views of :class:`BatchedFiles` don't depend on it.
+    With a ``generator``, the workers' random state is seeded each epoch and depends only on (seed, epoch, rank).
+    ``persistent_workers`` keep their state instead; the views of :class:`BatchedFiles` don't depend on it.
 
-    If a worker dies, killed or out of memory, the loader warns, starts new workers and continues with the batch that
-    was due. It raises if that batch fails again.
+    If a worker dies, killed or out of memory, the loader warns, starts new workers and continues with the next batch.
+    It raises if that batch fails again.
 
     The arguments are those of :class:`~torch.utils.data.DataLoader`.
 
@@ -48,12 +48,12 @@ class ResumableDataLoader(DataLoader):
     _restored = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """The batches of the current epoch; after :meth:`load_state_dict`, once, the remaining ones.
+        """The batches of the current epoch; the first time after :meth:`load_state_dict`, only the remaining ones.
 
-        Nothing happens before the first batch: Lightning makes the iterator before it sets the epoch.
+        The epoch is read when the first batch is requested: Lightning makes the iterator before it sets the epoch.
         """
         done = 0
-        if isinstance(self.sampler, EpochSampler):  # overfit_batches and predict replace it
+        if isinstance(self.sampler, EpochSampler):  # overfit_batches and predict replace the sampler
             epoch = self.sampler.epoch
             if self._restored and epoch == self._epoch:
                 done = self._batches
@@ -77,7 +77,7 @@ class ResumableDataLoader(DataLoader):
                 if not self._lost_a_worker(error) or done == failed_at or not isinstance(self.sampler, EpochSampler):
                     raise
                 failed_at = done
-                self._iterator = None  # of persistent workers
+                self._iterator = None  # persistent workers would reuse it
                 warnings.warn(
                     f"a DataLoader worker died ({error}); starting new workers at batch {done} of the epoch",
                     stacklevel=2,
@@ -90,7 +90,7 @@ class ResumableDataLoader(DataLoader):
         if self.num_workers == 0 or threading.current_thread() is not threading.main_thread():
             return super().__iter__()
         # When a process starts its first workers, torch installs a signal handler that raises as soon as one dies, even
-        # in the middle of a training step. Without the handler the iterator notices within seconds.
+        # in the middle of a training step. Without the handler, the iterator notices a dead worker within seconds.
         before = signal.getsignal(signal.SIGCHLD)
         iterator = super().__iter__()
         is_torchs = getattr(before, "__module__", None) == "torch.utils.data._utils.signal_handling"
@@ -98,22 +98,22 @@ class ResumableDataLoader(DataLoader):
         return iterator
 
     def _lost_a_worker(self, error: Exception) -> bool:
-        """Whether torch reports a dead worker, or the memory that a worker shared can no longer be opened."""
+        """Whether torch reports a dead worker, or can no longer open memory that a worker shared."""
         if isinstance(error, RuntimeError):
             return str(error).startswith("DataLoader worker (pid")
         return self.num_workers > 0 and "in DataLoader worker process" not in str(
             error
-        )  # that is an error of the data set
+        )  # the data set raised that error
 
     def state_dict(self) -> dict[str, int]:
-        """The current epoch, and the number of its batches that were delivered."""
+        """The current epoch, and how many of its batches were delivered."""
         return {"epoch": self._epoch, "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue where :meth:`state_dict` was taken, unless another epoch is set before the next batch.
+        """Continue at the position in ``state_dict``, unless another epoch is set before the next batch.
 
         Args:
-            state_dict: what :meth:`state_dict` returned, in any process.
+            state_dict: result of :meth:`state_dict`, from any process.
         """
         self._epoch, self._batches = state_dict["epoch"], state_dict["batches"]
         self._restored = True
@@ -122,7 +122,7 @@ class ResumableDataLoader(DataLoader):
 
 
 def available_workers() -> int:
-    """A number of worker processes: one for each core that this process may use, at most 8.
+    """Default number of worker processes: one for each core that this process may use, at most 8.
 
     Example:
         >>> available_workers() >= 1

@@ -11,21 +11,22 @@ from ssl_modules.utils.seeds import derive_generator
 
 
 class EpochSampler(Checked, DistributedSampler[int]):
-    """Order of a data set that depends on ``(seed, epoch)`` only, for one process and for several.
+    """Order of a data set that depends only on ``(seed, epoch)``, for one or several processes.
 
-    Process ``rank`` takes every ``num_replicas``-th index: the images of one step, over all processes, depend on the
-    global batch size and not on the number of processes. The global random state is neither read nor changed.
+    Process ``rank`` takes every ``num_replicas``-th index. The images of one step, over all processes, therefore depend
+    on the global batch size and not on the number of processes. The global random state is neither read nor changed.
 
     Args:
-        dataset: only its length is used.
-        shuffle: a new permutation each epoch, or the data set's own order.
-        drop_last: how to give all processes equally many indices: drop the last ones, or (False) repeat the first.
+        dataset: data set to sample from; only its length is used.
+        shuffle: whether to draw a new permutation each epoch; False keeps the data set's order.
+        drop_last: whether to drop the last indices so that all processes get equally many; False repeats the first ones
+            instead.
         seed: any integer; equal seeds give equal orders.
         num_replicas: number of processes; None for that of the process group, or 1 without a group.
-        rank: this process, in ``[0, num_replicas)``; None for that of the process group, or 0.
+        rank: index of this process, in ``[0, num_replicas)``; None for that of the process group, or 0 without a group.
 
     Attributes:
-        skip: number of this process's first indices to leave out of the next iteration, and of that one only.
+        skip: number of this process's first indices that the next iteration leaves out; later ones use all indices.
 
     Example:
         >>> sampler = EpochSampler(range(6), seed=1)
@@ -59,12 +60,12 @@ class EpochSampler(Checked, DistributedSampler[int]):
         self.skip = 0
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of this process in the current epoch, after the first ``skip``."""
+        """The indices of this process in the current epoch, without the first ``skip``."""
         size = len(self.dataset)  # type: ignore[arg-type]
         if self.shuffle:
             order = torch.randperm(size, generator=derive_generator(self.seed, "order", self.epoch))
         else:
             order = torch.arange(size)
-        order = order[torch.arange(self.total_size) % max(size, 1)]  # cut, or extended by its first indices
+        order = order[torch.arange(self.total_size) % max(size, 1)]  # truncated, or extended by its first indices
         skip, self.skip = self.skip, 0
         return iter(order[self.rank :: self.num_replicas][skip:].tolist())

@@ -1,4 +1,4 @@
-"""STL-10: 13,000 labelled colour photographs of 96 x 96 in ten classes, and 100,000 without labels."""
+"""STL-10: 13,000 labelled colour photographs of 96 x 96 pixels in ten classes, and 100,000 without labels."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,21 +23,20 @@ FOLDS = 10
 class STL10DataModule(DownloadableDataModule):
     """STL-10 with its official parts: 100,000 unlabelled, 5,000 training and 8,000 test images, colour, in memory.
 
-    Modules train on the unlabelled images, with or without the training images; targets of unlabelled images are -1.
-    Probes learn from the training images, or one of their ten official folds of 1,000, and are tested on the test
-    images.
+    By default, modules train on the unlabelled and the training images; targets of unlabelled images are -1. Probes
+    learn from the training images, or from one of their ten official folds of 1,000, and are tested on the test images.
 
     Source: Coates, Lee and Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning", AISTATS 2011.
-    Mean and standard deviation are the commonly published ones of the training images; we have not measured them.
+    Mean and standard deviation are the commonly published values for the training images; we have not measured them.
 
     Args:
         root: folder of data sets; the files are in ``root/stl10_binary``.
-        image_size: side of an evaluated image, in pixels, at most 96; below 96 they are resized with antialiasing.
-            Training images always have 96 pixels, and the augmentation crops them.
+        image_size: side length of validation and test images in pixels, at most 96; smaller sizes are resized with
+            antialiasing. Training images always have 96 x 96 pixels; the augmentation crops them.
         train_split: images to train on: "train+unlabeled" (105,000 images), "unlabeled" or "train".
-        fold: 0 to 9, the official fold of training images that probes learn from; None for all 5,000.
-        download: whether ``prepare_data`` downloads the files (2.6 GB) to ``root`` if they are not there.
-        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
+        fold: official fold of the training images that probes learn from, 0 to 9; None for all 5,000 images.
+        download: whether ``prepare_data`` downloads the files (2.6 GB) to ``root`` if they are missing.
+        settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, num_workers, return_index.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -56,7 +55,7 @@ class STL10DataModule(DownloadableDataModule):
     std = (0.2603, 0.2566, 0.2713)
     url = STL10.url
     download_size = "2.6 GB"
-    sizes: Mapping[str, int] = {  # of the files, in bytes
+    sizes: Mapping[str, int] = {  # file sizes in bytes
         "train_X.bin": 5_000 * PIXELS,
         "train_y.bin": 5_000,
         "test_X.bin": 8_000 * PIXELS,
@@ -83,13 +82,13 @@ class STL10DataModule(DownloadableDataModule):
         self._other_folds: list[TensorImages] = []
 
     def prepare_data(self) -> None:
-        """Download the files with torchvision, if ``download`` and one is missing or incomplete."""
+        """Download the files with torchvision, if ``download`` is set and a file is missing or incomplete."""
         # Compare sizes: torchvision's checksums would take seconds at each start.
         if self.download and not all(self._is_complete(name) for name in self.sizes):
             STL10(self.root, split="test", download=True)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
-        """The training images, or a fold of them, and the test images, in memory.
+        """The training images, or the ``fold`` of them, and the test images, in memory.
 
         They are read without torchvision, which would compute the checksums of all files for each part.
 
@@ -126,7 +125,7 @@ class STL10DataModule(DownloadableDataModule):
         return TensorImages(torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts]))
 
     def _images(self, name: str) -> Tensor:
-        """The images [N, 3, 96, 96] of a file, which stores columns first and is mapped into memory, not read."""
+        """The images [N, 3, 96, 96] of a memory-mapped file, which stores the pixels column by column."""
         path = self._file(name)
         size = path.stat().st_size
         if size == 0 or size % PIXELS:
@@ -136,14 +135,14 @@ class STL10DataModule(DownloadableDataModule):
         return torch.from_file(str(path), size=size, dtype=torch.uint8).view(-1, 3, SIDE, SIDE).mT
 
     def _labels(self, name: str) -> Tensor:
-        """Classes [N] of a file; the file counts from 1."""
+        """Class indices [N] from a file, which counts from 1."""
         return torch.frombuffer(bytearray(self._file(name).read_bytes()), dtype=torch.uint8).long() - 1
 
     def _file(self, name: str) -> Path:
         path = self._folder / name
         if not path.is_file():
             raise self.missing(path)
-        if name in self.sizes and not self._is_complete(name):  # truncated, or a smaller copy on purpose
+        if name in self.sizes and not self._is_complete(name):  # truncated, or an intentionally smaller copy
             rank_zero_warn(f"{path}: expected {self.sizes[name]} bytes, got {path.stat().st_size}")
         return path
 

@@ -1,4 +1,4 @@
-"""Shapes and ranges of targets, by their type."""
+"""Shapes and ranges of targets by target type."""
 
 from typing import Literal
 
@@ -8,12 +8,12 @@ TargetType = Literal["none", "single", "hierarchical", "multilabel"]
 
 
 def target_shape(target_type: TargetType, num_classes: int, levels: int) -> tuple[int, ...] | None:
-    """Shape of one image's target; None if there is none.
+    """Shape of one image's target; None if there are no targets.
 
     Args:
         target_type: "none", "single", "hierarchical" or "multilabel".
-        num_classes: at the finest level.
-        levels: number of levels of "hierarchical".
+        num_classes: number of classes at the finest level.
+        levels: number of levels, for "hierarchical".
 
     Example:
         >>> target_shape("single", 10, 0), target_shape("hierarchical", 100, 2), target_shape("multilabel", 80, 0)
@@ -29,10 +29,10 @@ def target_shape(target_type: TargetType, num_classes: int, levels: int) -> tupl
 
 
 def check_targets(part: str, targets: Tensor, target_type: TargetType, class_counts: list[int]) -> None:
-    """Raise unless all targets have the shape of their type and are below the number of classes of their level.
+    """Raise unless all targets have the shape of ``target_type`` and values in the range of their level.
 
     Args:
-        part: name of the targets in the error.
+        part: name of the part, for the error.
         targets: ``[N, ...]``, integers; ignored for "none".
         target_type: "none", "single", "hierarchical" or "multilabel".
         class_counts: number of classes at each level; one number unless "hierarchical".

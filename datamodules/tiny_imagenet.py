@@ -1,4 +1,4 @@
-"""Tiny-ImageNet: 110,000 labelled colour photographs of 64 x 64 in 200 classes."""
+"""Tiny-ImageNet: 110,000 labelled colour photographs of 64 x 64 pixels in 200 classes."""
 
 from pathlib import Path
 
@@ -13,20 +13,20 @@ from ssl_modules.datamodules.images import TensorImages
 
 
 class TinyImageNetDataModule(DownloadableDataModule):
-    """Tiny-ImageNet: 100,000 training images and, to test on, the 10,000 official validation images; 64 x 64, colour.
+    """Tiny-ImageNet: 100,000 training images, and 10,000 official validation images as test part; 64 x 64, colour.
 
     The labels of the official test part are not public. ``setup`` decodes all images into memory (1.3 GB), which takes
     up to a minute. Classes are numbered in the order of their WordNet ids; ``setup`` reads their names.
 
     Source: Stanford University's course CS231n; the images are ImageNet's. Mean and standard deviation are commonly
-    published ones of the training images' pixels; we have not measured them. (A smaller standard deviation, about 0.23,
-    is published as often.)
+    published values for the pixels of the training images; we have not measured them. (A smaller standard deviation,
+    about 0.23, is published as often.)
 
     Args:
         root: folder of data sets; the files are in ``root/tiny-imagenet-200``.
-        download: whether ``prepare_data`` downloads them (248 MB) to ``root`` if they are not there.
-        settings: of :class:`BaseDataModule`: batch_size, val_size, seed, return_index, and
-            num_workers, the processes that decode in ``setup``.
+        download: whether ``prepare_data`` downloads the files (248 MB) to ``root`` if they are missing.
+        settings: keyword arguments of :class:`BaseDataModule`: batch_size, val_size, seed, return_index, and
+            num_workers, the number of processes that decode in ``setup``.
 
     Example:
         >>> data = TinyImageNetDataModule()
@@ -46,7 +46,7 @@ class TinyImageNetDataModule(DownloadableDataModule):
     test_size = 10_000
 
     def prepare_data(self) -> None:
-        """Download and unpack the archive, if ``download`` and the folder is missing."""
+        """Download and unpack the archive, if ``download`` is set and the folder is missing."""
         if self.download and not self._folder.is_dir():
             download_and_unpack(self.url, self.root, self.md5)
 
@@ -55,7 +55,7 @@ class TinyImageNetDataModule(DownloadableDataModule):
 
         Raises:
             FileNotFoundError: if a file is missing.
-            ValueError: if the files are not those of Tiny-ImageNet.
+            ValueError: if the files are not Tiny-ImageNet's.
         """
         wnids = sorted(self._read("wnids.txt").split())
         if len(wnids) != self.num_classes:
@@ -92,7 +92,7 @@ class TinyImageNetDataModule(DownloadableDataModule):
         return self._decoded([str(images / name) for name, _ in rows], [wnids.index(wnid) for _, wnid in rows])
 
     def _compare(self, name: str, found: int, expected: int) -> None:
-        if found != expected:  # incomplete, or a smaller copy on purpose
+        if found != expected:  # incomplete, or an intentionally smaller copy
             rank_zero_warn(f"{self._folder / name}: expected {expected} images, got {found}")
 
     def _decoded(self, paths: list[str], targets: list[int]) -> TensorImages:

@@ -16,7 +16,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run ``ssl-modules``.
 
     Args:
-        args: arguments of the command line; None = those of the process.
+        args: command-line arguments; None for those of the process.
     """
     given = list(sys.argv[1:] if args is None else args)
     if given and given[0] in _OTHERS:

@@ -1,4 +1,4 @@
-"""Errors of jsonargparse, which are nested and long, in a line."""
+"""Shorten jsonargparse's long, nested errors to one line."""
 
 import difflib
 import inspect
@@ -9,8 +9,8 @@ from jsonargparse.typing import import_object
 
 from ssl_modules.utils.plain_checkpoint import RENAMED
 
-_FEW = 20  # names that an error lists
-_PART = 4  # letters that are enough to tell a name by
+_FEW = 20  # maximum number of names in an error
+_PART = 4  # minimum length to match a part of a known name
 _BOILERPLATE = re.compile(
     r"^[ -]*(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Subclass types expect"
     r"|a class path \(str\)|a dict with)"
@@ -21,7 +21,7 @@ _PLACE = re.compile(r"Parser key \"(?P<key>[^\"]+)\"|class_path '(?P<cls>[^']+)'
 
 
 def short_error(message: str) -> str:
-    """The innermost cause of a nested configuration error, with the way to it and the nearest right names.
+    """The innermost cause of a nested configuration error, with the path to it and the closest valid names.
 
     Example:
         >>> short_error('''Parser key "model":
@@ -34,7 +34,7 @@ def short_error(message: str) -> str:
     lines = [line for line in said if not _TYPE.search(line)]
     if not lines:
         return message
-    if _PLACE.search(max(lines, key=_indent)):  # nothing but a wrong type was said of it
+    if _PLACE.search(max(lines, key=_indent)):  # a wrong type is the only cause
         lines = said
     indents = [_indent(line) for line in lines]
     deepest = max(range(len(lines)), key=lambda i: indents[i])
@@ -48,18 +48,18 @@ def short_error(message: str) -> str:
             if match["cls"]:
                 classes.append(match["cls"])
     cause = re.sub(r"^[ -]*", "", lines[deepest])
-    if kind := _TYPE.search(cause):  # the first of a union's types
+    if kind := _TYPE.search(cause):  # the line names the first of a union's types
         others = [_TYPE.search(line) for line, i in zip(lines, indents, strict=True) if i == indents[deepest]]
         kinds = ", ".join(match[1] or match[2] for match in others if match).split(", ")
         *first, last = dict.fromkeys(kinds)
         cause = f"expected {', '.join(first)}{' or ' if first else ''}{last}{cause[kind.end() :]}"
-    if within := re.search(r"\(class_path='([^']+)'", cause):  # of a callable, an optimiser
+    if within := re.search(r"\(class_path='([^']+)'", cause):  # the class of a callable, such as an optimiser
         has_last = bool(way) and way[-1] in inspect.signature(import_object(within[1])).parameters
         way.insert(len(way) - has_last, within[1].rpartition(".")[2])
         classes.insert(0, within[1])
         cause = re.sub(r"\. Got value: Namespace\(.*", "", cause)
     if missing := re.match(r"the following arguments are required: (.*)", cause):
-        names = re.sub(r"\w+\.(model|data)\b", r"--\1", missing[1])  # of a subcommand
+        names = re.sub(r"\w+\.(model|data)\b", r"--\1", missing[1])  # without the subcommand's name
         cause = f"{names} {'are' if ',' in names else 'is'} missing"
     elif cause.startswith("No module named"):
         cause += "; to import from this folder, run python -m ssl_modules in place of ssl-modules"
@@ -76,7 +76,7 @@ def _indent(line: str) -> int:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """What follows an unknown name in an error: the known name that is nearest, or a few known names."""
+    """The end of an error about an unknown name: the closest known name, or all known names if they are few."""
     near = [k for k in known if name.lower() in k.lower()] if len(name) >= _PART else []
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:

@@ -1,4 +1,4 @@
-"""``ssl-modules evaluate``: judge a representation that is there, by the protocols of the literature."""
+"""``ssl-modules evaluate``: evaluate an existing representation by the protocols of the literature."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from ssl_modules.version import __version__
 
 
 def table(results: Results) -> str:
-    """The metrics in %, in Markdown, a line each.
+    """A Markdown table of the metrics in %, one row per metric.
 
     Example:
         >>> print(table({"knn": {"top1": 0.98114}}))
@@ -41,15 +41,15 @@ def main(args: Sequence[str]) -> None:
     """Run ``ssl-modules evaluate``.
 
     Args:
-        args: those after the command's name.
+        args: command-line arguments after the command's name.
     """
     parser = _parser()
     config, given = (parser.parse_args(list(args), defaults=defaults) for defaults in (True, False))
     for name in {"data", "outliers"} & set(vars(given)):
-        config[name] = given[name]  # without the defaults of classes, which have their own
+        config[name] = given[name]  # only what was given: the classes fill in their own defaults
     if config.out.is_dir():
         parser.error(f"out: {config.out} is a folder; give a file, such as {config.out / 'evaluation.json'}")
-    seed_everything(0, verbose=False)  # of what has no seed of its own: an encoder without weights
+    seed_everything(0, verbose=False)  # for what has no seed of its own, such as an untrained encoder
     try:
         built = parser.instantiate_classes(config)
         chosen = {name: dict(built[name.replace("-", "_")].items()) for name in built.protocol}
@@ -62,7 +62,7 @@ def main(args: Sequence[str]) -> None:
         parser.error(str(error))
     print(table(results))
     record = {
-        # json has no NaN
+        # JSON has no NaN
         "results": {
             name: {metric: None if math.isnan(value) else value for metric, value in metrics.items()}
             for name, metrics in results.items()
@@ -85,7 +85,7 @@ def main(args: Sequence[str]) -> None:
 
 
 _ENCODER = ("ckpt", "encoder", "pretrained", "weights", "mean", "std", "small_stem")
-# What the functions get from elsewhere.
+# Parameters that evaluate() passes to the protocols itself, so they are no options.
 _GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "level", "split"}
 
 
@@ -118,10 +118,10 @@ def _described(data: BaseDataModule) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Of the repository one works in, with a mark if files have changed since."""
+    """The Git commit of the current folder, marked if files have changed since; None if there is none."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # there is no git
+    except OSError:  # Git is not installed
         return None
     return found.stdout.strip() or None

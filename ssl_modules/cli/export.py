@@ -1,4 +1,4 @@
-"""``ssl-modules export``: the encoder of a checkpoint as a weights file that timm or torchvision loads."""
+"""``ssl-modules export``: write a checkpoint's encoder to a weights file that timm or torchvision loads."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def main(args: Sequence[str]) -> None:
     """Run ``ssl-modules export``.
 
     Args:
-        args: those after the command's name.
+        args: command-line arguments after the command's name.
     """
     parser = Parser(prog="ssl-modules export", description=__doc__)
     parser.add_argument("--ckpt", type=str, required=True, help="checkpoint of a method, by Trainer or command line")

@@ -1,4 +1,4 @@
-"""Errors of a run: which of them a configured value causes, so that one line says it."""
+"""Recognise the errors of a run that a configured value causes, to report them in one line."""
 
 import inspect
 import re
@@ -11,26 +11,26 @@ from ssl_modules.module import ContrastiveModule
 
 _LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 _TOOLS = {"ssl_modules", *_LIGHTNING, "torch", "timm", "jsonargparse", "fsspec"} | sys.stdlib_module_names
-_NAMED = re.compile(r"[\w.]+( > [\w.]+)*: ")  # an error of ours names the argument first
+_NAMED = re.compile(r"[\w.]+( > [\w.]+)*: ")  # our errors start with the argument's name
 
 
 class Conflict(ValueError):
-    """Two configured values that can't both be."""
+    """Two configured values contradict each other."""
 
 
 def cause_in_configuration(error: Exception, building: bool) -> str | None:
-    """The line that tells an error which a configured value causes.
+    """The one-line message of an error, if a configured value causes it.
 
     Args:
         error: a ValueError, TypeError or FileNotFoundError, or Lightning's MisconfigurationException.
-        building: whether it came while objects were built of what is configured, which a run has more causes beside.
+        building: whether the error came while the configured objects were built; later errors have other causes too.
 
     Returns:
-        None if the cause may be a fault in the code, such as one's own: then the traceback is wanted.
+        The message, or None if the cause may be a fault in code, such as the user's own, which needs the traceback.
     """
     cause: BaseException = error
     while _packages(cause)[-1] == "jsonargparse" and cause.__cause__ is not None:
-        cause = cause.__cause__  # jsonargparse has added words of its own
+        cause = cause.__cause__  # jsonargparse has wrapped the error in a message of its own
     if isinstance(cause, Conflict):
         return str(cause)
     packages = _packages(cause)
@@ -45,12 +45,12 @@ def cause_in_configuration(error: Exception, building: bool) -> str | None:
 
 
 def _packages(error: BaseException) -> list[str]:
-    """Of the functions that an error came through, the one that raised it last."""
+    """The packages of the functions in an error's traceback; the function that raised it is last."""
     return [f.f_globals.get("__name__", "").partition(".")[0] for f, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def cannot_hold(name: str, kind: str) -> str:
-    """The line about an argument that no checkpoint holds, for those who have the command line alone."""
+    """The message that a checkpoint can't hold an argument, for users of the command line."""
     return (
         f"{name}: a checkpoint can't hold this {kind}, which evaluate and export need; train a class of your own that "
         f"builds it, with super().__init__({name}=..., **settings), or read the checkpoint in Python with "
@@ -59,10 +59,10 @@ def cannot_hold(name: str, kind: str) -> str:
 
 
 def check_optimizer(module: ContrastiveModule) -> None:
-    """Build a module's optimiser, and drop it.
+    """Build a module's optimiser to check its arguments, and discard it.
 
     Raises:
-        Conflict: if the optimiser doesn't take its arguments.
+        Conflict: if the optimiser doesn't accept its arguments.
     """
     optimizer: Any = module.optimizer
     name = "model > optimizer"

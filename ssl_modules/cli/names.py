@@ -1,6 +1,6 @@
-"""Values that no option takes, refused with the names that are right.
+"""Refuse values that an option can't accept, and name the valid ones.
 
-jsonargparse says only that such a value fits none of the types, or takes it for the path of a file.
+jsonargparse only reports that such a value fits none of the types, or takes it for the path of a file.
 """
 
 import difflib
@@ -38,14 +38,14 @@ _KINDS: dict[type, str] = {
 }
 _PARTS = (methods, datamodules, augmentations, extractions, similarities, losses, optim)
 _OURS = {name: getattr(part, name) for part in _PARTS for name in dir(part)}
-_SIDE = 224  # pixels; the class of a policy is the same for all sizes
+_SIDE = 224  # pixels; any size will do, as a policy's class doesn't depend on it
 _KEYS = {"class_path", "init_args", "dict_kwargs"}
 
 
 def with_class(kind: Any, value: Any) -> Any:
-    """A class's name as ``{"class_path": name}`` where plain text is right as well, such as a policy's name.
+    """Turn a class name into ``{"class_path": name}`` if the option also accepts plain text, such as a policy's name.
 
-    jsonargparse would keep it as text if the class needs arguments, which may follow.
+    jsonargparse would keep it as text if the class needs arguments, but later options may give these.
     """
     if isinstance(value, str) and _takes_text(kind) and _is_class(kind, value):
         return {"class_path": value}
@@ -53,16 +53,16 @@ def with_class(kind: Any, value: Any) -> Any:
 
 
 def refuse_wrong_value(name: str, kind: Any, value: Any, previous: Any) -> None:
-    """Check an option's value where classes are right.
+    """Check the value of an option that accepts classes.
 
     Args:
-        name: of the option.
-        kind: its type.
-        value: as given; of an option of the class, a NestedArg.
-        previous: the option's value before.
+        name: name of the option.
+        kind: type of the option.
+        value: the given value; a NestedArg if it sets an argument of the option's class.
+        previous: the option's previous value.
 
     Raises:
-        TypeError: if the value can't be right; in the form of jsonargparse's own errors.
+        TypeError: if the value can't be valid; it has the form of jsonargparse's own errors.
     """
     bases = get_class_types(kind)
     for item in value if isinstance(value, list) and bases else [value] if bases else []:
@@ -92,7 +92,7 @@ def _wrong_text(kind: Any, bases: tuple[type, ...], value: str) -> str | None:
     if _takes_text(kind):
         return _wrong_class(kind, bases, value) if _looks_like_class(kind, value) else None
     if any(k in (int, float) for k in get_args(kind)):
-        return f"expected a number, got {value!r}"  # or a tensor, which is a class
+        return f"expected a number, got {value!r}"  # the type's only class is a tensor
     return _wrong_class(kind, bases, value)
 
 
@@ -109,7 +109,7 @@ def _is_lightning(base: type) -> bool:
 
 
 def _named(name: str, kind: Any, key: str, value: Any, previous: Any) -> str | None:
-    """Of an option of what is given by name alone, such as a policy."""
+    """The problem with setting an argument of a value that is given by name only, such as a policy."""
     if not isinstance(previous, str) or not _takes_text(kind) or _is_class(kind, previous):
         return None
     if name != "augmentation" or previous not in POLICIES:
@@ -129,7 +129,7 @@ def _takes_text(kind: Any) -> bool:
 
 
 def _looks_like_class(kind: Any, name: str) -> bool:
-    """Whether a text that need not be a class's name is close to one of ours."""
+    """Whether plain text is, or resembles, the name of one of our classes."""
     if not (name[:1].isupper() and name.isidentifier() and _kind_of(get_class_types(kind))):
         return False
     return name in _OURS or bool(difflib.get_close_matches(name, _names(kind)))
@@ -160,7 +160,7 @@ def _wrong_class(kind: Any, bases: tuple[type, ...], path: Any) -> str | None:
     package, _, name = str(path).rpartition(".")
     found = _OURS.get(name)
     if package and not (package.startswith("ssl_modules") and isinstance(found, type)):
-        return None  # is imported
+        return None  # jsonargparse imports it
     if name in _names(kind) or (os.path.exists(name) and found is None) or not (name.isidentifier() or "(" in name):
         return None
     known = sorted(name for name in _names(kind) if not name.startswith("_") and not _is_abstract(name))

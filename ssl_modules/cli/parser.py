@@ -1,4 +1,4 @@
-"""The command line's parser: objects as defaults, help that fits a page, and errors that fit a line."""
+"""The command line's parser: objects as defaults, short help, and errors of one line."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,11 @@ from ssl_modules.cli.errors import did_you_mean, short_error
 from ssl_modules.cli.names import refuse_wrong_value, with_class
 from ssl_modules.utils.configurable import Configurable, build, class_path, to_config
 
-_FEW = 20  # subclasses that help lists
+_FEW = 20  # maximum number of subclasses in help
 
 
 class Help(DefaultHelpFormatter):
-    """Help that lists the subclasses of our own bases, and not every module and optimiser that torch holds."""
+    """Help that lists the subclasses of our own base classes, but not all modules and optimisers of torch."""
 
     def _expand_help(self, action: Any) -> str:
         def if_few(match: re.Match) -> str:
@@ -31,20 +31,20 @@ class Help(DefaultHelpFormatter):
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors say where, what and what would be right, in a line.
+    """A parser whose errors name the place, the problem and valid values in one line.
 
-    A default that is an object, as those of the methods' aspects are, stays one until it is written out. Options
-    without a class change arguments of that object; a class in its place starts from its own defaults.
+    A default that is an object, such as a method's default loss, stays an object until it is written out. Options
+    without a class change arguments of that object; a class given in its place starts from its own defaults.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, formatter_class=Help, **kwargs)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep a default as the object that it is, where jsonargparse has read its call in the source."""
+        """Build a default object again that jsonargparse has read from the source as class path and arguments."""
         default = kwargs.get("default")
         if isinstance(default, dict) and "class_path" in default:
-            with suppress(ValueError):  # of a class that is none of ours nor an optimiser
+            with suppress(ValueError):  # the class is neither ours nor an optimiser
                 kwargs["default"] = build("default", {**default, "class_path": _imported(default["class_path"])})
         action = super().add_argument(*args, **kwargs)
         if isinstance(action, ActionTypeHint):
@@ -52,16 +52,16 @@ class Parser(LightningArgumentParser):
         return action
 
     def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
-        """The configuration as text, its objects as what builds them."""
+        """The configuration as text, with objects written as class path and arguments."""
         return super().dump(_written_out(cfg), *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # a parser of a part, whose error the whole will tell
+        if not self.exit_on_error:  # a nested parser: the outermost parser reports its error
             super().error(message, ex)
         self.exit(2, f"error: {short_error(message)}{self._nearest_option(message)}\n")
 
     def _nearest_option(self, message: str) -> str:
-        """For an option outside of model and data, which jsonargparse refuses before it looks into classes."""
+        """The closest option, if the unknown one is outside of model and data; jsonargparse refuses these first."""
         unknown = re.match(r"Subcommand '(?P<command>[^']+)' does not accept option '(?P<option>[^']+)'", message)
         if unknown is None:
             return ""
@@ -70,13 +70,13 @@ class Parser(LightningArgumentParser):
 
 
 class _Option(ActionTypeHint):
-    """An option whose default may be an object, and whose value may be any that YAML accepts."""
+    """An option whose default may be an object, and whose value may be any YAML value."""
 
     def _check_type(self, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:
         previous = self.default if cfg is None else cfg.get(self.dest, self.default)
         refuse_wrong_value(self.dest, self._typehint, _read(value), previous)
         value = with_class(self._typehint, value)
-        if _is_object(previous):  # as a configuration, so that what is given can change some of it
+        if _is_object(previous):  # as a configuration, so that options can change some of its arguments
             cfg = Namespace({self.dest: _namespace(to_config(previous))})
         if isinstance(value, NestedArg) and "." in value.key and _takes_classes(self):
             value = NestedArg(value.key, _Unread(value.val))
@@ -84,11 +84,11 @@ class _Option(ActionTypeHint):
 
 
 class _Unread(str):
-    """Text of an option that the innermost parser alone reads; jsonargparse would pass on ``null`` as ``None``."""
+    """Option text that only the innermost parser converts; jsonargparse would pass ``null`` on to it as ``None``."""
 
 
 def _read(value: Any) -> Any:
-    """The text of an option as YAML has it."""
+    """An option's text, parsed as YAML."""
     if isinstance(value, str):
         with suppress(*get_loader_exceptions()):
             return load_value(value, simple_types=True)
@@ -105,7 +105,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _namespace(value: Any) -> Any:
-    """Plain data as jsonargparse holds it."""
+    """Plain data with dictionaries as jsonargparse's Namespace."""
     if isinstance(value, dict):
         return Namespace({key: _namespace(item) for key, item in value.items()})
     return [_namespace(item) for item in value] if isinstance(value, list) else value
@@ -125,9 +125,9 @@ def _written_out(value: Any) -> Any:
 
 @contextmanager
 def swapped_classes_inherit_nothing() -> Iterator[None]:
-    """While this lasts, a class that takes another's place drops all arguments of the other one.
+    """Context in which a class that replaces another one takes over none of its arguments.
 
-    jsonargparse keeps those that the new class accepts by name: AdamW would get the weight decay of LARS.
+    jsonargparse keeps the arguments whose names the new class accepts: AdamW would get the weight decay of LARS.
     """
 
     def discard(parser: Any, previous: Any, value: Any) -> None:

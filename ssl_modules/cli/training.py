@@ -1,4 +1,4 @@
-"""Lightning's CLI with the defaults of our runs: ``ssl-modules fit``, ``validate``, ``test`` and ``predict``."""
+"""Lightning's CLI with our defaults: ``ssl-modules fit``, ``validate``, ``test`` and ``predict``."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -26,17 +26,17 @@ from ssl_modules.datamodules import BaseDataModule, ImageFiles
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.configurable import Configurable, not_stored
 
-_LINKED = ("image_size", "in_channels", "mean", "std")  # arguments of a model that the data decide
+_LINKED = ("image_size", "in_channels", "mean", "std")  # arguments of the model that come from the data
 
 
 class ContrastiveCLI(LightningCLI):
     """Trains any method on any data module from a YAML file.
 
-    Image size, channels, mean and std of the model come from the data. Both online probes, the monitor of collapse, the
-    learning rate, the last checkpoint and the one of the best k-NN accuracy are there by default, each configurable
-    under its own key: ``knn_probe``, ``linear_probe``, ``collapse_monitor``, ``lr_monitor``, ``best_checkpoint``,
-    ``last_checkpoint``. The probes read the finest level of hierarchical targets unless ``level`` is given. They
-    are left out if the data have no targets, or several labels per image.
+    Image size, channels, mean and std of the model come from the data. By default, a run has both online probes,
+    monitors of collapse and learning rate, the last checkpoint and the one with the best k-NN accuracy. Each is
+    configured under its own key: ``knn_probe``, ``linear_probe``, ``collapse_monitor``, ``lr_monitor``,
+    ``best_checkpoint``, ``last_checkpoint``. The probes use the finest level of hierarchical targets unless ``level``
+    is given. They are left out if the data have no targets, or several labels per image.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ContrastiveCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(
             ModelCheckpoint, "last_checkpoint"
-        )  # save_last would wait for the next best one
+        )  # save_last would wait for the next best checkpoint
         parser.set_defaults(
             {
                 "best_checkpoint.monitor": "probe/knn_top1",
@@ -93,21 +93,21 @@ class ContrastiveCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Keywords for the Trainer; a checkpoint is read with ``weights_only=True`` by default."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if kwargs.get("weights_only") is None:  # Lightning would run the code of a file that it downloads
+        if kwargs.get("weights_only") is None:  # Lightning would run code from a file that it downloads
             kwargs["weights_only"] = True
         return kwargs
 
     def _parse_ckpt_path(self) -> None:
-        """The options alone build the module: Lightning would import and build what the checkpoint names."""
+        """Do nothing: only options define the module. Lightning would import and build what the checkpoint names."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and keep apart what was given: options and configs, without the defaults of classes."""
+        """Parse, and store what options and configs give separately, without the defaults of classes."""
         super().parse_arguments(parser, args)
         parse = parser.parse_object if isinstance(args, Mapping | Namespace) else parser.parse_args
         self.given = parse(args, defaults=False)
 
     def _of_the_data(self, name: str, data: Any) -> Any:
-        """What the data have for the model, if nothing else was given."""
+        """The data's value of a linked argument of the model; raises if a different one was given."""
         value = getattr(data, name)
         given = _arguments(self._get(self.given, "model"))
         if name in given and _plain(given[name]) != _plain(value):
@@ -120,7 +120,7 @@ class ContrastiveCLI(LightningCLI):
         return value
 
     def instantiate_classes(self) -> None:
-        """Build data, model and Trainer; constructors get what was given, and have their own defaults for the rest."""
+        """Build data, model and Trainer; constructors get only what was given, and use their own defaults otherwise."""
         config = self.config
         self.config = config.clone()
         section = self.config[self.subcommand] if self.subcommand else self.config
@@ -128,7 +128,7 @@ class ContrastiveCLI(LightningCLI):
             if section.get(key) is None:
                 continue
             given = self._get(self.given, key) or Namespace()
-            # Without a place in the config no link applies.
+            # A link applies only to arguments that are in the config.
             linked = {name: value for name, value in _arguments(section[key]).items() if name in _LINKED}
             arguments = Namespace((linked if key == "model" else {}) | _arguments(given))
             by_class = "class_path" in section[key]
@@ -145,7 +145,7 @@ class ContrastiveCLI(LightningCLI):
             self.trainer = self.instantiate_trainer()
 
     def _forget_unused(self, key: str, built: Any) -> None:
-        """Take defaults out of the config that the class had another value for: the config of the run is saved."""
+        """Remove defaults that the class didn't use from the config, because the run saves its config."""
         if isinstance(built, Configurable):
             arguments = _arguments(self._get(self.config, key))
             for name in arguments.keys() - built.arguments.keys() - _arguments(self._get(self.given, key)).keys():
@@ -157,7 +157,7 @@ class ContrastiveCLI(LightningCLI):
 
     @contextmanager
     def _errors_in_one_line(self, building: bool = False) -> Iterator[None]:
-        """For errors that a configured value causes. Others keep their traceback."""
+        """Report errors that a configured value causes in one line; other errors keep their traceback."""
         try:
             yield
         except (ValueError, TypeError, FileNotFoundError, MisconfigurationException) as error:
@@ -167,15 +167,15 @@ class ContrastiveCLI(LightningCLI):
             self.parser.error(message)
 
     def before_fit(self) -> None:
-        """Say what can be known before the first step: a wrong optimiser, and what a checkpoint can't hold."""
+        """Report problems before the first step: a wrong optimiser, and arguments that a checkpoint can't hold."""
         if isinstance(self.model, ContrastiveModule):
             check_optimizer(self.model)
             for name, kind in not_stored(self.model.arguments).items():
                 rank_zero_warn(cannot_hold(name, kind))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
-        """Without the callbacks that the Trainer's flags or the data leave nothing to do."""
-        labelled = self.datamodule.target_type in ("single", "hierarchical")  # what the probes can judge
+        """Build the Trainer without the callbacks that the Trainer's flags or the data make useless."""
+        labelled = self.datamodule.target_type in ("single", "hierarchical")  # the probes support only these
         wanted = []
         for callback in callbacks:
             if isinstance(callback, OnlineProbe):
@@ -191,12 +191,12 @@ class ContrastiveCLI(LightningCLI):
                 if config["enable_checkpointing"] is False or (monitors_probe and not labelled):
                     continue
             wanted.append(callback)
-        if config["logger"] is False:  # there is no folder of the run to keep its config in
+        if config["logger"] is False:  # the run has no folder for its config
             self.save_config_callback = None
         return super()._instantiate_trainer(config, wanted)
 
     def before_validate(self) -> None:
-        """Lightning would say nothing, and exit as if all were well."""
+        """Exit with an error if there is no validation part; Lightning would exit silently, without one."""
         if not self.datamodule.val_size:
             self.parser.error(
                 "validate: the data have no validation part; give data val_size=, a number of training images, or run "
@@ -204,11 +204,11 @@ class ContrastiveCLI(LightningCLI):
             )
 
     def before_predict(self) -> None:
-        """Ask the data for the row of each image, which unreadable files may be missing among."""
+        """Have the data return the row of each image, because unreadable files may be missing."""
         self.datamodule.return_index = True
 
     def after_predict(self) -> None:
-        """Write the features of all batches, their rows in the test part, and paths of files, into the run's folder."""
+        """Write the features of all images, their rows in the test part and any file paths to the run's folder."""
         features, index = (torch.cat(parts) for parts in zip(*self.trainer.predict_loop.predictions, strict=True))
         arrays: dict[str, Any] = {"features": features.float().numpy(), "index": index.numpy()}
         if isinstance(images := self.datamodule.test_set, ImageFiles):
@@ -227,7 +227,7 @@ class ContrastiveCLI(LightningCLI):
 
 
 def _arguments(config: Any) -> dict[str, Any]:
-    """Those of a class in a config, with its path or without."""
+    """The arguments of a class in a config, with or without its class path."""
     if config is None:
         return {}
     return vars(config.get("init_args", Namespace()) if "class_path" in config else config)

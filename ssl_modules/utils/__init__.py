@@ -1,1 +1,1 @@
-"""What the rooms share and users seldom see."""
+"""Helpers shared by all subpackages, rarely needed by users."""

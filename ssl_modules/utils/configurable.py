@@ -1,6 +1,6 @@
 """Objects that remember their constructor arguments, so that a checkpoint can hold them as plain data.
 
-A live object in a checkpoint can't be read back safely. What is stored instead is what a YAML config would say of it:
+Reading a live object from a checkpoint is not safe. The checkpoint stores what a YAML config would hold instead:
 ``{"class_path": ..., "init_args": {...}}``.
 """
 
@@ -23,9 +23,9 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 class _Signature:
-    """The signature of a class, with the parameters that its ``**kwargs`` pass on to the base classes in their place.
+    """The signature of a class, with ``**kwargs`` replaced by the parameters of the base classes.
 
-    A descriptor, so that it is computed when it is first asked for, and for each subclass anew.
+    A descriptor computes it only when it is read, and for each subclass separately.
     """
 
     def __get__(self, instance: Any, owner: type) -> inspect.Signature:
@@ -35,7 +35,7 @@ class _Signature:
 
 
 class FullSignature:
-    """Mixin whose classes show in their signature the parameters that ``**settings`` pass on to the base classes.
+    """Mixin for classes whose signature shows the base-class parameters that ``**settings`` forwards.
 
     Example:
         >>> class Base(FullSignature):
@@ -51,16 +51,16 @@ class FullSignature:
 
 
 class Configurable(FullSignature):
-    """Mixin whose instances keep the arguments of their constructor, defaults included, in ``arguments``.
+    """Mixin whose instances store the arguments of their constructor, including defaults, in ``arguments``.
 
-    Arguments that the constructor passes on by ``*args`` and ``**kwargs`` are kept by the names that the base class
-    gives them, and so are the base class's defaults. What a subclass passes to its base class itself is not kept: the
-    subclass can't take it back.
+    Arguments that the constructor forwards through ``*args`` and ``**kwargs`` are stored under the base class's
+    parameter names, and so are the base class's defaults. Arguments that a subclass sets itself when it calls its base
+    class are not stored, because the subclass's constructor doesn't accept them.
 
-    Arguments are compared with their annotations, see :func:`~ssl_modules.utils.checks.check_types`.
+    Arguments are checked against their annotations, see :func:`~ssl_modules.utils.checks.check_types`.
 
     Attributes:
-        arguments: names to values; ``type(x)(**x.arguments)`` makes the same object again.
+        arguments: values by name; ``type(x)(**x.arguments)`` makes the same object again.
 
     Example:
         >>> class Scale(Configurable):
@@ -72,17 +72,17 @@ class Configurable(FullSignature):
         ({'factor': 3.0, 'offset': 0.0}, {'offset': 0.0})
     """
 
-    arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
+    arguments: Mapping[str, Any] = MappingProxyType({})  # for classes without a constructor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not hasattr(cls.__init__, "__recorded__"):  # its own, or that of a mixin
+        if not hasattr(cls.__init__, "__recorded__"):  # the class's own constructor, or a mixin's
             cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
 
 
 @functools.cache
 def full_signature(cls: type) -> inspect.Signature:
-    """The constructor's parameters, with those that it passes on by ``**kwargs`` in their place.
+    """The constructor's signature, with ``**kwargs`` replaced by the base-class parameters that it forwards.
 
     Args:
         cls: a subclass of :class:`FullSignature`.
@@ -91,9 +91,9 @@ def full_signature(cls: type) -> inspect.Signature:
     kinds = {p.kind for p in own}
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         return inspect.Signature(own)
-    from jsonargparse import ArgumentParser  # noqa: PLC0415  # callbacks load this file, and seldom need a signature
+    from jsonargparse import ArgumentParser  # noqa: PLC0415  # callbacks import this file, but rarely need a signature
 
-    # jsonargparse reads in the source which parameters pass through; the command line shows the same ones.
+    # jsonargparse finds the forwarded parameters in the source; the command line shows the same ones.
     accepted = ArgumentParser(exit_on_error=False).add_class_arguments(cls, fail_untyped=False)
     by_position = inspect.Parameter.VAR_POSITIONAL in kinds
     found = {p.name: p for p in own if p.kind not in _VARIABLE}
@@ -101,7 +101,7 @@ def full_signature(cls: type) -> inspect.Signature:
         for p in _parameters(base) if "__init__" in vars(base) else ():
             if p.name in accepted and p.name not in found:
                 found[p.name] = p if by_position else p.replace(kind=p.KEYWORD_ONLY)
-    # With *args the base's positional parameters come first, and the subclass's own are given by name.
+    # With *args, the base's positional parameters come first, and the subclass's own are passed by name.
     return inspect.Signature(sorted(found.values(), key=lambda p: (p.kind, by_position and p in own)))
 
 
@@ -120,15 +120,15 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
         try:
             bound = signature.bind(self, *args, **kwargs)
         except TypeError:
-            return init(self, *args, **kwargs)  # whose own error names the class
+            return init(self, *args, **kwargs)  # the constructor's own error names the class
         record = self.__dict__.get("_record")
-        if record is not None:  # a constructor that a subclass's called
+        if record is not None:  # called by a subclass's constructor
             record.enter_base(bound, args)
             check_types(init, bound.arguments)
             return init(self, *args, **kwargs)
         for name, value in bound.arguments.items():
             if value is not self:
-                bound.arguments[name] = build(name, value)  # a checkpoint gives plain data
+                bound.arguments[name] = build(name, value)  # a checkpoint holds plain data
         check_types(init, bound.arguments)
         args, kwargs = bound.args[1:], bound.kwargs
         self.__dict__["_record"] = record = _Record(bound)
@@ -150,14 +150,14 @@ def _recorded(init: Callable[..., None]) -> Callable[..., None]:
 
 
 class _Record:
-    """The arguments of an object while its constructors run, the outermost first.
+    """The arguments of an object, collected while its constructors run, from the outermost inwards.
 
     Args:
-        bound: the outermost constructor's, as given.
+        bound: arguments of the outermost constructor, as given.
 
     Attributes:
-        arguments: by name, what the outermost constructor can take back.
-        unnamed: arguments by position that no constructor has named yet.
+        arguments: arguments by name that the outermost constructor accepts.
+        unnamed: positional arguments that no constructor in the MRO has bound to a name yet.
     """
 
     def __init__(self, bound: inspect.BoundArguments) -> None:
@@ -176,11 +176,11 @@ class _Record:
                 self.arguments[name] = value
 
     def enter_base(self, bound: inspect.BoundArguments, args: tuple[Any, ...]) -> None:
-        """A base class's constructor begins.
+        """Record the arguments of a base class's constructor when it starts.
 
         Args:
-            bound: its arguments, as the subclass gives them.
-            args: those of them that are given by position.
+            bound: its arguments, as the subclass passes them.
+            args: its positional arguments.
         """
         if not self._takes_more:
             return
@@ -201,12 +201,12 @@ class _Record:
 
 
 def _takes_more(bound: inspect.BoundArguments) -> bool:
-    """Whether a constructor takes arguments that it doesn't name itself."""
+    """Whether a constructor accepts keyword arguments that it doesn't name, through ``**kwargs``."""
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in bound.signature.parameters.values())
 
 
 def described(x: Configurable) -> str:
-    """An object as the call that makes it, without options that are off by default.
+    """The call that makes an object, as text, without options that are off by default.
 
     Example:
         >>> from ssl_modules.losses import InfoNCE
@@ -223,11 +223,11 @@ def described(x: Configurable) -> str:
 
 
 class NotStored(Exception):
-    """An object that has no form as plain data."""
+    """An object that cannot be serialised as plain data."""
 
 
 def class_path(cls: type) -> str:
-    """The dotted name that a class is imported by: of the outermost package whose ``__all__`` has it.
+    """The dotted import path of a class, from the outermost package whose ``__all__`` lists it.
 
     Example:
         >>> from ssl_modules.losses.info_nce import InfoNCE
@@ -243,12 +243,12 @@ def class_path(cls: type) -> str:
 
 
 def to_config(value: Any) -> Any:
-    """The plain form of a value: itself, or class path and arguments of a configurable object or optimiser.
+    """A value as plain data: itself, or the class path and arguments of a configurable object or optimiser.
 
     Raises:
         NotStored: for anything else, such as a module built by hand or a lambda.
     """
-    if isinstance(value, np.generic):  # a float64 is a float as well, but no plain one
+    if isinstance(value, np.generic):  # NumPy's float64 is a float too, but not plain data
         value = value.item()
     if isinstance(value, Plain):
         return value
@@ -266,7 +266,7 @@ def to_config(value: Any) -> Any:
 
 
 def storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments as plain data; one that has no plain form is marked as such, for :func:`build` to name."""
+    """Constructor arguments as plain data; those that cannot be serialised are marked, for :func:`build` to name."""
     config = {}
     for name, value in arguments.items():
         try:
@@ -277,17 +277,17 @@ def storable(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_stored(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """The names of the arguments that have no plain form, and their classes."""
+    """The names of the arguments that cannot be serialised, and their classes."""
     marked = {name: value for name, value in storable(arguments).items() if isinstance(value, dict)}
     return {name: value["not_stored"] for name, value in marked.items() if "not_stored" in value}
 
 
 class NotInCheckpoint(ValueError):
-    """An argument that the constructor needs and the checkpoint could not hold.
+    """The constructor needs an argument that the checkpoint could not hold.
 
     Args:
-        name: of the argument.
-        kind: the class of its value.
+        name: name of the argument.
+        kind: class of its value.
     """
 
     def __init__(self, name: str, kind: str) -> None:
@@ -298,11 +298,11 @@ class NotInCheckpoint(ValueError):
 
 
 def build(name: str, value: Any) -> Any:
-    """What :func:`storable` made of an argument, as a live object again; live objects pass through.
+    """Build an argument from the plain data that :func:`storable` made; live objects are returned as they are.
 
     Raises:
         NotInCheckpoint: if the checkpoint could not hold the argument.
-        ValueError: if it names a class that is not configurable.
+        ValueError: if the data name a class that is not configurable.
     """
     if isinstance(value, list):
         return [build(name, item) for item in value]
@@ -320,17 +320,17 @@ def build(name: str, value: Any) -> Any:
 
 
 def copy_of(name: str, value: Any, kind: type[_Kind]) -> _Kind:
-    """A copy of an argument for one object alone, so that defaults can be objects.
+    """A copy of an argument, so that objects don't share a default that is an object.
 
     Raises:
-        TypeError: if it is no object of the class ``kind``.
+        TypeError: if the value is not an instance of ``kind``.
     """
     check_instance(name, value, kind)
     return deepcopy(value)
 
 
 def _without_jsonargparse(value: functools.partial) -> functools.partial:
-    """The command line's partial calls a class by functions of jsonargparse; a partial of the class does the same."""
+    """Replace a partial that calls a class through jsonargparse, from the command line, by a partial of the class."""
     classes = [x for x in value.args if isinstance(x, type)]
     if value.func.__module__.startswith("jsonargparse.") and len(classes) == 1:
         return functools.partial(classes[0], **value.keywords)
@@ -342,9 +342,9 @@ def _is_optimizer(value: Any) -> TypeGuard[type[torch.optim.Optimizer]]:
 
 
 def find_class(path: Any) -> type | None:
-    """The class of a dotted name, if it is imported already; nothing else is looked up.
+    """The class with a dotted name if it is already imported, else None.
 
-    A checkpoint may come from elsewhere. What it names is neither imported nor called.
+    A checkpoint may come from an untrusted source, so nothing that it names is imported or called.
 
     Example:
         >>> find_class("ssl_modules.utils.configurable.Configurable") is Configurable, find_class("os.abort")
@@ -352,7 +352,7 @@ def find_class(path: Any) -> type | None:
     """
     module, _, name = str(path).rpartition(".")
     found = getattr(sys.modules.get(module), "__dict__", {}).get(name)
-    if found is None and module == _PACKAGE:  # it imports its classes when they are first asked for
+    if found is None and module == _PACKAGE:  # the package imports its classes on first access
         found = getattr(sys.modules[module], name, None)
     return found if isinstance(found, type) else None
 

@@ -1,4 +1,4 @@
-"""Processes: the little that extraction and objective must know of them. At one process everything is the identity."""
+"""Collective operations for extraction and objective; with a single process they change nothing."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def rank() -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows of all processes, in order of rank, with gradient: every process's use of a row adds to its gradient.
+    """The rows of all processes, in order of rank; the gradient of a row is summed over all processes.
 
     Args:
         x: ``[N, ...]``, of equal shape in all processes.
@@ -46,7 +46,7 @@ class _Gather(torch.autograd.Function):
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over all processes, without gradient."""
+    """The sum of a tensor over all processes, without gradient."""
     if world_size() > 1:
         x = x.clone()
         dist.all_reduce(x)

@@ -1,28 +1,28 @@
-"""Memory of a processor."""
+"""CPU memory."""
 
 import ctypes
 import os
 
-# Of glibc's mallopt.
+# Parameters and values of glibc's mallopt.
 _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
 _NEVER, _NONE = -1, 0
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep the memory that it frees, for the tensors of the next step.
+    """Make this process keep the memory that it frees, for the tensors of the next step.
 
-    By default glibc gives tensors above 32 MiB back to the system at once, which clears each of their pages before it
-    hands them out again. Training on a processor spends a quarter of its time or more on that, because every step needs
-    such tensors anew. It holds until the process ends, which keeps its peak of memory, or half as much again where
-    sizes vary. Beyond that the first seven or so tensors of a size may each take new memory, because glibc sets aside
-    the odd bytes beside an aligned tensor.
+    By default, glibc returns tensors above 32 MiB to the system at once. The system clears each page before it hands it
+    out again. Training on a CPU spends a quarter of its time or more on that, because every step allocates such tensors
+    again. The setting lasts until the process ends. The process keeps its peak memory, or half as much again if sizes
+    vary. In addition, the first seven or so tensors of a size may each take new memory, because glibc sets aside the
+    odd bytes beside an aligned tensor.
 
-    Where the environment chooses for itself (``MALLOC_...``, ``GLIBC_TUNABLES``, an allocator by ``LD_PRELOAD``), or
-    the C library isn't glibc, nothing changes.
+    Nothing changes if the environment configures the allocator (``MALLOC_...``, ``GLIBC_TUNABLES`` or ``LD_PRELOAD``),
+    or if the C library isn't glibc.
 
     Returns:
-        Whether it does so.
+        Whether the setting was made.
 
     Example:
         >>> keep_freed_memory() in (True, False)

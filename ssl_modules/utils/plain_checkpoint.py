@@ -11,7 +11,7 @@ from ssl_modules.utils.configurable import class_path, storable
 from ssl_modules.utils.lightning import NO_INSTANTIATOR, class_method_only
 from ssl_modules.version import __version__
 
-STATE = "ssl_modules"  # the key of ours in a checkpoint
+STATE = "ssl_modules"  # our key in a checkpoint
 RENAMED = {
     "momentum": "extraction.init_args.momentum",
     "momentum_schedule": "extraction.init_args.momentum_schedule",
@@ -23,25 +23,25 @@ RENAMED = {
 class PlainCheckpoint:
     """Mixin for Lightning's modules and data modules whose arguments are stored as plain data.
 
-    Lightning would build a module by a function that the checkpoint names, and import the classes that it names. Here
-    the constructor gets the plain data, which :func:`~ssl_modules.utils.configurable.build` turns into objects.
+    Lightning would call a function that the checkpoint names, and import the classes that it names. Here the
+    constructor gets plain data, and :func:`~ssl_modules.utils.configurable.build` turns it into objects.
     """
 
     @class_method_only
     def load_from_checkpoint(
         cls, checkpoint_path: str | Path | Any, *args: Any, weights_only: bool | None = True, **kwargs: Any
     ) -> Self:
-        """The module of a checkpoint, see Lightning's method of this name; no code of the file runs.
+        """Load an object from a checkpoint, as Lightning's method of this name does; no code of the file runs.
 
         Args:
-            checkpoint_path: path, address or open file.
-            args: Lightning's ``map_location``, ``hparams_file`` and ``strict``.
+            checkpoint_path: path, URL or open file.
+            args: Lightning's ``map_location``, ``hparams_file`` and ``strict``, by position.
             weights_only: whether the file may hold only tensors and plain data. With False a file runs any code.
-            kwargs: the same by name, and arguments of the constructor that replace those of the checkpoint.
+            kwargs: the same by name, and constructor arguments that replace those of the checkpoint.
 
         Raises:
-            ValueError: if the file needs a class that is not imported or is none of ours, holds an object that has no
-                plain form, or is of ssl-modules 0.1.
+            ValueError: if the file needs a class that is not imported or is neither configurable nor an optimiser,
+                lacks an argument that could not be serialised, or was written by ssl-modules 0.1.
         """
         base: Any = super()
         kwargs |= {"weights_only": weights_only, **NO_INSTANTIATOR}
@@ -54,10 +54,10 @@ class PlainCheckpoint:
 
 
 class PlainModule(PlainCheckpoint):
-    """Mixin for LightningModules: their checkpoints hold class, version and arguments as plain data.
+    """Mixin for LightningModules whose checkpoints hold class, version and arguments as plain data.
 
     Attributes:
-        replaceable: arguments that are attributes as well; a checkpoint holds what they are when it is written.
+        replaceable: arguments that are also attributes; a checkpoint stores the attributes' current values.
     """
 
     replaceable: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class PlainModule(PlainCheckpoint):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         stored = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
         for name in self.replaceable:
-            if name in stored and not isinstance(stored[name], str):  # a name, as of a policy, was not replaced
+            if name in stored and not isinstance(stored[name], str):  # a name, such as a policy's, was not replaced
                 stored[name] = getattr(self, name)
         if stored:  # a subclass may have added objects with save_hyperparameters()
             checkpoint[LightningModule.CHECKPOINT_HYPER_PARAMS_KEY] = storable(stored)
@@ -76,13 +76,13 @@ class PlainModule(PlainCheckpoint):
 
 
 def check_version(checkpoint: Mapping[str, Any]) -> None:
-    """Raises for a checkpoint of ssl-modules 0.1, whose arguments had other names.
+    """Raise for a checkpoint of ssl-modules 0.1, because arguments had other names there.
 
     Example:
         >>> check_version({"ssl_modules": {"version": "0.2.0"}})
     """
     state = checkpoint.get(STATE)
-    # FineTuning kept no state of ours, but had an argument "warmup".
+    # FineTuning of 0.1 stored nothing under our key, but had an argument "warmup".
     is_old = "warmup" in checkpoint.get("hyper_parameters", {}) if state is None else "version" not in state
     if is_old:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What makes a resumed run the uninterrupted one: the seed of the run and the global random state."""
+"""Exact resuming: a checkpoint stores the run's seed and the global random state."""
 
 from typing import Any
 
@@ -13,24 +13,24 @@ from ssl_modules.utils.seeds import derive_generator, global_random_state, set_g
 
 
 class ExactResume:
-    """Mixin for LightningModules whose resumed runs are the uninterrupted ones, bit for bit.
+    """Mixin for LightningModules whose resumed runs equal uninterrupted ones bit for bit.
 
-    Each batch has a generator that follows from seed, epoch, batch and process, so a resumed epoch draws what the
-    uninterrupted one would have drawn. Dropout draws from the global state, which differs between processes; a
-    checkpoint keeps it. A subclass that overrides one of the hooks below calls ``super()``.
+    The generator of a batch is seeded by run seed, epoch, batch and process, so a resumed epoch draws the same random
+    numbers as an uninterrupted one. Dropout draws from the global random state, which differs between processes;
+    checkpoints store it. A subclass that overrides one of the hooks below must call ``super()``.
     """
 
-    _run_seed = 0  # the same in all processes; drawn anew for each fit that isn't resumed
+    _run_seed = 0  # the same in all processes; a fit that isn't resumed draws a new one
     _resumed = False
     _random_state: dict[str, Tensor] | None = None
 
     def generator(self, stage: str, batch_idx: int, device: torch.device) -> torch.Generator:
-        """The generator of a batch; in validation and test it is the same in all epochs and runs, so that they compare.
+        """The generator of a batch; in validation and test it is the same in all epochs and runs, for comparability.
 
         Args:
             stage: "train", "val" or "test".
             batch_idx: number of the batch in its epoch.
-            device: of the generator.
+            device: device of the generator.
         """
         module: Any = self
         seed, epoch = (self._run_seed, module.current_epoch) if stage == "train" else (0, 0)
@@ -40,14 +40,14 @@ class ExactResume:
         module: Any = self
         if not self._resumed:
             self._run_seed = module.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
-        self._resumed = False  # a later fit is another run
+        self._resumed = False  # a later fit is a new run
 
     def on_train_start(self) -> None:
         module: Any = self
         restore_loader_states(module.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # At the first step, as Lightning draws from the global state after it has loaded the checkpoint.
+        # Restore at the first step, because Lightning draws random numbers after it has loaded the checkpoint.
         if self._random_state is not None:
             set_global_random_state(self._random_state)
             self._random_state = None

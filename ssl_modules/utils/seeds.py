@@ -1,4 +1,4 @@
-"""Random generators that follow from what they are for, so that no run depends on the order of draws."""
+"""Random generators seeded by their purpose, so that no run depends on the order of draws."""
 
 import hashlib
 
@@ -26,7 +26,7 @@ def derive_generator(*parts: Part, device: torch.device | str = "cpu") -> torch.
 
 
 def global_random_state(device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
-    """The state of torch's global generators, of the CPU and of a CUDA device."""
+    """The states of torch's global generators, for the CPU and for ``device`` if it is a CUDA device."""
     device = torch.device(device)
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -35,7 +35,7 @@ def global_random_state(device: torch.device | str = "cpu") -> dict[str, torch.T
 
 
 def set_global_random_state(state: dict[str, torch.Tensor]) -> None:
-    """Set what :func:`global_random_state` returned."""
+    """Restore a state that :func:`global_random_state` returned."""
     torch.set_rng_state(state["cpu"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())

@@ -139,6 +139,7 @@ def test_the_encoder_is_copied_and_all_of_it_learns():
     assert not any(part.training for part in pretrained.modules())
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_digits_is_better_than_a_frozen_encoder():
     seed_everything(0)
     data = DigitsDataModule()

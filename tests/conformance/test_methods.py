@@ -76,6 +76,7 @@ def test_a_module_has_copies_of_its_objects_and_of_the_defaults(case):
         assert parameters.isdisjoint(id(p) for p in other.parameters())
 
 
+@pytest.mark.slow
 def test_the_defaults_train_one_step(case):
     seed_everything(0)
     module = case.method(**case.full)

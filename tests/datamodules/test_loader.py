@@ -105,6 +105,7 @@ def deadly(workers=1, error=None):
     return ResumableDataLoader(Deadly(error), 2, sampler=sampler, num_workers=workers, generator=torch.Generator())
 
 
+@pytest.mark.slow
 def test_a_batch_that_kills_its_worker_again_is_an_error():
     source = deadly()
     with (

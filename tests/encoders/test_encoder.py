@@ -268,7 +268,6 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
             r"mean: expected 3 numbers in \[0, 1\], .*; pixels are in \[0, 1\]: divide by 255",
         ),
         (Encoder(nn.Identity(), image_size=8, in_channels=3), {}, ValueError, "is an Encoder, which normalises"),
-        (torch.compile(nn.Identity()), {}, ValueError, "encoder: is compiled; .* module.encoder.compile"),
         (
             torchvision.models.mobilenet_v3_small(),
             {},
@@ -286,6 +285,11 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
 def test_what_does_not_fit_is_named(encoder, arguments, error, message):
     with pytest.raises(error, match=message):
         Encoder(encoder, **{"image_size": 32, "in_channels": 3, **arguments})
+
+
+def test_a_compiled_module_is_refused():
+    with pytest.raises(ValueError, match=r"encoder: is compiled; .* module.encoder.compile"):
+        Encoder(torch.compile(nn.Identity()), image_size=32, in_channels=3)
 
 
 def test_a_module_that_returns_something_else_is_named():

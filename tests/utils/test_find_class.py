@@ -4,10 +4,12 @@ import subprocess
 import sys
 
 import lightning.pytorch as pl
+import pytest
 
 from ssl_modules import SimCLR
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_a_checkpoint(tmp_path):
     module = SimCLR(encoder="test_resnet", image_size=8)
     trainer = pl.Trainer(barebones=True, accelerator="cpu")

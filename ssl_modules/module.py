@@ -9,15 +9,13 @@ After Falcon and Cho: A Framework For Contrastive Self-Supervised Learning And D
 arXiv 2009.00104.
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ssl_modules.augmentations import Augmentation
@@ -25,42 +23,27 @@ from ssl_modules.augmentations.build import build_augmentation
 from ssl_modules.batch import Batch, read_batch
 from ssl_modules.contrast import Contrast
 from ssl_modules.encoders import Encoder
-from ssl_modules.encoders.export import save_weights
+from ssl_modules.encoders.export import export_encoder
 from ssl_modules.encoders.pooling import pool
 from ssl_modules.encoders.views import encode_views
 from ssl_modules.extractions import Extraction
+from ssl_modules.extractions.build import build_extraction
+from ssl_modules.hooks import TrainerHooks
 from ssl_modules.losses import Loss
-from ssl_modules.objective import chance_level, objective, ranking
-from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
-from ssl_modules.plan import ViewPlan
-from ssl_modules.rehearsal import check_last_batch, rehearse
+from ssl_modules.objective import chance_level, objective
+from ssl_modules.optim import Schedule, WarmupCosine, check_optimizer
+from ssl_modules.plan import Embedded, ViewPlan
+from ssl_modules.rehearsal import rehearse
 from ssl_modules.similarities import Similarity
 from ssl_modules.summary import summary
 from ssl_modules.teacher import build_teacher
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable, copy_of, storable
-from ssl_modules.utils.distributed import world_size
 from ssl_modules.utils.lightning import attached_trainer
-from ssl_modules.utils.memory import keep_freed_memory
 from ssl_modules.utils.plain_checkpoint import PlainModule
-from ssl_modules.utils.resuming import ExactResume
 
 
-class Embedded(NamedTuple):
-    """The outputs of encoder and heads for the views of a batch.
-
-    Args:
-        features: ``[N, D]``, the representation of the student's first view, with gradient.
-        student: embeddings of the student's views, as returned by the extraction's heads, with gradient.
-        teacher: embeddings of the teacher's views, without gradient; None without a teacher.
-    """
-
-    features: Tensor
-    student: list[Any]
-    teacher: list[Any] | None
-
-
-class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModule):
+class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningModule):
     """Contrastive self-supervised learning as a choice for each of five aspects.
 
     ``module(images)`` returns the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
@@ -164,17 +147,11 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
             patches=self.augmentation.patches,
             batch_norm_splits=batch_norm_splits,
         )
-        self.extraction = copy_of("extraction", extraction, Extraction)
-        if self.extraction.heads is not None:
-            raise ValueError(
-                f"extraction: this {type(extraction).__name__} belongs to another module; give each module a new one"
-            )
-        self.extraction.build(self.encoder.out_channels, self.augmentation.sizes, self.encoder.normalised)
+        self.extraction = build_extraction(extraction, self.encoder, self.augmentation.sizes)
         self.plan = ViewPlan(self.augmentation.sizes, self.extraction)
         self.teacher = build_teacher(self.encoder, self.extraction, compile) if self.plan.teacher else None
-        # DDP reads this attribute from the module it wraps: buffers that it must not broadcast.
-        local = getattr(self.extraction, "_ddp_params_and_buffers_to_ignore", ())
-        self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in local]
+        # DDP reads from this attribute of the module it wraps which buffers it must not broadcast.
+        self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in self.extraction.replicated_buffers]
         self.similarity = copy_of("similarity", similarity, Similarity)
         self.loss = copy_of("loss", loss, Loss)
         self.optimizer = optimizer
@@ -256,84 +233,6 @@ class ContrastiveModule(ExactResume, PlainModule, Configurable, pl.LightningModu
         self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
         return {"loss": loss, "features": embedded.features.detach()}
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("val", batch, batch_idx)
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("test", batch, batch_idx)
-
-    def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
-        images = read_batch(batch)
-        if len(images) * world_size() < self.loss.min_images:  # such as an incomplete last batch
-            if batch_idx == 0:
-                rank_zero_warn(
-                    f"{stage}: the first batch has {len(images)} images and is left out, as {type(self.loss).__name__} "
-                    f"compares {self.loss.min_images} or more; use a larger batch size or part"
-                )
-            return
-        generator = self.generator(stage, batch_idx, images.device)
-        contrasts = self.contrasts(images, self.embed(self.views(images, generator)), generator)
-        values = {f"{stage}/loss": self.objective(contrasts)}
-        for name, value in ranking(contrasts, self.similarity).items():
-            if not value.isnan():  # NaN if no anchor has negatives
-                values[f"{stage}/contrast_{name}"] = value
-        self.log_dict(values, batch_size=len(images), sync_dist=True)
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
-        """The representation of the images of a batch, and their index if the loader gives one."""
-        images = read_batch(batch)
-        if images.images is None:
-            raise TypeError("batch: expected images to predict, got views from the loader; give it images")
-        return self(images.images), images.index
-
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step the optimiser, then update the teacher, even if mixed precision skips the optimiser's step."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.teacher is not None:
-            steps = self.trainer.estimated_stepping_batches
-            self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Groups of the trainable parameters; biases and norms form a group without weight decay."""
-        return param_groups([self])
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = self.param_groups()
-        return build_optimizer(self.optimizer, groups, self.schedule, self.trainer, self.base_batch_size)
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.device.type == "cpu":
-            keep_freed_memory()
-
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
-        if isinstance(dataset, Sized):
-            self.extraction.on_fit_start(len(dataset))
-        check_last_batch(self.trainer, self.loss)
-
-    def on_after_backward(self) -> None:
-        self.extraction.after_backward()
-
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
-        """The backbone's state dict, with the names of the plain timm or torchvision model without classifier.
-
-        If the encoder has the stem for small images (``small_stem`` in the metadata), apply
-        :func:`~ssl_modules.encoders.shrink_stem` to the plain model before loading the weights.
-        :func:`~ssl_modules.encoders.load_encoder` builds an :class:`~ssl_modules.encoders.Encoder` from the file.
-
-        Args:
-            path: file to write the weights to, with architecture, image size, mean and std as metadata. It ends in
-                ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. None = write no file.
-
-        Returns:
-            Names to tensors, copied to the CPU.
-
-        Raises:
-            ValueError: if the file ends in anything else.
-        """
-        weights, metadata = self.encoder.export()
-        if path is not None:
-            save_weights(Path(path), weights, metadata)
-        return weights
+        """The backbone's plain weights, written to a file if given: :func:`~ssl_modules.encoders.export_encoder`."""
+        return export_encoder(self.encoder, path)

@@ -1,12 +1,27 @@
 """Which views student and teacher see: fixed when a module is built, and checked against each batch."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ssl_modules.extractions import Extraction
 
 _PLAIN_NDIM = 4  # axes of a view [N, ch, h, w]; a view of patches has more axes and a different size
+
+
+class Embedded(NamedTuple):
+    """The outputs of encoder and heads for the views of a batch.
+
+    Args:
+        features: ``[N, D]``, the representation of the student's first view, with gradient.
+        student: embeddings of the student's views, as returned by the extraction's heads, with gradient.
+        teacher: embeddings of the teacher's views, without gradient; None without a teacher.
+    """
+
+    features: Tensor
+    student: list[Any]
+    teacher: list[Any] | None
 
 
 class ViewPlan:

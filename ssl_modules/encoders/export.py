@@ -37,6 +37,35 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
         raise ValueError(f"path: expected a file ending in .safetensors or .pt, got {path.name!r}")
 
 
+def export_encoder(encoder: Encoder, path: str | Path | None = None) -> dict[str, Tensor]:
+    """The backbone's state dict, with the names of the plain timm or torchvision model without classifier.
+
+    If the encoder has the stem for small images (``small_stem`` in the metadata), apply
+    :func:`~ssl_modules.encoders.shrink_stem` to the plain model before loading the weights. :func:`load_encoder` builds
+    an :class:`~ssl_modules.encoders.Encoder` from the file.
+
+    Args:
+        encoder: the encoder to export.
+        path: file to write the weights to, with architecture, image size, mean and std as metadata. It ends in
+            ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. None = write no file.
+
+    Returns:
+        Names to tensors, copied to the CPU.
+
+    Raises:
+        ValueError: if the file ends in anything else.
+
+    Example:
+        >>> weights = export_encoder(Encoder("test_resnet", image_size=32, in_channels=1), "encoder.safetensors")
+        >>> list(weights)[0]
+        'conv1.0.weight'
+    """
+    weights, metadata = encoder.export()
+    if path is not None:
+        save_weights(Path(path), weights, metadata)
+    return weights
+
+
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read weights, on the CPU, and their metadata; no code in the file is run.
 

@@ -65,8 +65,7 @@ class Queue(Extraction):
     keys: Tensor
     ids: Tensor
     pointer: Tensor
-    # All processes store the same keys, so DDP need not broadcast these buffers. It reads this attribute.
-    _ddp_params_and_buffers_to_ignore = ("keys", "ids", "pointer")
+    replicated_buffers = ("keys", "ids", "pointer")
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class Student(nn.Module):
         super().__init__()
         self.extraction = queue()
         self.register_buffer("other", torch.zeros(1))
-        names = Queue._ddp_params_and_buffers_to_ignore
+        names = Queue.replicated_buffers
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in names]
 
     def forward(self, x, keys, ids):

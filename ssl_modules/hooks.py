@@ -1,0 +1,84 @@
+"""What a Trainer calls around the training step: evaluation, prediction, optimiser and teacher."""
+
+from collections.abc import Sized
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from ssl_modules.batch import read_batch
+from ssl_modules.objective import ranking
+from ssl_modules.optim import build_optimizer, param_groups
+from ssl_modules.rehearsal import check_last_batch
+from ssl_modules.utils.distributed import world_size
+from ssl_modules.utils.memory import keep_freed_memory
+from ssl_modules.utils.resuming import ExactResume
+
+
+class TrainerHooks(ExactResume):
+    """Mixin with the hooks of a :class:`~ssl_modules.ContrastiveModule` but its training step.
+
+    A subclass that overrides one of them must call ``super()``, except for ``configure_optimizers``, ``param_groups``
+    and the steps of validation, test and prediction.
+    """
+
+    def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("test", batch, batch_idx)
+
+    def _evaluate(self: Any, stage: str, batch: Any, batch_idx: int) -> None:
+        images, loss = read_batch(batch), self.loss
+        if len(images) * world_size() < loss.min_images:  # such as an incomplete last batch
+            if batch_idx == 0:
+                rank_zero_warn(
+                    f"{stage}: the first batch has {len(images)} images and is left out, as {type(loss).__name__} "
+                    f"compares {loss.min_images} or more; use a larger batch size or part"
+                )
+            return
+        generator = self.generator(stage, batch_idx, images.device)
+        contrasts = self.contrasts(images, self.embed(self.views(images, generator)), generator)
+        values = {f"{stage}/loss": self.objective(contrasts)}
+        for name, value in ranking(contrasts, self.similarity).items():
+            if not value.isnan():  # NaN if no anchor has negatives
+                values[f"{stage}/contrast_{name}"] = value
+        self.log_dict(values, batch_size=len(images), sync_dist=True)
+
+    def predict_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
+        """The representation of the images of a batch, and their index if the loader gives one."""
+        images = read_batch(batch)
+        if images.images is None:
+            raise TypeError("batch: expected images to predict, got views from the loader; give it images")
+        return self(images.images), images.index
+
+    def param_groups(self: Any) -> list[dict[str, Any]]:
+        """Groups of the trainable parameters; biases and norms form a group without weight decay."""
+        return param_groups([self])
+
+    def configure_optimizers(self: Any) -> OptimizerLRScheduler:
+        groups = self.param_groups()
+        return build_optimizer(self.optimizer, groups, self.schedule, self.trainer, self.base_batch_size)
+
+    def optimizer_step(self: Any, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Step the optimiser, then update the teacher, even if mixed precision skips the optimiser's step."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)  # type: ignore[misc]
+        if self.teacher is not None:
+            steps = self.trainer.estimated_stepping_batches
+            self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
+
+    def on_fit_start(self: Any) -> None:
+        super().on_fit_start()
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def on_train_start(self: Any) -> None:
+        super().on_train_start()
+        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
+        if isinstance(dataset, Sized):
+            self.extraction.on_fit_start(len(dataset))
+        check_last_batch(self.trainer, self.loss)
+
+    def on_after_backward(self: Any) -> None:
+        self.extraction.after_backward()

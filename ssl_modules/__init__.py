@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from ssl_modules.contrast import Contrast, Relation
     from ssl_modules.downstream import evaluate
     from ssl_modules.finetuning import FineTuning
+    from ssl_modules.last_checkpoint import LastCheckpoint
     from ssl_modules.methods import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, GroCo, MoCo, SimCLR
     from ssl_modules.module import ContrastiveModule
+    from ssl_modules.utils.checkpoint_io import SafeCheckpointIO
 
 __all__ = [
     "AMDIM",
@@ -26,8 +28,10 @@ __all__ = [
     "ContrastiveModule",
     "FineTuning",
     "GroCo",
+    "LastCheckpoint",
     "MoCo",
     "Relation",
+    "SafeCheckpointIO",
     "SimCLR",
     "__version__",
     "evaluate",
@@ -38,7 +42,9 @@ _HOMES = {
     "Contrast": "contrast",
     "ContrastiveModule": "module",
     "FineTuning": "finetuning",
+    "LastCheckpoint": "last_checkpoint",
     "Relation": "contrast",
+    "SafeCheckpointIO": "utils.checkpoint_io",
     "evaluate": "downstream",
     "load_module": "checkpoint",
 }

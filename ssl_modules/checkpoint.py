@@ -1,13 +1,11 @@
 """Loading checkpoints of any method without naming its class."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-
-import torch
 
 import ssl_modules.methods  # noqa: F401  registers the methods' classes
 from ssl_modules.module import ContrastiveModule
+from ssl_modules.utils.checkpoint_io import read_checkpoint
 from ssl_modules.utils.configurable import find_class
 from ssl_modules.utils.plain_checkpoint import STATE, check_version
 
@@ -27,7 +25,8 @@ def load_module(path: str | Path, **arguments: Any) -> ContrastiveModule:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a checkpoint of this package, is one of ssl-modules 0.1, or its class is not imported.
+        ValueError: if it is damaged, not a checkpoint of this package, or one of ssl-modules 0.1, or its class is not
+            imported.
 
     Example:
         >>> import lightning.pytorch as pl
@@ -38,13 +37,8 @@ def load_module(path: str | Path, **arguments: Any) -> ContrastiveModule:
         >>> type(load_module("last.ckpt")).__name__
         'SimCLR'
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, EOFError, RuntimeError, IndexError) as error:
-        raise ValueError(f"path: {path} is no checkpoint") from error
-    name = checkpoint.get(STATE, {}).get("class") if isinstance(checkpoint, dict) else None
+    checkpoint = read_checkpoint(path, "meta")
+    name = checkpoint.get(STATE, {}).get("class")
     if name is None:
         raise ValueError(f"path: {path} is no checkpoint of a ContrastiveModule")
     check_version(checkpoint)

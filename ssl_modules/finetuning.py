@@ -21,9 +21,11 @@ from ssl_modules.encoders.pooling import pool
 from ssl_modules.evaluation import mean_average_precision
 from ssl_modules.losses.base import full_precision
 from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
+from ssl_modules.optim.resumed import keep_options, options
 from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.distributed import rank
+from ssl_modules.utils.finite import FiniteLoss
 from ssl_modules.utils.memory import keep_freed_memory
 from ssl_modules.utils.plain_checkpoint import PlainModule
 from ssl_modules.utils.seeds import derive_generator
@@ -31,7 +33,7 @@ from ssl_modules.utils.seeds import derive_generator
 TargetType = Literal["single", "hierarchical", "multilabel"]
 
 
-class FineTuning(PlainModule, Configurable, pl.LightningModule):
+class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
     """Supervised training of an encoder with a linear classifier, or of the classifier alone.
 
     ``module(images)`` are the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. It learns by
@@ -224,7 +226,12 @@ class FineTuning(PlainModule, Configurable, pl.LightningModule):
         return [{**group, "lr_scale": scale} for part, scale in scales for group in param_groups([part])]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return build_optimizer(self.optimizer, self.param_groups(), self.schedule, self.trainer)
+        built = build_optimizer(self.optimizer, self.param_groups(), self.schedule, self.trainer)
+        self._configured = options(built["optimizer"])
+        return built
+
+    def on_train_start(self) -> None:
+        keep_options(self.trainer, self._configured)
 
 
 class _MeanAveragePrecision(MultilabelAveragePrecision):

@@ -10,13 +10,15 @@ from torch import Tensor
 from ssl_modules.batch import read_batch
 from ssl_modules.objective import ranking
 from ssl_modules.optim import build_optimizer, param_groups
+from ssl_modules.optim.resumed import keep_options, options
 from ssl_modules.rehearsal import check_last_batch
 from ssl_modules.utils.distributed import world_size
+from ssl_modules.utils.finite import FiniteLoss
 from ssl_modules.utils.memory import keep_freed_memory
 from ssl_modules.utils.resuming import ExactResume
 
 
-class TrainerHooks(ExactResume):
+class TrainerHooks(FiniteLoss, ExactResume):
     """Mixin with the hooks of a :class:`~ssl_modules.ContrastiveModule` but its training step.
 
     A subclass that overrides one of them must call ``super()``, except for ``configure_optimizers``, ``param_groups``
@@ -59,7 +61,9 @@ class TrainerHooks(ExactResume):
 
     def configure_optimizers(self: Any) -> OptimizerLRScheduler:
         groups = self.param_groups()
-        return build_optimizer(self.optimizer, groups, self.schedule, self.trainer, self.base_batch_size)
+        built = build_optimizer(self.optimizer, groups, self.schedule, self.trainer, self.base_batch_size)
+        self._configured = options(built["optimizer"])
+        return built
 
     def optimizer_step(self: Any, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step the optimiser, then update the teacher, even if mixed precision skips the optimiser's step."""
@@ -75,6 +79,7 @@ class TrainerHooks(ExactResume):
 
     def on_train_start(self: Any) -> None:
         super().on_train_start()
+        keep_options(self.trainer, self._configured)
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
         if isinstance(dataset, Sized):
             self.extraction.on_fit_start(len(dataset))

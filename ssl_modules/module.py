@@ -229,7 +229,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             self.log("train/extra_loss", extra, batch_size=len(images))
             loss = loss + extra
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
-        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images))
+        self.count_in_epoch(loss, len(images))
         self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
         return {"loss": loss, "features": embedded.features.detach()}
 

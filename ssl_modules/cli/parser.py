@@ -77,7 +77,7 @@ class _Option(ActionTypeHint):
         refuse_wrong_value(self.dest, self._typehint, _read(value), previous)
         value = with_class(self._typehint, value)
         if _is_object(previous):  # as a configuration, so that options can change some of its arguments
-            cfg = Namespace({self.dest: _namespace(to_config(previous))})
+            cfg = Namespace({self.dest: as_namespace(to_config(previous))})
         if isinstance(value, NestedArg) and "." in value.key and _takes_classes(self):
             value = NestedArg(value.key, _Unread(value.val))
         return super()._check_type(value, append, cfg, mode)
@@ -104,11 +104,11 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, Configurable | partial)
 
 
-def _namespace(value: Any) -> Any:
+def as_namespace(value: Any) -> Any:
     """Plain data with dictionaries as jsonargparse's Namespace."""
     if isinstance(value, dict):
-        return Namespace({key: _namespace(item) for key, item in value.items()})
-    return [_namespace(item) for item in value] if isinstance(value, list) else value
+        return Namespace({key: as_namespace(item) for key, item in value.items()})
+    return [as_namespace(item) for item in value] if isinstance(value, list) else value
 
 
 def _imported(path: str) -> str:
@@ -117,7 +117,7 @@ def _imported(path: str) -> str:
 
 def _written_out(value: Any) -> Any:
     if _is_object(value):
-        return _namespace(to_config(value))
+        return as_namespace(to_config(value))
     if isinstance(value, Namespace):
         return Namespace({key: _written_out(item) for key, item in vars(value).items()})
     return value

@@ -1,5 +1,7 @@
 """Lightning's CLI with our defaults: ``ssl-modules fit``, ``validate``, ``test`` and ``predict``."""
 
+import inspect
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,19 +14,24 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from jsonargparse import Namespace
+from jsonargparse.typing import import_object
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
 from ssl_modules.cli.failures import Conflict, cannot_hold, cause_in_configuration, check_optimizer
-from ssl_modules.cli.parser import Parser, swapped_classes_inherit_nothing
+from ssl_modules.cli.parser import Parser, as_namespace, swapped_classes_inherit_nothing
 from ssl_modules.datamodules import BaseDataModule, ImageFiles
+from ssl_modules.last_checkpoint import LastCheckpoint
 from ssl_modules.module import ContrastiveModule
-from ssl_modules.utils.configurable import Configurable, not_stored
+from ssl_modules.utils.checkpoint_io import SafeCheckpointIO, read_checkpoint
+from ssl_modules.utils.configurable import Configurable, find_class, not_stored
+from ssl_modules.utils.plain_checkpoint import STATE
 
 _LINKED = ("image_size", "in_channels", "mean", "std")  # arguments of the model that come from the data
 
@@ -77,16 +84,12 @@ class ContrastiveCLI(LightningCLI):
         parser.add_lightning_class_args(CollapseMonitor, "collapse_monitor")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
-        parser.add_lightning_class_args(
-            ModelCheckpoint, "last_checkpoint"
-        )  # save_last would wait for the next best checkpoint
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.set_defaults(
             {
                 "best_checkpoint.monitor": "probe/knn_top1",
                 "best_checkpoint.mode": "max",
                 "best_checkpoint.filename": "best",
-                "last_checkpoint.filename": "last",
-                "last_checkpoint.enable_version_counter": False,
             }
         )
 
@@ -128,9 +131,10 @@ class ContrastiveCLI(LightningCLI):
             if section.get(key) is None:
                 continue
             given = self._get(self.given, key) or Namespace()
+            stored = self._stored(section) if key == "model" else {}
             # A link applies only to arguments that are in the config.
             linked = {name: value for name, value in _arguments(section[key]).items() if name in _LINKED}
-            arguments = Namespace((linked if key == "model" else {}) | _arguments(given))
+            arguments = Namespace(stored | (linked if key == "model" else {}) | _arguments(given))
             by_class = "class_path" in section[key]
             section[key] = Namespace({**vars(given), "init_args": arguments}) if by_class else arguments
         with self._errors_in_one_line(building=True):
@@ -143,6 +147,21 @@ class ContrastiveCLI(LightningCLI):
         self._add_configure_optimizers_method_to_model(self.subcommand)
         with self._errors_in_one_line(building=True):
             self.trainer = self.instantiate_trainer()
+
+    def _stored(self, section: Namespace) -> dict[str, Any]:
+        """The model's arguments in the checkpoint that the run continues or evaluates; options replace them."""
+        path = section.get("ckpt_path")
+        if not path or not Path(path).is_file():  # "best" and "last" name no file
+            return {}
+        with self._errors_in_one_line():
+            checkpoint = read_checkpoint(path, "meta", weights_only=section.get("weights_only") is not False)
+        name = checkpoint.get(STATE, {}).get("class")
+        found, asked = find_class(name) if name else None, section.model.get("class_path")
+        if found is None or (asked is not None and import_object(asked) is not found):
+            return {}  # the module compares the classes when it reads the checkpoint
+        accepted = inspect.signature(found).parameters
+        stored = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        return {name: as_namespace(value) for name, value in stored.items() if name in accepted}
 
     def _forget_unused(self, key: str, built: Any) -> None:
         """Remove defaults that the class didn't use from the config, because the run saves its config."""
@@ -160,7 +179,10 @@ class ContrastiveCLI(LightningCLI):
         """Report errors that a configured value causes in one line; other errors keep their traceback."""
         try:
             yield
-        except (ValueError, TypeError, FileNotFoundError, MisconfigurationException) as error:
+        except SIGTERMException as stop:
+            stop.code = 128 + signal.SIGTERM  # as for a process that the signal ended at once
+            raise
+        except (ValueError, TypeError, OSError, FloatingPointError, MisconfigurationException) as error:
             message = cause_in_configuration(error, building)
             if message is None:
                 raise
@@ -193,6 +215,10 @@ class ContrastiveCLI(LightningCLI):
             wanted.append(callback)
         if config["logger"] is False:  # the run has no folder for its config
             self.save_config_callback = None
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, SafeCheckpointIO()]
         return super()._instantiate_trainer(config, wanted)
 
     def before_validate(self) -> None:
@@ -238,7 +264,7 @@ def _plain(value: Any) -> Any:
 
 
 def _default_loggers(folder: str) -> list[Logger]:
-    csv = CSVLogger(folder)
+    csv = CSVLogger(folder, flush_logs_every_n_steps=1)  # a killed run loses no row
     if find_spec("tensorboard") is None:
         return [csv]
     return [csv, TensorBoardLogger(folder, version=f"version_{csv.version}")]

@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.optim import Lars
 from torch.optim import Optimizer
 
@@ -34,7 +34,7 @@ def build_optimizer(
     schedule: Schedule,
     trainer: pl.Trainer,
     base_batch_size: int | None = None,
-) -> OptimizerLRScheduler:
+) -> OptimizerLRSchedulerConfig:
     """Build what ``configure_optimizers`` returns: the optimiser with scaled learning rates, and its schedule.
 
     Args:

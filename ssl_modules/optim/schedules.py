@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -57,7 +57,7 @@ class WarmupCosine(Schedule):
         return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
-def scheduled(optimizer: Optimizer, steps: int | float, schedule: Schedule) -> OptimizerLRScheduler:
+def scheduled(optimizer: Optimizer, steps: int | float, schedule: Schedule) -> OptimizerLRSchedulerConfig:
     """An optimiser with its schedule, updated at each optimiser step, in Lightning's format.
 
     Args:

@@ -5,7 +5,14 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 
-__all__ = ["NO_INSTANTIATOR", "attached_trainer", "class_method_only", "restore_loader_states", "state_key"]
+__all__ = [
+    "NO_INSTANTIATOR",
+    "attached_trainer",
+    "class_method_only",
+    "continue_epoch",
+    "restore_loader_states",
+    "state_key",
+]
 
 # Decorator of a class method that can't be called on an instance, such as Lightning's load_from_checkpoint.
 class_method_only = _restricted_classmethod
@@ -22,6 +29,25 @@ def attached_trainer(module: pl.LightningModule) -> Any:
 def restore_loader_states(trainer: pl.Trainer) -> None:
     """Restore the training loader's position in the epoch if Lightning made it before it read the checkpoint."""
     trainer.fit_loop._load_combined_loader_states()
+
+
+def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
+    """Before the first step of a resumed fit: do a pending validation if it is due, and train no batch too many.
+
+    Args:
+        trainer: a Trainer whose loops have read a checkpoint.
+        validation_is_pending: whether the validation after the last batch has not been done.
+    """
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    is_due = loop._should_check_val_fx(fetcher)  # type: ignore[arg-type]
+    if validation_is_pending:
+        loop.val_loop.batch_progress.reset()
+    if trainer.lightning_module.automatic_optimization:
+        # The number of the next row in a log. Lightning counts the last step after the validation.
+        counts_again = loop.restarting and is_due and not loop._should_accumulate()
+        loop._batches_that_stepped = trainer.global_step - counts_again
+    if loop._num_ready_batches_reached() and not is_due:
+        fetcher.done = True  # type: ignore[union-attr]  # no batch is left in this epoch
 
 
 def state_key(callback: pl.Callback, **attributes: Any) -> str:

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
-from ssl_modules.utils.configurable import class_path, storable
-from ssl_modules.utils.lightning import NO_INSTANTIATOR, class_method_only
+from ssl_modules.utils.checkpoint_io import read_checkpoint
+from ssl_modules.utils.configurable import class_path, find_class, storable
+from ssl_modules.utils.lightning import NO_INSTANTIATOR, attached_trainer, class_method_only
 from ssl_modules.version import __version__
 
+_OF_THE_OPTIMISER = {"optimizer", "base_batch_size"}  # these have a warning of their own
 STATE = "ssl_modules"  # our key in a checkpoint
 RENAMED = {
     "momentum": "extraction.init_args.momentum",
@@ -40,16 +43,18 @@ class PlainCheckpoint:
             kwargs: the same by name, and constructor arguments that replace those of the checkpoint.
 
         Raises:
-            ValueError: if the file needs a class that is not imported or is neither configurable nor an optimiser,
-                lacks an argument that could not be serialised, or was written by ssl-modules 0.1.
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is damaged, needs a class that is not imported or is neither configurable nor an
+                optimiser, lacks an argument that could not be serialised, or was written by ssl-modules 0.1.
         """
         base: Any = super()
         kwargs |= {"weights_only": weights_only, **NO_INSTANTIATOR}
+        is_path = isinstance(checkpoint_path, str | Path) and "://" not in str(checkpoint_path)
+        checkpoint = read_checkpoint(checkpoint_path, "meta", weights_only=weights_only is not False) if is_path else {}
         try:
             return base.load_from_checkpoint(checkpoint_path, *args, **kwargs)
         except TypeError:
-            if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
-                check_version(torch.load(checkpoint_path, map_location="meta", weights_only=weights_only))
+            check_version(checkpoint)
             raise
 
 
@@ -73,6 +78,26 @@ class PlainModule(PlainCheckpoint):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_version(checkpoint)
+        module: Any = self
+        if attached_trainer(module) is not None:
+            _compare(module, checkpoint)
+
+
+def _compare(module: Any, checkpoint: Mapping[str, Any]) -> None:
+    """Raise if a Trainer's checkpoint is of another method; warn of arguments that have changed in a resumed fit."""
+    own, stored = class_path(type(module)), checkpoint.get(STATE, {}).get("class")
+    found = find_class(stored) if stored else None
+    if found is not None and not (isinstance(module, found) or issubclass(found, type(module))):
+        raise ValueError(
+            f"ckpt_path: the checkpoint is of {stored.rpartition('.')[2]}, but the module is a "
+            f"{own.rpartition('.')[2]}; give both the same class"
+        )
+    if attached_trainer(module).state.fn != TrainerFn.FITTING:
+        return
+    before, now = checkpoint.get(LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {}), storable(module.hparams)
+    for name in before.keys() & now.keys() - _OF_THE_OPTIMISER:
+        if before[name] != now[name]:
+            rank_zero_warn(f"{name}: continues with {now[name]}; the checkpoint was trained with {before[name]}")
 
 
 def check_version(checkpoint: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Exact resuming: a checkpoint stores the run's seed and the global random state."""
+"""Exact resuming: a checkpoint stores the run's seed, the global random state and the epoch's loss."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ssl_modules.utils.distributed import gather_objects, rank
-from ssl_modules.utils.lightning import attached_trainer, restore_loader_states
+from ssl_modules.utils.lightning import attached_trainer, continue_epoch, restore_loader_states
+from ssl_modules.utils.pending import rewind
 from ssl_modules.utils.plain_checkpoint import STATE
 from ssl_modules.utils.seeds import derive_generator, global_random_state, set_global_random_state
 
@@ -17,12 +18,15 @@ class ExactResume:
 
     The generator of a batch is seeded by run seed, epoch, batch and process, so a resumed epoch draws the same random
     numbers as an uninterrupted one. Dropout draws from the global random state, which differs between processes;
-    checkpoints store it. A subclass that overrides one of the hooks below must call ``super()``.
+    checkpoints store it. If a checkpoint was saved before the validation or the end of an epoch, a resumed run does
+    that first. A subclass that overrides one of the hooks below must call ``super()``.
     """
 
     _run_seed = 0  # the same in all processes; a fit that isn't resumed draws a new one
     _resumed = False
     _random_state: dict[str, Tensor] | None = None
+    _validation_is_pending = False
+    _epoch_loss: tuple[Any, int] = (0.0, 0)  # sum over the images of an epoch, and their number
 
     def generator(self, stage: str, batch_idx: int, device: torch.device) -> torch.Generator:
         """The generator of a batch; in validation and test it is the same in all epochs and runs, for comparability.
@@ -40,11 +44,27 @@ class ExactResume:
         module: Any = self
         if not self._resumed:
             self._run_seed = module.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
-        self._resumed = False  # a later fit is a new run
 
     def on_train_start(self) -> None:
         module: Any = self
         restore_loader_states(module.trainer)
+        if self._resumed:
+            continue_epoch(module.trainer, self._validation_is_pending)
+        self._resumed = False  # a later fit is a new run
+
+    def count_in_epoch(self, loss: Tensor, images: int) -> None:
+        """Count the loss of a batch in ``train/loss_epoch``, the mean over the images of an epoch."""
+        total, number = self._epoch_loss
+        self._epoch_loss = (total + loss.detach() * images, number + images)
+
+    def on_train_epoch_start(self) -> None:
+        self._epoch_loss = (0.0, 0)
+
+    def on_train_epoch_end(self) -> None:
+        module: Any = self
+        total, number = self._epoch_loss
+        if number:
+            module.log("train/loss_epoch", total / number, batch_size=number, sync_dist=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Restore at the first step, because Lightning draws random numbers after it has loaded the checkpoint.
@@ -56,7 +76,11 @@ class ExactResume:
         module: Any = self
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
         states = gather_objects(global_random_state(module.device))
-        checkpoint[STATE] |= {"seed": self._run_seed, "random_state": states}
+        losses = gather_objects((float(self._epoch_loss[0]), self._epoch_loss[1]))
+        trainer = attached_trainer(module)
+        for logger in trainer.loggers if trainer is not None else ():
+            logger.save()  # a run that resumes from here doesn't log these rows again
+        checkpoint[STATE] |= {"seed": self._run_seed, "random_state": states, "epoch_loss": losses}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
@@ -65,5 +89,7 @@ class ExactResume:
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and state is not None:
             self._resumed = True
             self._run_seed = state["seed"]
-            states = state["random_state"]
+            states, losses = state["random_state"], state["epoch_loss"]
             self._random_state = states[rank()] if rank() < len(states) else None
+            self._epoch_loss = losses[rank()] if rank() < len(losses) else (0.0, 0)
+            self._validation_is_pending = rewind(checkpoint["loops"]["fit_loop"])

@@ -162,7 +162,7 @@ def test_the_optimiser_is_a_partial_of_its_class(options):
         (("--model.optimizer.lr=-1",), "model > optimizer > Lars: Invalid learning rate: -1.0"),
         (("--data.val_size=5000",), "val_size: expected fewer than the 1437 training images"),
         (("--model.schedule=null",), "schedule: expected an object of the class Schedule, got None"),
-        (("--ckpt_path=none.ckpt", "--trainer.fast_dev_run=false"), "Checkpoint file not found: none.ckpt"),
+        (("--ckpt_path=none.ckpt", "--trainer.fast_dev_run=false"), "there is no checkpoint none.ckpt"),
         (
             ("--model", "MoCo", "--model.encoder=test_resnet", "--model.extraction.size=8"),
             "size: a queue of 8 can't take the 32 keys of a batch",

@@ -1,0 +1,33 @@
+"""The checkpoint from which a stopped run continues."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the last state of a run in one file, also when SIGTERM ends the run.
+
+    It saves after each validation, or after each epoch without one, and replaces the file of before. Clusters and
+    preemptible machines send SIGTERM before they end a process: the Trainer then finishes the step, and this callback
+    saves. The command uses it by default.
+
+    Args:
+        filename: name of the file, without ``.ckpt``.
+        settings: other keyword arguments of Lightning's ``ModelCheckpoint``, such as ``dirpath`` or
+            ``every_n_train_steps``.
+
+    Example:
+        >>> LastCheckpoint(dirpath="run").filename
+        'last'
+    """
+
+    def __init__(self, filename: str = "last", **settings: Any) -> None:
+        super().__init__(filename=filename, enable_version_counter=False, save_on_exception=True, **settings)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save at SIGTERM only: another exception may come from the middle of a step, which can't be continued."""
+        if isinstance(exception, SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)

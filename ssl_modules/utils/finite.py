@@ -1,0 +1,71 @@
+"""Stop a fit at a loss that is not finite, and save no weights that are not finite."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from ssl_modules.utils.distributed import world_size
+
+
+class FiniteLoss:
+    """Mixin for LightningModules: a fit ends with an error at the first loss that is NaN or infinite.
+
+    The optimiser doesn't step with such a loss, so the weights stay those of the step before. All processes stop at the
+    same step. The loss is read after the backward pass was queued, so a GPU doesn't wait. A checkpoint is refused if
+    its weights or optimiser states are not finite; the previous file stays. A subclass that overrides one of the hooks
+    below must call ``super()``.
+    """
+
+    _losses: Tensor | None = None  # sum since the last optimiser step, over all processes
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        value = loss.detach().float().sum()
+        if world_size() > 1:
+            dist.all_reduce(value)
+        self._losses = value if self._losses is None else self._losses + value
+
+    def on_before_optimizer_step(self: Any, optimizer: Any) -> None:
+        losses, self._losses = self._losses, None
+        if losses is not None and not losses.isfinite():
+            raise FloatingPointError(_explanation(self, optimizer, losses))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
+        for name, value, allows_infinity in _saved(checkpoint):
+            if value.is_floating_point() and not (~value.isnan() if allows_infinity else value.isfinite()).all():
+                raise FloatingPointError(
+                    f"checkpoint: {name} holds NaN or infinity, so nothing is saved; the last checkpoint has the last "
+                    f"good weights; {_FIXES}"
+                )
+
+
+_FIXES = "lower the learning rate, or clip gradients with Trainer(gradient_clip_val=1.0)"
+
+
+def _saved(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor, bool]]:
+    """Name and value of all weights and optimiser states; the flag allows infinity, as in a buffer that is a mask."""
+    yield from ((name, value, True) for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor))
+    for states in checkpoint.get("optimizer_states", []):
+        for state in states["state"].values():
+            yield from ((f"optimizer's {key}", value, False) for key, value in state.items() if torch.is_tensor(value))
+
+
+def _explanation(module: LightningModule, optimizer: Any, losses: Tensor) -> str:
+    """What is known of the cause."""
+    trainer = module.trainer
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    where = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
+    if not all(p.isfinite().all() for p in module.parameters()):
+        cause = f"weights are not finite since an earlier step; learning rate {rate:.3g}: {_FIXES}"
+    elif str(trainer.precision).startswith("16"):
+        cause = f'precision="{trainer.precision}" overflows above 65,504; use "bf16-mixed" or "32-true"'
+    else:
+        cause = (
+            f"the weights are finite, so look at the images of this batch (NaN, infinity) and at the loss (its "
+            f"temperature); learning rate {rate:.3g}: {_FIXES}"
+        )
+    return f"loss: {losses.item()} at {where}; {cause}; the last checkpoint is of an earlier step"

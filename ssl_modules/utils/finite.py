@@ -59,8 +59,8 @@ def _explanation(module: LightningModule, optimizer: Any, losses: Tensor) -> str
     trainer = module.trainer
     rate = max(group["lr"] for group in optimizer.param_groups)
     where = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-    if not all(p.isfinite().all() for p in module.parameters()):
-        cause = f"weights are not finite since an earlier step; learning rate {rate:.3g}: {_FIXES}"
+    if any(value.isnan().any() for value in module.state_dict().values()):
+        cause = f"weights hold NaN since an earlier step; learning rate {rate:.3g}: {_FIXES}"
     elif str(trainer.precision).startswith("16"):
         cause = f'precision="{trainer.precision}" overflows above 65,504; use "bf16-mixed" or "32-true"'
     else:

@@ -19,6 +19,7 @@ from ssl_modules.batch import Batch, read_batch
 from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.pooling import pool
 from ssl_modules.evaluation import mean_average_precision
+from ssl_modules.last_batch import check_last_batch
 from ssl_modules.losses.base import full_precision
 from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
 from ssl_modules.utils.checks import check_instance, check_number
@@ -105,6 +106,12 @@ class FineTuning(PlainModule, Configurable, pl.LightningModule):
             augmentation = Views([RandomResizedCrop(encoder.image_size), RandomHorizontalFlip()], views=1)
         if not isinstance(augmentation, Augmentation):
             raise not_an_augmentation(augmentation, encoder.image_size)
+        if len(augmentation.sizes) != 1:
+            raise ValueError(
+                f"augmentation: fine-tuning takes one view of an image, got {len(augmentation.sizes)}; make one"
+            )
+        augmentation.check_channels(encoder.in_channels)
+        encoder.shapes_of(augmentation.sizes[0] or encoder.image_size)
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.target_type = target_type
@@ -213,6 +220,9 @@ class FineTuning(PlainModule, Configurable, pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
+    def on_train_start(self) -> None:
+        check_last_batch(self, _rehearse)
+
     # ---- optimisation ----------------------------------------------------------------------------------------------
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -225,6 +235,13 @@ class FineTuning(PlainModule, Configurable, pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return build_optimizer(self.optimizer, self.param_groups(), self.schedule, self.trainer)
+
+
+def _rehearse(module: FineTuning, images: int) -> None:
+    encoder = module.encoder
+    if encoder.spatial_dims == 2:
+        size = module.augmentation.sizes[0] or encoder.image_size
+        module(torch.zeros(images, encoder.in_channels, size, size, dtype=torch.uint8, device=module.device))
 
 
 class _MeanAveragePrecision(MultilabelAveragePrecision):

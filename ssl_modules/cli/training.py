@@ -183,19 +183,20 @@ class ContrastiveCLI(LightningCLI):
         if reason is not None and any(isinstance(callback, OnlineProbe) for callback in given):
             rank_zero_info(f"no probes: {reason}")
             given = [callback for callback in given if not isinstance(callback, OnlineProbe)]
-        probes = [c for c in (*given, *(config["callbacks"] or ())) if isinstance(c, OnlineProbe)]
-        wanted = []
-        for callback in given:
-            if isinstance(callback, OnlineProbe):
-                if self.datamodule.target_type == "hierarchical" and callback.level is None:
-                    callback.level = 0
-            elif isinstance(callback, LearningRateMonitor):
-                if config["logger"] is False:
-                    continue
-            elif isinstance(callback, ModelCheckpoint):
-                if config["enable_checkpointing"] is False or _lacks_its_probe(callback, probes):
-                    continue
-            wanted.append(callback)
+        own = config["callbacks"] or []
+        probes = [c for c in (*given, *(own if isinstance(own, list) else [own])) if isinstance(c, OnlineProbe)]
+        for probe in given:
+            if isinstance(probe, OnlineProbe) and self.datamodule.target_type == "hierarchical" and probe.level is None:
+                probe.level = 0
+
+        def is_useless(callback: Callback) -> bool:
+            if isinstance(callback, LearningRateMonitor):
+                return config["logger"] is False
+            if isinstance(callback, ModelCheckpoint):
+                return config["enable_checkpointing"] is False or _lacks_its_probe(callback, probes)
+            return False
+
+        wanted = [callback for callback in given if not is_useless(callback)]
         if config["logger"] is False:  # the run has no folder for its config
             self.save_config_callback = None
         return super()._instantiate_trainer(config, wanted)
@@ -244,11 +245,12 @@ def _why_no_probes(data: BaseDataModule) -> str | None:
 
 def _lacks_its_probe(checkpoint: ModelCheckpoint, probes: list[OnlineProbe]) -> bool:
     """Whether a checkpoint waits for the metric of a default probe that is not there."""
-    kinds = {"probe/knn_": OnlineKNNProbe, "probe/linear_": OnlineLinearProbe}
-    for prefix, kind in kinds.items():
-        if str(checkpoint.monitor).startswith(prefix):
-            return not any(isinstance(probe, kind) and probe.name == "probe" for probe in probes)
-    return False
+    monitor = str(checkpoint.monitor)
+    if not monitor.startswith("probe/"):
+        return False
+    kinds = {"knn": OnlineKNNProbe, "linear": OnlineLinearProbe}
+    kind = kinds.get(monitor.removeprefix("probe/").partition("_")[0], OnlineProbe)
+    return not any(isinstance(probe, kind) and probe.name == "probe" for probe in probes)
 
 
 def _arguments(config: Any) -> dict[str, Any]:

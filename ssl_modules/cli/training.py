@@ -68,6 +68,7 @@ class ContrastiveCLI(LightningCLI):
         return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        assert isinstance(parser, Parser)
         model = "model.init_args" if self.subclass_mode_model else "model"
         for name in _LINKED:
             if self.subclass_mode_model or f"model.{name}" in parser.get_defaults():

@@ -151,9 +151,11 @@ def _targets_of(dataset: Any) -> Tensor | None:
     if isinstance(dataset, Subset):
         targets = _targets_of(dataset.dataset)
         return None if targets is None else targets[torch.as_tensor(dataset.indices)]
-    targets = dataset.tensors[1:2] if isinstance(dataset, TensorDataset) else [getattr(dataset, "targets", None)]
+    stored: Any = getattr(dataset, "targets", None)
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        stored = dataset.tensors[1]
     try:
-        [values] = (torch.as_tensor(each) for each in targets)
+        values = torch.as_tensor(stored)
     except (TypeError, ValueError, RuntimeError):  # none, or names instead of numbers
         return None
     is_whole = values.ndim > 0 and len(values) == len(dataset) and not values.is_floating_point()

@@ -221,6 +221,12 @@ class FineTuning(PlainModule, Configurable, pl.LightningModule):
             keep_freed_memory()
 
     def on_train_start(self) -> None:
+        classes = getattr(self.trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+        if self.target_type == "single" and isinstance(classes, int) and classes > self.num_classes:
+            raise ValueError(
+                f"num_classes: expected at least the {classes} classes of the data, got {self.num_classes}; give "
+                f"num_classes={classes}"
+            )
         check_last_batch(self, _rehearse)
 
     # ---- optimisation ----------------------------------------------------------------------------------------------

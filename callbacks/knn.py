@@ -31,6 +31,8 @@ class OnlineKNNProbe(OnlineProbe):
         {'probe/knn_top1': 1.0}
     """
 
+    compared = "train"
+
     def __init__(self, *, k: int = 20, temperature: float | None = 0.07, **settings: Any) -> None:
         super().__init__(**settings)
         check_number("k", k, least=1)

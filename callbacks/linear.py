@@ -32,6 +32,8 @@ class OnlineLinearProbe(OnlineProbe):
         {'probe/linear_top1': 1.0}
     """
 
+    compared = "train"
+
     def __init__(self, *, penalty: float = 1e-2, **settings: Any) -> None:
         if "fit" in settings:
             raise TypeError(

@@ -10,8 +10,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from ssl_modules.callbacks.probe_data import find_loader, is_fast_dev_run, takes_the_trainers_loaders, validates
-from ssl_modules.evaluation.batches import sample_count, shared_batches
+from ssl_modules.callbacks.probe_data import (
+    datamodule_of,
+    find_loader,
+    is_fast_dev_run,
+    takes_the_trainers_loaders,
+    validates,
+)
+from ssl_modules.evaluation.batches import sample_count, shared_batches, stored_targets
 from ssl_modules.evaluation.checks import check_labelled
 from ssl_modules.evaluation.features import Prepare, classes, features_and_targets, find_submodule, undisturbed
 from ssl_modules.evaluation.protocols import Labelled
@@ -38,7 +44,8 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     should not be augmented. A loader over a map-style data set is read whole and in the data set's order: without
     shuffling, dropping or splitting, whatever ``limit_*_batches`` say. ``fast_dev_run`` reads that number of batches.
 
-    **Times**: ``on_train_start`` tries one batch of each loader, so that mistakes show before the first step.
+    **Times**: ``on_train_start`` tries one batch of each loader, and looks at all targets that a data set stores as
+    ``targets``, so that mistakes show before the first step.
     ``on_validation_epoch_end`` judges, except in the sanity check; or ``on_train_epoch_end``, where the Trainer runs no
     validation loop. Both are in time for ``ModelCheckpoint`` and ``EarlyStopping``. ``Trainer.validate`` judges as
     well, and so does ``Trainer.test`` where the probe has training data of its own or a datamodule's.
@@ -64,6 +71,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     Attributes:
         parts: names of the parts that :meth:`measure` reads, ``("train", "test")`` by default. Each is tried in
             ``on_train_start``.
+        compared: name of the part whose samples must be of two or more classes; None where one will do, the default.
         result: the last metrics with epoch, step and settings, as plain values; None before the first. Checkpoints
             hold it.
 
@@ -87,6 +95,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     """
 
     parts: tuple[str, ...] = ("train", "test")
+    compared: str | None = None
 
     def __init__(
         self,
@@ -234,7 +243,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
             self.load_state_dict({"result": None})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send one batch of each loader through the module, and count the samples where that needs no reading."""
+        """Send one batch of each loader through the module, count all samples, and look at their targets if cheap."""
         if isinstance(self.features, str):
             find_submodule(pl_module, self.features)
         for part in self.parts:
@@ -325,9 +334,28 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
                 "lower its k"
             )
         with undisturbed(module):
-            for _, batch in shared_batches(loader, self._size(part)):
-                self._read_batch(part, module, batch, trainer)
+            for number, batch in shared_batches(loader, self._size(part)):
+                first = self._read_batch(part, module, batch, trainer).targets
+                self._look_at_targets(part, loader, number, first, trainer)
                 break
+
+    def _look_at_targets(self, part: str, loader: Any, number: int, first: Tensor, trainer: Trainer) -> None:
+        """Check all targets of a part, where its data set stores them apart from the images.
+
+        ``first`` are those of the batch ``number``. Where they are not the stored ones, the loader changes them.
+        """
+        stored = None if self._prepare(part) is not None else stored_targets(loader, self._size(part))
+        if stored is None:
+            return
+        labels, start = classes(stored, self.level), number * loader.batch_sampler.batch_size
+        if torch.equal(labels[start : start + len(first)], first.to(labels)):
+            check_labelled(f"{self.name}, {part} data", torch.zeros(len(labels), 1), labels)
+            self._check_targets(part, labels, trainer)
+
+    def _check_targets(self, part: str, labels: Tensor, trainer: Any) -> None:
+        """Raises if :meth:`measure` can't judge with these targets of a part, all that there are."""
+        if part == self.compared:
+            self._check_classes(labels, trainer)
 
     def _labels(self, part: str, features: Tensor, targets: Tensor) -> Tensor:
         labels = classes(targets, self.level)
@@ -337,9 +365,11 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     def _check_classes(self, labels: Tensor, trainer: Any) -> None:
         """Raises for labels of one class alone, unless a Trainer only tries a few batches."""
         if bool((labels == labels[0]).all()) and not is_fast_dev_run(trainer):
+            is_folder = getattr(datamodule_of(self, trainer), "class_folders", False)
+            otherwise = " For images without classes: class_folders=False, and no probe." if is_folder else ""
             raise ValueError(
                 f"{self.name}: expected samples of two or more classes, got {len(labels)} of class {labels[0]} alone; "
-                "give it data of more classes"
+                f"give it data of more classes, or leave the probe out.{otherwise}"
             )
 
     def _size(self, part: str) -> int | None:

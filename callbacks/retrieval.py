@@ -45,6 +45,7 @@ class OnlineRetrieval(OnlineProbe):
         self.gallery = gallery
         self.k = tuple(k)
         self.parts = ("train", "test") if gallery == "train" else ("test",)
+        self.compared = gallery
 
     def min_samples(self, part: str) -> int:
         """The largest ``k`` of the gallery."""

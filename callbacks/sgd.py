@@ -95,14 +95,9 @@ class OnlineSGDProbe(OnlineProbe):
             if self._batches is None:
                 self._batches = endless_batches(self._find_loader("train", trainer), self.bank_size, self._steps)
             features, targets = self._read_batch("train", pl_module, next(self._batches), trainer)
-        classes = self._class_count(trainer)
-        if not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-            raise ValueError(
-                f"num_classes: expected more than every target, got {classes} and training targets from "
-                f"{int(targets.min())} to {int(targets.max())}; give num_classes= the number of classes"
-            )
+        self._check_targets("train", targets, trainer)
         if self._head is None:
-            self._build_head(features, classes)
+            self._build_head(features, self._class_count(trainer))
         self._step(features, targets)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,6 +121,15 @@ class OnlineSGDProbe(OnlineProbe):
     def settings(self) -> dict[str, int | float | str | None]:
         """``learning_rate`` and ``bank_size``."""
         return {"learning_rate": self.learning_rate, **super().settings()}
+
+    def _check_targets(self, part: str, labels: Tensor, trainer: Any) -> None:
+        """Raises if a training target has no place in the head."""
+        classes = self._class_count(trainer)
+        if part == "train" and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"num_classes: expected more than every target, got {classes} and training targets from "
+                f"{int(labels.min())} to {int(labels.max())}; give num_classes= the number of classes"
+            )
 
     def _class_count(self, trainer: Any) -> int:
         classes = self.num_classes

@@ -237,6 +237,11 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         Raises:
             ValueError: if there are no labels, or neither part exists.
         """
+        if self.train_set is not None and not self.val_size and self.test_set is None:
+            raise ValueError(
+                f"val_size: {self.name} has neither a validation nor a test part to judge a probe on; give val_size=, "
+                "a number of training images, or switch the probe off"
+            )
         return self._labelled(self._loader("val", self.val_set) if self.val_size else self.test_dataloader())
 
     def supervised_dataloader(self, rows: Tensor | None = None) -> ResumableDataLoader:

@@ -54,6 +54,11 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
+    @property
+    def targets(self) -> Any:
+        """The targets row by row, where the data set stores them apart from the images; None otherwise."""
+        return None if self.target_shape is None else getattr(self.dataset, "targets", None)
+
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         """One image [C, H, W] with its target.
 
@@ -128,6 +133,11 @@ class BatchedFiles(Dataset[tuple]):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def targets(self) -> Tensor:
+        """The targets row by row."""
+        return self.files.targets
 
     def __getitem__(self, index: int) -> tuple:
         """One image [C, H, W], or its views, and its target; with ``return_index`` also its row."""

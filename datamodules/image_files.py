@@ -89,6 +89,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         augmentation = policy(augmentation, image_size, in_channels) if isinstance(augmentation, str) else augmentation
         if augmentation is not None:
             check_instance("augmentation", augmentation, Augmentation, "give one, or the name of a policy")
+            augmentation.check_channels(in_channels)
         sizes = {size for size in augmentation.sizes if size is not None} if augmentation is not None else set()
         if sizes and image_size not in sizes:
             raise ValueError(

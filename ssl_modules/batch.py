@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from ssl_modules.utils.distributed import rank, world_size
 
@@ -106,25 +105,6 @@ def read_batch(batch: Any) -> Batch:
     else:
         raise TypeError(f"batch: expected images or a list of views first, got {_describe(first)}")
     return Batch(images, views, targets if isinstance(targets, Tensor) else None, index)
-
-
-def last_batch_size(loader: Any, batches: float = torch.inf) -> int | None:
-    """The number of images in the last batch of an epoch; None if it is unknown or the batch is never reached.
-
-    Args:
-        loader: any iterable of batches.
-        batches: number of batches read per epoch.
-
-    Example:
-        >>> last_batch_size(DataLoader(range(7), batch_size=3)), last_batch_size(DataLoader(range(7), batch_size=3), 2)
-        (1, None)
-    """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
-        return None
-    if batches < len(loader):
-        return None
-    rest = len(loader.sampler) % loader.batch_size  # type: ignore[arg-type]
-    return loader.batch_size if loader.drop_last else rest or loader.batch_size
 
 
 def _is_image(x: Any) -> bool:

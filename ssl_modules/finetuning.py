@@ -19,6 +19,7 @@ from ssl_modules.batch import Batch, read_batch
 from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.pooling import pool
 from ssl_modules.evaluation import mean_average_precision
+from ssl_modules.last_batch import check_last_batch
 from ssl_modules.losses.base import full_precision
 from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
 from ssl_modules.optim.resumed import keep_options, options
@@ -107,6 +108,12 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
             augmentation = Views([RandomResizedCrop(encoder.image_size), RandomHorizontalFlip()], views=1)
         if not isinstance(augmentation, Augmentation):
             raise not_an_augmentation(augmentation, encoder.image_size)
+        if len(augmentation.sizes) != 1:
+            raise ValueError(
+                f"augmentation: fine-tuning takes one view of an image, got {len(augmentation.sizes)}; make one"
+            )
+        augmentation.check_channels(encoder.in_channels)
+        encoder.shapes_of(augmentation.sizes[0] or encoder.image_size)
         self.augmentation = augmentation
         self.num_classes = num_classes
         self.target_type = target_type
@@ -215,6 +222,15 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         if self.device.type == "cpu":
             keep_freed_memory()
 
+    def on_train_start(self) -> None:
+        classes = getattr(self.trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+        if self.target_type == "single" and isinstance(classes, int) and classes > self.num_classes:
+            raise ValueError(
+                f"num_classes: expected at least the {classes} classes of the data, got {self.num_classes}; give "
+                f"num_classes={classes}"
+            )
+        check_last_batch(self, _rehearse)
+
     # ---- optimisation ----------------------------------------------------------------------------------------------
 
     def param_groups(self) -> list[dict[str, Any]]:
@@ -232,6 +248,13 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
 
     def on_train_start(self) -> None:
         keep_options(self.trainer, self._configured)
+
+
+def _rehearse(module: FineTuning, images: int) -> None:
+    encoder = module.encoder
+    if encoder.spatial_dims == 2:
+        size = module.augmentation.sizes[0] or encoder.image_size
+        module(torch.zeros(images, encoder.in_channels, size, size, dtype=torch.uint8, device=module.device))
 
 
 class _MeanAveragePrecision(MultilabelAveragePrecision):

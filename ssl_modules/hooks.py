@@ -8,10 +8,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ssl_modules.batch import read_batch
+from ssl_modules.last_batch import check_last_batch
 from ssl_modules.objective import ranking
 from ssl_modules.optim import build_optimizer, param_groups
 from ssl_modules.optim.resumed import keep_options, options
-from ssl_modules.rehearsal import check_last_batch
+from ssl_modules.rehearsal import rehearse_step
 from ssl_modules.utils.distributed import world_size
 from ssl_modules.utils.finite import FiniteLoss
 from ssl_modules.utils.memory import keep_freed_memory
@@ -83,7 +84,7 @@ class TrainerHooks(FiniteLoss, ExactResume):
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
         if isinstance(dataset, Sized):
             self.extraction.on_fit_start(len(dataset))
-        check_last_batch(self.trainer, self.loss)
+        check_last_batch(self, rehearse_step)
 
     def on_after_backward(self: Any) -> None:
         self.extraction.after_backward()

@@ -5,46 +5,47 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ssl_modules.batch import last_batch_size
-from ssl_modules.losses import Loss
 from ssl_modules.objective import chance_level, objective
-from ssl_modules.utils.distributed import world_size
 
 
 def rehearse(module: Any) -> None:
     """Run extraction, similarity and loss once on random maps, without changing any state.
 
-    The check is skipped if the shapes of the encoder's maps are unknown (see :class:`~ssl_modules.encoders.Encoder`),
-    on the meta device, in inference mode, and in a process group, because other processes may build no module.
+    The encoder also runs for each size of the views that is not its own. The rest is skipped if the shapes of the
+    encoder's maps are unknown (see :class:`~ssl_modules.encoders.Encoder`), on the meta device, in inference mode, and
+    in a process group, because other processes may build no module.
 
     Args:
         module: a :class:`~ssl_modules.ContrastiveModule` whose aspects are built.
 
     Raises:
-        ValueError: if the aspects don't fit together, or the loss doesn't depend on the scores.
+        ValueError: if the encoder can't take a view, the aspects don't fit together, or the loss doesn't depend on the
+            scores.
     """
     extraction, encoder, loss = module.extraction, module.encoder, module.loss
     like = next(extraction.parameters(), torch.empty(0))
     grouped = dist.is_available() and dist.is_initialized()
+    sizes = [size or encoder.image_size for size in module.plan.sizes]
+    of_size = {size: encoder.shapes_of(size) for size in sizes}
     if encoder.map_shapes is None or like.is_meta or torch.is_inference_mode_enabled() or grouped:
         return
     images, plan = loss.min_images, module.plan
     generator = torch.Generator(like.device).manual_seed(0)
 
-    def maps() -> tuple[torch.Tensor, ...]:
-        shapes = [(images, c, *shape) for c, shape in zip(encoder.out_channels, encoder.map_shapes, strict=True)]
-        return tuple(torch.randn(s, generator=generator, device=like.device, dtype=like.dtype) for s in shapes)
+    def maps(view: int) -> tuple[torch.Tensor, ...]:
+        channels, shapes = encoder.out_channels, of_size[sizes[view]]
+        full = [(images, c, *shape) for c, shape in zip(channels, shapes, strict=True)]
+        return tuple(torch.randn(s, generator=generator, device=like.device, dtype=like.dtype) for s in full)
 
-    ids = torch.zeros(images, extraction.levels, dtype=torch.int64, device=like.device)  # all of class 0
-    ids[:, 0] = torch.arange(images)
+    ids = _ids(images, extraction.levels, like.device)
     modes = {m: m.training for m in (*extraction.modules(), *(module.teacher or extraction).modules())}
     try:
         extraction.eval()  # keeps batch statistics and queue unchanged
-        student = [extraction.heads(maps()) for _ in plan.student]
+        student = [extraction.heads(maps(view)) for view in plan.student]
         teacher = None
         if module.teacher is not None:
             heads = module.teacher.heads.eval()
-            teacher = [heads(maps()).detach() for _ in plan.teacher]
+            teacher = [heads(maps(view)).detach() for view in plan.teacher]
         contrasts = extraction(student, teacher, ids, generator)
         value = objective(contrasts, module.similarity, loss, module.anchor_block)
         constant = bool(value == 0) and bool(chance_level(contrasts, loss) == 0)
@@ -64,20 +65,36 @@ def rehearse(module: Any) -> None:
         )
 
 
-def check_last_batch(trainer: Any, loss: Loss) -> None:
-    """Raise if the last batch of an epoch has fewer images than the loss needs.
+def rehearse_step(module: Any, images: int) -> None:
+    """Run encoder, heads, extraction, similarity and loss on random images, as a training step does.
+
+    An encoder of another number of spatial axes than two is left out.
 
     Args:
-        trainer: a Trainer whose training loader is set up.
-        loss: the module's loss.
-
-    Raises:
-        ValueError: if the batch is too small; the message names both numbers.
+        module: a :class:`~ssl_modules.ContrastiveModule` on its device, in the mode of training.
+        images: number of images.
     """
-    size = last_batch_size(trainer.train_dataloader, trainer.num_training_batches)
-    # Extractions that compare the images of a batch raise for a single image themselves; others accept it.
-    if size is not None and Loss.min_images < loss.min_images > size * world_size():
-        raise ValueError(
-            f"batch: the last one of an epoch has {size * world_size()} images, but {type(loss).__name__} compares "
-            f"{loss.min_images} or more; pass drop_last=True to the training loader"
-        )
+    encoder, extraction, device = module.encoder, module.extraction, module.device
+    generator = torch.Generator(device).manual_seed(0)
+    if encoder.map_shapes is not None:
+        views = []
+        for size in module.plan.sizes:
+            shape = (images, encoder.in_channels, *[size or encoder.image_size] * 2)
+            view = torch.randint(256, shape, generator=generator, dtype=torch.uint8, device=device)
+            views.append(view if encoder.patches is None else encoder.patches.transform(view))
+        embedded = module.embed(views)
+        student, teacher = embedded.student, embedded.teacher
+    else:
+        shapes = [(images, channels, *[1] * encoder.spatial_dims) for channels in encoder.out_channels]
+        maps = tuple(torch.randn(s, generator=generator, device=device, dtype=module.dtype) for s in shapes)
+        student = [extraction.heads(maps) for _ in module.plan.student]
+        teacher = None if module.teacher is None else [module.teacher.heads(maps) for _ in module.plan.teacher]
+    contrasts = extraction(student, teacher, _ids(images, extraction.levels, device), generator)
+    objective(contrasts, module.similarity, module.loss, module.anchor_block)
+
+
+def _ids(images: int, levels: int, device: torch.device) -> torch.Tensor:
+    """Ids of different images, all of class 0."""
+    ids = torch.zeros(images, levels, dtype=torch.int64, device=device)
+    ids[:, 0] = torch.arange(images)
+    return ids

@@ -431,3 +431,14 @@ def test_two_processes_are_one():
         assert metrics == other[1] == pytest.approx(expected_metrics, rel=1e-12)
         for name, value in expected.items():
             torch.testing.assert_close(state[name], value, rtol=0, atol=1e-12, msg=name)
+
+
+def test_a_class_of_the_data_without_a_place_is_said_before_the_first_step():
+    data = DigitsDataModule(batch_size=64)
+    module = build(num_classes=9)
+    steps = []
+    module.on_train_batch_end = lambda *args: steps.append(args)
+    with pytest.raises(ValueError, match=r"num_classes: expected at least the 10 classes .*, got 9; .*num_classes=10"):
+        trainer(max_epochs=1).fit(module, datamodule=data)
+    assert not steps
+    trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(build(num_classes=10), datamodule=data)

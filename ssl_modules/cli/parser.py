@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace, _typehints
+from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse._loaders_dumpers import get_loader_exceptions, load_value
 from jsonargparse._typehints import ActionTypeHint
 from jsonargparse._util import NestedArg
@@ -51,6 +52,18 @@ class Parser(LightningArgumentParser):
             action.__class__ = _Option
         return action
 
+    def let_be_null(self, key: str) -> None:
+        """Accept ``null`` for a class whose arguments are options, as an option and in a config file; None is built."""
+        next(action for action in self._actions if action.dest == key).__class__ = _OptionalClass
+        group: Any = next(group for group in self._action_groups if getattr(group, "dest", None) == key)
+        build_class = group.instantiate_class
+
+        def unless_null(group: Any, config: Namespace) -> None:
+            if config.get(key, group) is not None:
+                build_class(group, config)
+
+        group.instantiate_class = unless_null
+
     def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
         """The configuration as text, with objects written as class path and arguments."""
         return super().dump(_written_out(cfg), *args, **kwargs)
@@ -81,6 +94,17 @@ class _Option(ActionTypeHint):
         if isinstance(value, NestedArg) and "." in value.key and _takes_classes(self):
             value = NestedArg(value.key, _Unread(value.val))
         return super()._check_type(value, append, cfg, mode)
+
+
+class _OptionalClass(_ActionConfigLoad):
+    """An option that takes the arguments of a class, or ``null``."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        _, namespace, value, *_ = args
+        if _read(value) is None:
+            namespace[self.dest] = None
+            return None
+        return super().__call__(*args, **kwargs)
 
 
 class _Unread(str):

@@ -20,7 +20,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
@@ -42,8 +42,9 @@ class ContrastiveCLI(LightningCLI):
     Image size, channels, mean and std of the model come from the data. By default, a run has both online probes,
     monitors of collapse and learning rate, the last checkpoint and the one with the best k-NN accuracy. Each is
     configured under its own key: ``knn_probe``, ``linear_probe``, ``collapse_monitor``, ``lr_monitor``,
-    ``best_checkpoint``, ``last_checkpoint``. The probes use the finest level of hierarchical targets unless ``level``
-    is given. They are left out if the data have no targets, or several labels per image.
+    ``best_checkpoint``, ``last_checkpoint``; ``null`` switches it off. The probes use the finest level of hierarchical
+    targets unless ``level`` is given. They are left out, as a line of the log says, if the data have no targets, a
+    single class, or several labels per image. The best checkpoint is left out with the probe whose metric it monitors.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ContrastiveCLI(LightningCLI):
         return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        assert isinstance(parser, Parser)
         model = "model.init_args" if self.subclass_mode_model else "model"
         for name in _LINKED:
             if self.subclass_mode_model or f"model.{name}" in parser.get_defaults():
@@ -85,6 +87,8 @@ class ContrastiveCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        for key in parser.callback_keys:
+            parser.let_be_null(key)
         parser.set_defaults(
             {
                 "best_checkpoint.monitor": "probe/knn_top1",
@@ -196,23 +200,26 @@ class ContrastiveCLI(LightningCLI):
                 rank_zero_warn(cannot_hold(name, kind))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
-        """Build the Trainer without the callbacks that the Trainer's flags or the data make useless."""
-        labelled = self.datamodule.target_type in ("single", "hierarchical")  # the probes support only these
-        wanted = []
-        for callback in callbacks:
-            if isinstance(callback, OnlineProbe):
-                if not labelled:
-                    continue
-                if self.datamodule.target_type == "hierarchical" and callback.level is None:
-                    callback.level = 0
-            elif isinstance(callback, LearningRateMonitor):
-                if config["logger"] is False:
-                    continue
-            elif isinstance(callback, ModelCheckpoint):
-                monitors_probe = str(callback.monitor).startswith("probe/")
-                if config["enable_checkpointing"] is False or (monitors_probe and not labelled):
-                    continue
-            wanted.append(callback)
+        """Build the Trainer without the callbacks that are null, or that its flags or the data make useless."""
+        given = [callback for callback in callbacks if callback is not None]
+        reason = _why_no_probes(self.datamodule)
+        if reason is not None and any(isinstance(callback, OnlineProbe) for callback in given):
+            rank_zero_info(f"no probes: {reason}")
+            given = [callback for callback in given if not isinstance(callback, OnlineProbe)]
+        own = config["callbacks"] or []
+        probes = [c for c in (*given, *(own if isinstance(own, list) else [own])) if isinstance(c, OnlineProbe)]
+        for probe in given:
+            if isinstance(probe, OnlineProbe) and self.datamodule.target_type == "hierarchical" and probe.level is None:
+                probe.level = 0
+
+        def is_useless(callback: Callback) -> bool:
+            if isinstance(callback, LearningRateMonitor):
+                return config["logger"] is False
+            if isinstance(callback, ModelCheckpoint):
+                return config["enable_checkpointing"] is False or _lacks_its_probe(callback, probes)
+            return False
+
+        wanted = [callback for callback in given if not is_useless(callback)]
         if config["logger"] is False:  # the run has no folder for its config
             self.save_config_callback = None
         plugins = config.get("plugins") or []
@@ -250,6 +257,27 @@ class ContrastiveCLI(LightningCLI):
         if trainer.logger is None:
             kwargs["logger"] = _default_loggers(trainer.default_root_dir or ".")
         return super().instantiate_trainer(**kwargs)
+
+
+def _why_no_probes(data: BaseDataModule) -> str | None:
+    """Why the default probes can't judge on these data; None if they can."""
+    if data.target_type == "none":
+        return f"{data.name} has no targets"
+    if data.target_type == "multilabel":
+        return f"an image of {data.name} has several labels"
+    if data.num_classes < 2:
+        return f"{data.name} has one class, {', '.join(data.class_names)}"
+    return None
+
+
+def _lacks_its_probe(checkpoint: ModelCheckpoint, probes: list[OnlineProbe]) -> bool:
+    """Whether a checkpoint waits for the metric of a default probe that is not there."""
+    monitor = str(checkpoint.monitor)
+    if not monitor.startswith("probe/"):
+        return False
+    kinds = {"knn": OnlineKNNProbe, "linear": OnlineLinearProbe}
+    kind = kinds.get(monitor.removeprefix("probe/").partition("_")[0], OnlineProbe)
+    return not any(isinstance(probe, kind) and probe.name == "probe" for probe in probes)
 
 
 def _arguments(config: Any) -> dict[str, Any]:

@@ -159,10 +159,14 @@ def as_maps(model: nn.Module) -> nn.Module:
     return PlainBackbone(model)
 
 
+class SizeError(ValueError):
+    """Images of another shape than a network was built for."""
+
+
 def check_shape(images: Tensor, in_channels: int, image_size: int) -> None:
     """Raises unless images [B, ch, H, W] have the number of channels and the size that the network was built for."""
     if images.shape[1:] != (in_channels, image_size, image_size):
-        raise ValueError(
+        raise SizeError(
             f"images: expected [B, {in_channels}, {image_size}, {image_size}], which this network is built for, got "
             f"{list(images.shape)}; build it with their in_channels and image_size"
         )

@@ -12,6 +12,7 @@ from ssl_modules.encoders.backbone import (
     CLASSIFIERS,
     SMALL_IMAGE,
     PlainBackbone,
+    SizeError,
     TimmBackbone,
     TorchvisionResNet,
     as_maps,
@@ -134,11 +135,8 @@ class Encoder(Configurable, nn.Module):
             raise ValueError(f"patches: are cut along two spatial axes, but {name} has {self.spatial_dims}")
         self.map_shapes: tuple[torch.Size, ...] | None = None
         if self.spatial_dims == 2:
-            maps = self._probe(model)
-            self.map_shapes = tuple(m.shape[2:] for m in maps)
-            if self.patches:
-                grid = self.patches.transform(torch.empty(1, 1, image_size, image_size)).shape[1:3]
-                self.map_shapes = (grid,) * len(maps)
+            maps = self._probe(self._side)
+            self.map_shapes = self._grids(image_size, len(maps)) if self.patches else tuple(m.shape[2:] for m in maps)
         self.out_channels: tuple[int, ...] = (
             tuple(self.backbone.out_channels) if hasattr(self.backbone, "out_channels") else channels(maps)
         )
@@ -171,21 +169,49 @@ class Encoder(Configurable, nn.Module):
         check_numbers(name, values, length=self.in_channels, **limits, most=1, fix=fix)
         return torch.tensor(values, dtype=torch.float32).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
 
+    def shapes_of(self, size: int) -> tuple[torch.Size, ...] | None:
+        """The spatial shape of each map for images of another size than ``image_size``, such as small crops.
+
+        Args:
+            size: side of the images, pixels.
+
+        Raises:
+            ValueError: if the network, or the grid of patches, can't take images of this size.
+
+        Example:
+            >>> [list(shape) for shape in Encoder("resnet18", image_size=32, in_channels=3).shapes_of(16)][-2:]
+            [[4, 4], [2, 2]]
+        """
+        if self.map_shapes is None or size == self.image_size:
+            return self.map_shapes
+        if self.patches is not None:
+            return self._grids(size, len(self.map_shapes))
+        return tuple(m.shape[2:] for m in self._probe(size))
+
+    def _grids(self, size: int, maps: int) -> tuple[torch.Size, ...]:
+        """The shape of the grid of patches, once for each map."""
+        return (torch.Size(self.patches.grid(torch.empty(1, 1, size, size))),) * maps  # type: ignore[union-attr]
+
     @torch.no_grad()
-    def _probe(self, model: nn.Module) -> tuple[Tensor, ...]:
+    def _probe(self, side: int) -> tuple[Tensor, ...]:
         """The maps of two random images, by a forward pass in evaluation mode that changes no state."""
-        modes = {m: m.training for m in model.modules()}
-        model.eval()
-        images = torch.rand(2, self.in_channels, self._side, self._side, generator=torch.Generator())
-        images = images.to(next(model.parameters(), images).device)
+        modes = {m: m.training for m in self.backbone.modules()}
+        self.backbone.eval()
+        images = torch.rand(2, self.in_channels, side, side, generator=torch.Generator())
+        images = images.to(next(self.backbone.parameters(), images).device)
         try:
-            if isinstance(self.backbone, TimmBackbone):
+            if isinstance(self.backbone, TimmBackbone) and side == self._side:
                 self.backbone.find_own_pooling(images)
             return self.backbone(images)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, SizeError) as error:
+            if side == self._side:
+                source, fix = "patches" if self.patches else "image_size", ""
+            else:
+                source = "a view of the augmentation"
+                fix = f"; give an augmentation of views of {self._side} pixels alone, or a network for any size"
             raise ValueError(
                 f"encoder: {self.name} can't take images of {self.in_channels} channels (in_channels) and "
-                f"{self._side} pixels ({'patches' if self.patches else 'image_size'}): {error}"
+                f"{side} pixels ({source}): {error}{fix}"
             ) from error
         finally:
             for m, mode in modes.items():

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -12,7 +13,9 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
     SubsetRandomSampler,
+    TensorDataset,
 )
 
 from ssl_modules.utils.distributed import rank, world_size
@@ -122,6 +125,41 @@ def sample_count(loader: Any, size: int | None = None) -> int | None:
     """
     indices = _indices(loader, size)
     return None if indices is None else len(indices)
+
+
+def stored_targets(loader: Any, size: int | None = None) -> Tensor | None:
+    """The targets of the samples that :func:`shared_batches` delivers, read without their images.
+
+    Args:
+        loader: as of :func:`shared_batches`.
+        size: likewise.
+
+    Returns:
+        ``[N, ...]``, or None where the data set doesn't store them as ``targets``, apart from the images.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> stored_targets(DataLoader(TensorDataset(torch.zeros(3, 1), torch.tensor([5, 7, 5]))))
+        tensor([5, 7, 5])
+    """
+    indices = _indices(loader, size)
+    targets = None if indices is None else _targets_of(loader.dataset)
+    return None if targets is None else targets[indices]
+
+
+def _targets_of(dataset: Any) -> Tensor | None:
+    if isinstance(dataset, Subset):
+        targets = _targets_of(dataset.dataset)
+        return None if targets is None else targets[torch.as_tensor(dataset.indices)]
+    stored: Any = getattr(dataset, "targets", None)
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        stored = dataset.tensors[1]
+    try:
+        values = torch.as_tensor(stored)
+    except (TypeError, ValueError, RuntimeError):  # none, or names instead of numbers
+        return None
+    is_whole = values.ndim > 0 and len(values) == len(dataset) and not values.is_floating_point()
+    return values if is_whole else None
 
 
 def _indices(loader: Any, size: int | None) -> list[int] | None:

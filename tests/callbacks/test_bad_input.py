@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from PIL import Image
 from strangers import IMAGES, TARGETS, own, stranger, test_loader, train_loader, trainer
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ssl_modules.callbacks import (
     CollapseMonitor,
@@ -15,6 +16,7 @@ from ssl_modules.callbacks import (
     OnlineSGDProbe,
     OutOfDistributionProbe,
 )
+from ssl_modules.datamodules import ImageFolderDataModule
 
 PROBES = {
     "knn": OnlineKNNProbe,
@@ -82,8 +84,75 @@ def test_fewer_images_than_k(tmp_path, name, least):
 def test_one_class(tmp_path, name):
     ones = labelled(IMAGES[TARGETS == 1], TARGETS[TARGETS == 1])
     message = "expected samples of two or more classes, got 182 of class 1 alone"
-    assert steps_before(message, PROBES[name](train=ones, test=ones), tmp_path) == 5
+    assert steps_before(message, PROBES[name](train=ones, test=ones), tmp_path) == 0
     trainer(tmp_path, [PROBES[name](train=ones, test=ones)], fast_dev_run=True).fit(stranger(), train_loader())
+
+
+class Pairs(Dataset):
+    """Images and targets; ``change`` is applied to the targets as they are read."""
+
+    def __init__(self, images, targets, change=lambda target: target):
+        self.images, self.targets, self.change = images, targets, change
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], self.change(self.targets[index])
+
+
+def test_targets_that_are_not_stored_are_judged_when_they_are_read(tmp_path):
+    ones = Pairs(IMAGES[TARGETS == 1], TARGETS[TARGETS == 1])
+    del ones.targets  # nothing to look at, and the loader below needs none
+    loader = DataLoader([(image, torch.tensor(1)) for image in ones.images], batch_size=64)
+    message = "expected samples of two or more classes, got 182 of class 1 alone"
+    assert steps_before(message, OnlineKNNProbe(train=loader, test=loader), tmp_path) == 5
+
+
+def test_targets_that_are_changed_as_they_are_read_count_as_they_are_read(tmp_path):
+    odd = DataLoader(Pairs(IMAGES[:200], torch.zeros_like(TARGETS[:200])), batch_size=64)
+    message = "expected samples of two or more classes, got 200 of class 0 alone"
+    assert steps_before(message, OnlineKNNProbe(train=odd, test=odd), tmp_path) == 0
+    images = IMAGES[:200]
+    even = DataLoader(Pairs(images, range(len(images)), lambda row: TARGETS[row]), batch_size=64)
+    even.dataset.targets = torch.arange(len(images))  # rows of the targets, which are not the classes
+    trainer(tmp_path, [OnlineKNNProbe(train=even, test=even)], max_epochs=1).fit(stranger(), train_loader())
+    stored = DataLoader(Pairs(images, torch.zeros(200, dtype=torch.int64)), batch_size=64)
+    probe = OnlineKNNProbe(train=stored, test=stored, prepare=lambda batch: (batch[0], torch.arange(len(batch[0])) % 2))
+    trainer(tmp_path, [probe], max_epochs=1).fit(stranger(), train_loader())
+
+
+@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_unlabelled_sample_is_found_before_the_first_step(tmp_path, name, part):
+    late = TARGETS[:200].clone()
+    late[150] = -1  # in the third batch
+    data = {"train": train_loader(), "test": test_loader()} | {part: labelled(IMAGES[:200], late)}
+    probe = PROBES[name](**data)
+    if part in probe.parts:
+        message = f"{part} data: expected targets of at least 0, got -1; leave out unlabelled samples"
+        assert steps_before(message, probe, tmp_path) == 0
+
+
+def test_a_class_without_a_place_in_the_head_is_found_before_the_first_step(tmp_path):
+    many = TARGETS[:200].clone()
+    many[150] = 11
+    loader = labelled(IMAGES[:200], many)
+    message = "num_classes: expected more than every target, got 10 and training targets from 0 to 11"
+    assert steps_before(message, PROBES["sgd"](train=loader, test=loader), tmp_path) == 0
+
+
+def test_a_folder_of_one_class_names_class_folders(tmp_path):
+    (tmp_path / "root" / "all").mkdir(parents=True)
+    for row in range(40):
+        Image.fromarray((IMAGES[row, 0] * 255).byte().numpy()).save(tmp_path / "root" / "all" / f"{row}.png")
+    folder = {"image_size": 8, "in_channels": 1, "num_workers": 0, "val_size": 8}
+    data = ImageFolderDataModule(tmp_path / "root", **folder)
+    images = {"features": lambda module, images: images.float().flatten(1)}
+    message = "got 32 of class 0 alone; .*, or leave the probe out. For images without classes: class_folders=False"
+    assert steps_before(message, OnlineLinearProbe(datamodule=data, **images), tmp_path) == 0
+    plain = ImageFolderDataModule(tmp_path / "root", class_folders=False, **folder)
+    assert steps_before("root has no targets", OnlineLinearProbe(datamodule=plain, **images), tmp_path) == 0
 
 
 @pytest.mark.parametrize("name", ["ood", "embedding", "neighbours"])

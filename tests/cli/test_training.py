@@ -222,6 +222,85 @@ def test_data_without_labels_train_without_probes(monkeypatch):
     assert list(Path().rglob("last.ckpt"))
 
 
+def folder(*classes):
+    """A folder of 40 images, and the config of its data."""
+    for i in range(40):
+        path = Path("images", classes[i % len(classes)], f"{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 6 * i).save(path)
+    given = {"root": "images", "image_size": 8, "in_channels": 1, "batch_size": 8, "num_workers": 0, "val_size": 8}
+    return config(data__class_path="ImageFolderDataModule", data__init_args=given)
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_images_of_one_class_need_no_probes(command, caplog):
+    with caplog.at_level("INFO"):
+        main([command, "--config", write(folder("all"))])
+    assert "no probes: images has one class, all" in caplog.messages
+    if command == "fit":
+        assert [path.name for path in Path().rglob("*.ckpt")] == ["last.ckpt"]
+
+
+def test_a_probe_of_ones_own_for_one_class_is_refused_before_the_first_step(capsys):
+    c = folder("all")
+    c["trainer"]["callbacks"] = [
+        {"class_path": "ssl_modules.callbacks.OnlineLinearProbe", "init_args": {"name": "own"}}
+    ]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", write(c)])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: own: expected samples of two or more classes, got 32 of class 0 alone; ")
+    assert "class_folders=False" in error
+    assert not list(Path().rglob("metrics.csv"))
+    c["data"]["init_args"]["class_folders"] = False
+    del c["trainer"]["callbacks"]
+    main(["fit", "--config", write(c)])
+
+
+OFF = ["--knn_probe", "null", "--linear_probe=null", "--collapse_monitor", "null", "--lr_monitor", "null"]
+
+
+@pytest.mark.parametrize("by", ["options", "file"])
+def test_a_default_callback_can_be_switched_off_and_stays_off_in_the_saved_config(by, capsys):
+    c, options = config(), OFF
+    if by == "file":
+        c, options = (
+            c | {name.lstrip("-"): None for name in ("knn_probe", "linear_probe", "collapse_monitor")},
+            OFF[-2:],
+        )
+    main(["fit", "--config", write(c), *options])
+    [metrics] = Path().rglob("metrics.csv")
+    assert not {"probe", "repr", "lr-"} & {name.partition("/")[0] for name in metrics.read_text().split(",")}
+    assert [path.name for path in Path().rglob("*.ckpt")] == ["last.ckpt"]  # no metric for the best one to monitor
+
+    [saved] = Path().rglob("*/config.yaml")
+    again = yaml.safe_load(saved.read_text())
+    assert [again[name] for name in ("knn_probe", "linear_probe", "collapse_monitor", "lr_monitor")] == [None] * 4
+    again["trainer"]["default_root_dir"] = "again"
+    main(["fit", "--config", write(again)])
+    assert [path.name for path in Path("again").rglob("*.ckpt")] == ["last.ckpt"]
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", write(c), *options, "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert [printed[name] for name in ("knn_probe", "linear_probe", "collapse_monitor", "lr_monitor")] == [None] * 4
+
+
+def test_one_probe_may_be_switched_off_alone_and_on_again():
+    c = {**config(), "linear_probe": None}
+    main(["fit", "--config", write(c), "--knn_probe", "null", "--knn_probe.k=3"])
+    [metrics] = Path().rglob("metrics.csv")
+    assert "probe/knn_top1" in metrics.read_text()
+    assert "probe/linear_top1" not in metrics.read_text()
+    assert sorted(path.name for path in Path().rglob("*.ckpt")) == ["best.ckpt", "last.ckpt"]
+
+
+def test_the_checkpoints_can_be_switched_off():
+    main(["fit", "--config", write(config()), "--best_checkpoint", "null", "--last_checkpoint.filename=mine"])
+    assert [path.name for path in Path().rglob("*.ckpt")] == ["mine.ckpt"]
+
+
 def test_the_last_checkpoint_is_that_of_the_last_epoch_though_another_was_best():
     c = config(trainer__max_epochs=3, best_checkpoint__monitor="train/chance")  # has the same value in every epoch
     main(["fit", "--config", write(c)])

@@ -332,6 +332,8 @@ def test_loaders_before_setup_and_parts_that_are_missing():
     data.setup()
     with pytest.raises(ValueError, match="images has no test part; pass test="):
         data.test_dataloader()
+    with pytest.raises(ValueError, match=r"val_size: images has neither a validation nor a test part .*val_size="):
+        data.probe_test_dataloader()
 
 
 def test_unequal_images_are_named_through_the_loader():

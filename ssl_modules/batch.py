@@ -79,7 +79,8 @@ class Batch:
 def read_batch(batch: Any) -> Batch:
     """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
 
-    A plain list of several image tensors is also read as views.
+    Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
+    Nothing is guessed from shapes: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is images and targets.
 
     Raises:
         TypeError: for anything else; the message describes it.
@@ -96,8 +97,6 @@ def read_batch(batch: Any) -> Batch:
         return Batch(_images(batch), None, None, None)
     if not isinstance(batch, list | tuple) or not batch:
         raise TypeError(f"batch: expected images, or (images, targets, ...), got {_describe(batch)}")
-    if len(batch) > 1 and all(_is_image(x) for x in batch):
-        return Batch(None, _views(batch), None, None)
     first, targets, index = [*batch, None, None][:3]
     if isinstance(first, list | tuple) and first and all(_is_image(x) for x in first):
         images, views = None, _views(first)

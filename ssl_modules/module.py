@@ -40,6 +40,7 @@ from ssl_modules.teacher import build_teacher
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable, copy_of, storable
 from ssl_modules.utils.lightning import attached_trainer
+from ssl_modules.utils.pixels import check_channels_first
 from ssl_modules.utils.plain_checkpoint import PlainModule
 
 
@@ -148,7 +149,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             batch_norm_splits=batch_norm_splits,
         )
         self.extraction = build_extraction(extraction, self.encoder, self.augmentation.sizes)
-        self.plan = ViewPlan(self.augmentation.sizes, self.extraction)
+        patches = self.augmentation.patches is not None
+        self.plan = ViewPlan(self.augmentation.sizes, self.extraction, self.encoder.spatial_dims, patches)
         self.teacher = build_teacher(self.encoder, self.extraction, compile) if self.plan.teacher else None
         # DDP reads from this attribute of the module it wraps which buffers it must not broadcast.
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in self.extraction.replicated_buffers]
@@ -172,6 +174,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
         """The views of a batch, each ``[N, ch, h, w]``: the loader's if it gives views, else the augmentation's."""
+        for images in batch.views or [batch.images]:
+            check_channels_first(images, self.encoder.in_channels)
         if batch.views is not None:
             return batch.views
         with torch.autocast(batch.device.type, enabled=False):

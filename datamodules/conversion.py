@@ -119,10 +119,9 @@ def to_uint8(image: Image.Image | Tensor, channels: int | None = None, white: Wh
     if isinstance(image, Image.Image):
         image = _from_pil(_upright(image), channels, white)
     if not isinstance(image, Tensor):
-        raise TypeError(
-            f"image: expected a PIL image or a tensor [C, H, W], got {type(image).__name__}; from an array [H, W, C]: "
-            "torch.from_numpy(image).permute(2, 0, 1)"
-        )
+        of_array = "from an array [H, W, C]: torch.from_numpy(image).permute(2, 0, 1)"
+        fix = of_array if hasattr(image, "__array__") else "give items (image, target)"
+        raise TypeError(f"image: expected a PIL image or a tensor [C, H, W], got {type(image).__name__}; {fix}")
     if image.is_floating_point():
         image = _from_floats(image)
     elif image.dtype != torch.uint8:

@@ -4,6 +4,7 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -90,7 +91,6 @@ def crop(images: Tensor, size: int) -> Tensor:
     return images[..., top : top + size, left : left + size]
 
 
-def _is_cut(image: Image.Image) -> bool:
+def _is_cut(image: ImageFile) -> bool:
     """Whether Pillow will keep the upper 8 of 16 bits per channel of an open file."""
-    stored = [str(part) for tile in image.tile for part in ([tile.args] if isinstance(tile.args, str) else tile.args)]
-    return not image.mode.startswith("I") and any(";16" in part for part in stored)
+    return not image.mode.startswith("I") and ";16" in str(image.tile[:1])  # such as "RGB;16B"

@@ -103,10 +103,11 @@ def _first_dims(train: Dataset, white: WhiteLevel) -> tuple[int, int, int]:
     image = to_uint8(first[0] if isinstance(first, tuple | list) else first, white=white)
     if image.ndim != 3:
         raise ValueError(f"train: expected images [C, H, W], got {list(image.shape)}; one channel: unsqueeze(0)")
-    if image.shape[2] in (1, 3, 4) and image.shape[0] > image.shape[2]:
+    if image.shape[2] in (1, 3, 4) and image.shape[0] > 4:
+        order = "images.permute(0, 3, 1, 2)" if isinstance(train, TensorImages) else "image.permute(2, 0, 1)"
         raise ValueError(
-            f"train: expected images [C, H, W], got {list(image.shape)}, which looks like [H, W, C]; give "
-            "image.permute(2, 0, 1), or if these are channels, dims=(C, H, W)"
+            f"train: expected images [C, H, W], got {list(image.shape)}, which looks like [H, W, C]; give {order}, or "
+            f"if they have {image.shape[0]} channels, dims={tuple(image.shape)}"
         )
     channels, height, width = image.shape
     return channels, height, width

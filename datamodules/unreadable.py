@@ -96,11 +96,11 @@ def named_faults(path: str | Path) -> Iterator[None]:
         MemoryError: if there is no memory.
 
     Example:
-        >>> with named_faults("images"):
-        ...     raise OSError(errno.EMFILE, "Too many open files")
+        >>> with named_faults("1.png"):
+        ...     raise MemoryError
         Traceback (most recent call last):
         ...
-        ssl_modules.datamodules.unreadable.SystemFault: images: can't be read (Too many open files), a fault of ...
+        MemoryError: 1.png: not enough memory to read it; use fewer num_workers or a smaller batch_size
     """
     try:
         yield

@@ -31,17 +31,19 @@ class Batch:
     index: Any
 
     @property
-    def _first(self) -> Tensor:
-        first = self.images if self.views is None else self.views[0]
-        assert first is not None
-        return first
+    def given(self) -> list[Tensor]:
+        """The views, or the images alone."""
+        if self.views is not None:
+            return self.views
+        assert self.images is not None
+        return [self.images]
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self.given[0])
 
     @property
     def device(self) -> torch.device:
-        return self._first.device
+        return self.given[0].device
 
     def ids(self, step: int, levels: int) -> Tensor:
         """Ids ``[N, levels]``: first an id unique to the image over all steps and processes, then its labels.

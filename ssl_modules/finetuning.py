@@ -150,8 +150,8 @@ class FineTuning(PlainModule, Configurable, pl.LightningModule):
         """The loss of a batch of images with targets, which may be one finished view of each."""
         read = read_batch(batch)
         generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
-        if read.images is not None:
-            check_channels_first(read.images, self.encoder.in_channels)
+        for given in read.given:
+            check_channels_first(given, self.encoder.in_channels)
         views = self.augmentation(read.images, generator) if read.views is None else read.views
         if len(views) != 1:
             raise ValueError(f"augmentation: fine-tuning takes one view of an image, got {len(views)}; make one")

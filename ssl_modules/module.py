@@ -49,9 +49,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     ``module(images)`` returns the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
     encoder's deepest map. If the augmentation cuts patches, that map is a grid of patches. Training takes ``images``,
-    ``(images, ...)`` or ``(views, ...)`` from any loader and makes the views on the device. It logs ``train/loss`` and
-    ``train/chance``, the loss if all candidates had the same score. Validation and test log the loss,
-    ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
+    ``(images, ...)`` or ``([view1, view2, ...], ...)`` from any loader, and makes views of images on the device. It
+    logs ``train/loss`` and ``train/chance``, the loss if all candidates had the same score. Validation and test log the
+    loss, ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
     precision of an anchor's positives among its candidates. On a CPU, fitting keeps freed memory, see
     :func:`~ssl_modules.utils.memory.keep_freed_memory`.
 
@@ -174,8 +174,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
         """The views of a batch, each ``[N, ch, h, w]``: the loader's if it gives views, else the augmentation's."""
-        for images in batch.views or [batch.images]:
-            check_channels_first(images, self.encoder.in_channels)
+        for given in batch.given:
+            check_channels_first(given, self.encoder.in_channels)
         if batch.views is not None:
             return batch.views
         with torch.autocast(batch.device.type, enabled=False):

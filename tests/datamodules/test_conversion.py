@@ -9,7 +9,7 @@ from pictures import pixels
 from PIL import ExifTags, Image, ImageCms
 from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
-from ssl_modules.datamodules import ImageDataModule, ImageFiles, ImageFolderDataModule
+from ssl_modules.datamodules import ImageDataModule, ImageFiles, ImageFolderDataModule, TensorImages
 from ssl_modules.datamodules.batches import BatchedImages
 from ssl_modules.datamodules.conversion import WhiteLevel, to_uint8
 from ssl_modules.datamodules.decoding import read_image
@@ -266,6 +266,13 @@ def test_channels_last_is_refused_and_the_advice_works():
     with pytest.raises(ValueError, match=r"image 0: .* got \[6, 8, 3\]; give images \[C, H, W\], image.permute\(2, 0"):
         BatchedImages([(image, 0)], (3, 6, 8), ())[0]
     assert ImageDataModule([(image.permute(2, 0, 1), 0)], **facts).dims == (3, 6, 8)
+    with pytest.raises(
+        ValueError, match=r"give images.permute\(0, 3, 1, 2\), or if they have 6 channels, dims=\(6, 8, 3"
+    ):
+        ImageDataModule(TensorImages(image[None], torch.tensor([0])), **facts)
+    ImageDataModule(TensorImages(image[None].permute(0, 3, 1, 2), torch.tensor([0])), **facts)
+    of_six = {"num_classes": 1, "mean": (0.5,) * 6, "std": (0.5,) * 6}
+    assert ImageDataModule([(image, 0)], dims=(6, 8, 3), **of_six).dims == (6, 8, 3)
 
 
 def test_files_take_white(tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from ssl_modules.datamodules.batches import BatchedFiles, BatchedImages, keep_batch
+from ssl_modules.datamodules.conversion import WhiteLevel
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.datamodules.loader import ResumableDataLoader, available_workers
@@ -91,6 +92,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
     class_names: tuple[str, ...] = ()
     target_type: TargetType = "single"
     levels: Mapping[str, tuple[str, ...]] = {}
+    white_level: WhiteLevel | None = None  # of images of more than 8 bits that are not in files
 
     def __init__(
         self,
@@ -287,7 +289,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         else:
             dims = dataset.dims if shuffle and isinstance(dataset, TensorImages) else self.dims
             shape = target_shape(self.target_type, self.num_classes, len(self.levels))
-            batched = BatchedImages(dataset, dims, shape, self.return_index)
+            batched = BatchedImages(dataset, dims, shape, self.return_index, self.white_level)
         return ResumableDataLoader(
             batched,
             batch_size=self.batch_size,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from ssl_modules.datamodules.conversion import WhiteLevel, to_uint8
 from ssl_modules.datamodules.decoding import crop, read_image, square
 from ssl_modules.datamodules.image_files import ImageFiles
-from ssl_modules.datamodules.images import TensorImages, to_uint8
+from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.utils.seeds import derive_generator
 
 IN_MEMORY_BATCH = 256
@@ -24,11 +25,11 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
 
     Args:
         dataset: map-style data set; an item is an image, or a tuple that starts with image and target. An image is a
-            PIL image or a tensor [C, H, W], uint8 or float. Floats must equal k / 255 up to one rounding, as
-            torchvision computes them from bytes.
-        dims: (C, H, W) of every image.
+            PIL image or a tensor [C, H, W], as :func:`~ssl_modules.datamodules.conversion.to_uint8` takes it.
+        dims: (C, H, W) of every image; gray becomes colour, and colour gray.
         target_shape: shape of one target; None to ignore targets and return -1.
         return_index: whether items and batches also hold the rows in ``dataset``, after images and targets.
+        white: the level that means white in images of more than 8 bits; None for 65535.
 
     Example:
         >>> data = BatchedImages([(torch.ones(1, 2, 2), 7)], dims=(1, 2, 2), target_shape=(), return_index=True)
@@ -43,6 +44,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         dims: tuple[int, int, int],
         target_shape: tuple[int, ...] | None,
         return_index: bool = False,
+        white: WhiteLevel | None = None,
     ) -> None:
         if isinstance(dataset, TensorImages) and target_shape is None:
             dataset = TensorImages(dataset.images)
@@ -50,6 +52,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         self.dims = dims
         self.target_shape = target_shape
         self.return_index = return_index
+        self.white = WhiteLevel() if white is None else white
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -70,12 +73,12 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
             return tuple(values[0] for values in self.__getitems__([index]))
         item = self.dataset[index]
         image, target = (item[0], item[1:2]) if isinstance(item, tuple | list) else (item, ())
-        image = to_uint8(image)
+        image = to_uint8(image, self.dims[0], self.white)
         if tuple(image.shape) != self.dims:
-            raise ValueError(
-                f"image {index}: expected [C, H, W] = {list(self.dims)}, got {list(image.shape)}; "
-                "bring images to one size in the data set's transform"
-            )
+            fix = "bring images to one size in the data set's transform"
+            if tuple(image.shape) == (*self.dims[1:], self.dims[0]):
+                fix = "give images [C, H, W], image.permute(2, 0, 1)"
+            raise ValueError(f"image {index}: expected [C, H, W] = {list(self.dims)}, got {list(image.shape)}; {fix}")
         out = (image, self._target(index, target))
         return (*out, torch.tensor(index)) if self.return_index else out
 
@@ -128,8 +131,9 @@ class BatchedFiles(Dataset[tuple]):
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw views for this epoch from now on."""
+        """Draw views for this epoch from now on, and try unreadable files again."""
         self.epoch.fill_(epoch)
+        self.files.new_epoch()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -149,7 +153,7 @@ class BatchedFiles(Dataset[tuple]):
         """A full batch: images [B, C, H, W] or a list of views, and targets; with ``return_index`` also rows [B].
 
         Raises:
-            OSError: if an image can't be read and ``unreadable`` is "error".
+            OSError: if the system can't read an image, or a file is faulty and ``unreadable`` is "error".
             ValueError: if no file can be read.
         """
         everything = range(len(self))
@@ -183,18 +187,11 @@ class BatchedFiles(Dataset[tuple]):
                 return
 
     def _read(self, row: int) -> Tensor | None:
-        files = self.files
-        if files.unread[row]:
-            return None
-        try:
-            return read_image(files.path(row), files.in_channels, None if self._in_workers else files.decode_size)
-        except Exception as error:  # Pillow's plugins raise exceptions of any type
-            if files.unreadable == "error":
-                raise OSError(
-                    f"{files.path(row)}: can't be read ({error}); remove it, or pass unreadable='skip'"
-                ) from error
-            files.unread[row] = True
-            return None
+        files, path = self.files, self.files.path(row)
+        at_least = None if self._in_workers else files.decode_size
+        return files.unreadable_files.read(
+            row, path, lambda: read_image(path, files.in_channels, at_least, files.levels)
+        )
 
     def _views(self, pixels: Tensor, index: int) -> list[Tensor]:
         files = self.files
@@ -225,6 +222,7 @@ def read_all(files: ImageFiles, num_workers: int = 0) -> TensorImages:
     own = [batch for number, (*batch, rows) in enumerate(loader) if rows[0] // IN_MEMORY_BATCH == number]
     images, targets = (torch.cat(parts) for parts in zip(*own, strict=True))
     files.report()
+    files.warn_if_dark()
     return TensorImages(images, targets)
 
 

@@ -14,6 +14,7 @@ from ssl_modules.datamodules.base import TrainSplit
 from ssl_modules.datamodules.download import download_and_unpack, not_found
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
+from ssl_modules.datamodules.unreadable import read_bytes
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
@@ -146,7 +147,7 @@ class COCODataModule(FilesDataModule):
             raise FileNotFoundError(
                 f"subset: expected a number, or a text file of names or ids, got {str(path)!r}, which is no file"
             )
-        wanted = [Path(line).stem.zfill(12) for line in path.read_text().split()]
+        wanted = [Path(line).stem.zfill(12) for line in read_bytes(path).decode().split()]
         unknown = [name for name in wanted if name not in rows]
         if unknown or not wanted:
             raise ValueError(
@@ -187,7 +188,7 @@ class COCODataModule(FilesDataModule):
         if not path.is_file():
             raise self._missing(path)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_bytes(path))
         except ValueError as error:
             raise ValueError(
                 f"{path}: expected JSON, got an error ({error}); remove it and pass download=True"

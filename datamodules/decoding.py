@@ -1,35 +1,37 @@
 """Decode image files to uint8 pixels, no larger than needed."""
 
-from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.transforms.v2.functional import pil_to_tensor
 
-MODES = {1: "L", 3: "RGB"}  # Pillow's mode by number of channels
-WIDE = ("I", "I;16", "I;16B", "I;16L")  # Pillow's modes of 16-bit images
+from ssl_modules.datamodules.conversion import MODES, WhiteLevel, to_uint8
+from ssl_modules.datamodules.unreadable import read_bytes
 
 
-def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
-    """Read an image file with 8 or 16 bits per channel, in any format that Pillow reads.
+def read_image(
+    path: str | Path, channels: int = 3, at_least: int | None = None, white: WhiteLevel | None = None
+) -> Tensor:
+    """Read an image file with 8 or 16 bits per channel, in any format and mode that Pillow reads.
 
-    The image is rotated by its Exif orientation, and transparency is dropped. 16-bit values are rounded to 8 bits (in
-    colour images Pillow drops the lower 8 bits). Of an animation, the first frame is read.
+    The image is turned upright by its Exif orientation, and transparency is dropped. 16-bit values are rounded to 8
+    bits (in colour images Pillow drops the lower 8 bits). Of an animation, the first frame is read.
 
     Args:
         path: path of the file.
         channels: 3 for colour, 1 for gray; other images are converted.
         at_least: minimum length of the shorter side in pixels: a JPEG is decoded at a half, a quarter or an eighth of
             its size if that is large enough, which is faster; None for full size.
+        white: the level that means white in gray images of 16 bits; None for 65535.
 
     Returns:
         uint8 [channels, H, W].
 
     Raises:
-        OSError: if the file is missing, truncated or not an image.
+        OSError: if the file is missing, truncated or not an image, or the system can't read it.
         ValueError: if its pixels have neither 8 nor 16 bits.
 
     Example:
@@ -37,13 +39,21 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         >>> read_image("gray.jpg").shape, read_image("gray.jpg", at_least=10).shape
         (torch.Size([3, 30, 40]), torch.Size([3, 15, 20]))
     """
-    with Image.open(path) as image:
+    white = WhiteLevel() if white is None else white
+    content = BytesIO(read_bytes(path))  # read first, so that faults of the storage are told from those of the image
+    try:
+        image = Image.open(content)
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError(f"cannot identify image file {str(path)!r}") from None
+    with image:
         if at_least is not None:
             image.draft(MODES[channels], (at_least, at_least))
+        is_cut = _is_cut(image)
         image.load()
-        with suppress(Exception):  # the metadata is faulty, but the pixels are complete
-            ImageOps.exif_transpose(image, in_place=True)
-        return pil_to_tensor(_convert(image, MODES[channels]))
+        pixels = to_uint8(image, channels, white)
+        if is_cut:
+            white.note_cut(pixels)
+        return pixels
 
 
 def square(images: Tensor, size: int) -> Tensor:
@@ -81,16 +91,6 @@ def crop(images: Tensor, size: int) -> Tensor:
     return images[..., top : top + size, left : left + size]
 
 
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode in WIDE:
-        levels = np.asarray(image).astype(np.int64)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError(f"expected pixels of 8 or 16 bits, got values from {levels.min()} to {levels.max()}")
-        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    if image.mode == "F":
-        raise ValueError(
-            "expected pixels of 8 or 16 bits, got floats of unknown range; save the image with 8 or 16 bits"
-        )
-    if "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns without this step
-    return image if image.mode == mode else image.convert(mode)
+def _is_cut(image: ImageFile) -> bool:
+    """Whether Pillow will keep the upper 8 of 16 bits per channel of an open file."""
+    return not image.mode.startswith("I") and ";16" in str(image.tile[:1])  # such as "RGB;16B"

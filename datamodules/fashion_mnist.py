@@ -13,6 +13,7 @@ from torchvision.datasets import FashionMNIST
 
 from ssl_modules.datamodules.download import DownloadableDataModule, not_found
 from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.datamodules.unreadable import read_bytes
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
@@ -146,7 +147,7 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         ValueError: if the file has another format or is incomplete.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     if path.suffix == ".gz":
         try:
             content = gzip.decompress(content)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ssl_modules.datamodules.unreadable import raise_if_of_system
+
 ENDINGS = ", ".join(IMG_EXTENSIONS)
 
 
@@ -20,6 +22,9 @@ def find_images(folder: Path) -> list[str]:
     Args:
         folder: folder to search.
 
+    Raises:
+        SystemFault: if a folder can't be searched, for example without permission.
+
     Example:
         >>> Path("trip", "day 2").mkdir(parents=True)
         >>> Path("trip", "day 2", "sea.JPG").touch()
@@ -29,7 +34,7 @@ def find_images(folder: Path) -> list[str]:
     """
     found = []
     searched: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_raise_if_of_system, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         real = os.path.realpath(place)
         if real in searched:
@@ -41,6 +46,10 @@ def find_images(folder: Path) -> list[str]:
             if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
                 found.append(os.path.normpath(os.path.join(relative, name)))
     return sorted(found)
+
+
+def _raise_if_of_system(error: OSError) -> None:
+    raise_if_of_system(error.filename, error)
 
 
 def find_labelled_images(folder: Path, names: Sequence[str]) -> tuple[list[str], Tensor]:

@@ -6,7 +6,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ssl_modules.datamodules.base import BaseDataModule
-from ssl_modules.datamodules.images import TensorImages, pixel_statistics, to_uint8
+from ssl_modules.datamodules.conversion import WhiteLevel, to_uint8
+from ssl_modules.datamodules.images import TensorImages, pixel_statistics
 from ssl_modules.datamodules.targets import TargetType
 from ssl_modules.utils.checks import check_instance
 
@@ -16,15 +17,19 @@ class ImageDataModule(BaseDataModule):
 
     Args:
         train: training part: :class:`TensorImages`, :class:`ImageFiles`, or any map-style data set of
-            ``(image, target)`` with PIL images or tensors [C, H, W] of one size, uint8, or float k / 255.
+            ``(image, target)`` with images of one size: PIL images of any mode, or tensors [C, H, W], uint8, uint16, or
+            float k / 255.
         test: test part, in the same form; None if there is none.
         name: name of the data set, for logs.
         num_classes: number of classes at the finest level; 0 without targets.
-        dims: (C, H, W) of validation and test images; None for the size of the first training image.
+        dims: (C, H, W) of validation and test images; None for the size of the first training image. With 1 or 3
+            channels, colour images become gray, and gray ones colour.
         mean: mean of each channel, for pixels in [0, 1]; None to measure it, which needs a training part in memory.
         std: standard deviation of each channel; None to measure it, under the same condition.
         class_names: names of the classes at the finest level; None for "0", "1", ...
         target_type: "single", "hierarchical", "multilabel" or "none"; see :class:`BaseDataModule`.
+        white: level that means white in images of more than 8 bits, such as 4095 for data of 12 bits; brighter levels
+            become white. None for 65535; a warning then says if the images are far darker.
         levels: for "hierarchical" only: the name of each level with its class names, fine to coarse.
         num_workers: worker processes that read images; None for one per core, at most 8. Images in memory need none.
             The default is 0, because a data set of your own may not work in other processes.
@@ -55,6 +60,7 @@ class ImageDataModule(BaseDataModule):
         class_names: Sequence[str] | None = None,
         target_type: TargetType = "single",
         levels: Mapping[str, Sequence[str]] | None = None,
+        white: int | None = None,
         num_workers: int | None = 0,
         **settings: Any,
     ) -> None:
@@ -66,7 +72,8 @@ class ImageDataModule(BaseDataModule):
         self._parts = (train, test)
         self.name = name
         self.num_classes = num_classes
-        channels, height, width = _first_dims(train) if dims is None else dims
+        self.white_level = WhiteLevel(white)
+        channels, height, width = _first_dims(train, self.white_level) if dims is None else dims
         self.dims = (channels, height, width)
         if mean is None or std is None:
             mean, std = _measured_statistics(train, mean, std)
@@ -90,12 +97,18 @@ def _check_data_set(part: str, dataset: Any) -> None:
         raise TypeError(f"{part}: expected a map-style data set of (image, target), got {dataset!r}")
 
 
-def _first_dims(train: Dataset) -> tuple[int, int, int]:
+def _first_dims(train: Dataset, white: WhiteLevel) -> tuple[int, int, int]:
     """(C, H, W) of the first image of a map-style data set."""
     first: Any = train[0]
-    image = to_uint8(first[0] if isinstance(first, tuple | list) else first)
+    image = to_uint8(first[0] if isinstance(first, tuple | list) else first, white=white)
     if image.ndim != 3:
         raise ValueError(f"train: expected images [C, H, W], got {list(image.shape)}; one channel: unsqueeze(0)")
+    if image.shape[2] in (1, 3, 4) and image.shape[0] > 4:
+        order = "images.permute(0, 3, 1, 2)" if isinstance(train, TensorImages) else "image.permute(2, 0, 1)"
+        raise ValueError(
+            f"train: expected images [C, H, W], got {list(image.shape)}, which looks like [H, W, C]; give {order}, or "
+            f"if they have {image.shape[0]} channels, dims={tuple(image.shape)}"
+        )
     channels, height, width = image.shape
     return channels, height, width
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.datamodules.base import BaseDataModule
-from ssl_modules.datamodules.image_files import ImageFiles, Unreadable
+from ssl_modules.datamodules.image_files import ImageFiles
+from ssl_modules.datamodules.unreadable import Unreadable
 from ssl_modules.utils.checks import check_instance, check_number
 
 
@@ -25,7 +26,7 @@ class FilesDataModule(BaseDataModule):
             ``image_size``.
         augmentation: policy, or its name, with which workers make training views from full-size images; None if the
             module augments.
-        unreadable: "skip" leaves out files that can't be read, and counts them in a warning; "error" raises.
+        unreadable: "skip" leaves out files that are missing or corrupt, and counts them in a warning; "error" raises.
         settings: keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule`: batch_size, val_size, seed,
             num_workers, return_index.
 
@@ -59,13 +60,16 @@ class FilesDataModule(BaseDataModule):
         self.augmentation = augmentation
         self.unreadable = unreadable
 
-    def files(self, folder: str | Path, paths: Sequence[str], targets: Tensor | None = None) -> ImageFiles:
+    def files(
+        self, folder: str | Path, paths: Sequence[str], targets: Tensor | None = None, white: int | None = None
+    ) -> ImageFiles:
         """A part of the data set, with this module's settings.
 
         Args:
             folder: folder that holds the files.
             paths: paths of the files, relative to ``folder``.
             targets: integers, [N, ...]; None for no targets.
+            white: level that means white in gray images of 16 bits; None for 65535.
         """
         return ImageFiles(
             folder,
@@ -76,4 +80,5 @@ class FilesDataModule(BaseDataModule):
             in_channels=self.in_channels,
             augmentation=self.augmentation,
             unreadable=self.unreadable,
+            white=white,
         )

@@ -1,10 +1,8 @@
 """Labelled images in files."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,11 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_modules.augmentations import Augmentation, policy
+from ssl_modules.datamodules.conversion import WhiteLevel
 from ssl_modules.datamodules.decoding import crop, read_image, square
+from ssl_modules.datamodules.unreadable import Unreadable, UnreadableFiles
 from ssl_modules.utils.checks import Checked, check_instance, check_number
-
-Unreadable = Literal["skip", "error"]
-SHOWN = 20  # maximum number of paths in a warning
 
 
 class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
@@ -42,14 +39,17 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         augmentation: policy, or its name, with which workers make training views; None for fast mode.
         unreadable: how to handle a corrupt, truncated or missing file. "skip": training replaces it by another image,
             validation and test leave it out (unless the batch would be empty), and a warning at the end of the epoch
-            counts and names such files; "error": raise.
+            counts and names such files, which the next epoch tries again; "error": raise. Faults of the system, such
+            as a disk that fails or too many open files, are raised always.
+        white: level that means white in gray images of 16 bits, such as 4095 for data of 12 bits; brighter levels
+            become white. None for 65535; a warning then says if the images are far darker.
 
     Raises:
         TypeError: if targets are not integers.
         ValueError: if there are no paths, their number differs from that of targets, or an argument is out of range.
 
     Attributes:
-        unread: bool [N], True for each file that could not be read so far; shared by all workers.
+        unread: bool [N], True for each file that could not be read in this epoch; shared by all workers.
 
     Example:
         >>> from PIL import Image
@@ -70,6 +70,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         in_channels: int = 3,
         augmentation: str | Augmentation | None = None,
         unreadable: Unreadable = "skip",
+        white: int | None = None,
     ) -> None:
         if not len(paths):
             raise ValueError(f"paths: expected at least one image in {root}, got none")
@@ -105,8 +106,13 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         self.in_channels = in_channels
         self.augmentation = augmentation
         self.unreadable = unreadable
-        self.unread = torch.zeros(len(paths), dtype=torch.bool).share_memory_()
-        self._reported = 0
+        self.unreadable_files = UnreadableFiles(root, len(paths), unreadable)
+        self.white = white
+        self.levels = WhiteLevel(white)
+
+    @property
+    def unread(self) -> Tensor:
+        return self.unreadable_files.marks
 
     @property
     def dims(self) -> tuple[int, int, int]:
@@ -118,7 +124,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """One image [C, image_size, image_size] with its target; raises if the file can't be read."""
-        pixels = read_image(self.path(index), self.in_channels, self.decode_size)
+        pixels = read_image(self.path(index), self.in_channels, self.decode_size, self.levels)
         return crop(square(pixels, self.decode_size), self.image_size), self.targets[index].long()
 
     def path(self, index: int) -> Path:
@@ -135,7 +141,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         Args:
             rows: [M], integers in [0, N), in the order wanted.
         """
-        return ImageFiles(
+        files = ImageFiles(
             self.root,
             [os.fsdecode(path) for path in self.paths[rows.numpy()]],
             self.targets[rows],
@@ -144,19 +150,19 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
             in_channels=self.in_channels,
             augmentation=self.augmentation,
             unreadable=self.unreadable,
+            white=self.white,
         )
+        files.levels = self.levels  # which warns once for all parts
+        return files
+
+    def new_epoch(self) -> None:
+        """Try unreadable files again from now on."""
+        self.unreadable_files.new_epoch(self.path)
 
     def report(self) -> None:
-        """Warn about the files that could not be read; later calls warn only if there are more."""
-        rows = self.unread.nonzero().flatten().tolist()
-        if len(rows) == self._reported:
-            return
-        self._reported = len(rows)
-        names = [str(self.path(row)) for row in rows[:SHOWN]]
-        if len(rows) > SHOWN:
-            names.append(f"and {len(rows) - SHOWN} more")
-        warnings.warn(
-            f"{len(rows)} of {len(self)} images could not be read and were left out (unreadable='error' says why): "
-            + ", ".join(names),
-            stacklevel=2,
-        )
+        """Warn about the files that could not be read; later calls warn only if there are others."""
+        self.unreadable_files.report(self.path)
+
+    def warn_if_dark(self) -> None:
+        """Warn, once, if 16-bit images are far darker than ``white``."""
+        self.levels.warn_if_dark(str(self.root))

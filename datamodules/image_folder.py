@@ -8,6 +8,7 @@ from typing import Any
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ssl_modules.datamodules.batches import read_all
+from ssl_modules.datamodules.conversion import WhiteLevel
 from ssl_modules.datamodules.download import not_found
 from ssl_modules.datamodules.finding import ENDINGS, find_images, find_labelled_images
 from ssl_modules.datamodules.from_files import FilesDataModule
@@ -32,6 +33,8 @@ class ImageFolderDataModule(FilesDataModule):
         in_channels: 3 for colour, 1 for gray; other images are converted.
         mean: mean of each channel, for pixels in [0, 1]; None for ImageNet's, averaged over its channels for gray.
         std: standard deviation of each channel; None for ImageNet's, averaged over its channels for gray.
+        white: level that means white in gray images of 16 bits, such as 4095 for data of 12 bits and 1023 for 10;
+            brighter levels become white. None for 65535; a warning then says if the images are far darker.
         in_memory: whether to decode all images once, at ``image_size``, and keep them in memory; for small images.
         settings: keyword arguments of :class:`BaseDataModule` and, for images in files, image_size, decode_size,
             augmentation and unreadable.
@@ -61,10 +64,12 @@ class ImageFolderDataModule(FilesDataModule):
         in_channels: int = 3,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        white: int | None = None,
         in_memory: bool = False,
         **settings: Any,
     ) -> None:
         check_choice("in_channels", in_channels, (1, 3))
+        WhiteLevel(white)  # raises if it is out of range
         root = Path(root).expanduser()
         self.name = root.resolve().name
         self.class_names = tuple(_class_names(root)) if class_folders else ()
@@ -83,6 +88,7 @@ class ImageFolderDataModule(FilesDataModule):
         self.root = str(root)
         self.test = None if test is None else os.path.expanduser(test)
         self.class_folders = class_folders
+        self.white = white
         self.keep_in_memory = in_memory
         if in_memory:
             self.decode_size = self.image_size
@@ -104,7 +110,7 @@ class ImageFolderDataModule(FilesDataModule):
             paths, targets = find_images(folder), None
             if not paths:
                 raise ValueError(f"{folder}: expected images ({ENDINGS}), got none; give the folder of your images")
-        files = self.files(folder, paths, targets)
+        files = self.files(folder, paths, targets, self.white)
         return read_all(files, self.num_workers) if self.keep_in_memory else files
 
 

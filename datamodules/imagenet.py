@@ -12,6 +12,7 @@ from ssl_modules.datamodules.download import not_found
 from ssl_modules.datamodules.finding import find_labelled_images
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
+from ssl_modules.datamodules.unreadable import read_bytes
 
 # The 100 classes of Tian, Krishnan and Isola, "Contrastive Multiview Coding", ECCV 2020: imagenet100.txt in the
 # authors' repository HobbitLong/CMC.
@@ -131,7 +132,7 @@ def _read_classes(classes: str | Path | Sequence[str] | None) -> list[str] | Non
                 f"classes: expected WordNet ids, a text file of them, or 'imagenet-100', got {str(classes)!r}, "
                 "which is no file"
             )
-        classes = Path(classes).read_text().split()
+        classes = read_bytes(classes).decode().split()
     if not classes or len({*classes}) < len(classes):
         raise ValueError(f"classes: expected WordNet ids, each once, got {classes!r}")
     return sorted(classes)

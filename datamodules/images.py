@@ -1,12 +1,8 @@
-"""Labelled images in memory, and conversion to uint8."""
-
-from typing import cast
+"""Labelled images in memory."""
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssl_modules.utils.checks import check_instance
 
@@ -72,38 +68,6 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
             rows: [M], integers in [0, N), in the order wanted.
         """
         return TensorImages(self.images[rows], self.targets[rows])
-
-
-def to_uint8(image: Image | Tensor) -> Tensor:
-    """Convert an image to uint8 [C, H, W] without loss.
-
-    Args:
-        image: a PIL image, or a tensor [C, H, W], uint8 or float k / 255.
-
-    Raises:
-        TypeError: if the image is anything else.
-        ValueError: if a float image holds other values than k / 255.
-
-    Example:
-        >>> to_uint8(torch.tensor([0.0, 51 / 255, 1.0]).view(1, 1, 3))
-        tensor([[[  0,  51, 255]]], dtype=torch.uint8)
-    """
-    if isinstance(image, Image):
-        image = cast(Tensor, pil_to_tensor(image))
-    if not isinstance(image, Tensor):
-        raise TypeError(f"image: expected a PIL image or a tensor [C, H, W], got {type(image).__name__}")
-    if image.is_floating_point():
-        levels = (image * 255).round().clamp(0, 255)
-        # ToTensor divides by 255, v2.ToDtype multiplies by 1 / 255: the results differ by at most one rounding.
-        if not ((image - levels / 255).abs() <= torch.finfo(image.dtype).eps).all():
-            raise ValueError(
-                f"image: expected values k / 255, got a {image.dtype} tensor with others, from {image.min():.4g} to "
-                f"{image.max():.4g}; leave normalisation and augmentation to the module, or give uint8"
-            )
-        return levels.to(torch.uint8)
-    if image.dtype != torch.uint8:
-        raise TypeError(f"image: expected uint8 or float in [0, 1], got {image.dtype}")
-    return image
 
 
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

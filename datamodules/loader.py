@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from ssl_modules.datamodules.batches import BatchedFiles
+from ssl_modules.datamodules.batches import BatchedFiles, BatchedImages
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.utils.seeds import derive_seed
 
@@ -69,8 +69,7 @@ class ResumableDataLoader(DataLoader):
                 for batch in self._from(done):
                     done += 1
                     self._batches = done
-                    if done == len(self) and isinstance(self.dataset, BatchedFiles):
-                        self.dataset.files.report()
+                    self._warn(is_last=done == len(self))
                     yield batch
                 return
             except (RuntimeError, EOFError, ConnectionError) as error:
@@ -82,6 +81,15 @@ class ResumableDataLoader(DataLoader):
                     f"a DataLoader worker died ({error}); starting new workers at batch {done} of the epoch",
                     stacklevel=2,
                 )
+
+    def _warn(self, is_last: bool) -> None:
+        """Warn about 16-bit images that are too dark, and at the end of the epoch about unreadable files."""
+        if isinstance(self.dataset, BatchedFiles):
+            if is_last:
+                self.dataset.files.report()
+            self.dataset.files.warn_if_dark()
+        elif isinstance(self.dataset, BatchedImages):
+            self.dataset.white.warn_if_dark("images")
 
     def _from(self, done: int) -> Iterator[Any]:
         """The batches of this epoch after the first ``done``."""

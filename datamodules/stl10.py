@@ -13,6 +13,7 @@ from torchvision.datasets import STL10
 from ssl_modules.datamodules.base import TrainSplit
 from ssl_modules.datamodules.download import DownloadableDataModule
 from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.datamodules.unreadable import read_bytes
 from ssl_modules.utils.checks import check_number
 
 SIDE = 96
@@ -102,7 +103,7 @@ class STL10DataModule(DownloadableDataModule):
         )
         if self.fold is not None:
             path = self._file("fold_indices.txt")
-            chosen = torch.tensor([int(row) for row in path.read_text().splitlines()[self.fold].split()])
+            chosen = torch.tensor([int(row) for row in read_bytes(path).decode().splitlines()[self.fold].split()])
             others = torch.ones(len(train), dtype=torch.bool)
             others[chosen] = False
             self._other_folds = [train.select(others.nonzero().flatten())]
@@ -136,7 +137,7 @@ class STL10DataModule(DownloadableDataModule):
 
     def _labels(self, name: str) -> Tensor:
         """Class indices [N] from a file, which counts from 1."""
-        return torch.frombuffer(bytearray(self._file(name).read_bytes()), dtype=torch.uint8).long() - 1
+        return torch.frombuffer(bytearray(read_bytes(self._file(name))), dtype=torch.uint8).long() - 1
 
     def _file(self, name: str) -> Path:
         path = self._folder / name

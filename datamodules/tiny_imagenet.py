@@ -10,6 +10,7 @@ from ssl_modules.datamodules.download import DownloadableDataModule, download_an
 from ssl_modules.datamodules.finding import find_images
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.datamodules.unreadable import read_bytes
 
 
 class TinyImageNetDataModule(DownloadableDataModule):
@@ -108,7 +109,7 @@ class TinyImageNetDataModule(DownloadableDataModule):
         path = self._folder / name
         if not path.is_file():
             raise self.missing(path)
-        return path.read_text()
+        return read_bytes(path).decode()
 
     @property
     def how_to_get(self) -> str:

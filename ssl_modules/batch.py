@@ -30,17 +30,19 @@ class Batch:
     index: Any
 
     @property
-    def _first(self) -> Tensor:
-        first = self.images if self.views is None else self.views[0]
-        assert first is not None
-        return first
+    def given(self) -> list[Tensor]:
+        """The views, or the images alone."""
+        if self.views is not None:
+            return self.views
+        assert self.images is not None
+        return [self.images]
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self.given[0])
 
     @property
     def device(self) -> torch.device:
-        return self._first.device
+        return self.given[0].device
 
     def ids(self, step: int, levels: int) -> Tensor:
         """Ids ``[N, levels]``: first an id unique to the image over all steps and processes, then its labels.
@@ -78,7 +80,8 @@ class Batch:
 def read_batch(batch: Any) -> Batch:
     """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
 
-    A plain list of several image tensors is also read as views.
+    Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
+    Nothing is guessed from shapes: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is images and targets.
 
     Raises:
         TypeError: for anything else; the message describes it.
@@ -95,8 +98,6 @@ def read_batch(batch: Any) -> Batch:
         return Batch(_images(batch), None, None, None)
     if not isinstance(batch, list | tuple) or not batch:
         raise TypeError(f"batch: expected images, or (images, targets, ...), got {_describe(batch)}")
-    if len(batch) > 1 and all(_is_image(x) for x in batch):
-        return Batch(None, _views(batch), None, None)
     first, targets, index = [*batch, None, None][:3]
     if isinstance(first, list | tuple) and first and all(_is_image(x) for x in first):
         images, views = None, _views(first)

@@ -28,6 +28,7 @@ from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.distributed import rank
 from ssl_modules.utils.finite import FiniteLoss
 from ssl_modules.utils.memory import keep_freed_memory
+from ssl_modules.utils.pixels import check_channels_first, read_bounds
 from ssl_modules.utils.plain_checkpoint import PlainModule
 from ssl_modules.utils.seeds import derive_generator
 
@@ -124,7 +125,6 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         self.schedule = copy.deepcopy(schedule)
         self.seed = seed
         self.metrics: Any = nn.ModuleDict({stage: self._metrics(stage) for stage in ("val", "test")})
-        self._targets_are_known = False
         if freeze:
             self.encoder.requires_grad_(False)
             warnings.filterwarnings("ignore", ".* in eval mode at the start of training")  # which is meant
@@ -159,6 +159,8 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         """The loss of a batch of images with targets, which may be one finished view of each."""
         read = read_batch(batch)
         generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
+        for given in read.given:
+            check_channels_first(given, self.encoder.in_channels)
         views = self.augmentation(read.images, generator) if read.views is None else read.views
         if len(views) != 1:
             raise ValueError(f"augmentation: fine-tuning takes one view of an image, got {len(views)}; make one")
@@ -190,7 +192,7 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         return F.cross_entropy(scores, targets)
 
     def _targets(self, batch: Batch) -> Tensor:
-        """Classes ``[N]``, or ``[N, num_classes]`` of 0 and 1; their values are checked once."""
+        """Classes ``[N]``, or ``[N, num_classes]`` of 0 and 1."""
         targets = batch.targets
         if targets is None:
             raise ValueError("targets: got none; fine-tuning needs a loader of (images, targets)")
@@ -207,15 +209,13 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
             )
         if self.target_type == "hierarchical":
             targets = targets[:, self.level]
-        if not self._targets_are_known:
-            low, high = (bound.item() for bound in targets.aminmax())
-            most = 1 if several else self.num_classes - 1
-            if low < 0 or high > most:
-                raise ValueError(
-                    f"targets: go from {low} to {high}, but num_classes={self.num_classes} and target_type="
-                    f"{self.target_type!r} allow 0 to {most}; leave out unlabelled images"
-                )
-            self._targets_are_known = True
+        most = 1 if several else self.num_classes - 1
+        low, high = read_bounds(targets, self) or (0, most)
+        if not (low >= 0 and high <= most):  # negated, so that NaN fails too
+            raise ValueError(
+                f"targets: go from {low} to {high}, but num_classes={self.num_classes} and target_type="
+                f"{self.target_type!r} allow 0 to {most}; leave out unlabelled images"
+            )
         return targets
 
     def on_fit_start(self) -> None:

@@ -40,6 +40,7 @@ from ssl_modules.teacher import build_teacher
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable, copy_of, storable
 from ssl_modules.utils.lightning import attached_trainer
+from ssl_modules.utils.pixels import check_channels_first
 from ssl_modules.utils.plain_checkpoint import PlainModule
 
 
@@ -48,9 +49,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     ``module(images)`` returns the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
     encoder's deepest map. If the augmentation cuts patches, that map is a grid of patches. Training takes ``images``,
-    ``(images, ...)`` or ``(views, ...)`` from any loader and makes the views on the device. It logs ``train/loss`` and
-    ``train/chance``, the loss if all candidates had the same score. Validation and test log the loss,
-    ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
+    ``(images, ...)`` or ``([view1, view2, ...], ...)`` from any loader, and makes views of images on the device. It
+    logs ``train/loss`` and ``train/chance``, the loss if all candidates had the same score. Validation and test log the
+    loss, ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
     precision of an anchor's positives among its candidates. On a CPU, fitting keeps freed memory, see
     :func:`~ssl_modules.utils.memory.keep_freed_memory`.
 
@@ -148,7 +149,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             batch_norm_splits=batch_norm_splits,
         )
         self.extraction = build_extraction(extraction, self.encoder, self.augmentation.sizes)
-        self.plan = ViewPlan(self.augmentation.sizes, self.extraction)
+        patches = self.augmentation.patches is not None
+        self.plan = ViewPlan(self.augmentation.sizes, self.extraction, self.encoder.spatial_dims, patches)
         self.teacher = build_teacher(self.encoder, self.extraction, compile) if self.plan.teacher else None
         # DDP reads from this attribute of the module it wraps which buffers it must not broadcast.
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in self.extraction.replicated_buffers]
@@ -172,6 +174,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
         """The views of a batch, each ``[N, ch, h, w]``: the loader's if it gives views, else the augmentation's."""
+        for given in batch.given:
+            check_channels_first(given, self.encoder.in_channels)
         if batch.views is not None:
             return batch.views
         with torch.autocast(batch.device.type, enabled=False):

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from ssl_modules.extractions import Extraction
 
-_PLAIN_NDIM = 4  # axes of a view [N, ch, h, w]; a view of patches has more axes and a different size
-
 
 class Embedded(NamedTuple):
     """The outputs of encoder and heads for the views of a batch.
@@ -30,6 +28,8 @@ class ViewPlan:
     Args:
         sizes: side of each view in pixels, as declared by the augmentation; None = any.
         extraction: chooses the views of student and teacher.
+        spatial_dims: number of spatial axes of the encoder's images.
+        patches: whether the augmentation cuts the views into grids of patches.
 
     Attributes:
         sizes: side of each view.
@@ -46,16 +46,20 @@ class ViewPlan:
         ((0, 1), ())
     """
 
-    def __init__(self, sizes: Sequence[int | None], extraction: Extraction) -> None:
+    def __init__(
+        self, sizes: Sequence[int | None], extraction: Extraction, spatial_dims: int = 2, patches: bool = False
+    ) -> None:
         self.sizes = tuple(sizes)
         self.student = tuple(extraction.student_views(len(sizes)))
         self.teacher = tuple(extraction.teacher_views(len(sizes)))
+        self._spatial_dims = spatial_dims
+        self._patches = patches
 
     def check(self, views: Sequence[Tensor]) -> None:
         """Raise if the views of a batch are not those that the module was built for.
 
         Raises:
-            ValueError: if the number or the size of the views is not as expected.
+            ValueError: if the number, the axes or the size of the views are not as expected.
         """
         sides = [tuple(view.shape[-2:]) for view in views]
         if len(views) != len(self.sizes):
@@ -64,7 +68,15 @@ class ViewPlan:
                 f"the loader makes them, build the module with augmentation=ReadyViews({[side[0] for side in sides]})"
             )
         for i, (view, size, side) in enumerate(zip(views, self.sizes, sides, strict=True)):
-            if size is not None and view.ndim == _PLAIN_NDIM and side != (size, size):
+            if view.ndim != 2 + self._spatial_dims + 2 * self._patches:
+                grid = "rows, cols, " if self._patches else ""
+                raise ValueError(
+                    f"views: expected view {i} to be [N, {grid}ch] with {self._spatial_dims} spatial axes, got "
+                    f"{list(view.shape)}; clips [N, ch, T, h, w] need an encoder of clips, and patches [N, rows, cols, "
+                    "ch, h, w] an augmentation that declares its patches=(size, overlap)"
+                )
+            is_whole = self._spatial_dims == 2 and not self._patches  # patches have a size of their own
+            if size is not None and is_whole and side != (size, size):
                 raise ValueError(
                     f"views: expected view {i} to have {size} x {size} pixels, which the augmentation declares in its "
                     f"sizes, got {side[0]} x {side[1]}; declare the sizes that are made"

@@ -5,6 +5,7 @@ from ssl_modules.batch import read_batch
 
 X = torch.rand(4, 3, 8, 8)
 SMALL = torch.rand(4, 3, 6, 6)
+MASK = torch.rand(4, 1, 8, 8)
 Y = torch.arange(4)
 NAMES = ("a", "b", "c", "d")
 
@@ -21,7 +22,11 @@ NAMES = ("a", "b", "c", "d")
         ((X, Y, Y, "more"), X, None, Y, Y),
         ((X, NAMES), X, None, None, None),
         ((X, None, NAMES), X, None, None, NAMES),
-        ([X, SMALL], None, [X, SMALL], None, None),
+        ([X, SMALL], X, None, SMALL, None),
+        ((X, MASK), X, None, MASK, None),
+        ((X, SMALL, Y), X, None, SMALL, Y),
+        ([[X, SMALL]], None, [X, SMALL], None, None),
+        (([X, SMALL],), None, [X, SMALL], None, None),
         (([X, SMALL], Y), None, [X, SMALL], Y, None),
         (((X, SMALL), Y, NAMES), None, [X, SMALL], Y, NAMES),
         (([X],), None, [X], None, None),

@@ -56,7 +56,8 @@ class ClipNet(nn.Module):
         pixels() / 255,
         (pixels(), torch.arange(8)),
         ([torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)], torch.arange(8), list("abcdefgh")),
-        [torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)],
+        ([torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)],),
+        (pixels(), torch.rand(8, 1, 8, 8)),
     ],
 )
 def test_batches_of_any_loader_train(batch):
@@ -559,7 +560,7 @@ def test_prediction_gives_features_and_index():
     torch.testing.assert_close(features, module.eval()(pixels()[:4]))
     assert torch.cat([index, second]).tolist() == list(range(100, 108))
     with pytest.raises(TypeError, match="batch: expected images to predict, got views"):
-        module.predict_step([torch.rand(2, 3, 8, 8)] * 2, 0)
+        module.predict_step(([torch.rand(2, 3, 8, 8)] * 2,), 0)
 
 
 def test_export_refuses_another_ending(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -371,7 +372,9 @@ def _floats(transform: Any, made: Tensor) -> Tensor:
 
 def _check_values(transform: Any, view: Tensor) -> None:
     low, high = (bound.item() for bound in view.aminmax())
-    if not (low >= -BEYOND and high <= 1 + BEYOND):  # negated, so that NaN fails too
+    if math.isnan(low):
+        raise ValueError(f"transform: {describe(transform)} made pixels that are NaN, of images without; mend it")
+    if low < -BEYOND or high > 1 + BEYOND:
         raise ValueError(
             f"transform: {describe(transform)} made pixels from {low:g} to {high:g}, which have to lie in [0, 1]; "
             "leave normalisation to the encoder (mean=, std=), and divide by 255 what is larger"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssl_modules.utils.checks import check_instances, check_number
 from ssl_modules.utils.configurable import Configurable
+from ssl_modules.utils.pixels import check_form
 
 Rows = slice | Tensor
 
@@ -126,17 +127,9 @@ def check_images(images: Tensor) -> None:
     Example:
         >>> check_images(torch.zeros(1, 3, 8, 8))
     """
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: expected a tensor, got {type(images).__name__}; collate or stack the images first")
-    if images.ndim != 4:
-        raise ValueError(
-            f"images: expected the four axes [N, channels, height, width], got shape {tuple(images.shape)}; "
-            "add what is missing, such as images.unsqueeze(1) for [N, height, width]"
-        )
+    check_form(images)
     if images.numel() == 0:
         raise ValueError(f"images: expected at least one image, got shape {tuple(images.shape)}; drop empty batches")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}; use images.to(torch.uint8)")
 
 
 def compact(arguments: Mapping[str, Any]) -> str:

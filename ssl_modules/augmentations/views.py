@@ -18,9 +18,9 @@ from ssl_modules.augmentations.operation import (
 from ssl_modules.augmentations.patches import PatchGrid
 from ssl_modules.utils.checks import check_instances, check_number
 from ssl_modules.utils.configurable import Configurable
+from ssl_modules.utils.pixels import check_range
 
 PORTION = 3 * 2**17  # numbers in the images that are transformed together: 1.5 MiB
-ROUNDING = 1e-3  # resized float images may exceed [0, 1] by this much
 
 
 class Augmentation(Configurable, nn.Module):
@@ -79,7 +79,8 @@ class Augmentation(Configurable, nn.Module):
                 f"use torch.Generator({images.device.type!r})"
             )
         if images.is_floating_point():
-            images = _in_range(images.float())
+            check_range(images, self)
+            images = images.float().clamp(0, 1)
         elif not self.takes_uint8:
             images = to_float(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -216,13 +217,3 @@ def _portions(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Iterable[Ro
 def _last_size(transforms: list[Operation]) -> int | None:
     sizes = [transform.image_size for transform in transforms if transform.image_size is not None]
     return sizes[-1] if sizes else None
-
-
-def _in_range(images: Tensor) -> Tensor:
-    low, high = (bound.item() for bound in images.aminmax())
-    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # negated, so that NaN fails too
-        raise ValueError(
-            f"images: float images have to lie in [0, 1], but these go from {low:g} to {high:g}; "
-            "pass uint8 or divide by 255, and leave normalisation to the encoder"
-        )
-    return images.clamp(0, 1)

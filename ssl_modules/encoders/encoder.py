@@ -23,8 +23,7 @@ from ssl_modules.encoders.names import create_backbone, name_of
 from ssl_modules.encoders.split_norm import split_batch_norms
 from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable
-
-_ROUNDING = 1e-3  # resized images may exceed [0, 1] by this much
+from ssl_modules.utils.pixels import check_channels_first, check_form, check_range
 
 
 class Encoder(Configurable, nn.Module):
@@ -65,7 +64,7 @@ class Encoder(Configurable, nn.Module):
     Raises:
         ValueError: for an unknown name, ``small_stem`` without a ResNet stem, a mean or std of the wrong length,
             ``pretrained`` with a module, ``channels_last`` or ``patches`` without two spatial axes, patches larger
-            than the images, or images with a wrong number of channels.
+            than the images, or images with a wrong number of channels or axes, or outside [0, 1].
 
     Example:
         >>> encoder = Encoder("resnet18", image_size=32, in_channels=1)
@@ -123,7 +122,6 @@ class Encoder(Configurable, nn.Module):
             config: Any = model.pretrained_cfg
             mean = config["mean"] if mean is None else mean
             std = config["std"] if std is None else std
-        self._range_is_known = False
         self.name = name
         self.image_size = image_size
         self.in_channels = in_channels
@@ -218,19 +216,16 @@ class Encoder(Configurable, nn.Module):
                 m.training = mode
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        if images.ndim != 2 + self.spatial_dims:
-            raise ValueError(f"images: expected [B, ch] and {self.spatial_dims} spatial axes, got {list(images.shape)}")
+        check_form(images, self.spatial_dims)
+        check_channels_first(images, self.in_channels)
         if images.shape[1] != self.in_channels:
             raise ValueError(
                 f"images: have {images.shape[1]} channels, but the encoder was built with in_channels="
                 f"{self.in_channels}; build it with in_channels={images.shape[1]}"
             )
+        check_range(images, self)
         if images.dtype == torch.uint8:
             images = images / 255
-        elif not images.is_floating_point():
-            raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}")
-        elif not self._range_is_known:
-            self._check_range(images)
         images = (images - self.mean) / self.std
         layout = torch.channels_last if self.channels_last else torch.preserve_format
         # Use the module's dtype, so that half and double modules work too.
@@ -241,17 +236,6 @@ class Encoder(Configurable, nn.Module):
         maps = self.backbone(patches.flatten(0, 2).to(memory_format=layout))
         grid = patches.shape[:3]
         return tuple(m.flatten(2).mean(2).unflatten(0, grid).movedim(-1, 1) for m in maps)  # [B, C_j, rows, cols]
-
-    def _check_range(self, images: Tensor) -> None:
-        """Raise if the first batch of float images seems to be normalised already."""
-        low, high = (bound.item() for bound in images.aminmax())
-        normalises = bool((self.mean != 0).any() or (self.std != 1).any())
-        if normalises and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
-            raise ValueError(
-                f"images: go from {low:g} to {high:g}, but the encoder normalises pixels in [0, 1] by mean and std; "
-                "give it raw pixels, or build it with mean=None and std=None"
-            )
-        self._range_is_known = True
 
     @property
     def network(self) -> nn.Module:

@@ -250,3 +250,8 @@ def test_operations_of_albumentations_are_independent():
     [view] = Foreign(transform, 2, views=1)(corner, generator())
     counts = view.flatten(1).argmax(1).bincount(minlength=4)
     assert (counts - 100).abs().max() < 4 * 75**0.5
+
+
+def test_a_transform_that_makes_nan_is_named():
+    with pytest.raises(ValueError, match=r"transform: .* made pixels that are NaN"):
+        Foreign(lambda images: images / 0 * 0, size=8, per="batch")(torch.rand(2, 3, 8, 8))

@@ -9,6 +9,7 @@ from pictures import assert_same_levels, pixels, write_image
 from PIL import ExifTags, Image
 from torchvision.transforms.v2 import functional as reference
 
+from ssl_modules.datamodules.conversion import WhiteLevel
 from ssl_modules.datamodules.decoding import crop, read_image, square
 
 
@@ -95,6 +96,16 @@ def test_16_bits_of_several_channels_lose_the_lower_8(tmp_path, colour_type, cha
     colours = levels[..., :3] if channels > 2 else levels[..., :1].repeat(3, axis=2)
     expected = torch.from_numpy((colours >> 8).astype(np.int64)).permute(2, 0, 1)
     assert torch.equal(read_image(tmp_path / "x.png").long(), expected)
+    with pytest.raises(ValueError, match=r"white: expected None for colour images with 16 bits .* got 4095; save them"):
+        read_image(tmp_path / "x.png", white=WhiteLevel(4095))
+
+
+def test_dark_colour_images_of_16_bits_are_told(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(2, np.full((5, 6, 3), 4095, np.uint16)))
+    white = WhiteLevel()
+    read_image(tmp_path / "x.png", white=white)
+    with pytest.warns(UserWarning, match="x: the brightest .* is 3855, far below .*; save colour images with 8 bits"):
+        white.warn_if_dark("x")
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -107,7 +118,7 @@ def test_16_bits_become_the_nearest_of_8(tmp_path, ending):
 
 
 def test_floats_and_wide_integers_are_refused(tmp_path):
-    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((2, 2), 0.3, np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.full((2, 2), 70000, np.int32)).save(tmp_path / "wide.tif")
     with pytest.raises(ValueError, match="floats"):
         read_image(tmp_path / "float.tif")

@@ -1,13 +1,9 @@
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
 from ssl_modules.datamodules import TensorImages, pixel_statistics
 from ssl_modules.datamodules.batches import BatchedImages
-from ssl_modules.datamodules.images import to_uint8
 
 
 @pytest.fixture
@@ -67,31 +63,6 @@ def test_without_targets_they_are_minus_one(images):
     for dataset in (list(images), [(image, "name") for image in images], TensorImages(images, torch.arange(6))):
         data = BatchedImages(dataset, (3, 4, 4), None)
         assert data.__getitems__([0, 1])[1].tolist() == [-1, -1]
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_every_level_survives(mode, dtype):
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    image = Image.fromarray(levels if mode == "L" else np.stack([levels, levels[::-1], levels.T], axis=-1))
-    reference = pil_to_tensor(image)
-    assert torch.equal(to_uint8(image), reference)
-    assert torch.equal(to_uint8(to_dtype(reference, dtype, scale=True)), reference)
-
-
-@pytest.mark.parametrize(
-    ("image", "error", "message"),
-    [
-        (torch.full((1, 2, 2), 0.3), ValueError, "expected values k / 255, got .* from 0.3 to 0.3"),
-        (torch.full((1, 2, 2), 2.0), ValueError, "expected values k / 255, got .* from 2 to 2"),
-        (torch.full((1, 2, 2), float("nan")), ValueError, "expected values k / 255"),
-        (torch.zeros(1, 2, 2, dtype=torch.int64), TypeError, "got torch.int64"),
-        (np.zeros((2, 2, 1)), TypeError, "got ndarray"),
-    ],
-)
-def test_inexact_images_are_refused(image, error, message):
-    with pytest.raises(error, match=message):
-        to_uint8(image)
 
 
 @pytest.mark.parametrize(

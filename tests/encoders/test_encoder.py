@@ -301,19 +301,42 @@ def test_a_module_that_returns_something_else_is_named():
         Encoder(Output(), image_size=8, in_channels=1)
 
 
-def test_images_that_are_normalised_already_are_not_normalised_again():
-    encoder = Encoder(nn.Identity(), image_size=8, in_channels=1, mean=(0.5,), std=(0.5,))
-    with pytest.raises(ValueError, match=r"images: go from -1 to 1, but the encoder normalises"):
-        encoder(torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2))
-    plain = Encoder(nn.Identity(), image_size=8, in_channels=1)
-    torch.testing.assert_close(plain(torch.full((1, 1, 1, 2), 3.0))[0], torch.full((1, 1, 1, 2), 3.0))
+@pytest.mark.parametrize("statistics", [{}, {"mean": (0.5,), "std": (0.5,)}])
+def test_every_batch_must_be_of_raw_pixels(statistics):
+    """Not only the first batch, and whether the encoder normalises or not."""
+    encoder = Encoder(nn.Identity(), image_size=8, in_channels=1, **statistics)
+    pixels = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+    for _ in range(2):
+        encoder(pixels)
+        with pytest.raises(ValueError, match=r"images: float images have to lie in \[0, 1\], .* from 0 to 255; divide"):
+            encoder(pixels * 255)
+        with pytest.raises(ValueError, match=r"from -1 to 1; give \(images \+ 1\) / 2"):
+            encoder(pixels * 2 - 1)
+        with pytest.raises(ValueError, match="images: pixels hold NaN"):
+            encoder(pixels * torch.nan)
+
+
+def test_a_traced_encoder_holds_no_check():
+    encoder = Encoder("resnet18", image_size=32, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
+    images = torch.rand(2, 3, 32, 32)
+    exported = torch.export.export(encoder, (images,)).module()
+    for ours, theirs in zip(encoder(images), exported(images), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    compiled = torch.compile(Encoder(nn.Identity(), image_size=8, in_channels=1), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images[:, :1])[0], images[:, :1])
 
 
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
         (torch.rand(2, 1, 32, 32), ValueError, "have 1 channels, .* in_channels=3; build it with in_channels=1"),
-        (torch.rand(3, 32, 32), ValueError, r"expected \[B, ch\] and 2 spatial axes, got \[3, 32, 32\]"),
+        (
+            torch.rand(2, 32, 32, 3),
+            ValueError,
+            r"expected 3 channels on axis 1, got .*; give images.permute\(0, 3, 1, 2\)",
+        ),
+        (torch.rand(3, 32, 32), ValueError, r"expected the four axes .*, got shape \(3, 32, 32\)"),
+        (torch.rand(2, 3, 3, 32, 32), ValueError, r"expected the four axes .*; clips .* need an encoder of clips"),
         (torch.zeros(2, 3, 32, 32, dtype=torch.int64), TypeError, "expected uint8, or float in .*, got torch.int64"),
     ],
 )

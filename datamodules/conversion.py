@@ -1,0 +1,204 @@
+"""One conversion to uint8 pixels for all images: PIL images and tensors, from files and from data sets."""
+
+import math
+import warnings
+from contextlib import suppress
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageCms, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from ssl_modules.utils.checks import check_number
+
+MODES = {1: "L", 3: "RGB"}  # Pillow's mode by number of channels
+GRAY = ("1", "L", "LA", "I", "F")
+PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+WHITE = 2**16 - 1  # of 16 bits
+DARK = 2**14 - 1  # the brightest level of 14 bits, a quarter of white
+LUMA = torch.tensor([19595, 38470, 7471]).view(3, 1, 1)  # Pillow's weights of red, green and blue, sum 2 ** 16
+
+
+class WhiteLevel:
+    """The level that means white in images of more than 8 bits, and the brightest levels seen, shared by all workers.
+
+    Args:
+        level: 4095 for data of 12 bits, 1023 for 10; brighter levels become white. None for 65535, that of 16 bits.
+
+    Raises:
+        ValueError: if the level is below 1.
+
+    Example:
+        >>> WhiteLevel(4095).to_bytes(torch.tensor([0, 2048, 4095]))
+        tensor([  0, 128, 255], dtype=torch.uint8)
+    """
+
+    def __init__(self, level: int | None = None) -> None:
+        if level is not None:
+            check_number("white", level, least=1)
+        self.level = level
+        self._brightest = torch.zeros(2, dtype=torch.int64).share_memory_()  # of gray images and tensors; of colour
+        self._warned = False
+
+    def to_bytes(self, levels: Tensor) -> Tensor:
+        """Round levels, integers of any type from 0, to 8 bits.
+
+        Raises:
+            ValueError: for negative levels, and without a level for those above 65535.
+        """
+        levels = levels.long()
+        low, high = (int(bound) for bound in levels.aminmax())
+        if low < 0 or (self.level is None and high > WHITE):
+            fix = "subtract the lowest" if low < 0 else "give white=, the level that means white"
+            raise ValueError(f"expected pixels of 8 or 16 bits, got values from {low} to {high}; {fix}")
+        self._note(0, high)
+        white = self.level or WHITE
+        return ((510 * levels.clamp(max=white) + white) // (2 * white)).to(torch.uint8)
+
+    def note_cut(self, pixels: Tensor) -> None:
+        """Note pixels of a colour file with 16 bits per channel, of which Pillow keeps the upper 8.
+
+        Raises:
+            ValueError: if a level is given, as it can't be applied.
+        """
+        if self.level is not None:
+            raise ValueError(
+                "white: expected None for colour images with 16 bits per channel, of which Pillow keeps the upper 8, "
+                f"got {self.level}; save them with 8 bits per channel"
+            )
+        self._note(1, int(pixels.max()) * 257)
+
+    def warn_if_dark(self, name: str) -> None:
+        """Warn, once, if the brightest level seen so far is far below 65535 and no level was given.
+
+        Args:
+            name: name of the data set.
+        """
+        gray, colour = self._brightest.tolist()
+        if self._warned or self.level is not None or not (0 < gray <= DARK or 0 < colour <= DARK):
+            return
+        self._warned = True
+        if 0 < gray <= DARK:
+            fix = f"for data of {_bits(gray)} bits give white={2 ** _bits(gray) - 1}"
+        else:
+            fix = "save colour images with 8 bits per channel, as Pillow keeps only the upper 8 of 16"
+        warnings.warn(
+            f"{name}: the brightest level of the images with 16 bits read so far is {gray or colour}, far below white "
+            f"({WHITE}), which leaves few of 256 levels; {fix}",
+            stacklevel=3,
+        )
+
+    def _note(self, kind: int, level: int) -> None:
+        self._brightest[kind] = max(self._brightest[kind], level)
+
+
+def to_uint8(image: Image.Image | Tensor, channels: int | None = None, white: WhiteLevel | None = None) -> Tensor:
+    """Convert an image to uint8 [channels, H, W].
+
+    A PIL image may have any mode: a palette is looked up, transparency is dropped, and the image is turned upright by
+    its Exif orientation. Integers of more than 8 bits are rounded to 8.
+
+    Args:
+        image: a PIL image; or a tensor [C, H, W], uint8, uint16, float k / 255, or with a ``white`` level any integers.
+        channels: 1 for gray, 3 for colour, by Pillow's weights; another number keeps the bands of the image; None for 1
+            or 3, as the image is.
+        white: the level that means white in integers of more than 8 bits; None for 65535.
+
+    Raises:
+        TypeError: if the image is anything else.
+        ValueError: if a float image holds other values than k / 255, or integers are out of range.
+
+    Example:
+        >>> to_uint8(torch.tensor([0.0, 51 / 255, 1.0]).view(1, 1, 3))
+        tensor([[[  0,  51, 255]]], dtype=torch.uint8)
+        >>> to_uint8(Image.new("P", (2, 1)), channels=1).shape
+        torch.Size([1, 1, 2])
+    """
+    white = WhiteLevel() if white is None else white
+    if isinstance(image, Image.Image):
+        image = _from_pil(_upright(image), channels, white)
+    if not isinstance(image, Tensor):
+        of_array = "from an array [H, W, C]: torch.from_numpy(image).permute(2, 0, 1)"
+        fix = of_array if hasattr(image, "__array__") else "give items (image, target)"
+        raise TypeError(f"image: expected a PIL image or a tensor [C, H, W], got {type(image).__name__}; {fix}")
+    if image.is_floating_point():
+        image = _from_floats(image)
+    elif image.dtype != torch.uint8:
+        is_known = white.level is not None or image.dtype == torch.uint16
+        if image.dtype == torch.bool or image.is_complex() or not is_known:
+            raise TypeError(
+                f"image: expected uint8 or float in [0, 1], got {image.dtype}; for integers give white=, the level "
+                "that means white, such as 255 or 4095; for bool image.float()"
+            )
+        image = white.to_bytes(image)
+    return _with_channels(image, channels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with suppress(Exception):  # the metadata is faulty, but the pixels are complete
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return ImageOps.exif_transpose(image)
+    return image
+
+
+def _from_pil(image: Image.Image, channels: int | None, white: WhiteLevel) -> Tensor:
+    """The pixels of an image, uint8 in gray or colour, or floats [1, H, W]."""
+    if image.mode.startswith("I"):
+        return white.to_bytes(torch.from_numpy(np.asarray(image).astype(np.int64))[None])
+    if image.mode == "F":
+        return torch.from_numpy(np.array(image))[None]
+    if channels is not None and channels not in MODES:
+        return pil_to_tensor(image)
+    if image.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
+    if image.mode in PREMULTIPLIED:
+        image = image.convert(PREMULTIPLIED[image.mode])
+    gray = image.mode in GRAY if channels is None else channels == 1
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns without this step
+    mode = MODES[1 if gray else 3]
+    return pil_to_tensor(image if image.mode == mode else image.convert(mode))
+
+
+def _from_floats(image: Tensor) -> Tensor:
+    levels = (image * 255).round().clamp(0, 255)
+    # ToTensor divides by 255, v2.ToDtype multiplies by 1 / 255: the results differ by at most one rounding.
+    if not ((image - levels / 255).abs() <= torch.finfo(image.dtype).eps).all():
+        low, high = (bound.item() for bound in image.aminmax())
+        raise ValueError(
+            f"image: expected values k / 255, got floats ({image.dtype}) with others, from {low:.4g} to {high:.4g}; "
+            f"{_fix(low, high)}"
+        )
+    return levels.to(torch.uint8)
+
+
+def _fix(low: float, high: float) -> str:
+    """How to make images of floats between two values uint8."""
+    if math.isnan(low):
+        return "replace NaN, such as by image.nan_to_num()"
+    if low >= 0 and 1 < high <= 255:
+        return "for levels from 0 to 255 give image.round().to(torch.uint8)"
+    if low >= 0 and high > 255:
+        return "for levels from 0 to 4095 give (image * (255 / 4095)).round().to(torch.uint8)"
+    if -1 <= low < 0 and high <= 1:
+        return "for values from -1 to 1 give ((image + 1) * 127.5).round().to(torch.uint8)"
+    if low < 0:
+        return "leave normalisation to the module, or give uint8"
+    return "leave augmentation to the module, or give (image * 255).round().to(torch.uint8)"
+
+
+def _with_channels(pixels: Tensor, channels: int | None) -> Tensor:
+    if pixels.ndim != 3 or channels is None or len(pixels) == channels:
+        return pixels
+    if len(pixels) == 1 and channels == 3:
+        return pixels.expand(3, -1, -1)
+    if len(pixels) == 3 and channels == 1:
+        return ((pixels * LUMA).sum(0, keepdim=True) + 2**15 >> 16).to(torch.uint8)
+    return pixels
+
+
+def _bits(level: int) -> int:
+    """The usual number of bits, 8, 10, 12 or 14, that holds a level."""
+    return max(8, -(-level.bit_length() // 2) * 2)

@@ -1,0 +1,228 @@
+"""Files that can't be read: faults that pass, faults of the system, and faults of a file.
+
+- A fault of the storage that may pass, such as an input/output error of a network file system: :func:`read_bytes`
+  tries again a few times.
+- A fault of the system, such as a storage fault that stays, too many open files, no permission, no memory, or a folder
+  that vanished: :class:`SystemFault`, or MemoryError. It ends the run, as it says nothing about the images.
+- A fault of a file, which is missing, truncated or no image: :class:`UnreadableFiles` leaves the image out until the
+  next epoch, and reports it.
+"""
+
+import errno
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import sleep
+from typing import Literal, TypeVar
+
+import torch
+
+Unreadable = Literal["skip", "error"]
+Read = TypeVar("Read")
+
+WAITS = (0.1, 0.5, 2.0)  # seconds before each further try
+SHOWN = 20  # maximum number of paths in a warning
+
+
+def _codes(names: str) -> frozenset[int]:
+    return frozenset(getattr(errno, name) for name in names.split() if hasattr(errno, name))  # not all on each system
+
+
+PASSING = _codes(
+    "EIO ESTALE ETIMEDOUT EAGAIN EBUSY EINTR ECONNRESET ECONNABORTED ECONNREFUSED ENOTCONN ENETDOWN ENETUNREACH "
+    "ENETRESET EHOSTDOWN EHOSTUNREACH EPIPE EREMOTEIO"
+)
+OF_FILE = _codes("ENOENT EISDIR ENOTDIR ELOOP ENAMETOOLONG")  # there is no such file
+TOO_MANY_OPEN = _codes("EMFILE ENFILE")
+FIXES = {
+    **dict.fromkeys(
+        TOO_MANY_OPEN,
+        "raise the limit (ulimit -n), use fewer num_workers, or call "
+        "torch.multiprocessing.set_sharing_strategy('file_system')",
+    ),
+    errno.ENOMEM: "use fewer num_workers or a smaller batch_size",
+    **dict.fromkeys(_codes("EACCES EPERM"), "make the file and its folders readable (chmod), or leave it out"),
+    **dict.fromkeys(PASSING, "check the disk, or the mount of a network file system, then resume the run"),
+}
+
+
+class SystemFault(OSError):
+    """A file could not be read, and the fault is not the file's: the run must stop, and no image is left out.
+
+    Example:
+        >>> SystemFault("images/1.png: can't be read (Input/output error)")
+        SystemFault("images/1.png: can't be read (Input/output error)")
+    """
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file; faults of the storage that may pass are tried again after 0.1, 0.5 and 2 seconds.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        SystemFault: if the system can't read the file; the message names path, cause and fix.
+        OSError: if there is no such file.
+
+    Example:
+        >>> Path("notes.txt").write_text("one")
+        3
+        >>> read_bytes("notes.txt")
+        b'one'
+    """
+    for wait in (*WAITS, None):
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            if wait is None or error.errno not in PASSING:
+                raise_if_of_system(path, error)
+                raise
+        sleep(wait)
+    raise AssertionError
+
+
+@contextmanager
+def named_faults(path: str | Path) -> Iterator[None]:
+    """Raise faults of the system inside as such, with the path.
+
+    Args:
+        path: path of the file or folder that is read.
+
+    Raises:
+        SystemFault: for an error of the operating system other than a missing file.
+        MemoryError: if there is no memory.
+
+    Example:
+        >>> with named_faults("1.png"):
+        ...     raise MemoryError
+        Traceback (most recent call last):
+        ...
+        MemoryError: 1.png: not enough memory to read it; use fewer num_workers or a smaller batch_size
+    """
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        raise_if_of_system(path, error)
+        raise
+
+
+def raise_if_of_system(path: str | Path, error: OSError | MemoryError) -> None:
+    """Raise if an error is the system's and not of a file.
+
+    Args:
+        path: path of the file or folder that was read.
+        error: what was raised.
+
+    Raises:
+        SystemFault: for an error of the operating system other than a missing file; names path, cause and fix.
+        MemoryError: likewise.
+    """
+    if isinstance(error, SystemFault):
+        return
+    if isinstance(error, MemoryError):
+        raise MemoryError(f"{path}: not enough memory to read it; {FIXES[errno.ENOMEM]}") from error
+    # Pillow's own errors about the content of a file have no number.
+    if error.errno is not None and error.errno not in OF_FILE:
+        fix = FIXES.get(error.errno, "mend this, then resume the run")
+        raise SystemFault(
+            f"{path}: can't be read ({error.strerror or error}), a fault of the system and not of the file; {fix}"
+        ) from error
+
+
+class UnreadableFiles:
+    """The files of a data set that turned out unreadable in this epoch, shared by all workers.
+
+    Args:
+        root: folder that holds the files.
+        count: number of files.
+        policy: "skip" leaves out a file that is missing, truncated or no image; "error" raises. Faults of the system
+            are raised always.
+
+    Attributes:
+        marks: bool [N], True for each unreadable file; shared by all workers.
+
+    Example:
+        >>> files = UnreadableFiles(".", 2, "skip")
+        >>> def decode():
+        ...     raise ValueError("no image")
+        >>> print(files.read(1, "1.png", decode), files.marks)
+        None tensor([False,  True])
+    """
+
+    def __init__(self, root: str | Path, count: int, policy: Unreadable) -> None:
+        self.root = root
+        self.policy = policy
+        self.marks = torch.zeros(count, dtype=torch.bool).share_memory_()
+        self._reported = torch.zeros(count, dtype=torch.bool)
+
+    def read(self, row: int, path: str | Path, decode: Callable[[], Read]) -> Read | None:
+        """What ``decode`` returns, or None for a file that is or was found unreadable.
+
+        Args:
+            row: row of the file.
+            path: path of the file.
+            decode: function that reads it.
+
+        Raises:
+            SystemFault: if the system can't read it, or ``root`` has vanished.
+            OSError: for a fault of the file, if the policy is "error".
+        """
+        if self.marks[row]:
+            return None
+        try:
+            with named_faults(path):
+                return decode()
+        except (SystemFault, MemoryError):
+            raise
+        except Exception as error:  # Pillow's plugins raise exceptions of any type
+            if isinstance(error, FileNotFoundError):
+                self._check_root()
+            if self.policy == "error":
+                raise OSError(f"{path}: can't be read ({error}); remove it, or pass unreadable='skip'") from error
+            self.marks[row] = True
+            return None
+
+    def new_epoch(self, path: Callable[[int], str | Path]) -> None:
+        """Report the marks and forget them, so that a file that is whole again is used again.
+
+        Args:
+            path: function from a row to the path of its file.
+        """
+        self.report(path)
+        self.marks.zero_()
+
+    def report(self, path: Callable[[int], str | Path]) -> None:
+        """Warn about the unreadable files; later calls warn only if there are others.
+
+        Args:
+            path: function from a row to the path of its file.
+        """
+        if not (self.marks & ~self._reported).any():
+            return
+        self._reported |= self.marks
+        rows = self.marks.nonzero().flatten().tolist()
+        names = [str(path(row)) for row in rows[:SHOWN]]
+        if len(rows) > SHOWN:
+            names.append(f"and {len(rows) - SHOWN} more")
+        warnings.warn(
+            f"{len(rows)} of {len(self.marks)} images could not be read and were left out (unreadable='error' says "
+            "why): " + ", ".join(names),
+            stacklevel=3,
+        )
+
+    def _check_root(self) -> None:
+        """Raise if the folder is gone or empty, as where a file system is no longer mounted."""
+        with named_faults(self.root):
+            try:
+                with os.scandir(self.root) as places:
+                    is_empty = next(places, None) is None
+            except FileNotFoundError:
+                is_empty = True
+        if is_empty:
+            raise SystemFault(
+                f"{self.root}: the folder of the images has vanished, or is empty now; mount its disk again, then "
+                "resume the run"
+            )

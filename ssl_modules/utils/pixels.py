@@ -1,0 +1,170 @@
+"""Checks of images, the same wherever they enter: augmentations, encoders, probes, fine-tuning and evaluation.
+
+Images are tensors ``[N, ch, ...]``, uint8, or float in [0, 1]. Every batch of floats is checked. A GPU is never made to
+wait for that: after the first batch there, the range of a batch is read when the next one comes. A graph that
+``torch.compile`` or ``torch.export`` traces holds no check.
+"""
+
+import math
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+ROUNDING = 1e-3  # resized float images may exceed [0, 1] by this much
+
+_copied: WeakKeyDictionary[Any, tuple[Tensor, Any] | None] = WeakKeyDictionary()  # bounds on their way from a GPU
+
+
+def check_form(images: Any, spatial_dims: int = 2) -> None:
+    """Raise unless images are a tensor ``[N, ch, ...]``, uint8 or float.
+
+    Args:
+        images: a batch of images.
+        spatial_dims: number of axes after the channels.
+
+    Raises:
+        TypeError: if they are no tensor, or neither uint8 nor float.
+        ValueError: if they have another number of axes.
+
+    Example:
+        >>> check_form(torch.zeros(1, 3, 8, 8))
+        >>> check_form(torch.zeros(1, 3, 8, 8, dtype=torch.int64))
+        Traceback (most recent call last):
+        ...
+        TypeError: images: expected uint8, or float in [0, 1], got torch.int64; use images.to(torch.uint8)
+    """
+    if not isinstance(images, Tensor):
+        from_array = "torch.from_numpy(images), and from [N, H, W, ch] also .permute(0, 3, 1, 2)"
+        fix = from_array if hasattr(images, "__array__") else "collate or stack the images first"
+        raise TypeError(f"images: expected a tensor, got {type(images).__name__}; {fix}")
+    if images.ndim != 2 + spatial_dims:
+        raise ValueError(
+            f"images: expected the {_axes(spatial_dims)}, got shape {tuple(images.shape)}; "
+            + _fix_of_axes(images.ndim, spatial_dims)
+        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}; {_fix_of_type(images)}")
+
+
+def check_channels_first(images: Tensor, in_channels: int) -> None:
+    """Raise for images ``[N, ..., ch]``, such as arrays are, where ``[N, ch, ...]`` is expected.
+
+    Args:
+        images: a batch of images.
+        in_channels: number of channels.
+
+    Raises:
+        ValueError: if only the last axis has this length.
+
+    Example:
+        >>> check_channels_first(torch.zeros(2, 8, 8, 3), in_channels=3)
+        Traceback (most recent call last):
+        ...
+        ValueError: images: expected 3 channels on axis 1, got shape (2, 8, 8, 3); give images.permute(0, 3, 1, 2)
+    """
+    if images.ndim > 2 and images.shape[1] != in_channels and images.shape[-1] == in_channels:
+        order = ", ".join(map(str, (0, images.ndim - 1, *range(1, images.ndim - 1))))
+        raise ValueError(
+            f"images: expected {in_channels} channels on axis 1, got shape {tuple(images.shape)}; give "
+            f"images.permute({order})"
+        )
+
+
+def check_range(images: Tensor, reader: Any) -> None:
+    """Raise unless float images lie in [0, 1].
+
+    Args:
+        images: a batch of images; uint8 are in range.
+        reader: the object that takes them, which keeps the range of a GPU's batch until the next one.
+
+    Raises:
+        ValueError: if they exceed [0, 1], or hold NaN; the message says what to do.
+
+    Example:
+        >>> check_range(torch.tensor([0.0, 255.0]), torch.nn.Identity())
+        Traceback (most recent call last):
+        ...
+        ValueError: images: float images have to lie in [0, 1], but these go from 0 to 255; divide by 255, or give uint8
+    """
+    bounds = read_bounds(images, reader) if images.is_floating_point() else None
+    if bounds is None:
+        return
+    low, high = bounds
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(
+            "images: pixels hold NaN or infinity; find their source, or replace them, such as by "
+            "images.nan_to_num(0, posinf=1, neginf=0)"
+        )
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(
+            f"images: float images have to lie in [0, 1], but these go from {low:g} to {high:g}; "
+            + _fix_of_range(low, high)
+        )
+
+
+def read_bounds(values: Tensor, reader: Any) -> tuple[float, float] | None:
+    """The least and the greatest value of a batch; on a GPU, from the second batch on, those of the batch before.
+
+    Args:
+        values: of a batch.
+        reader: the object that reads them.
+
+    Returns:
+        NaN if there is any; None if there are no values, or a graph is traced.
+
+    Example:
+        >>> read_bounds(torch.tensor([3, 1, 2]), torch.nn.Identity())
+        (1, 3)
+    """
+    if torch.compiler.is_compiling() or values.is_meta or values.numel() == 0:
+        return None
+    bounds = torch.stack(values.detach().aminmax())
+    if bounds.is_cuda:
+        is_first, before = reader not in _copied, _copied.get(reader)
+        if is_first:
+            _copied[reader] = None
+        else:
+            _copied[reader] = (
+                bounds.to("cpu", non_blocking=True),
+                torch.cuda.current_stream(bounds.device).record_event(),
+            )
+            if before is None:
+                return None
+            bounds, copied = before
+            copied.synchronize()
+    low, high = bounds.tolist()
+    return low, high
+
+
+def _axes(spatial_dims: int) -> str:
+    if spatial_dims == 2:
+        return "four axes [N, channels, height, width]"
+    return f"axes [N, channels] and {spatial_dims} spatial ones"
+
+
+def _fix_of_axes(ndim: int, spatial_dims: int) -> str:
+    if ndim < 2 + spatial_dims:
+        return "add what is missing, such as images.unsqueeze(1) for [N, height, width]"
+    return "clips [N, channels, T, height, width] need an encoder of clips; a frame is an image, clips[:, :, 0]"
+
+
+def _fix_of_type(images: Tensor) -> str:
+    if images.dtype == torch.bool:
+        return "use images.float()"
+    if images.is_complex() or images.numel() == 0:
+        return "give one of these"
+    low, high = (int(bound) for bound in images.long().aminmax())
+    if low >= 0 and high <= 255:
+        return "use images.to(torch.uint8)"
+    return "divide by the level that means white, images.float() / 65535 for 16 bits or / 4095 for 12"
+
+
+def _fix_of_range(low: float, high: float) -> str:
+    if low >= 0:
+        of_bytes = high <= 255
+        return "divide by 255, or give uint8" if of_bytes else "divide by the level that means white, 4095 or 65535"
+    if low >= -1 and high <= 1:
+        return "give (images + 1) / 2, and leave normalisation to the encoder (mean=, std=)"
+    return "give raw pixels, uint8 or in [0, 1], and leave normalisation to the encoder (mean=, std=)"

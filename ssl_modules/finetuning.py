@@ -230,6 +230,7 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
                 f"num_classes={classes}"
             )
         check_last_batch(self, _rehearse)
+        keep_options(self.trainer, self._configured)
 
     # ---- optimisation ----------------------------------------------------------------------------------------------
 
@@ -245,9 +246,6 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         built = build_optimizer(self.optimizer, self.param_groups(), self.schedule, self.trainer)
         self._configured = options(built["optimizer"])
         return built
-
-    def on_train_start(self) -> None:
-        keep_options(self.trainer, self._configured)
 
 
 def _rehearse(module: FineTuning, images: int) -> None:

@@ -8,7 +8,7 @@ from torchvision.datasets.utils import check_integrity
 
 from ssl_modules.datamodules.download import DownloadableDataModule
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.datamodules.unreadable import named_faults
+from ssl_modules.datamodules.unreadable import retried
 
 # The classes of each superclass. Classes and superclasses are numbered in alphabetical order.
 SUPERCLASSES = {
@@ -144,8 +144,7 @@ def read_cifar(data: DownloadableDataModule, dataset: type[CIFAR10], train: bool
     if not folder.is_dir():
         raise data.missing(folder)
     try:
-        with named_faults(folder):
-            part = dataset(data.root, train=train)
+        part = retried(folder, lambda: dataset(data.root, train=train))
     except RuntimeError as error:
         files = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
         wrong = [str(folder / name) for name, md5 in files if not check_integrity(str(folder / name), md5)]

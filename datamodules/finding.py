@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ssl_modules.datamodules.unreadable import raise_if_of_system
+from ssl_modules.datamodules.unreadable import OF_FILE, retried
 
 ENDINGS = ", ".join(IMG_EXTENSIONS)
 
@@ -32,9 +32,13 @@ def find_images(folder: Path) -> list[str]:
         >>> find_images(Path("trip"))
         ['day 2/sea.JPG']
     """
+    return retried(folder, lambda: _search(folder))
+
+
+def _search(folder: Path) -> list[str]:
     found = []
     searched: set[str] = set()
-    for place, folders, files in os.walk(folder, onerror=_raise_if_of_system, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_raise_unless_missing, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         real = os.path.realpath(place)
         if real in searched:
@@ -48,8 +52,9 @@ def find_images(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _raise_if_of_system(error: OSError) -> None:
-    raise_if_of_system(error.filename, error)
+def _raise_unless_missing(error: OSError) -> None:
+    if error.errno not in OF_FILE:
+        raise error
 
 
 def find_labelled_images(folder: Path, names: Sequence[str]) -> tuple[list[str], Tensor]:

@@ -14,6 +14,7 @@ from ssl_modules.datamodules.finding import ENDINGS, find_images, find_labelled_
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
+from ssl_modules.datamodules.unreadable import retried
 from ssl_modules.utils.checks import check_choice
 
 
@@ -121,7 +122,8 @@ def _existing(folder: Path) -> Path:
 
 
 def _class_names(root: Path) -> list[str]:
-    places = [place for place in _existing(root).iterdir() if not place.name.startswith(".")]
+    entries = retried(root, lambda: [*_existing(root).iterdir()])
+    places = [place for place in entries if not place.name.startswith(".")]
     names = sorted(place.name for place in places if place.is_dir())
     if not names:
         raise ValueError(

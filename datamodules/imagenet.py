@@ -12,7 +12,7 @@ from ssl_modules.datamodules.download import not_found
 from ssl_modules.datamodules.finding import find_labelled_images
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
-from ssl_modules.datamodules.unreadable import read_bytes
+from ssl_modules.datamodules.unreadable import read_bytes, retried
 
 # The 100 classes of Tian, Krishnan and Isola, "Contrastive Multiview Coding", ECCV 2020: imagenet100.txt in the
 # authors' repository HobbitLong/CMC.
@@ -101,7 +101,8 @@ class ImageNetDataModule(FilesDataModule):
         """
         train = Path(self.root, "train")
         if self.classes is None and train.is_dir():
-            names = sorted(folder.name for folder in train.iterdir() if folder.is_dir())
+            entries = retried(train, lambda: [*train.iterdir()])
+            names = sorted(folder.name for folder in entries if folder.is_dir())
             if len(names) != self.num_classes:
                 raise ValueError(
                     f"{train}: expected {self.num_classes} class folders, got {len(names)}; pass classes= for some"

@@ -1,7 +1,7 @@
 """Files that can't be read: faults that pass, faults of the system, and faults of a file.
 
-- A fault of the storage that may pass, such as an input/output error of a network file system: :func:`read_bytes`
-  tries again a few times.
+- A fault of the storage that may pass, such as an input/output error of a network file system: :func:`read_bytes` and
+  :func:`retried` try again a few times.
 - A fault of the system, such as a storage fault that stays, too many open files, no permission, no memory, or a folder
   that vanished: :class:`SystemFault`, or MemoryError. It ends the run, as it says nothing about the images.
 - A fault of a file, which is missing, truncated or no image: :class:`UnreadableFiles` leaves the image out until the
@@ -73,15 +73,33 @@ def read_bytes(path: str | Path) -> bytes:
         >>> read_bytes("notes.txt")
         b'one'
     """
-    for wait in (*WAITS, None):
+    return retried(path, Path(path).read_bytes)
+
+
+def retried(path: str | Path, read: Callable[[], Read]) -> Read:
+    """What ``read`` returns; as :func:`read_bytes` for other ways to read files and folders.
+
+    Args:
+        path: path of the file or folder.
+        read: function that reads it; it is called again after a fault that may pass.
+
+    Raises:
+        SystemFault: if the system can't read it.
+
+    Example:
+        >>> retried(".", lambda: os.listdir("."))
+        []
+    """
+    for wait in WAITS:
         try:
-            return Path(path).read_bytes()
+            return read()
         except OSError as error:
-            if wait is None or error.errno not in PASSING:
+            if error.errno not in PASSING:
                 raise_if_of_system(path, error)
                 raise
         sleep(wait)
-    raise AssertionError
+    with named_faults(path):
+        return read()
 
 
 @contextmanager
@@ -128,7 +146,8 @@ def raise_if_of_system(path: str | Path, error: OSError | MemoryError) -> None:
     if error.errno is not None and error.errno not in OF_FILE:
         fix = FIXES.get(error.errno, "mend this, then resume the run")
         raise SystemFault(
-            f"{path}: can't be read ({error.strerror or error}), a fault of the system and not of the file; {fix}"
+            f"{error.filename or path}: can't be read ({error.strerror or error}), a fault of the system and not of "
+            f"the file; {fix}"
         ) from error
 
 

@@ -1,11 +1,15 @@
 """Tests that every public data module must pass. Add a new one as one entry of CASES."""
 
 import atexit
+import errno
 import functools
 import inspect
+import os
+import re
 import shutil
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +40,9 @@ from ssl_modules.datamodules import (
     TensorImages,
     TinyImageNetDataModule,
 )
+from ssl_modules.datamodules import unreadable as faults
 from ssl_modules.datamodules.from_files import FilesDataModule
+from ssl_modules.datamodules.unreadable import SystemFault
 
 SHARED = list(inspect.signature(BaseDataModule).parameters)
 FACTS = ("name", "num_classes", "dims", "mean", "std")
@@ -320,6 +326,44 @@ def test_a_checkpoint_restores_the_arguments(case, folder, tmp_path):
     if live:
         with pytest.raises(ValueError, match=r"train: a checkpoint can't hold this .*TensorImages; pass it again"):
             case.data.load_from_checkpoint(path)
+
+
+def fail_at_open(monkeypatch: pytest.MonkeyPatch, is_broken: Callable[[str], bool], code: int) -> None:
+    """Make the system refuse to open some files."""
+    real = open
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_broken(str(path)):
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("io.open", refuse)  # of pathlib
+
+
+@pytest.mark.parametrize("case", IN_FILES, ids=str)
+def test_faults_of_the_storage_that_pass_change_nothing(case, folder, monkeypatch):
+    right = epoch(loaded(case, folder))
+    monkeypatch.setattr(faults, "sleep", lambda seconds: None)
+    opened: Counter[str] = Counter()
+
+    def is_broken(path: str) -> bool:
+        opened[path] += str(folder) in path
+        return opened[path] == 1  # at the first time
+
+    fail_at_open(monkeypatch, is_broken, errno.EIO)
+    # torchvision opens all files of a part, so that each of CIFAR's takes one more try.
+    monkeypatch.setattr(faults, "WAITS", (0.1,) * 10)
+    assert equal(epoch(loaded(case, folder)), right)
+    assert opened
+
+
+@pytest.mark.parametrize("case", IN_FILES, ids=str)
+def test_faults_of_the_system_end_the_run(case, folder, monkeypatch):
+    broken = case.corrupt if case.data is not STL10DataModule else "stl10_binary/train_y.bin"  # images are mapped
+    fail_at_open(monkeypatch, lambda path: path.endswith(broken), errno.EMFILE)
+    with pytest.raises(SystemFault, match=rf"{re.escape(broken)}: can't be read .*ulimit -n"):
+        epoch(loaded(case, folder))
 
 
 def trouble(case: Case, folder: Path) -> str:

@@ -2,13 +2,16 @@
 
 import contextlib
 import io
+import os
 import re
+import signal
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 from torch import nn
 
 from ssl_modules import SimCLR, load_module
@@ -231,3 +234,74 @@ def test_evaluate_and_export_import_a_class_of_ones_own(refused, monkeypatch):
     )
     main(["export", "--ckpt=last.ckpt", f"--model={HERE}.Builds", "--out=encoder.pt"])
     main(["evaluate", "--ckpt=last.ckpt", f"--model={HERE}.Builds", *DATA, "--protocol", "knn"])
+
+
+@pytest.fixture
+def stopped():
+    """Return the options that continue a run of one step, trained with temperature 0.5."""
+    given = ["fit", *SMALL, *FAST, "--trainer.fast_dev_run=false", "--trainer.max_steps=1", "--knn_probe=null"]
+    given += ["--linear_probe=null", "--trainer.limit_val_batches=0", "--last_checkpoint.every_n_train_steps=1"]
+    main([*given, "--model.loss.temperature=0.5", "--model.optimizer.lr=0.25"])
+    [path] = Path().glob("lightning_logs/*/checkpoints/last.ckpt")
+    return [*(option for option in given if option != "fit"), f"--ckpt_path={path}", "--trainer.max_steps=2"]
+
+
+def continued(*options):
+    """Run the command; return the module that it trained."""
+    return ContrastiveCLI(args=["fit", *options]).model
+
+
+def test_a_continued_run_takes_what_is_not_given_from_the_checkpoint(stopped):
+    model = continued(*stopped)
+    assert model.loss.temperature == 0.5
+    assert model.optimizer.keywords["lr"] == 0.25
+    assert model.trainer.global_step == 2
+
+
+def test_what_is_given_wins_over_the_checkpoint_and_both_are_said(stopped):
+    with pytest.warns(UserWarning, match=r"loss: continues with .*0\.9.*; the checkpoint was trained with .*0\.5"):
+        model = continued(*stopped, "--model.loss.temperature=0.9")
+    assert model.loss.temperature == 0.9
+    with pytest.warns(UserWarning, match=r"optimizer: continues with lr=.*, as configured; the checkpoint has lr="):
+        continued(*stopped, "--model.optimizer.lr=0.125")
+
+
+def test_a_checkpoint_of_another_method_is_refused_in_a_line(stopped, refused):
+    stopped[stopped.index("SimCLR")] = "MoCo"
+    assert refused(*stopped) == (
+        "ckpt_path: the checkpoint is of SimCLR, but the module is a MoCo; give both the same class"
+    )
+
+
+class Terminated(Callback):
+    """Sends SIGTERM to its process in the second step."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_saves_and_exits_with_its_own_code():
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *SMALL, *FAST, "--trainer.fast_dev_run=false", f"--trainer.callbacks={HERE}.Terminated"])
+    assert stop.value.code == 128 + signal.SIGTERM
+    [path] = Path().glob("lightning_logs/*/checkpoints/last.ckpt")
+    assert torch.load(path, weights_only=True)["global_step"] == 2
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_in_a_line(refused):
+    options = (*SMALL, *FAST, "--trainer.fast_dev_run=false", "--trainer.max_steps=50", "--model.base_batch_size=null")
+    error = refused(*options, "--model.optimizer=SGD", "--model.optimizer.lr=1e38")
+    assert re.match(r"loss: (nan|inf) at step \d+, epoch 0; .*learning rate", error)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_a_run_in_a_line(refused):
+    Path("taken").write_text("a file, where the folder should be")
+    options = (
+        *SMALL,
+        *FAST,
+        "--trainer.fast_dev_run=false",
+        "--trainer.max_steps=1",
+        "--last_checkpoint.dirpath=taken",
+    )
+    assert re.match(r"checkpoint: .*last.ckpt can't be written", refused(*options))

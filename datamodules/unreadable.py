@@ -87,8 +87,9 @@ def retried(path: str | Path, read: Callable[[], Read]) -> Read:
         SystemFault: if the system can't read it.
 
     Example:
-        >>> retried(".", lambda: os.listdir("."))
-        []
+        >>> _ = Path("notes.txt").write_text("one")
+        >>> retried("notes.txt", Path("notes.txt").read_text)
+        'one'
     """
     for wait in WAITS:
         try:

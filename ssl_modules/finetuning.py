@@ -230,7 +230,8 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
                 f"num_classes={classes}"
             )
         check_last_batch(self, _rehearse)
-        keep_options(self.trainer, self._configured)
+        if self._configured is not None:
+            keep_options(self.trainer, self._configured)
 
     # ---- optimisation ----------------------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ class TrainerHooks(FiniteLoss, ExactResume):
     and the steps of validation, test and prediction.
     """
 
+    _configured: list[dict[str, Any]] | None = None  # the optimiser's options; None if a subclass configures it
+
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("val", batch, batch_idx)
 
@@ -80,7 +82,8 @@ class TrainerHooks(FiniteLoss, ExactResume):
 
     def on_train_start(self: Any) -> None:
         super().on_train_start()
-        keep_options(self.trainer, self._configured)
+        if self._configured is not None:
+            keep_options(self.trainer, self._configured)
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
         if isinstance(dataset, Sized):
             self.extraction.on_fit_start(len(dataset))

@@ -233,7 +233,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             self.log("train/extra_loss", extra, batch_size=len(images))
             loss = loss + extra
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
-        self.count_in_epoch(loss, len(images))
+        self.log_epoch_loss(loss, len(images))
         self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
         return {"loss": loss, "features": embedded.features.detach()}
 

@@ -27,6 +27,7 @@ class ExactResume:
     _random_state: dict[str, Tensor] | None = None
     _validation_is_pending = False
     _epoch_loss: tuple[Any, int] = (0.0, 0)  # sum over the images of an epoch, and their number
+    _not_logged: tuple[float, int] = (0.0, 0)  # the part of it that was restored from a checkpoint
 
     def generator(self, stage: str, batch_idx: int, device: torch.device) -> torch.Generator:
         """The generator of a batch; in validation and test it is the same in all epochs and runs, for comparability.
@@ -52,19 +53,25 @@ class ExactResume:
             continue_epoch(module.trainer, self._validation_is_pending)
         self._resumed = False  # a later fit is a new run
 
-    def count_in_epoch(self, loss: Tensor, images: int) -> None:
-        """Count the loss of a batch in ``train/loss_epoch``, the mean over the images of an epoch."""
+    def log_epoch_loss(self, loss: Tensor, images: int) -> None:
+        """Log ``train/loss_epoch``, the mean over the images of an epoch, also of those before a resumed step."""
         total, number = self._epoch_loss
         self._epoch_loss = (total + loss.detach() * images, number + images)
+        total, number = self._not_logged
+        self._not_logged = (0.0, 0)
+        self._log_mean((total + loss * images) / (number + images) if number else loss, number + images)
 
     def on_train_epoch_start(self) -> None:
-        self._epoch_loss = (0.0, 0)
+        self._epoch_loss = self._not_logged = (0.0, 0)
 
     def on_train_epoch_end(self) -> None:
+        total, number = self._not_logged
+        if number:  # the run was resumed after the last step of the epoch
+            self._log_mean(torch.tensor(total / number), number)
+
+    def _log_mean(self, mean: Tensor, images: int) -> None:
         module: Any = self
-        total, number = self._epoch_loss
-        if number:
-            module.log("train/loss_epoch", total / number, batch_size=number, sync_dist=True)
+        module.log("train/loss_epoch", mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=images)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Restore at the first step, because Lightning draws random numbers after it has loaded the checkpoint.
@@ -91,5 +98,5 @@ class ExactResume:
             self._run_seed = state["seed"]
             states, losses = state["random_state"], state["epoch_loss"]
             self._random_state = states[rank()] if rank() < len(states) else None
-            self._epoch_loss = losses[rank()] if rank() < len(losses) else (0.0, 0)
+            self._epoch_loss = self._not_logged = losses[rank()] if rank() < len(losses) else (0.0, 0)
             self._validation_is_pending = rewind(checkpoint["loops"]["fit_loop"])

@@ -43,7 +43,7 @@ def test_pil_images_of_other_channels_are_refused_early():
             "made pixels from -.*; leave normalisation",
         ),
         (lambda x: x[:, :16, :16] * 255, ValueError, "divide by 255"),
-        (lambda x: x[:, :16, :16] * torch.nan, ValueError, "made pixels from nan to nan"),
+        (lambda x: x[:, :16, :16] * torch.nan, ValueError, "made pixels that are NaN, of images without"),
     ],
 )
 def test_wrong_images_are_named(made, error, message):

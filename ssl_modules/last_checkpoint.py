@@ -6,6 +6,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ssl_modules.utils.checks import check_instance
+
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps the last state of a run in one file, also when SIGTERM ends the run.
@@ -19,12 +21,16 @@ class LastCheckpoint(ModelCheckpoint):
         settings: other keyword arguments of Lightning's ``ModelCheckpoint``, such as ``dirpath`` or
             ``every_n_train_steps``.
 
+    Raises:
+        TypeError: if ``filename`` is no text.
+
     Example:
         >>> LastCheckpoint(dirpath="run").filename
         'last'
     """
 
     def __init__(self, filename: str = "last", **settings: Any) -> None:
+        check_instance("filename", filename, str, 'such as "last"')
         super().__init__(filename=filename, enable_version_counter=False, save_on_exception=True, **settings)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

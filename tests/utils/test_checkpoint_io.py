@@ -176,6 +176,7 @@ def test_code_in_a_file_is_refused_with_what_it_would_need(tmp_path):
         read_checkpoint(tmp_path / "none.ckpt")
 
 
+# A full disk needs a small file system, which only root can mount. A test above raises the same error without one.
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_leaves_the_file(tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", tmp_path], check=False).returncode:

@@ -156,6 +156,7 @@ def test_a_gpu_is_read_at_its_first_batch_and_later_one_batch_late(monkeypatch):
     assert not pixels._copied
 
 
+# Only a GPU runs beside the Python code, so only there a check can make it wait. The tests above check the rule itself.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_does_not_wait():
     reader, images = nn.Identity(), IMAGES.cuda()

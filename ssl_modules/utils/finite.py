@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -33,25 +32,30 @@ class FiniteLoss:
         if losses is not None and not losses.isfinite():
             raise FloatingPointError(_explanation(self, optimizer, losses))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        for name, value, allows_infinity in _saved(checkpoint):
-            if value.is_floating_point() and not (~value.isnan() if allows_infinity else value.isfinite()).all():
+        trained = {name for name, _ in self.named_parameters()}
+        for name, value in _saved(checkpoint):
+            # A buffer may hold infinity, as in a mask, but NaN is a fault everywhere.
+            is_good = value.isfinite() if name in trained or name.startswith(_STATE) else ~value.isnan()
+            if not is_good.all():
                 raise FloatingPointError(
-                    f"checkpoint: {name} holds NaN or infinity, so nothing is saved; the last checkpoint has the last "
-                    f"good weights; {_FIXES}"
+                    f"checkpoint: {name} holds NaN or infinity, so nothing is saved and the last checkpoint stays; "
+                    f"{_FIXES}"
                 )
 
 
 _FIXES = "lower the learning rate, or clip gradients with Trainer(gradient_clip_val=1.0)"
+_STATE = "the optimiser's "  # begins the name of an optimiser's state
 
 
-def _saved(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor, bool]]:
-    """Name and value of all weights and optimiser states; the flag allows infinity, as in a buffer that is a mask."""
-    yield from ((name, value, True) for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor))
+def _saved(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Names and values of all weights, buffers and optimiser states of a checkpoint."""
+    named = list(checkpoint["state_dict"].items())
     for states in checkpoint.get("optimizer_states", []):
         for state in states["state"].values():
-            yield from ((f"optimizer's {key}", value, False) for key, value in state.items() if torch.is_tensor(value))
+            named += [(_STATE + key, value) for key, value in state.items()]
+    yield from ((name, value) for name, value in named if isinstance(value, Tensor))
 
 
 def _explanation(module: LightningModule, optimizer: Any, losses: Tensor) -> str:
@@ -59,7 +63,7 @@ def _explanation(module: LightningModule, optimizer: Any, losses: Tensor) -> str
     trainer = module.trainer
     rate = max(group["lr"] for group in optimizer.param_groups)
     where = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-    if any(value.isnan().any() for value in module.state_dict().values()):
+    if any(value.isnan().any() for value in (*module.parameters(), *module.buffers())):
         cause = f"weights hold NaN since an earlier step; learning rate {rate:.3g}: {_FIXES}"
     elif str(trainer.precision).startswith("16"):
         cause = f'precision="{trainer.precision}" overflows above 65,504; use "bf16-mixed" or "32-true"'

@@ -1,7 +1,7 @@
-"""What was pending when a checkpoint was saved: a validation, or the end of an epoch, which Lightning would skip.
+"""The validation that was pending when a checkpoint was saved.
 
 Lightning saves a checkpoint inside hooks: after a batch, but before the validation that is due, or in the middle of a
-validation, or before an epoch's mean values are logged. On resuming it goes on with the next batch.
+validation. When the run resumes, Lightning skips that validation and goes on with the next batch.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ _NOTHING_DONE = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # Li
 
 
 def rewind(fit_loop: dict[str, Any]) -> bool:
-    """Change the progress in a checkpoint, so that the Trainer does again what was pending.
+    """Change the progress in a checkpoint, so that the Trainer runs a pending validation from its first batch.
 
     Args:
         fit_loop: ``checkpoint["loops"]["fit_loop"]``, changed in place.

@@ -9,9 +9,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from modules import build, loader, pixels
+from processes import run_in_processes
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules import FineTuning, SafeCheckpointIO, SimCLR
+from ssl_modules.utils.finite import FiniteLoss
 
 RUNS = int(os.environ.get("FAULTS", "2"))
 
@@ -108,9 +110,11 @@ def test_images_of_nan_stop_fine_tuning():
         trainer(max_steps=2).fit(tuning, DataLoader(TensorDataset(images, torch.arange(8) % 2), batch_size=8))
 
 
-@pytest.mark.parametrize("what", ["gradient", "buffer"])
-def test_a_checkpoint_of_such_weights_is_refused_and_the_file_stays(tmp_path, what):
-    module = spoiled(what=what)
+@pytest.mark.parametrize(
+    ("what", "value"), [("gradient", float("nan")), ("gradient", float("inf")), ("buffer", float("nan"))]
+)
+def test_a_checkpoint_of_such_weights_is_refused_and_the_file_stays(tmp_path, what, value):
+    module = spoiled(what=what, value=value)
     saves = ModelCheckpoint(tmp_path, "last", every_n_train_steps=1, enable_version_counter=False)
     fit = trainer(max_epochs=9, callbacks=[saves], enable_checkpointing=True, plugins=[SafeCheckpointIO()])
     with pytest.raises(FloatingPointError, match=r"checkpoint: .* holds NaN or infinity, so nothing is saved"):
@@ -131,6 +135,35 @@ def test_infinity_in_a_buffer_is_no_fault(tmp_path):
     fit = trainer(max_steps=1)
     fit.fit(module, loader())
     fit.save_checkpoint(tmp_path / "last.ckpt")
+
+
+def infinite_weight(tmp_path):
+    module = build()
+    fit = trainer(max_steps=1)
+    fit.fit(module, loader())
+    next(module.parameters()).data.view(-1)[0] = float("inf")
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_an_infinite_weight_is_refused(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"checkpoint: encoder.backbone.* holds NaN or infinity"):
+        infinite_weight(tmp_path)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def losses_of_a_process(rank):
+    """Give the second of three losses of one process as NaN; return the steps at which this process raises."""
+    watch, raised = FiniteLoss(), []
+    for step, loss in enumerate([1.0, float("nan") if rank else 1.0, 1.0]):
+        watch.on_before_backward(torch.tensor(loss))
+        if not watch._losses.isfinite():
+            raised.append(step)
+        watch._losses = None
+    return raised
+
+
+def test_all_processes_stop_at_the_loss_of_one():
+    assert run_in_processes(losses_of_a_process) == [[1], [1]]
 
 
 @pytest.mark.slow

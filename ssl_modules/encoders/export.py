@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
+from zlib import crc32
 
 import timm
 import torch
@@ -14,8 +16,10 @@ from torch import Tensor, nn
 
 from ssl_modules.encoders.encoder import Encoder
 from ssl_modules.encoders.names import NETWORKS
+from ssl_modules.utils.checkpoint_io import check_sums
 
 _KEY = "ssl_modules"  # key of the metadata in a safetensors file
+_SUM = "ssl_modules.crc32"  # key of the weights' checksum
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -30,7 +34,8 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
         ValueError: if the file ends in anything else.
     """
     if path.suffix == ".safetensors":
-        save_file({k: v.contiguous() for k, v in weights.items()}, path, {_KEY: json.dumps(metadata)})
+        texts = {_KEY: json.dumps(metadata), _SUM: checksum(weights)}
+        save_file({k: v.contiguous() for k, v in weights.items()}, path, texts)
     elif path.suffix == ".pt":
         torch.save({"state_dict": weights, "metadata": metadata}, path)
     else:
@@ -77,7 +82,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Names to tensors, and the metadata, which are empty for a plain file.
 
     Raises:
-        ValueError: if the file has other contents.
+        ValueError: if the file is damaged, or has other contents.
 
     Example:
         >>> save_weights(Path("layer.safetensors"), nn.Linear(2, 1).state_dict(), {"image_size": 32})
@@ -88,9 +93,10 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-                return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+            return _load_safetensors(path)
+        if is_zipfile(path):  # the format of torch.save, with checksums; older files are pickles
+            with path.open("rb") as file:
+                check_sums(file, path.name)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError, IndexError, IsADirectoryError) as error:
         raise ValueError(f"path: {path.name} is no file of tensors and plain data: {error}") from error
@@ -105,6 +111,33 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not (isinstance(weights, dict) and weights and all(isinstance(w, Tensor) for w in weights.values())):
         raise ValueError(f"path: {path.name} holds no names to tensors, as a state dict does")
     return weights, metadata
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, "pt") as file:
+        texts = file.metadata() or {}
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        metadata = json.loads(texts.get(_KEY, "{}"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"path: {path.name} has damaged metadata ({error}); export the encoder again") from error
+    if _SUM in texts and texts[_SUM] != checksum(weights):  # a file of another library has no sum
+        raise ValueError(f"path: {path.name} is damaged: its weights have another checksum; export the encoder again")
+    return weights, metadata
+
+
+def checksum(weights: dict[str, Tensor]) -> str:
+    """The CRC-32 sum of weights and their names, as hexadecimal digits.
+
+    Example:
+        >>> checksum({"w": torch.zeros(2)})
+        '72cbbab2'
+    """
+    total = 0
+    for name in sorted(weights):
+        numbers = weights[name].contiguous().reshape(-1).view(torch.uint8).numpy()
+        total = crc32(numbers, crc32(name.encode(), total))
+    return f"{total:08x}"
 
 
 def load_encoder(

@@ -8,7 +8,7 @@ from torch import nn
 
 from ssl_modules import SimCLR
 from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder, Representation, load_encoder, load_weights
-from ssl_modules.encoders.export import save_weights
+from ssl_modules.encoders.export import export_encoder, save_weights
 
 KNOWN = {"image_size": 32, "in_channels": 3, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
 
@@ -221,3 +221,22 @@ def test_the_representation_of_an_exported_encoder_is_the_modules_own(tmp_path):
     representation = Representation(load_encoder(tmp_path / "encoder.safetensors")).eval()
     assert torch.equal(representation(pixels()), module(pixels()))
     assert representation.accepts_uint8
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_a_flipped_bit_of_the_weights_is_noticed(tmp_path, ending):
+    path = tmp_path / f"encoder.{ending}"
+    weights = export_encoder(Encoder("test_resnet", image_size=32, in_channels=1), path)
+    content = path.read_bytes()
+    place = content.index(max(weights.values(), key=torch.Tensor.numel).numpy().tobytes()) + 1000
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ValueError, match=rf"path: encoder.{ending} is damaged: .* another checksum"):
+        load_encoder(path)
+
+
+def test_damaged_metadata_are_named(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    encoder = Encoder("test_resnet", image_size=32, in_channels=1)
+    save_file(encoder.export()[0], path, {"ssl_modules": "{'image_size'"})
+    with pytest.raises(ValueError, match=r"path: encoder.safetensors has damaged metadata"):
+        load_encoder(path)

@@ -135,7 +135,7 @@ def checksum(weights: dict[str, Tensor]) -> str:
     """
     total = 0
     for name in sorted(weights):
-        numbers = weights[name].contiguous().reshape(-1).view(torch.uint8).numpy()
+        numbers = memoryview(weights[name].contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         total = crc32(numbers, crc32(name.encode(), total))
     return f"{total:08x}"
 

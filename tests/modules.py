@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from conformance.cases import trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -44,3 +45,9 @@ def pixels(n=8, size=8, channels=3):
 
 def loader(batch_size=8, n=8):
     return DataLoader(TensorDataset(pixels(n)), batch_size=batch_size)
+
+
+def fit(module, **given):
+    t = trainer(**{"max_epochs": 1, **given})
+    t.fit(module, loader(batch_size=4, n=32))
+    return t

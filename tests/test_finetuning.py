@@ -1,80 +1,22 @@
 import math
 import os
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from conformance.cases import trainer
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI
 from processes import run_in_processes
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from tuned import SGD, Net, build, encoder, equal, images, labels, loader, weights
 
 from ssl_modules import FineTuning, SimCLR
-from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, SimCLRViews, Views
+from ssl_modules.augmentations import RandomHorizontalFlip, SimCLRViews, Views
 from ssl_modules.datamodules import DigitsDataModule, EpochSampler
-from ssl_modules.encoders import Encoder
 from ssl_modules.optim import WarmupCosine
-
-SGD = partial(torch.optim.SGD, lr=0.1)
-
-
-class Net(nn.Module):
-    """A small network with all kinds of layers that must not change when frozen."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1))
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class Unchanged(Augmentation):
-    """Returns one view, the image itself."""
-
-    sizes = (None,)
-
-    def make_views(self, images, generator):
-        return [images]
-
-
-def encoder(network="test_resnet"):
-    return Encoder(network, image_size=8, in_channels=1, mean=[0.3], std=[0.35])
-
-
-def build(network="test_resnet", num_classes=10, **given):
-    given = {"optimizer": SGD, "augmentation": Unchanged()} | given
-    return FineTuning(network if isinstance(network, Encoder) else encoder(network), num_classes, **given)
-
-
-def images(n=16, seed=0):
-    return torch.randint(256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-
-
-def labels(n=16, classes=10):
-    return torch.randint(classes, (n,), generator=torch.Generator().manual_seed(1))
-
-
-def loader(targets, batch_size=8):
-    return DataLoader(TensorDataset(images(len(targets)), targets), batch_size=batch_size)
-
-
-def weights(module):
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-# ---- training ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("freeze", [False, True])
@@ -163,9 +105,6 @@ def test_fine_tuning_on_digits_is_better_than_a_frozen_encoder():
     assert accuracy[False] > 0.95
 
 
-# ---- augmentation --------------------------------------------------------------------------------------------------
-
-
 def test_training_images_are_cropped_to_the_encoders_size_and_others_are_not_touched():
     module = FineTuning(encoder(), 10, optimizer=SGD)
     crop, flip = module.augmentation.transforms
@@ -202,9 +141,6 @@ def test_one_finished_view_is_taken_as_it_is_and_several_are_refused():
         module.training_step(([view, view], labels()), 0)
     with pytest.raises(ValueError, match="batch: evaluation takes images, but the loader gives views"):
         module.validation_step(([view], labels()), 0)
-
-
-# ---- what is measured ----------------------------------------------------------------------------------------------
 
 
 def test_accuracies_are_those_of_all_images():
@@ -272,138 +208,6 @@ def test_half_precision():
     assert run.callback_metrics["val/loss"].isfinite()
 
 
-# ---- checkpoints ---------------------------------------------------------------------------------------------------
-
-
-def saved(module, path):
-    run = trainer(max_epochs=1)
-    run.fit(module, loader(labels()))
-    run.save_checkpoint(path)
-    return weights(module)
-
-
-def test_a_checkpoint_builds_the_module_again(tmp_path):
-    given = {"freeze": True, "num_classes": 3, "target_type": "hierarchical", "level": 1, "augmentation": None}
-    module = build(**given, backbone_lr_scale=0.5, schedule=WarmupCosine(0.2), seed=3)
-    y = torch.stack([labels(), labels(classes=3)], dim=1)
-    run = trainer(max_epochs=1)
-    run.fit(module, loader(y))
-    run.save_checkpoint(tmp_path / "last.ckpt")
-    again = FineTuning.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    assert equal(weights(again), weights(module))
-    assert {**again.hparams} == {**module.hparams}
-    assert not again.encoder.training
-    assert torch.equal(again.eval()(images()), module.eval()(images()))
-
-
-def test_a_network_that_a_checkpoint_cannot_hold_is_asked_for(tmp_path):
-    module = build(Net(), augmentation=None)
-    before = saved(module, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=r"encoder: a checkpoint can't hold this .*Encoder; pass"):
-        FineTuning.load_from_checkpoint(tmp_path / "last.ckpt")
-    again = FineTuning.load_from_checkpoint(tmp_path / "last.ckpt", encoder=encoder(Net()))
-    assert equal(weights(again), before)
-
-
-def test_a_resumed_run_goes_on_as_it_would_have(tmp_path):
-    ends = []
-    for resume in (None, tmp_path / "epoch=0.ckpt"):
-        seed_everything(0)
-        module = build(encoder(nn.Conv2d(1, 4, 3)), augmentation=None, optimizer=partial(SGD, momentum=0.9))
-        every = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, enable_version_counter=False)
-        trainer(max_epochs=3, callbacks=[every], enable_checkpointing=True).fit(
-            module, loader(labels()), ckpt_path=resume
-        )
-        ends.append(weights(module))
-    assert equal(*ends)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"class_path": "ssl_modules.encoders.load_encoder", "init_args": {"path": "encoder.safetensors"}},
-        {
-            "class_path": "ssl_modules.encoders.Encoder",
-            "init_args": {"encoder": "test_resnet", "image_size": 8, "in_channels": 1},
-        },
-    ],
-)
-def test_the_command_line_builds_it_and_its_checkpoint_needs_no_other_file(given, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    SimCLR("simclr", "test_resnet", in_channels=1).export_encoder("encoder.safetensors")
-    config = {
-        "model": {"encoder": given, "num_classes": 10, "optimizer": {"class_path": "SGD", "init_args": {"lr": 0.1}}},
-        "data": {"batch_size": 64},
-        "trainer": {
-            "max_steps": 2,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-        },
-    }
-    Path("config.yaml").write_text(yaml.safe_dump(config))
-    arguments = ["fit", "--config", "config.yaml", "--trainer.default_root_dir", "."]
-    plain = {"auto_configure_optimizers": False, "save_config_callback": None}
-    cli = LightningCLI(FineTuning, DigitsDataModule, args=arguments, **plain)
-    cli.trainer.save_checkpoint("last.ckpt")
-    Path("encoder.safetensors").unlink()
-    again = FineTuning.load_from_checkpoint("last.ckpt", weights_only=True)
-    assert equal(weights(again), weights(cli.model))
-
-
-# ---- what doesn't fit ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        (
-            {"encoder": "resnet18"},
-            TypeError,
-            "encoder: expected an object of the class Encoder, got 'resnet18'; give Encoder",
-        ),
-        ({"num_classes": 1}, ValueError, "num_classes: expected a number of at least 2, got 1"),
-        ({"target_type": "none"}, ValueError, "target_type: expected .*'multilabel'.*, got 'none'"),
-        ({"backbone_lr_scale": 0.0}, ValueError, "backbone_lr_scale: expected a positive number, got 0.0; .* freeze=T"),
-        ({"schedule": 0.5}, TypeError, r"schedule: expected .* Schedule, got 0.5; give one such as WarmupCosine"),
-        ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, TypeError, "optimizer: expected a function of parameter gr"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_named(given, error, message):
-    with pytest.raises(error, match=message):
-        FineTuning(**{"encoder": encoder(nn.Conv2d(1, 4, 3)), "num_classes": 10, "optimizer": SGD} | given)
-
-
-@pytest.mark.parametrize(
-    ("given", "targets", "message"),
-    [
-        ({}, None, "targets: got none; fine-tuning needs a loader of"),
-        ({}, torch.zeros(16, 2).long(), r"targets: torch.int64 \[16, 2\] of 16 images don't fit target_type='single'"),
-        ({}, torch.zeros(16), r"targets: torch.float32 \[16\] of 16 images don't fit target_type='single'"),
-        ({}, torch.zeros(15).long(), r"targets: torch.int64 \[15\] of 16 images"),
-        ({}, torch.full((16,), -1), "targets: go from -1 to -1, but num_classes=10 and .* allow 0 to 9; leave out"),
-        ({}, torch.full((16,), 10), "targets: go from 10 to 10, but num_classes=10"),
-        ({"target_type": "hierarchical"}, labels(), "don't fit target_type='hierarchical', level=0"),
-        ({"target_type": "hierarchical", "level": 2}, torch.zeros(16, 2).long(), "'hierarchical', level=2 and num_cl"),
-        ({"target_type": "multilabel"}, labels(), "don't fit target_type='multilabel', level=0 and num_classes=10"),
-        ({"target_type": "multilabel"}, torch.full((16, 10), 2), "targets: go from 2 to 2, .* allow 0 to 1"),
-    ],
-)
-def test_targets_that_do_not_fit_are_named(given, targets, message):
-    module = build(encoder(nn.Conv2d(1, 4, 3)), **given)
-    with pytest.raises(ValueError, match=message):
-        module.training_step(images() if targets is None else (images(), targets), 0)
-
-
-def test_a_schedule_needs_an_end():
-    with pytest.raises(ValueError, match="max_epochs: a schedule needs an end"):
-        trainer(max_epochs=-1).fit(build(encoder(nn.Conv2d(1, 4, 3))), loader(labels()))
-
-
-# ---- several processes ---------------------------------------------------------------------------------------------
-
-
 def of_processes(targets, batch_size, **given):
     """Train an epoch without shuffling, then test; return the weights and the metrics."""
     seed_everything(0, verbose=False)
@@ -431,14 +235,3 @@ def test_two_processes_are_one():
         assert metrics == other[1] == pytest.approx(expected_metrics, rel=1e-12)
         for name, value in expected.items():
             torch.testing.assert_close(state[name], value, rtol=0, atol=1e-12, msg=name)
-
-
-def test_a_class_of_the_data_without_a_place_is_said_before_the_first_step():
-    data = DigitsDataModule(batch_size=64)
-    module = build(num_classes=9)
-    steps = []
-    module.on_train_batch_end = lambda *args: steps.append(args)
-    with pytest.raises(ValueError, match=r"num_classes: expected at least the 10 classes .*, got 9; .*num_classes=10"):
-        trainer(max_epochs=1).fit(module, datamodule=data)
-    assert not steps
-    trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(build(num_classes=10), datamodule=data)

@@ -6,10 +6,7 @@ from encoders.networks import Clips, TwoMaps, Vector, pixels, randomised
 from modules import needs_vectors
 from torch import nn
 
-from ssl_modules import SimCLR
-from ssl_modules.augmentations import PatchGrid, RandomResizedCrop, Views
 from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder, shrink_stem
-from ssl_modules.encoders.views import encode_views
 
 
 def pooled(encoder, images):
@@ -239,113 +236,6 @@ def test_pretrained_goes_to_timm_with_its_mean_and_std(monkeypatch):
     torch.testing.assert_close(own.mean.flatten(), torch.full((3,), 0.5))
 
 
-@pytest.mark.parametrize(
-    ("encoder", "arguments", "error", "message"),
-    [
-        ("resnet81", {}, ValueError, "encoder: timm knows no model 'resnet81'; did you mean .*resnet18"),
-        ("", {}, ValueError, r"encoder: timm knows no model ''; timm.list_models\(\) lists them all"),
-        (18, {}, TypeError, "encoder: expected a name or a module, got 18"),
-        (nn.Identity(), {"pretrained": True}, ValueError, "pretrained: goes with a timm name, .* Identity"),
-        (
-            "test_vit",
-            {"image_size": 8},
-            ValueError,
-            r"encoder: test_vit can't take images of .* 8 pixels \(image_size\)",
-        ),
-        (nn.Conv2d(1, 2, 1), {}, ValueError, r"Conv2d can't take images of 3 channels \(in_channels\)"),
-        (
-            "test_resnet",
-            {"mean": (0.5,)},
-            ValueError,
-            r"mean: expected 3 numbers in \[0, 1\], got \[0.5\]; give one per channel",
-        ),
-        ("test_resnet", {"std": (1, 0, 1)}, ValueError, r"std: expected 3 numbers in \(0, 1\], got \[1, 0, 1\]"),
-        ("test_resnet", {"mean": 0.5}, TypeError, "mean: expected a list .* got 0.5; give one number per channel"),
-        (
-            "test_resnet",
-            {"mean": (123, 116, 103)},
-            ValueError,
-            r"mean: expected 3 numbers in \[0, 1\], .*; pixels are in \[0, 1\]: divide by 255",
-        ),
-        (Encoder(nn.Identity(), image_size=8, in_channels=3), {}, ValueError, "is an Encoder, which normalises"),
-        (
-            torchvision.models.mobilenet_v3_small(),
-            {},
-            ValueError,
-            "this MobileNetV3 would give its class scores",
-        ),
-        (
-            "test_resnet",
-            {"std": (1, 1)},
-            ValueError,
-            r"std: expected 3 numbers in \(0, 1\], got \[1, 1\]; give one per channel",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_named(encoder, arguments, error, message):
-    with pytest.raises(error, match=message):
-        Encoder(encoder, **{"image_size": 32, "in_channels": 3, **arguments})
-
-
-def test_a_compiled_module_is_refused():
-    with pytest.raises(ValueError, match=r"encoder: is compiled; .* module.encoder.compile"):
-        Encoder(torch.compile(nn.Identity()), image_size=32, in_channels=3)
-
-
-def test_a_module_that_returns_something_else_is_named():
-    class Output(nn.Module):
-        def forward(self, x):
-            return {"features": x}
-
-    with pytest.raises(TypeError, match=r"encoder: expected a vector, a map or .* from Output, got a dict"):
-        Encoder(Output(), image_size=8, in_channels=1)
-
-
-@pytest.mark.parametrize("statistics", [{}, {"mean": (0.5,), "std": (0.5,)}])
-def test_every_batch_must_be_of_raw_pixels(statistics):
-    """Not only the first batch, and whether the encoder normalises or not."""
-    encoder = Encoder(nn.Identity(), image_size=8, in_channels=1, **statistics)
-    pixels = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
-    for _ in range(2):
-        encoder(pixels)
-        with pytest.raises(ValueError, match=r"images: float images have to lie in \[0, 1\], .* from 0 to 255; divide"):
-            encoder(pixels * 255)
-        with pytest.raises(ValueError, match=r"from -1 to 1; give \(images \+ 1\) / 2"):
-            encoder(pixels * 2 - 1)
-        with pytest.raises(ValueError, match="images: pixels hold NaN"):
-            encoder(pixels * torch.nan)
-
-
-def test_a_traced_encoder_holds_no_check():
-    encoder = Encoder("resnet18", image_size=32, in_channels=3, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
-    images = torch.rand(2, 3, 32, 32)
-    exported = torch.export.export(encoder, (images,)).module()
-    for ours, theirs in zip(encoder(images), exported(images), strict=True):
-        torch.testing.assert_close(ours, theirs)
-    compiled = torch.compile(Encoder(nn.Identity(), image_size=8, in_channels=1), backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(images[:, :1])[0], images[:, :1])
-
-
-@pytest.mark.parametrize(
-    ("images", "error", "message"),
-    [
-        (torch.rand(2, 1, 32, 32), ValueError, "have 1 channels, .* in_channels=3; build it with in_channels=1"),
-        (
-            torch.rand(2, 32, 32, 3),
-            ValueError,
-            r"expected 3 channels on axis 1, got .*; give images.permute\(0, 3, 1, 2\)",
-        ),
-        (torch.rand(3, 32, 32), ValueError, r"expected the four axes .*, got shape \(3, 32, 32\)"),
-        (torch.rand(2, 3, 3, 32, 32), ValueError, r"expected the four axes .*; clips .* need an encoder of clips"),
-        (torch.zeros(2, 3, 32, 32, dtype=torch.int64), TypeError, "expected uint8, or float in .*, got torch.int64"),
-    ],
-)
-def test_wrong_images_are_refused(images, error, message):
-    encoder = Encoder(nn.Identity(), image_size=32, in_channels=3)
-    with pytest.raises(error, match=f"images: {message}"):
-        encoder(images)
-
-
 def test_channels_last_changes_nothing_but_the_layout():
     torch.manual_seed(0)
     last = Encoder("test_resnet", image_size=32, in_channels=3)
@@ -394,66 +284,6 @@ def test_a_compiled_encoder_gives_the_same_maps_and_names():
     assert set(compiled.export()[0]) == set(plain.export()[0])
 
 
-def test_patches_go_through_the_backbone_one_by_one():
-    encoder = randomised(Encoder("test_resnet", image_size=32, in_channels=3, patches=(16, 8), mean=(0.5,) * 3))
-    x = pixels(2, size=32)
-    maps = encoder(x)
-    backbone = encoder.backbone
-    assert [m.shape for m in maps] == [(2, c, 3, 3) for c in encoder.out_channels]
-    for row in range(3):
-        for column in range(3):
-            patch = x[:, :, 8 * row : 8 * row + 16, 8 * column : 8 * column + 16]
-            for m, expected in zip(maps, backbone(patch / 255 - 0.5), strict=True):
-                torch.testing.assert_close(m[:, :, row, column], expected.mean((2, 3)), rtol=1e-3, atol=1e-4)
-
-
-def test_what_is_built_by_name_is_built_for_patches():
-    encoder = Encoder("test_vit", image_size=96, in_channels=1, patches=(32, 16))
-    assert encoder(pixels(1, 1, 96))[-1].shape == (1, 64, 5, 5)
-    assert Encoder("resnet18", image_size=96, in_channels=1, patches=(32, 16)).small_stem
-    assert not Encoder("resnet18", image_size=96, in_channels=1).small_stem
-
-
-@pytest.mark.parametrize(
-    ("model", "arguments", "message"),
-    [
-        ("test_resnet", {"patches": (40, 8)}, "patches: of 40 pixels are larger than the images, image_size=32"),
-        (
-            "test_resnet",
-            {"patches": (8, 8)},
-            r"patches: expected \(size, overlap\) with 0 <= overlap < size, got \(8, 8\)",
-        ),
-        ("test_vit", {"patches": (8, 4)}, r"test_vit can't take images of .* 8 pixels \(patches\)"),
-        (Clips(), {"patches": (8, 4)}, "patches: are cut along two spatial axes, but Clips has 3"),
-    ],
-)
-def test_patches_that_do_not_fit_are_named(model, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Encoder(model, image_size=32, in_channels=3, **arguments)
-
-
-def test_images_smaller_than_a_patch_are_refused():
-    encoder = Encoder("test_resnet", image_size=32, in_channels=3, patches=(16, 8))
-    with pytest.raises(ValueError, match="size: images of 8 x 8 are smaller than a patch of 16"):
-        encoder(pixels(size=8))
-
-
-def test_the_representation_is_the_mean_over_the_grid():
-    augmentation = Views([RandomResizedCrop(32), PatchGrid(16, 8)])
-    module = SimCLR(augmentation, "test_resnet", mean=(0.5,) * 3).eval()
-    x = pixels(3) / 255
-    grid = PatchGrid(16, 8)(x)  # [N, rows, cols, ch, h, w]
-    [maps] = encode_views(module.encoder, [grid])
-    for m, expected in zip(module.encoder(x), maps, strict=True):
-        torch.testing.assert_close(m, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(module(x), maps[-1].mean((2, 3)), rtol=1e-4, atol=1e-5)
-    patches = torch.stack([module(patch) for patch in grid.flatten(1, 2).unbind(1)])
-    torch.testing.assert_close(module(x), patches.mean(0), rtol=1e-4, atol=1e-5)
-
-
-# ---- what is known before the first batch --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "network", "normalised"),
     [("amdim", AMDIMEncoder, True), ("cpc", CPCEncoder, False), ("test_resnet", None, False)],
@@ -468,11 +298,6 @@ def test_the_networks_of_this_package_have_names(name, network, normalised):
         assert given.name == given.export()[1]["architecture"] == name
         with pytest.raises(ValueError, match=f"pretrained: expected False for '{name}'"):
             Encoder(name, image_size=32, in_channels=1, pretrained=True)
-
-
-def test_a_name_that_is_nearly_one_of_ours_is_told():
-    with pytest.raises(ValueError, match=r"encoder: timm knows no model 'amdin'; did you mean .*amdim"):
-        Encoder("amdin", image_size=32, in_channels=3)
 
 
 @pytest.mark.parametrize(

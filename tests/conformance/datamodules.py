@@ -1,0 +1,173 @@
+"""The data modules under test, with small files in the official formats. Add a new one as one entry of CASES."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import miniatures
+import torch
+
+from ssl_modules.augmentations import RandomResizedCrop, Views
+from ssl_modules.datamodules import (
+    BaseDataModule,
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    COCODataModule,
+    DigitsDataModule,
+    FashionMNISTDataModule,
+    ImageDataModule,
+    ImageFolderDataModule,
+    ImageNetDataModule,
+    STL10DataModule,
+    TensorImages,
+    TinyImageNetDataModule,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data module with a miniature copy of its official files."""
+
+    data: type[BaseDataModule]
+    write: Callable[[Path], miniatures.Patches] | None  # writes the files to a folder; None if there are none
+    sizes: tuple[int, int, int]  # numbers of images to train on, labelled images and test images
+    corrupt: str = ""  # a file that the data module reads
+    missing: str = ""  # a file or folder that the data module needs
+    root: str = "."  # the argument root, relative to the folder
+    arguments: dict[str, Any] = field(default_factory=dict)
+    name: str = ""  # if a data module has several cases
+
+    def __str__(self) -> str:
+        return self.name or self.data.__name__
+
+    def build(self, folder: Path, **given: Any) -> BaseDataModule:
+        in_files = {} if self.write is None else {"root": folder / self.root}
+        return self.data(**{**in_files, "batch_size": 4, "num_workers": 0, **self.arguments, **given})
+
+
+def of_digits(rows: slice) -> TensorImages:
+    data = DigitsDataModule()
+    data.setup()
+    return TensorImages(*data.train_set[rows])
+
+
+CASES = [
+    Case(DigitsDataModule, None, (1437, 1437, 360), arguments={"batch_size": 64}),
+    Case(
+        CIFAR10DataModule,
+        miniatures.write_cifar10,
+        (40, 40, 10),
+        "cifar-10-batches-py/data_batch_2",
+        "cifar-10-batches-py/test_batch",
+    ),
+    Case(
+        CIFAR100DataModule,
+        miniatures.write_cifar100,
+        (100, 100, 30),
+        "cifar-100-python/train",
+        "cifar-100-python/test",
+    ),
+    Case(
+        FashionMNISTDataModule,
+        miniatures.write_fashion_mnist,
+        (40, 40, 12),
+        "FashionMNIST/raw/train-images-idx3-ubyte",
+        "FashionMNIST/raw",
+    ),
+    Case(
+        FashionMNISTDataModule,
+        miniatures.write_fashion_mnist,
+        (40, 40, 12),
+        "FashionMNIST/raw/t10k-labels-idx1-ubyte",
+        "FashionMNIST/raw",
+        arguments={"coarse": True},
+        name="FashionMNISTDataModule-coarse",
+    ),
+    Case(
+        STL10DataModule,
+        miniatures.write_stl10,
+        (55, 30, 12),
+        "stl10_binary/unlabeled_X.bin",
+        "stl10_binary/test_X.bin",
+    ),
+    Case(
+        TinyImageNetDataModule,
+        miniatures.write_tiny_imagenet,
+        (200, 200, 40),
+        "tiny-imagenet-200/val/val_annotations.txt",
+        "tiny-imagenet-200/words.txt",
+    ),
+    Case(
+        ImageNetDataModule,
+        miniatures.write_imagenet,
+        (12, 12, 3),
+        "train/n01443537/n01443537_2.JPEG",
+        "val",
+        arguments={"classes": list(miniatures.IMAGENET_WNIDS), "image_size": 28},
+    ),
+    Case(
+        COCODataModule,
+        miniatures.write_coco,
+        (10, 10, 3),
+        "annotations/instances_val2017.json",
+        "train2017",
+        arguments={"image_size": 14, "batch_size": 2},
+    ),
+    Case(
+        ImageFolderDataModule,
+        miniatures.write_image_folder,
+        (6, 6, 0),
+        "train/cat/1.jpg",
+        "train",
+        root="train",
+        arguments={"image_size": 14, "batch_size": 2},
+    ),
+    Case(
+        ImageFolderDataModule,
+        miniatures.write_image_folder,
+        (6, 6, 0),
+        "train/cat/1.jpg",
+        "train",
+        root="train",
+        arguments={"image_size": 8, "batch_size": 2, "augmentation": Views([RandomResizedCrop(8)])},
+        name="ImageFolderDataModule-views",
+    ),
+    Case(
+        ImageDataModule,
+        None,
+        (20, 20, 8),
+        arguments={"train": of_digits(slice(20)), "test": of_digits(slice(20, 28)), "num_classes": 10},
+    ),
+]
+IN_FILES = [case for case in CASES if case.write is not None]
+
+
+@functools.cache
+def written(write: Callable[[Path], miniatures.Patches]) -> tuple[Path, miniatures.Patches]:
+    """Write the files once; return their folder and their patches. Tests must not change the files."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return folder, write(folder)
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    return len(first) == len(second) and all(equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def epoch(data: BaseDataModule, number: int = 0) -> list[Any]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def loaded(case: Case, folder: Path, **given: Any) -> BaseDataModule:
+    data = case.build(folder, **given)
+    data.setup()
+    return data

@@ -82,12 +82,12 @@ class ExactResume:
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         module: Any = self
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
-        states = gather_objects(global_random_state(module.device))
-        losses = gather_objects((float(self._epoch_loss[0]), self._epoch_loss[1]))
+        total, number = self._epoch_loss
+        states, losses = zip(*gather_objects((global_random_state(module.device), (float(total), number))), strict=True)
         trainer = attached_trainer(module)
         for logger in trainer.loggers if trainer is not None else ():
             logger.save()  # a run that resumes from here doesn't log these rows again
-        checkpoint[STATE] |= {"seed": self._run_seed, "random_state": states, "epoch_loss": losses}
+        checkpoint[STATE] |= {"seed": self._run_seed, "random_state": list(states), "epoch_loss": list(losses)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)  # type: ignore[misc]

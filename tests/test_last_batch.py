@@ -154,6 +154,7 @@ def one_of_two(rank):
     return steps_of(build(), DataLoader(images, batch_size=8, drop_last=True), strategy="ddp", devices=2)
 
 
+@pytest.mark.slow
 def test_processes_are_told_their_share():
     assert run_in_processes(one_of_two) == [2, 2]
 

@@ -286,7 +286,10 @@ def resumable_run(case, encoder, folder=None, ckpt_path=None, *, seed=0, every=1
     }
 
 
-@pytest.mark.parametrize(("encoder", "accumulate"), [(DropoutNet, 1), (DropoutNet, 2), (lambda: ENCODER, 1)])
+@pytest.mark.parametrize(
+    ("encoder", "accumulate"),
+    [(DropoutNet, 1), (DropoutNet, 2), pytest.param(lambda: ENCODER, 1, marks=pytest.mark.slow)],
+)
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(case, encoder, accumulate, tmp_path):
     kwargs = {"accumulate_grad_batches": accumulate}
     per_epoch = 6 // accumulate

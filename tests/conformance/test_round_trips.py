@@ -14,6 +14,7 @@ from ssl_modules.utils.configurable import storable
 LINKED = ("image_size", "in_channels", "mean", "std")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_run_from_yaml_loads_again(case, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -139,7 +139,7 @@ class Clock(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if isinstance(module, SimCLR):
             module.augmentation.forward = self.around("augmentation", module.augmentation.forward)  # type: ignore[method-assign]
-            module.encode = self.around("encoder forward", module.encode)  # type: ignore[method-assign]
+            module.encoder.forward = self.around("encoder forward", module.encoder.forward)  # type: ignore[method-assign]
         for optimizer in trainer.optimizers:
             optimizer.register_step_post_hook(lambda *_: self.mark("optimiser"))
 

@@ -43,9 +43,9 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     **Data**: a probe uses the first of these that is given: ``train`` and ``test``; ``datamodule``; the Trainer's
     datamodule; the Trainer's training and validation loaders. It calls ``probe_train_dataloader()`` and
     ``probe_test_dataloader()`` of a datamodule; if these do not exist, ``train_dataloader()`` and
-    ``val_dataloader()``. The images should not be augmented. The probe reads all samples of a map-style data set, in the
-    order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed splitting, and the Trainer's
-    ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
+    ``val_dataloader()``. The images should not be augmented. The probe reads all samples of a map-style data set, in
+    the order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed splitting, and the
+    Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
 
     **Times**: ``on_train_start`` checks one batch of each loader, and all targets that a data set stores as
     ``targets``, so that errors are raised before the first step. The probe runs in ``on_validation_epoch_end``, except
@@ -194,7 +194,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         return 1
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """Return the settings that affect the metrics, as plain values; they are logged and stored in :attr:`result`."""
+        """Return the settings that affect the metrics, as plain values; they are logged and kept in :attr:`result`."""
         return {"bank_size": self.bank_size}
 
     # -------------------------------------------------------------------------------------------- methods for a user

@@ -18,9 +18,9 @@ def balanced_rows(
 ) -> Tensor:
     """Draw a random subset of samples that is balanced over the classes.
 
-    Give either ``share`` (usually 0.01 or 0.1) or ``per_class``. For the same seed, a larger subset contains the smaller
-    ones. For multi-label targets, that number of positive samples is drawn for each class. The result is their union, so
-    a class may have more samples than that.
+    Give either ``share`` (usually 0.01 or 0.1) or ``per_class``. For the same seed, a larger subset contains the
+    smaller ones. For multi-label targets, that number of positive samples is drawn for each class. The result is the
+    union, so a class may have more samples than that.
 
     Args:
         targets: ``[N]``, class indices, or ``[N, classes]`` of 0 and 1.

@@ -47,11 +47,11 @@ def sgd_classifier(
 ) -> tuple[Tensor, Tensor]:
     """Train a linear classifier on fixed features by SGD on the cross-entropy, with the settings of a recipe.
 
-    ``SGD_RECIPES`` holds the recipes of published evaluation code. That code augments the images in each epoch, but here
-    the features are fixed. To come closer to it, give the features of a few augmented copies of each image. The features
-    are neither centred nor scaled, because the learning rates of the recipes assume this. Weights and bias start at
-    zero, and the last, incomplete batch of an epoch is used. The classifier is that of the last epoch; published numbers
-    may be the best of all epochs on the test part.
+    ``SGD_RECIPES`` holds the recipes of published evaluation code. That code augments the images in each epoch, but
+    here the features are fixed. To come closer to it, give the features of a few augmented copies of each image. The
+    features are neither centred nor scaled, because the learning rates of the recipes assume this. Weights and bias
+    start at zero, and the last, incomplete batch of an epoch is used. The classifier is that of the last epoch;
+    published numbers may be the best of all epochs on the test part.
 
     Args:
         features: ``[N, D]``, N >= 1.

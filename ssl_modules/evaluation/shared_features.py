@@ -189,7 +189,7 @@ def _gather(values: Tensor, rows: int, counts: list[int]) -> Tensor:
 def _own_share(
     module: nn.Module, loader: Any, size: int | None, limit: int | None, settings: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, targets and positions of this process's samples; the upper 32 bits of a position are the batch number."""
+    """Features, targets and positions of this process's samples; the upper 32 bits of a position are its batch."""
     features, targets, order, count = [], [], [], 0
     for number, batch in shared_batches(loader, size):
         if (size is not None and count >= size) or (limit is not None and number >= limit):

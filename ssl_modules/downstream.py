@@ -123,7 +123,7 @@ def finetune(
     augmentation: Augmentation | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train a copy of the encoder and a classifier with labels, and evaluate both; see :class:`~ssl_modules.FineTuning`.
+    """Train a copy of the encoder and a classifier with labels, and evaluate it; see :class:`~ssl_modules.FineTuning`.
 
     It uses SGD with Nesterov momentum 0.9, no weight decay, and a learning rate that follows half a cosine to 0. This
     is the recipe of SimCLR for few labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5). SimCLR trains for 60

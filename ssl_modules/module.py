@@ -238,5 +238,5 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         return {"loss": loss, "features": embedded.features.detach()}
 
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
-        """Return the backbone's weights; with ``path``, also write a file: :func:`~ssl_modules.encoders.export_encoder`."""
+        """Return the backbone's weights; ``path`` also writes a file; see :func:`~ssl_modules.encoders.export_encoder`."""
         return export_encoder(self.encoder, path)

@@ -238,5 +238,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         return {"loss": loss, "features": embedded.features.detach()}
 
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
-        """Return the backbone's weights; ``path`` also writes a file; see :func:`~ssl_modules.encoders.export_encoder`."""
+        """Return the backbone's weights, and write them to ``path`` if it is given.
+
+        See :func:`~ssl_modules.encoders.export_encoder`.
+        """
         return export_encoder(self.encoder, path)

@@ -1,4 +1,4 @@
-"""The base of the online probes: their data, when they run, and where the result goes."""
+"""The base class of the online probes: it finds their data, runs them, and logs their results."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -28,56 +28,59 @@ from ssl_modules.utils.lightning import state_key
 
 
 class OnlineProbe(Checked, FullSignature, Callback, ABC):
-    """Base of all probes, and of your own: it judges a module's representation while the module trains.
+    """Base class of all probes: a callback that evaluates a module's representation while the module trains.
 
-    A subclass writes :meth:`measure`: it reads labelled features by :meth:`read` and returns numbers, which are logged
-    as ``{name}/{metric}``, for ``ModelCheckpoint(monitor="probe/knn_top1", mode="max")``. It may also set :attr:`parts`
-    and override :meth:`min_samples` and :meth:`settings`. Arguments of its own come before ``**settings``, which it
-    passes on to ``super().__init__(**settings)``.
+    To write a probe, subclass it and implement :meth:`measure`. That method reads labelled features with :meth:`read`
+    and returns metrics. They are logged as ``{name}/{metric}``, so that
+    ``ModelCheckpoint(monitor="probe/knn_top1", mode="max")`` can use them. A subclass may also set :attr:`parts` and
+    override :meth:`min_samples` and :meth:`settings`. It declares its own arguments before ``**settings`` and calls
+    ``super().__init__(**settings)``.
 
-    **Attaches to** any LightningModule, in the list of callbacks of a ``lightning`` or ``pytorch_lightning`` Trainer.
-    Module, optimisers and random states stay as they are. Any number of processes gives the same values.
+    **Trainer**: a probe works with any LightningModule, as a callback of a ``lightning`` or ``pytorch_lightning``
+    Trainer. It does not change the module, the optimisers or the random states. Its values do not depend on the number
+    of processes.
 
-    **Data**: the first of these that is given: ``train`` and ``test``; ``datamodule``; the Trainer's datamodule; the
-    Trainer's own training and validation loaders. A datamodule is asked for ``probe_train_dataloader()`` and
-    ``probe_test_dataloader()``; where it has none, for ``train_dataloader()`` and ``val_dataloader()``. The images
-    should not be augmented. A loader over a map-style data set is read whole and in the data set's order: without
-    shuffling, dropping or splitting, whatever ``limit_*_batches`` say. ``fast_dev_run`` reads that number of batches.
+    **Data**: a probe uses the first of these that is given: ``train`` and ``test``; ``datamodule``; the Trainer's
+    datamodule; the Trainer's training and validation loaders. It calls ``probe_train_dataloader()`` and
+    ``probe_test_dataloader()`` of a datamodule; if these do not exist, ``train_dataloader()`` and
+    ``val_dataloader()``. The images should not be augmented. The probe reads all samples of a map-style data set, in
+    the order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed splitting, and the
+    Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
 
-    **Times**: ``on_train_start`` tries one batch of each loader, and looks at all targets that a data set stores as
-    ``targets``, so that mistakes show before the first step.
-    ``on_validation_epoch_end`` judges, except in the sanity check; or ``on_train_epoch_end``, where the Trainer runs no
-    validation loop. Both are in time for ``ModelCheckpoint`` and ``EarlyStopping``. ``Trainer.validate`` judges as
-    well, and so does ``Trainer.test`` where the probe has training data of its own or a datamodule's.
+    **Times**: ``on_train_start`` checks one batch of each loader, and all targets that a data set stores as
+    ``targets``, so that errors are raised before the first step. The probe runs in ``on_validation_epoch_end``, except
+    in the sanity check. If the Trainer runs no validation loop, it runs in ``on_train_epoch_end``. In both cases
+    ``ModelCheckpoint`` and ``EarlyStopping`` can use the metrics. The probe also runs in ``Trainer.validate``. It runs
+    in ``Trainer.test`` if its training data are its own or those of a datamodule.
 
-    **Sharing**: all probes of one Trainer read from one store, that of
-    :func:`~ssl_modules.evaluation.shared_features.shared_features`. Probes with the same loader objects or datamodule,
-    ``features``, ``prepare`` and ``bank_size`` therefore send each image through the module once for all of them. The
-    store is emptied when the epoch's probes have run.
+    **Sharing**: all probes of one Trainer share their features, through
+    :func:`~ssl_modules.evaluation.shared_features.shared_features`. If probes have the same loaders or datamodule,
+    ``features``, ``prepare`` and ``bank_size``, the module computes the features of each image only once. The features
+    are freed when all probes of the epoch have run.
 
     Args:
-        train: labelled loader of the images to learn from; needs ``test``.
-        test: labelled loader of the images to judge on; needs ``train``.
-        datamodule: prepared and set up by the probe, unless it is the Trainer's.
-        features: None for ``module(images)``; the dotted name of a submodule whose output is taken; or, from Python, a
+        train: loader of the labelled training images; requires ``test``.
+        test: loader of the labelled test images; requires ``train``.
+        datamodule: datamodule of the probe. The probe prepares it and sets it up, unless it is the Trainer's.
+        features: None uses ``module(images)``; a dotted name uses the output of that submodule; in Python, also a
             function ``(module, images) -> [N, D]``.
-        prepare: function of a loader's batch that returns ``(images as the module expects them, targets)``; None takes
-            the first two of a tuple as they are.
+        prepare: function that maps a loader's batch to ``(images as the module expects them, targets)``; None uses the
+            first two items of a tuple.
         level: the column of targets ``[N, levels]``; None for targets ``[N]``.
-        bank_size: number of training images to use, a fixed random choice; None for all.
-        every_n_epochs: judges when n epochs or more have passed since it last did, and in the last epoch.
-        name: first part of the metrics' names, or name of the picture. Two probes of one class need two names.
+        bank_size: number of training images to use, a fixed random subset; None for all.
+        every_n_epochs: the probe runs if at least n epochs have passed since its last run, and in the last epoch.
+        name: prefix of the metrics' names, or name of the picture. Two probes of the same class need different names.
 
     Attributes:
-        parts: names of the parts that :meth:`measure` reads, ``("train", "test")`` by default. Each is tried in
-            ``on_train_start``.
-        compared: name of the part whose samples must be of two or more classes; None where one will do, the default.
-        result: the last metrics with epoch, step and settings, as plain values; None before the first. Checkpoints
-            hold it.
+        parts: names of the parts that :meth:`measure` reads, ``("train", "test")`` by default. ``on_train_start``
+            checks each of them.
+        compared: name of the part that must have samples of two or more classes; None, the default, if no part must.
+        result: the last metrics with epoch, step and settings, as plain values; None before the first run. Checkpoints
+            store it.
 
     Raises:
-        TypeError: for an argument of another type than its annotation.
-        ValueError: for a value out of range, or arguments that do not go together.
+        TypeError: if an argument has another type than its annotation.
+        ValueError: if a value is out of range, or arguments do not fit together.
 
     Example:
         >>> class NearestMeanProbe(OnlineProbe):
@@ -117,7 +120,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
             raise ValueError(
                 "datamodule: expected None beside train= and test=, got both; give loaders or a datamodule"
             )
-        if datamodule is not None and not hasattr(datamodule, "train_dataloader"):  # one of either namespace
+        if datamodule is not None and not hasattr(datamodule, "train_dataloader"):  # lightning or pytorch_lightning
             raise TypeError(f"datamodule: expected a LightningDataModule, got {datamodule!r}")
         if bank_size is not None:
             check_number("bank_size", bank_size, least=1)
@@ -135,13 +138,13 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         self._without_trainer = SharedFeatures()
         self._loaders: dict[str, Any] = {}
 
-    # ------------------------------------------------------------------------------------- what a subclass is made of
+    # ---------------------------------------------------------------------------------------- methods for a subclass
 
     @abstractmethod
     def measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
-        """The metrics of a module; to be written by the subclass.
+        """Compute the metrics of a module; the subclass must implement it.
 
-        Runs without gradient, in every process alike.
+        It runs without gradients, and in every process.
 
         Args:
             module: any module, on its device.
@@ -152,15 +155,15 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         """
 
     def read(self, part: str, module: nn.Module, trainer: Any) -> Labelled:
-        """Features and classes of a part's samples, the same in every process.
+        """Return features and classes of all samples of a part, the same in every process.
 
-        They come from the pass that all probes of the Trainer share, and must not be changed in place. The module is in
-        eval mode for it and is left as it was.
+        All probes of the Trainer share these tensors, so do not change them in place. The features are computed in eval
+        mode; the module's mode is restored.
 
         Args:
             part: ``"train"`` or ``"test"``.
-            module: as :meth:`measure` gets it.
-            trainer: likewise.
+            module: the argument of :meth:`measure`.
+            trainer: the argument of :meth:`measure`.
 
         Returns:
             ``features [N, D]``, float32 or better, and ``targets [N]``, int64, both on the module's device.
@@ -183,7 +186,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         return Labelled(features, self._labels(part, features, targets))
 
     def min_samples(self, part: str) -> int:
-        """The fewest samples of a part that can be measured; fewer are an error before the first step.
+        """Return the minimum number of samples of a part; fewer samples raise an error before the first step.
 
         Args:
             part: one of :attr:`parts`.
@@ -191,25 +194,25 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         return 1
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """What a metric depends on, as plain values: logged once, and kept in :attr:`result`."""
+        """Return the settings that affect the metrics, as plain values; they are logged and kept in :attr:`result`."""
         return {"bank_size": self.bank_size}
 
-    # ---------------------------------------------------------------------------------------------- what a user calls
+    # -------------------------------------------------------------------------------------------- methods for a user
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """The probe's metrics of a module without a Trainer: before training, or of a checkpoint.
+        """Compute the probe's metrics of a module without a Trainer, for example before training or of a checkpoint.
 
-        The data are the probe's own, or those it found in the last run. Where there is a process group, every process
+        It uses the probe's own data, or those that the probe found in the last run. In a process group, every process
         must call it.
 
         Args:
-            module: any module, on its device; it is left as it was.
+            module: any module, on its device; it is not changed.
 
         Returns:
             Metric name to value.
 
         Raises:
-            ValueError: if the probe has no data, or they do not fit the module.
+            ValueError: if the probe has no data, or the data do not fit the module.
         """
         try:
             return self._evaluate(module, None)
@@ -220,11 +223,11 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
 
     @property
     def state_key(self) -> str:
-        """Tells probes of one class apart by their names."""
+        """The key of the probe's state in a checkpoint; probes of the same class differ by their names."""
         return state_key(self, name=self.name)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last result, as plain values."""
+        """Return the last result, as plain values."""
         return {"result": self.result}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -236,39 +239,39 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         self.result = state_dict["result"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the data and the result of another run; a resumed result is loaded later."""
+        """Clear the data and the result of an earlier run; a result from a checkpoint is loaded later."""
         self._loaders = {}
         release(trainer)
         if stage == "fit" and trainer.current_epoch == 0:
             self.load_state_dict({"result": None})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send one batch of each loader through the module, count all samples, and look at their targets if cheap."""
+        """Try one batch of each loader, count all samples, and check all targets that the data sets store."""
         if isinstance(self.features, str):
             find_submodule(pl_module, self.features)
         for part in self.parts:
-            # Lightning asks for the validation loader as late as the first epoch that needs it.
+            # Lightning creates the validation loader only in the first epoch that needs it.
             is_late = part == "test" and validates(trainer) and trainer.val_dataloaders is None
             if not (is_late and takes_the_trainers_loaders(self, trainer)):
                 self._try(part, pl_module, trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge after a validation run."""
+        """Run the probe after a validation."""
         if not trainer.sanity_checking:
             self._run_if_due(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge after a training epoch where there is no validation loop."""
+        """Run the probe after a training epoch if there is no validation loop."""
         if not validates(trainer):
             self._run_if_due(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge in ``Trainer.test``, where the probe has training data of its own or a datamodule's."""
+        """Run the probe in ``Trainer.test`` if its training data are its own or those of a datamodule."""
         if not takes_the_trainers_loaders(self, trainer):
             self._run_if_due(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Free the features: all probes have run."""
+        """Free the features, because all probes have run."""
         shared_features(trainer).clear()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -287,7 +290,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         """Free the Trainer's store."""
         release(trainer)
 
-    # ------------------------------------------------------------------------------------------------- how it is done
+    # ------------------------------------------------------------------------------------------------ implementation
 
     def _run_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not self._is_due(trainer):
@@ -298,7 +301,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **settings, **metrics}
         if is_first:
             rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in settings.items())}")
-        # Every process has the same value. The maximum keeps it exactly, where a mean might round it.
+        # Every process has the same value. Reducing by the maximum keeps it exact; a mean might round it.
         pl_module.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, reduce_fx="max", sync_dist=True)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -308,7 +311,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
 
     @torch.no_grad()
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
-        for part in self.parts:  # report missing data before a pass through the module
+        for part in self.parts:  # raises for missing data before features are computed
             self._find_loader(part, trainer)
         return {f"{self.name}/{metric}": value for metric, value in self.measure(module, trainer).items()}
 
@@ -316,7 +319,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         return self._without_trainer if trainer is None else shared_features(trainer)
 
     def _read_batch(self, part: str, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
-        """Like :meth:`read`, of one batch."""
+        """Like :meth:`read`, but for one batch."""
         features, targets = features_and_targets(
             module, batch, features=self.features, prepare=self._prepare(part), precision=_precision(trainer)
         )
@@ -340,9 +343,10 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
                 break
 
     def _look_at_targets(self, part: str, loader: Any, number: int, first: Tensor, trainer: Trainer) -> None:
-        """Check all targets of a part, where its data set stores them apart from the images.
+        """Check all targets of a part, if its data set stores them separately from the images.
 
-        ``first`` are those of the batch ``number``. Where they are not the stored ones, the loader changes them.
+        ``first`` holds the targets of batch ``number`` as the loader gives them. If they differ from the stored
+        targets, the loader transforms the targets, so the stored ones are not checked.
         """
         stored = None if self._prepare(part) is not None else stored_targets(loader, self._size(part))
         if stored is None:
@@ -353,7 +357,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
             self._check_targets(part, labels, trainer)
 
     def _check_targets(self, part: str, labels: Tensor, trainer: Any) -> None:
-        """Raises if :meth:`measure` can't judge with these targets of a part, all that there are."""
+        """Raise if :meth:`measure` can't use these targets; ``labels`` are all targets of the part."""
         if part == self.compared:
             self._check_classes(labels, trainer)
 
@@ -363,7 +367,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         return labels
 
     def _check_classes(self, labels: Tensor, trainer: Any) -> None:
-        """Raises for labels of one class alone, unless a Trainer only tries a few batches."""
+        """Raise if all labels are of one class, unless the Trainer does a ``fast_dev_run``."""
         if bool((labels == labels[0]).all()) and not is_fast_dev_run(trainer):
             is_folder = getattr(datamodule_of(self, trainer), "class_folders", False)
             otherwise = " For images without classes: class_folders=False, and no probe." if is_folder else ""
@@ -373,7 +377,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
             )
 
     def _size(self, part: str) -> int | None:
-        """The most samples of a part to read."""
+        """The maximum number of samples to read of a part; None for all."""
         return None if part == "test" else self.bank_size
 
     def _prepare(self, part: str) -> Prepare:
@@ -384,7 +388,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
 
     def _find_loader(self, part: str, trainer: Any) -> Any:
         if part not in self._loaders:
-            with isolate_rng():  # a datamodule may draw
+            with isolate_rng():  # a datamodule may draw random numbers
                 self._loaders[part] = self._look_for_loader(part, trainer)
         return self._loaders[part]
 

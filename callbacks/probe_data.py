@@ -1,4 +1,4 @@
-"""The loaders of a probe: its own, those of a data module, or those of the Trainer."""
+"""Finds the loaders of a probe: its own, those of a datamodule, or those of the Trainer."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from ssl_modules.evaluation.shared_features import SharedFeatures
 
 
 def find_loader(probe: Any, part: str, trainer: Any, store: SharedFeatures) -> Any:
-    """The loader that a probe reads a part from.
+    """Return the loader of a part for a probe.
 
     Args:
         probe: an :class:`~ssl_modules.callbacks.OnlineProbe`.
         part: "train" or "test".
-        trainer: a Trainer of either namespace, or None.
-        store: keeps the loaders of data modules.
+        trainer: a ``lightning`` or ``pytorch_lightning`` Trainer, or None.
+        store: keeps the loaders of datamodules.
 
     Raises:
-        ValueError: if there is no such loader, or reading it would change the Trainer's own order.
+        ValueError: if there is no such loader, or reading it would change the order of the Trainer's batches.
     """
     if probe.train is not None:
         return probe.train if part == "train" else probe.test
@@ -31,7 +31,7 @@ def find_loader(probe: Any, part: str, trainer: Any, store: SharedFeatures) -> A
             f"{probe.name}: expected data, got none; give labelled loaders, train= and test=, or datamodule="
         )
     loader = single_loader(probe, part, trainer.train_dataloader if part == "train" else trainer.val_dataloaders)
-    # Iterating over the Trainer's own loader would move its sampler, or restart its workers.
+    # Iterating over the Trainer's loader would advance its sampler or restart its workers.
     if sample_count(loader) is None:
         raise ValueError(
             f"{probe.name}: expected a {part} loader that can be read in the data set's order, got the Trainer's "
@@ -42,10 +42,10 @@ def find_loader(probe: Any, part: str, trainer: Any, store: SharedFeatures) -> A
 
 
 def single_loader(probe: Any, part: str, loader: Any) -> Any:
-    """A loader, which may be alone in a list.
+    """Return the loader, also if it is given as a list of one loader.
 
     Raises:
-        ValueError: for none, or several.
+        ValueError: if there is no loader, or more than one.
     """
     if isinstance(loader, list | tuple) and len(loader) == 1:
         loader = loader[0]
@@ -59,22 +59,22 @@ def single_loader(probe: Any, part: str, loader: Any) -> Any:
 
 
 def datamodule_of(probe: Any, trainer: Any) -> Any:
-    """The data module that a probe reads: its own, or the Trainer's; None without either."""
+    """Return the probe's own datamodule, else the Trainer's; None if there is neither."""
     return probe.datamodule or (None if trainer is None else trainer.datamodule)
 
 
 def takes_the_trainers_loaders(probe: Any, trainer: Any) -> bool:
-    """Whether a probe has neither loaders nor a data module, and so reads the Trainer's loaders."""
+    """Whether a probe reads the Trainer's loaders, because it has neither loaders nor a datamodule."""
     return probe.train is None and datamodule_of(probe, trainer) is None
 
 
 def is_fast_dev_run(trainer: Any) -> bool:
-    """Whether a Trainer, if there is one, only tries a few batches."""
+    """Whether there is a Trainer and it does a ``fast_dev_run`` of a few batches."""
     return trainer is not None and bool(trainer.fast_dev_run)
 
 
 def validates(trainer: Trainer) -> bool:
     """Whether a Trainer runs a validation loop."""
-    # A data module without a validation part gives no loader, or one without batches.
+    # A datamodule without a validation part returns no loader, or a loader without batches.
     is_empty = trainer.val_dataloaders is not None and sum(trainer.num_val_batches) == 0
     return trainer.enable_validation and not is_empty

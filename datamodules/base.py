@@ -92,7 +92,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
     class_names: tuple[str, ...] = ()
     target_type: TargetType = "single"
     levels: Mapping[str, tuple[str, ...]] = {}
-    white_level: WhiteLevel | None = None  # of images of more than 8 bits that are not in files
+    white_level: WhiteLevel | None = None  # for images of more than 8 bits that are not in files
 
     def __init__(
         self,

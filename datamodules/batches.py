@@ -26,10 +26,10 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
     Args:
         dataset: map-style data set; an item is an image, or a tuple that starts with image and target. An image is a
             PIL image or a tensor [C, H, W], as :func:`~ssl_modules.datamodules.conversion.to_uint8` takes it.
-        dims: (C, H, W) of every image; gray becomes colour, and colour gray.
+        dims: (C, H, W) of every image; gray images are converted to colour if C is 3, and colour to gray if C is 1.
         target_shape: shape of one target; None to ignore targets and return -1.
         return_index: whether items and batches also hold the rows in ``dataset``, after images and targets.
-        white: the level that means white in images of more than 8 bits; None for 65535.
+        white: the pixel value of white in images of more than 8 bits; None for 65535.
 
     Example:
         >>> data = BatchedImages([(torch.ones(1, 2, 2), 7)], dims=(1, 2, 2), target_shape=(), return_index=True)
@@ -59,7 +59,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
 
     @property
     def targets(self) -> Any:
-        """The targets row by row, where the data set stores them apart from the images; None otherwise."""
+        """The targets of all rows if the data set stores them separately from the images; None otherwise."""
         return None if self.target_shape is None else getattr(self.dataset, "targets", None)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
@@ -131,7 +131,7 @@ class BatchedFiles(Dataset[tuple]):
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw views for this epoch from now on, and try unreadable files again."""
+        """Start an epoch: draw its views from now on, and try unreadable files again."""
         self.epoch.fill_(epoch)
         self.files.new_epoch()
 
@@ -140,7 +140,7 @@ class BatchedFiles(Dataset[tuple]):
 
     @property
     def targets(self) -> Tensor:
-        """The targets row by row."""
+        """The targets of all rows."""
         return self.files.targets
 
     def __getitem__(self, index: int) -> tuple:
@@ -153,7 +153,7 @@ class BatchedFiles(Dataset[tuple]):
         """A full batch: images [B, C, H, W] or a list of views, and targets; with ``return_index`` also rows [B].
 
         Raises:
-            OSError: if the system can't read an image, or a file is faulty and ``unreadable`` is "error".
+            OSError: if a system error prevents reading, or a file is unreadable and ``unreadable`` is "error".
             ValueError: if no file can be read.
         """
         everything = range(len(self))

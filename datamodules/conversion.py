@@ -1,4 +1,4 @@
-"""One conversion to uint8 pixels for all images: PIL images and tensors, from files and from data sets."""
+"""Converts all images to uint8 pixels: PIL images and tensors, from files and from data sets."""
 
 import math
 import warnings
@@ -15,19 +15,20 @@ from ssl_modules.utils.checks import check_number
 MODES = {1: "L", 3: "RGB"}  # Pillow's mode by number of channels
 GRAY = ("1", "L", "LA", "I", "F")
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
-WHITE = 2**16 - 1  # of 16 bits
-DARK = 2**14 - 1  # the brightest level of 14 bits, a quarter of white
-LUMA = torch.tensor([19595, 38470, 7471]).view(3, 1, 1)  # Pillow's weights of red, green and blue, sum 2 ** 16
+WHITE = 2**16 - 1  # white in images of 16 bits
+DARK = 2**14 - 1  # the largest value of 14 bits, a quarter of white
+LUMA = torch.tensor([19595, 38470, 7471]).view(3, 1, 1)  # Pillow's weights of red, green and blue; their sum is 2 ** 16
 
 
 class WhiteLevel:
-    """The level that means white in images of more than 8 bits, and the brightest levels seen, shared by all workers.
+    """Converts pixel values of more than 8 bits to 8 bits, and records the largest values seen by all workers.
 
     Args:
-        level: 4095 for data of 12 bits, 1023 for 10; brighter levels become white. None for 65535, that of 16 bits.
+        level: the pixel value of white, such as 4095 for 12-bit data and 1023 for 10-bit data. Larger values become
+            white. None for 65535, white in 16 bits.
 
     Raises:
-        ValueError: if the level is below 1.
+        ValueError: if ``level`` is below 1.
 
     Example:
         >>> WhiteLevel(4095).to_bytes(torch.tensor([0, 2048, 4095]))
@@ -38,14 +39,14 @@ class WhiteLevel:
         if level is not None:
             check_number("white", level, least=1)
         self.level = level
-        self._brightest = torch.zeros(2, dtype=torch.int64).share_memory_()  # of gray images and tensors; of colour
+        self._brightest = torch.zeros(2, dtype=torch.int64).share_memory_()  # gray and tensors; colour
         self._warned = False
 
     def to_bytes(self, levels: Tensor) -> Tensor:
-        """Round levels, integers of any type from 0, to 8 bits.
+        """Scale and round non-negative integers of any type to 8 bits.
 
         Raises:
-            ValueError: for negative levels, and without a level for those above 65535.
+            ValueError: if a value is negative, or above 65535 without ``level``.
         """
         levels = levels.long()
         low, high = (int(bound) for bound in levels.aminmax())
@@ -57,10 +58,10 @@ class WhiteLevel:
         return ((510 * levels.clamp(max=white) + white) // (2 * white)).to(torch.uint8)
 
     def note_cut(self, pixels: Tensor) -> None:
-        """Note pixels of a colour file with 16 bits per channel, of which Pillow keeps the upper 8.
+        """Record pixels of a colour file with 16 bits per channel; Pillow keeps only the upper 8 bits.
 
         Raises:
-            ValueError: if a level is given, as it can't be applied.
+            ValueError: if ``level`` is given, because it can't be applied to the upper 8 bits.
         """
         if self.level is not None:
             raise ValueError(
@@ -70,10 +71,10 @@ class WhiteLevel:
         self._note(1, int(pixels.max()) * 257)
 
     def warn_if_dark(self, name: str) -> None:
-        """Warn, once, if the brightest level seen so far is far below 65535 and no level was given.
+        """Warn once if the largest value so far is at most a quarter of 65535 and no ``level`` was given.
 
         Args:
-            name: name of the data set.
+            name: name of the data set in the warning.
         """
         gray, colour = self._brightest.tolist()
         if self._warned or self.level is not None or not (0 < gray <= DARK or 0 < colour <= DARK):
@@ -96,17 +97,18 @@ class WhiteLevel:
 def to_uint8(image: Image.Image | Tensor, channels: int | None = None, white: WhiteLevel | None = None) -> Tensor:
     """Convert an image to uint8 [channels, H, W].
 
-    A PIL image may have any mode: a palette is looked up, transparency is dropped, and the image is turned upright by
-    its Exif orientation. Integers of more than 8 bits are rounded to 8.
+    A PIL image may have any mode. Palettes are looked up, transparency is dropped, and the image is rotated by its Exif
+    orientation. Integers of more than 8 bits are rounded to 8 bits.
 
     Args:
-        image: a PIL image; or a tensor [C, H, W], uint8, uint16, float k / 255, or with a ``white`` level any integers.
-        channels: 1 for gray, 3 for colour, by Pillow's weights; another number keeps the bands of the image; None for 1
-            or 3, as the image is.
-        white: the level that means white in integers of more than 8 bits; None for 65535.
+        image: a PIL image or a tensor [C, H, W]. A tensor is uint8, uint16, or float with values k / 255; if ``white``
+            has a level, it may have any integer type.
+        channels: 1 converts to gray, with Pillow's weights, and 3 to colour. Another number keeps the channels of the
+            image. None gives 1 channel for a gray PIL image and 3 for others, and keeps those of a tensor.
+        white: the pixel value of white in integers of more than 8 bits; None for 65535.
 
     Raises:
-        TypeError: if the image is anything else.
+        TypeError: if the image has another type.
         ValueError: if a float image holds other values than k / 255, or integers are out of range.
 
     Example:
@@ -136,14 +138,14 @@ def to_uint8(image: Image.Image | Tensor, channels: int | None = None, white: Wh
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    with suppress(Exception):  # the metadata is faulty, but the pixels are complete
+    with suppress(Exception):  # faulty metadata; the pixels are complete
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             return ImageOps.exif_transpose(image)
     return image
 
 
 def _from_pil(image: Image.Image, channels: int | None, white: WhiteLevel) -> Tensor:
-    """The pixels of an image, uint8 in gray or colour, or floats [1, H, W]."""
+    """The pixels of a PIL image: uint8 [C, H, W], or floats [1, H, W] for mode F."""
     if image.mode.startswith("I"):
         return white.to_bytes(torch.from_numpy(np.asarray(image).astype(np.int64))[None])
     if image.mode == "F":
@@ -175,7 +177,7 @@ def _from_floats(image: Tensor) -> Tensor:
 
 
 def _fix(low: float, high: float) -> str:
-    """How to make images of floats between two values uint8."""
+    """Advice on how to convert float images with this minimum and maximum to uint8."""
     if math.isnan(low):
         return "replace NaN, such as by image.nan_to_num()"
     if low >= 0 and 1 < high <= 255:
@@ -200,5 +202,5 @@ def _with_channels(pixels: Tensor, channels: int | None) -> Tensor:
 
 
 def _bits(level: int) -> int:
-    """The usual number of bits, 8, 10, 12 or 14, that holds a level."""
+    """The smallest of the usual numbers of bits, 8, 10, 12 or 14, that can hold a value."""
     return max(8, -(-level.bit_length() // 2) * 2)

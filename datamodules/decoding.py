@@ -17,21 +17,21 @@ def read_image(
 ) -> Tensor:
     """Read an image file with 8 or 16 bits per channel, in any format and mode that Pillow reads.
 
-    The image is turned upright by its Exif orientation, and transparency is dropped. 16-bit values are rounded to 8
-    bits (in colour images Pillow drops the lower 8 bits). Of an animation, the first frame is read.
+    The image is rotated by its Exif orientation, and transparency is dropped. 16-bit values are rounded to 8 bits; in
+    colour images, Pillow drops the lower 8 bits. Only the first frame of an animation is read.
 
     Args:
         path: path of the file.
         channels: 3 for colour, 1 for gray; other images are converted.
         at_least: minimum length of the shorter side in pixels: a JPEG is decoded at a half, a quarter or an eighth of
             its size if that is large enough, which is faster; None for full size.
-        white: the level that means white in gray images of 16 bits; None for 65535.
+        white: the pixel value of white in gray images of 16 bits; None for 65535.
 
     Returns:
         uint8 [channels, H, W].
 
     Raises:
-        OSError: if the file is missing, truncated or not an image, or the system can't read it.
+        OSError: if the file is missing, truncated or not an image, or a system error prevents reading.
         ValueError: if its pixels have neither 8 nor 16 bits.
 
     Example:
@@ -40,7 +40,7 @@ def read_image(
         (torch.Size([3, 30, 40]), torch.Size([3, 15, 20]))
     """
     white = WhiteLevel() if white is None else white
-    content = BytesIO(read_bytes(path))  # read first, so that faults of the storage are told from those of the image
+    content = BytesIO(read_bytes(path))  # read all bytes first, to separate storage errors from decoding errors
     try:
         image = Image.open(content)
     except UnidentifiedImageError:
@@ -92,5 +92,5 @@ def crop(images: Tensor, size: int) -> Tensor:
 
 
 def _is_cut(image: ImageFile) -> bool:
-    """Whether Pillow will keep the upper 8 of 16 bits per channel of an open file."""
+    """Whether an open file has 16 bits per channel, of which Pillow will keep only the upper 8."""
     return not image.mode.startswith("I") and ";16" in str(image.tile[:1])  # such as "RGB;16B"

@@ -23,7 +23,7 @@ def find_images(folder: Path) -> list[str]:
         folder: folder to search.
 
     Raises:
-        SystemFault: if a folder can't be searched, for example without permission.
+        SystemFault: if a system error prevents the search, such as a missing permission.
 
     Example:
         >>> Path("trip", "day 2").mkdir(parents=True)

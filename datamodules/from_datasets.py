@@ -22,14 +22,14 @@ class ImageDataModule(BaseDataModule):
         test: test part, in the same form; None if there is none.
         name: name of the data set, for logs.
         num_classes: number of classes at the finest level; 0 without targets.
-        dims: (C, H, W) of validation and test images; None for the size of the first training image. With 1 or 3
-            channels, colour images become gray, and gray ones colour.
+        dims: (C, H, W) of validation and test images; None for the size of the first training image. If C is 1, colour
+            images are converted to gray; if C is 3, gray images are converted to colour.
         mean: mean of each channel, for pixels in [0, 1]; None to measure it, which needs a training part in memory.
         std: standard deviation of each channel; None to measure it, under the same condition.
         class_names: names of the classes at the finest level; None for "0", "1", ...
         target_type: "single", "hierarchical", "multilabel" or "none"; see :class:`BaseDataModule`.
-        white: level that means white in images of more than 8 bits, such as 4095 for data of 12 bits; brighter levels
-            become white. None for 65535; a warning then says if the images are far darker.
+        white: pixel value of white in images of more than 8 bits, such as 4095 for 12-bit data; larger values become
+            white. None for 65535; a warning then reports images that are much darker.
         levels: for "hierarchical" only: the name of each level with its class names, fine to coarse.
         num_workers: worker processes that read images; None for one per core, at most 8. Images in memory need none.
             The default is 0, because a data set of your own may not work in other processes.

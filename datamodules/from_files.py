@@ -26,7 +26,7 @@ class FilesDataModule(BaseDataModule):
             ``image_size``.
         augmentation: policy, or its name, with which workers make training views from full-size images; None if the
             module augments.
-        unreadable: "skip" leaves out files that are missing or corrupt, and counts them in a warning; "error" raises.
+        unreadable: "skip" leaves out missing or corrupt files, and counts them in a warning; "error" raises an error.
         settings: keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule`: batch_size, val_size, seed,
             num_workers, return_index.
 
@@ -69,7 +69,7 @@ class FilesDataModule(BaseDataModule):
             folder: folder that holds the files.
             paths: paths of the files, relative to ``folder``.
             targets: integers, [N, ...]; None for no targets.
-            white: level that means white in gray images of 16 bits; None for 65535.
+            white: pixel value of white in gray images of 16 bits; None for 65535.
         """
         return ImageFiles(
             folder,

@@ -39,10 +39,10 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         augmentation: policy, or its name, with which workers make training views; None for fast mode.
         unreadable: how to handle a corrupt, truncated or missing file. "skip": training replaces it by another image,
             validation and test leave it out (unless the batch would be empty), and a warning at the end of the epoch
-            counts and names such files, which the next epoch tries again; "error": raise. Faults of the system, such
-            as a disk that fails or too many open files, are raised always.
-        white: level that means white in gray images of 16 bits, such as 4095 for data of 12 bits; brighter levels
-            become white. None for 65535; a warning then says if the images are far darker.
+            counts and names such files. The next epoch tries them again. "error": raise an error. System errors, such
+            as a failing disk or too many open files, always raise.
+        white: pixel value of white in gray images of 16 bits, such as 4095 for 12-bit data; larger values become white.
+            None for 65535; a warning then reports images that are much darker.
 
     Raises:
         TypeError: if targets are not integers.
@@ -152,17 +152,17 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
             unreadable=self.unreadable,
             white=self.white,
         )
-        files.levels = self.levels  # which warns once for all parts
+        files.levels = self.levels  # shared, so that it warns once for all parts
         return files
 
     def new_epoch(self) -> None:
-        """Try unreadable files again from now on."""
+        """Start an epoch: try unreadable files again from now on."""
         self.unreadable_files.new_epoch(self.path)
 
     def report(self) -> None:
-        """Warn about the files that could not be read; later calls warn only if there are others."""
+        """Warn about the files that could not be read; later calls warn only if there are new ones."""
         self.unreadable_files.report(self.path)
 
     def warn_if_dark(self) -> None:
-        """Warn, once, if 16-bit images are far darker than ``white``."""
+        """Warn once if ``white`` is None and all 16-bit images are much darker than 65535."""
         self.levels.warn_if_dark(str(self.root))

@@ -34,8 +34,8 @@ class ImageFolderDataModule(FilesDataModule):
         in_channels: 3 for colour, 1 for gray; other images are converted.
         mean: mean of each channel, for pixels in [0, 1]; None for ImageNet's, averaged over its channels for gray.
         std: standard deviation of each channel; None for ImageNet's, averaged over its channels for gray.
-        white: level that means white in gray images of 16 bits, such as 4095 for data of 12 bits and 1023 for 10;
-            brighter levels become white. None for 65535; a warning then says if the images are far darker.
+        white: pixel value of white in gray images of 16 bits, such as 4095 for 12-bit and 1023 for 10-bit data; larger
+            values become white. None for 65535; a warning then reports images that are much darker.
         in_memory: whether to decode all images once, at ``image_size``, and keep them in memory; for small images.
         settings: keyword arguments of :class:`BaseDataModule` and, for images in files, image_size, decode_size,
             augmentation and unreadable.
@@ -70,7 +70,7 @@ class ImageFolderDataModule(FilesDataModule):
         **settings: Any,
     ) -> None:
         check_choice("in_channels", in_channels, (1, 3))
-        WhiteLevel(white)  # raises if it is out of range
+        WhiteLevel(white)  # raises if white is out of range
         root = Path(root).expanduser()
         self.name = root.resolve().name
         self.class_names = tuple(_class_names(root)) if class_folders else ()

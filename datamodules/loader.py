@@ -83,7 +83,7 @@ class ResumableDataLoader(DataLoader):
                 )
 
     def _warn(self, is_last: bool) -> None:
-        """Warn about 16-bit images that are too dark, and at the end of the epoch about unreadable files."""
+        """Warn about dark 16-bit images, and after the last batch of an epoch about unreadable files."""
         if isinstance(self.dataset, BatchedFiles):
             if is_last:
                 self.dataset.files.report()

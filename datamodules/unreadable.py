@@ -1,10 +1,10 @@
-"""Files that can't be read: faults that pass, faults of the system, and faults of a file.
+"""Handling of files that can't be read. There are three kinds of errors:
 
-- A fault of the storage that may pass, such as an input/output error of a network file system: :func:`read_bytes` and
+- Temporary storage errors, such as an input/output error of a network file system. :func:`read_bytes` and
   :func:`retried` try again a few times.
-- A fault of the system, such as a storage fault that stays, too many open files, no permission, no memory, or a folder
-  that vanished: :class:`SystemFault`, or MemoryError. It ends the run, as it says nothing about the images.
-- A fault of a file, which is missing, truncated or no image: :class:`UnreadableFiles` leaves the image out until the
+- System errors: a storage error that remains, too many open files, no permission, no memory, or a folder that vanished.
+  They raise a :class:`SystemFault` or a MemoryError and end the run, because the images themselves may be fine.
+- File errors: a file is missing, truncated or not an image. :class:`UnreadableFiles` leaves the image out until the
   next epoch, and reports it.
 """
 
@@ -22,7 +22,7 @@ import torch
 Unreadable = Literal["skip", "error"]
 Read = TypeVar("Read")
 
-WAITS = (0.1, 0.5, 2.0)  # seconds before each further try
+WAITS = (0.1, 0.5, 2.0)  # seconds to wait before each retry
 SHOWN = 20  # maximum number of paths in a warning
 
 
@@ -49,7 +49,7 @@ FIXES = {
 
 
 class SystemFault(OSError):
-    """A file could not be read, and the fault is not the file's: the run must stop, and no image is left out.
+    """Raised if a system error, not the file itself, prevents reading; the run must stop, and no image is left out.
 
     Example:
         >>> SystemFault("images/1.png: can't be read (Input/output error)")
@@ -58,13 +58,13 @@ class SystemFault(OSError):
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file; faults of the storage that may pass are tried again after 0.1, 0.5 and 2 seconds.
+    """Read the content of a file; after a temporary storage error, try again after 0.1, 0.5 and 2 seconds.
 
     Args:
         path: path of the file.
 
     Raises:
-        SystemFault: if the system can't read the file; the message names path, cause and fix.
+        SystemFault: if a system error prevents reading; the message gives the path, the cause and a fix.
         OSError: if there is no such file.
 
     Example:
@@ -77,14 +77,14 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def retried(path: str | Path, read: Callable[[], Read]) -> Read:
-    """What ``read`` returns; as :func:`read_bytes` for other ways to read files and folders.
+    """Call ``read`` and return its result; handle errors as :func:`read_bytes` does.
 
     Args:
-        path: path of the file or folder.
-        read: function that reads it; it is called again after a fault that may pass.
+        path: path of the file or folder, for the message.
+        read: function that reads it; it is called again after a temporary storage error.
 
     Raises:
-        SystemFault: if the system can't read it.
+        SystemFault: if a system error prevents reading.
 
     Example:
         >>> _ = Path("notes.txt").write_text("one")
@@ -105,14 +105,14 @@ def retried(path: str | Path, read: Callable[[], Read]) -> Read:
 
 @contextmanager
 def named_faults(path: str | Path) -> Iterator[None]:
-    """Raise faults of the system inside as such, with the path.
+    """Context that turns system errors into a :class:`SystemFault` or MemoryError whose message names the path.
 
     Args:
         path: path of the file or folder that is read.
 
     Raises:
-        SystemFault: for an error of the operating system other than a missing file.
-        MemoryError: if there is no memory.
+        SystemFault: for any error of the operating system except a missing file.
+        MemoryError: if there is not enough memory.
 
     Example:
         >>> with named_faults("1.png"):
@@ -129,21 +129,22 @@ def named_faults(path: str | Path) -> Iterator[None]:
 
 
 def raise_if_of_system(path: str | Path, error: OSError | MemoryError) -> None:
-    """Raise if an error is the system's and not of a file.
+    """Raise if an error is a system error; return if it is an error of the file.
 
     Args:
         path: path of the file or folder that was read.
-        error: what was raised.
+        error: the error of the reader.
 
     Raises:
-        SystemFault: for an error of the operating system other than a missing file; names path, cause and fix.
-        MemoryError: likewise.
+        SystemFault: for any error of the operating system except a missing file; the message gives the path, the cause
+            and a fix.
+        MemoryError: for a MemoryError; the message gives the path and a fix.
     """
     if isinstance(error, SystemFault):
         return
     if isinstance(error, MemoryError):
         raise MemoryError(f"{path}: not enough memory to read it; {FIXES[errno.ENOMEM]}") from error
-    # Pillow's own errors about the content of a file have no number.
+    # Pillow's own errors about the content of a file have no errno.
     if error.errno is not None and error.errno not in OF_FILE:
         fix = FIXES.get(error.errno, "mend this, then resume the run")
         raise SystemFault(
@@ -153,13 +154,13 @@ def raise_if_of_system(path: str | Path, error: OSError | MemoryError) -> None:
 
 
 class UnreadableFiles:
-    """The files of a data set that turned out unreadable in this epoch, shared by all workers.
+    """Records which files of a data set were unreadable in this epoch; all workers share the record.
 
     Args:
         root: folder that holds the files.
         count: number of files.
-        policy: "skip" leaves out a file that is missing, truncated or no image; "error" raises. Faults of the system
-            are raised always.
+        policy: "skip" leaves out a file that is missing, truncated or not an image; "error" raises an error. System
+            errors always raise.
 
     Attributes:
         marks: bool [N], True for each unreadable file; shared by all workers.
@@ -179,16 +180,16 @@ class UnreadableFiles:
         self._reported = torch.zeros(count, dtype=torch.bool)
 
     def read(self, row: int, path: str | Path, decode: Callable[[], Read]) -> Read | None:
-        """What ``decode`` returns, or None for a file that is or was found unreadable.
+        """Call ``decode`` and return its result; None if the file is unreadable or was unreadable in this epoch.
 
         Args:
             row: row of the file.
             path: path of the file.
-            decode: function that reads it.
+            decode: function that reads and decodes the file.
 
         Raises:
-            SystemFault: if the system can't read it, or ``root`` has vanished.
-            OSError: for a fault of the file, if the policy is "error".
+            SystemFault: if a system error prevents reading, or ``root`` has vanished.
+            OSError: if the file is unreadable and the policy is "error".
         """
         if self.marks[row]:
             return None
@@ -206,7 +207,7 @@ class UnreadableFiles:
             return None
 
     def new_epoch(self, path: Callable[[int], str | Path]) -> None:
-        """Report the marks and forget them, so that a file that is whole again is used again.
+        """Report the unreadable files and clear the record, so that the next epoch tries them again.
 
         Args:
             path: function from a row to the path of its file.
@@ -215,7 +216,7 @@ class UnreadableFiles:
         self.marks.zero_()
 
     def report(self, path: Callable[[int], str | Path]) -> None:
-        """Warn about the unreadable files; later calls warn only if there are others.
+        """Warn about the unreadable files; later calls warn only if there are new ones.
 
         Args:
             path: function from a row to the path of its file.
@@ -234,7 +235,7 @@ class UnreadableFiles:
         )
 
     def _check_root(self) -> None:
-        """Raise if the folder is gone or empty, as where a file system is no longer mounted."""
+        """Raise if the folder is missing or empty, for example because a file system is no longer mounted."""
         with named_faults(self.root):
             try:
                 with os.scandir(self.root) as places:

@@ -1,13 +1,14 @@
-"""Do the constructors refuse nonsense, and does the error name the argument?
+"""Check that the constructors refuse invalid arguments, and that the error names the argument.
 
     python examples/fuzz.py --cases 2000 --seed 0        # minutes on one core
 
-Starts from a valid call of each public class and replaces one argument by nonsense: a wrong type, NaN, a number outside
-the documented range, an empty or overlong list, an unknown name, a class where an object belongs. Which values are
-nonsense follows from the argument's type and name alone, never from the code that checks it: see ``nonsense.py``.
+The script starts from a valid call of each public class and replaces one argument by an invalid value: a wrong type,
+NaN, a number outside the documented range, an empty or too long list, an unknown name, or a class instead of an object.
+The invalid values depend only on the argument's type and name, not on the code that checks it; see ``nonsense.py``.
 
-Prints a table: nonsense that was accepted, errors without the argument's name, and errors that are neither a ValueError
-nor a TypeError. Exits with 1 if nonsense was accepted, or if fewer than 95 % of the errors name their argument.
+The script prints the invalid values that were accepted, the errors that do not name the argument, and the errors that
+are neither a ValueError nor a TypeError. Then it prints a table of their numbers. It exits with 1 if an invalid value
+was accepted, or if fewer than 95 % of the errors name their argument.
 """
 
 import argparse
@@ -55,9 +56,9 @@ PACKAGES = (
         )
     ),
 )
-SHARE_NAMED = 0.95  # of the errors, at least
+SHARE_NAMED = 0.95  # minimum share of errors that name their argument
 
-# Valid arguments of each class that needs some.
+# Valid arguments of each class that has required arguments.
 NORMALISATION = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
 BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "AMDIMViews": lambda _: {"size": 16},
@@ -116,14 +117,14 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "TensorImages": lambda _: {"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)},
     "EpochSampler": lambda _: {"dataset": range(8)},
 }
-# Arguments that only act beside others.
+# Other arguments that an argument needs to have an effect.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("AllViews", "positive_count"): {"same_view_negatives": True},
     ("Queue", "teacher_count"): {"symmetric": True},
     ("FineTuning", "level"): {"target_type": "hierarchical"},
     ("GroCoViews", "small_size"): {"small_views": 1},
 }
-# Not ours: a base without arguments of its own, or torch's constructor.
+# Classes that are not tested, because they use the constructor of torch.
 LEFT_OUT = {"ResumableDataLoader"}
 
 
@@ -153,7 +154,7 @@ def tensor_images() -> Any:
 
 
 def make_folder(folder: Path) -> Path:
-    """Two classes of one tiny image each."""
+    """Write two classes with one tiny image each; return the folder."""
     for i, name in enumerate("ab"):
         (folder / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(folder / name / f"{i}.png")
@@ -184,7 +185,7 @@ def _hints(cls: type) -> Mapping[str, Any]:
         if "__init__" in vars(base):
             try:
                 hints |= typing.get_type_hints(base.__init__)
-            except (NameError, TypeError):  # a name that only type checkers know
+            except (NameError, TypeError):  # the name is imported only for type checkers
                 continue
     return hints
 
@@ -194,7 +195,7 @@ def baseline(cls: type, folder: Path) -> dict[str, Any]:
 
 
 def public_classes() -> Iterator[tuple[str, type]]:
-    """The classes of ``__all__``, each once, that can be built and take arguments."""
+    """Yield each public class that can be built and takes arguments, once, with its package."""
     found: dict[type, str] = {}
     for package in PACKAGES:
         module = importlib.import_module(package)
@@ -202,7 +203,7 @@ def public_classes() -> Iterator[tuple[str, type]]:
             cls = getattr(module, name)
             is_ours = isinstance(cls, type) and cls.__module__.startswith("ssl_modules") and name not in LEFT_OUT
             if is_ours and not inspect.isabstract(cls):
-                found[cls] = package  # the last one, which is the most special
+                found[cls] = package  # the last package that exports it is the most specific
     for cls, package in found.items():
         if any(p.kind is not p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()):
             yield package, cls
@@ -215,19 +216,19 @@ def try_case(case: Case, folder: Path) -> Result:
     arguments = {**baseline(case.cls, folder), **BESIDE.get((case.cls.__name__, case.argument), {})}
     try:
         case.cls(**{**arguments, case.argument: case.value})
-    except Exception as error:  # which kinds there are is what is asked
+    except Exception as error:  # the script counts errors of all types
         return Result(case, error)
     return Result(case, None)
 
 
 def run(cases: int, seed: int, only: str | None = None, packages: Sequence[str] = PACKAGES) -> list[Result]:
-    """The results of so many cases, drawn from all there are.
+    """Try a random sample of all cases and return the results.
 
     Args:
-        cases: how many; all, if there are fewer.
-        seed: of the draw.
-        only: part of the names of the classes to try; None = all.
-        packages: of the classes to try.
+        cases: number of cases; if there are fewer, all are tried.
+        seed: seed of the random sample.
+        only: text that the names of the classes must contain; None = all classes.
+        packages: packages whose classes are tried.
 
     Raises:
         RuntimeError: if a valid call fails.
@@ -249,7 +250,7 @@ def run(cases: int, seed: int, only: str | None = None, packages: Sequence[str] 
 
 
 def report(results: Sequence[Result]) -> bool:
-    """Print the table; whether all is well."""
+    """Print the failures and the table; return whether the checks passed."""
     accepted = [r for r in results if r.error is None]
     errors = [r for r in results if r.error is not None]
     unnamed = [r for r in errors if not r.names_argument]

@@ -31,7 +31,7 @@ class Batch:
 
     @property
     def given(self) -> list[Tensor]:
-        """The views, or the images alone."""
+        """The views; if there are none, a list of the images alone."""
         if self.views is not None:
             return self.views
         assert self.images is not None
@@ -81,7 +81,7 @@ def read_batch(batch: Any) -> Batch:
     """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
 
     Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
-    Nothing is guessed from shapes: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is images and targets.
+    Shapes are not used to guess: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is always images and targets.
 
     Raises:
         TypeError: for anything else; the message describes it.

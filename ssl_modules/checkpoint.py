@@ -25,8 +25,8 @@ def load_module(path: str | Path, **arguments: Any) -> ContrastiveModule:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, not a checkpoint of this package, or one of ssl-modules 0.1, or its class is not
-            imported.
+        ValueError: if the file is damaged, is not a checkpoint of this package, was written by ssl-modules 0.1, or
+            needs a class that is not imported.
 
     Example:
         >>> import lightning.pytorch as pl

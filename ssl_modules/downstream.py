@@ -1,4 +1,4 @@
-"""Downstream evaluation: judge a trained representation by the protocols of the literature."""
+"""Downstream evaluation: evaluates a trained representation with the protocols of the literature."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -43,28 +43,29 @@ def evaluate(
     outliers: "BaseDataModule | None" = None,
     split: Split = "test",
 ) -> Results:
-    """What a representation is worth on a data set, by each of several protocols, from one pass over its images.
+    """Evaluate a representation on a data set with one or more protocols.
 
-    Classifiers and neighbours are of the labelled training part without augmentation. Hierarchical targets are judged
-    at each level.
+    The features of each image are computed once and shared by all protocols except "finetune". Classifiers and
+    nearest neighbours use the labelled training part without augmentation. Hierarchical targets are evaluated at each
+    level.
 
     Args:
-        module: ``module(images)`` is the representation ``[N, D]`` of raw pixels: a method, or a
-            :class:`~ssl_modules.encoders.Representation`. It is left as it was.
-        data: labelled; prepared and set up here.
-        protocols: any of "knn", "linear", "few-label", "retrieval", "ood" and "finetune"; as a mapping, each to its
-            settings, the keywords of ``ssl_modules.evaluation.protocols`` and of
-            :func:`finetune`.
-        outliers: images unlike those of ``data``, for "ood": their test part.
-        split: what is judged: the "test" part, or "val", the validation part, to choose by.
+        module: ``module(images)`` returns the representation ``[N, D]`` of raw pixels, such as a method or a
+            :class:`~ssl_modules.encoders.Representation`. It is not changed.
+        data: labelled data module; this function prepares it and sets it up.
+        protocols: names of protocols: any of "knn", "linear", "few-label", "retrieval", "ood" and "finetune". Or a
+            mapping from names to settings, which are the keywords of the functions in
+            ``ssl_modules.evaluation.protocols`` and of :func:`finetune`.
+        outliers: data module whose test part holds the outliers for "ood".
+        split: part to evaluate on: "test", or "val", the validation part, for example to choose settings.
 
     Returns:
-        Metrics in [0, 1] by protocol, their names begun with that of the level where there are several; NaN where
-        there is nothing to measure.
+        Metrics by protocol, each in [0, 1]. For hierarchical targets, the name of the level precedes that of the
+        metric. A metric is NaN if no sample can be evaluated.
 
     Raises:
-        ValueError: for an unknown protocol, "ood" without ``outliers``, a split that is not there, data without
-            labels, or what a protocol doesn't take.
+        ValueError: if a protocol is unknown, "ood" has no ``outliers``, the split does not exist, the data have no
+            labels, or a protocol does not take its settings or the targets.
 
     Example:
         >>> from ssl_modules.datamodules import DigitsDataModule
@@ -84,14 +85,14 @@ def evaluate(
         rank_zero_warn(f"the encoder is of images of {learned_from} pixels, but the data's have {data.image_size}")
     parts: list[tuple[Tensor, Tensor]] = []
     others: tuple[Tensor, ...] = ()
-    if set(settings) != {"finetune"}:  # which learns features of its own
+    if set(settings) != {"finetune"}:  # finetune trains a copy of the encoder, so it needs no features
         rank_zero_info(f"{data.name}: one pass over the labelled training images and over those to judge")
         shared = SharedFeatures()
         judged = data.test_dataloader() if split == "test" else data.val_dataloader()
         parts = [shared.read(module, loader) for loader in (data.probe_train_dataloader(), judged)]
         others = () if outliers is None else (shared.read(module, outliers.test_dataloader())[0],)
     results: Results = {}
-    for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # which takes longest
+    for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # the slowest one last
         results[name] = {}
         for column, level in enumerate(data.level_names or [None]):
             try:
@@ -122,22 +123,30 @@ def finetune(
     augmentation: Augmentation | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Train encoder and classifier with labels; see :class:`~ssl_modules.FineTuning`.
+    """Train a copy of the encoder and a classifier with labels, and evaluate it; see :class:`~ssl_modules.FineTuning`.
 
-    SGD with Nesterov momentum 0.9, without weight decay, half a cosine to 0: the recipe of SimCLR (Chen et al. 2020,
-    arXiv 2002.05709, appendix B.5) for few labels, which learns for 60 epochs from 1 %, for 30 from 10 %.
+    It uses SGD with Nesterov momentum 0.9, no weight decay, and a learning rate that follows half a cosine to 0. This
+    is the recipe of SimCLR for few labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5). SimCLR trains for 60
+    epochs with 1 % of the labels, and for 30 epochs with 10 %.
 
     Args:
-        module: with an ``encoder``, which is copied.
-        data: that is set up; batches have its size.
-        level: of hierarchical targets.
-        split: what is judged.
-        share: of each class to learn from, in (0, 1], counted with files that can't be read; None for all.
-        epochs: passes over these.
-        learning_rate: at the start, for 256 images a batch; it is scaled in proportion to the data's batch size.
-        backbone_lr_scale: how many times as large the encoder's is.
-        augmentation: one view of an image; None = random resized crop and flip.
-        seed: of the share, the classifier's start, the order and the augmentation.
+        module: any module with an ``encoder``, which is copied.
+        data: data module that is set up; its ``batch_size`` is used.
+        level: level of hierarchical targets, 0 for the finest.
+        split: part to evaluate on, "test" or "val".
+        share: share of the samples of each class to train on, in (0, 1]; None for all. Unreadable files count as
+            samples.
+        epochs: number of passes over these samples.
+        learning_rate: initial learning rate for 256 images per batch; it is scaled linearly to the batch size.
+        backbone_lr_scale: the encoder's learning rate divided by that of the classifier.
+        augmentation: makes one view of an image; None = random resized crop and flip.
+        seed: seed of the subset, the classifier's initial weights, the order of samples and the augmentation.
+
+    Returns:
+        Metrics by name, in [0, 1]: ``top1`` and ``top5``, or ``map`` for multi-label data.
+
+    Raises:
+        ValueError: if the module has no encoder, or the data have no targets.
     """
     encoder = getattr(module, "encoder", None)
     if not isinstance(encoder, Encoder):
@@ -194,21 +203,23 @@ def representation(
     std: Sequence[float] | None = None,
     small_stem: bool | None = None,
 ) -> nn.Module:
-    """What is to be judged: a checkpoint's module, or an encoder by name, with or without a file of weights.
+    """Load or build the module to evaluate: from a checkpoint, from a file of encoder weights, or by an encoder's name.
 
     Args:
-        data: whose images an encoder by name is built for, and normalises by their mean and std unless they are given.
-        ckpt: of a method.
+        data: data module; an encoder given by name is built for its image size and channels. Unless ``mean`` and
+            ``std`` are given, it normalises by those of the data.
+        ckpt: path of a method's checkpoint.
         encoder: a timm name.
-        pretrained: whether timm loads its pretrained weights, with which goes their own mean and std.
-        weights: file of an encoder, as ``export`` writes it, or a plain one with ``encoder``, ``mean`` and ``std``.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel.
-        small_stem: whether a ResNet by name has the stem for small images; None = of a plain file no, else see
-            :class:`~ssl_modules.encoders.Encoder`.
+        pretrained: whether timm loads its pretrained weights; their own mean and std are then the defaults.
+        weights: path of encoder weights written by ``export``. For a plain file of weights, give also ``encoder``,
+            ``mean`` and ``std``.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel.
+        small_stem: whether a ResNet given by name has the stem for small images. None means no for a plain file of
+            weights; otherwise see :class:`~ssl_modules.encoders.Encoder`.
 
     Raises:
-        ValueError: if not exactly one of a checkpoint and an encoder is given, or they don't fit.
+        ValueError: if not exactly one of a checkpoint and an encoder is given, or the arguments don't fit together.
     """
     if (ckpt is None) == (encoder is None and weights is None):
         raise ValueError("give either --ckpt; or --encoder, a timm name; or --weights, with --encoder if it is plain")

@@ -1,4 +1,4 @@
-"""Fine-tuning: an encoder and a linear classifier on its representation learn from labels."""
+"""Fine-tuning: supervised training of an encoder and a linear classifier on its representation."""
 
 import copy
 import warnings
@@ -38,37 +38,38 @@ TargetType = Literal["single", "hierarchical", "multilabel"]
 class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
     """Supervised training of an encoder with a linear classifier, or of the classifier alone.
 
-    ``module(images)`` are the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. It learns by
-    cross-entropy, that of each class on its own where an image may have several, and logs ``train/loss``, ``val/loss``
-    and ``test/loss``; ``val/top1``, ``val/top5`` and likewise for test, or with several classes an image ``val/map``,
-    :func:`~ssl_modules.evaluation.mean_average_precision`. Only training images are augmented. Which images have labels
-    is the loader's business; where it fills up the share of a process, as Lightning's do, these images count twice.
+    ``module(images)`` returns the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. The loss is the
+    cross-entropy; for multi-label targets, the binary cross-entropy of each class. The module logs ``train/loss``,
+    ``val/loss`` and ``test/loss``. It also logs ``val/top1``, ``val/top5``, ``test/top1`` and ``test/top5``; for
+    multi-label targets, ``val/map`` and ``test/map``, see :func:`~ssl_modules.evaluation.mean_average_precision`. Only
+    training images are augmented. To train on few labels, give a loader of that subset. With several processes,
+    Lightning's samplers repeat some images so that all processes have the same number; these images count twice.
 
     SimCLR's recipe for 1 % or 10 % of ImageNet's labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5) is SGD with
     Nesterov momentum 0.9 and a learning rate of 0.05 per 256 images, without weight decay or warm-up, for 60 or 30
-    epochs. That for a linear classifier on CIFAR-10, ``freeze=True`` (its authors' code), has a learning rate of 0.1
-    per 256 images, batches of 512 and 100 epochs. Linear recipes of other methods are in
-    :data:`ssl_modules.evaluation.SGD_RECIPES`.
+    epochs. For a linear classifier on CIFAR-10 (``freeze=True``), the code of SimCLR's authors uses a learning rate of
+    0.1 per 256 images, batches of 512 and 100 epochs. :data:`ssl_modules.evaluation.SGD_RECIPES` holds the recipes of
+    other methods for linear classifiers.
 
     Args:
-        encoder: what is pretrained: ``Encoder("resnet50", ..., pretrained=True)``, ``load_encoder(path)`` or a method's
-            ``encoder``. It is copied, so that several runs begin alike; a copy is not compiled.
-        num_classes: number of classes, of that level where there are several; at least 2.
-        target_type: as a data module says: "single", targets ``[N]``; "hierarchical", ``[N, levels]``; "multilabel",
-            ``[N, num_classes]`` of 0 and 1.
+        encoder: the pretrained encoder: ``Encoder("resnet50", ..., pretrained=True)``, ``load_encoder(path)`` or a
+            method's ``encoder``. It is copied, so that several runs can start from it; the copy is not compiled.
+        num_classes: number of classes, at least 2; for hierarchical targets, that of ``level``.
+        target_type: type of targets, as in a data module: "single" for ``[N]``, "hierarchical" for ``[N, levels]``,
+            "multilabel" for ``[N, num_classes]`` of 0 and 1.
         level: the column of hierarchical targets to learn; 0 is the finest.
-        augmentation: one view of a training image; None = random resized crop to the encoder's ``image_size``, and
-            horizontal flip.
-        freeze: whether the classifier alone learns; the encoder is then in evaluation mode always.
-        optimizer: parameter groups to optimiser, such as ``functools.partial(torch.optim.SGD, lr=0.1)``; its learning
-            rate is the classifier's.
-        backbone_lr_scale: how many times as large the encoder's learning rate is, positive.
-        schedule: of the learning rate over the run.
-        seed: of the augmentation.
+        augmentation: makes one view of a training image; None = random resized crop to the encoder's ``image_size``,
+            and horizontal flip.
+        freeze: whether to train only the classifier; the encoder then always stays in evaluation mode.
+        optimizer: function from parameter groups to an optimiser, such as
+            ``functools.partial(torch.optim.SGD, lr=0.1)``. Its learning rate is that of the classifier.
+        backbone_lr_scale: the encoder's learning rate divided by that of the classifier, positive.
+        schedule: schedule of the learning rate over the run.
+        seed: seed of the augmentation.
 
     Raises:
-        TypeError: if the encoder is no :class:`~ssl_modules.encoders.Encoder`, or the optimiser can't be called.
-        ValueError: if an argument is outside its range, or targets are not what ``target_type`` says.
+        TypeError: if the encoder is not an :class:`~ssl_modules.encoders.Encoder`, or the optimiser can't be called.
+        ValueError: if an argument is out of range, or targets do not have the ``target_type``.
 
     Example:
         >>> from functools import partial
@@ -127,7 +128,7 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         self.metrics: Any = nn.ModuleDict({stage: self._metrics(stage) for stage in ("val", "test")})
         if freeze:
             self.encoder.requires_grad_(False)
-            warnings.filterwarnings("ignore", ".* in eval mode at the start of training")  # which is meant
+            warnings.filterwarnings("ignore", ".* in eval mode at the start of training")  # intended
         self.train()
 
     def _metrics(self, stage: str) -> MetricCollection:
@@ -139,11 +140,11 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
                 for k in (1, 5)
             },
             prefix=f"{stage}/",
-            compute_groups=False,  # they would be taken for one where the first batch has no errors
+            compute_groups=False,  # torchmetrics would merge the two if their states were equal after the first batch
         )
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, of a frozen encoder always that of evaluation."""
+        """Set the training mode; a frozen encoder always stays in evaluation mode."""
         super().train(mode)
         if self.freeze_encoder:
             self.encoder.eval()
@@ -156,7 +157,7 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
     # ---- steps -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss of a batch of images with targets, which may be one finished view of each."""
+        """Return the loss of a batch of images, or of one ready-made view of each image, with targets."""
         read = read_batch(batch)
         generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
         for given in read.given:
@@ -192,7 +193,7 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         return F.cross_entropy(scores, targets)
 
     def _targets(self, batch: Batch) -> Tensor:
-        """Classes ``[N]``, or ``[N, num_classes]`` of 0 and 1."""
+        """The checked targets of a batch: classes ``[N]``, or ``[N, num_classes]`` of 0 and 1."""
         targets = batch.targets
         if targets is None:
             raise ValueError("targets: got none; fine-tuning needs a loader of (images, targets)")

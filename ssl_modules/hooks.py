@@ -1,4 +1,4 @@
-"""What a Trainer calls around the training step: evaluation, prediction, optimiser and teacher."""
+"""The Trainer's hooks around the training step: evaluation, prediction, optimiser and teacher."""
 
 from collections.abc import Sized
 from typing import Any
@@ -20,13 +20,13 @@ from ssl_modules.utils.resuming import ExactResume
 
 
 class TrainerHooks(FiniteLoss, ExactResume):
-    """Mixin with the hooks of a :class:`~ssl_modules.ContrastiveModule` but its training step.
+    """Mixin with all Trainer hooks of a :class:`~ssl_modules.ContrastiveModule` except the training step.
 
-    A subclass that overrides one of them must call ``super()``, except for ``configure_optimizers``, ``param_groups``
+    A subclass that overrides a hook must call ``super()``, except for ``configure_optimizers``, ``param_groups``
     and the steps of validation, test and prediction.
     """
 
-    _configured: list[dict[str, Any]] | None = None  # the optimiser's options; None if a subclass configures it
+    _configured: list[dict[str, Any]] | None = None  # the optimiser's options; None if a subclass builds it
 
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluate("val", batch, batch_idx)

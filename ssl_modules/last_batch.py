@@ -1,4 +1,4 @@
-"""The last batch of an epoch, which may be too small to train on: tried before the first step."""
+"""Tries the last batch of an epoch before the first step, because it may be too small to train on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,13 @@ from ssl_modules.utils.distributed import gather_objects, world_size
 
 
 def smallest_batch(loader: Any) -> tuple[int, int] | None:
-    """The number of images in the first and in the smallest batch of an epoch; None if nobody knows without reading.
+    """Return the number of images in the first and in the smallest batch of an epoch.
 
     Args:
         loader: any iterable of batches.
+
+    Returns:
+        Both numbers; None if they are unknown before the loader is read.
 
     Example:
         >>> smallest_batch(DataLoader(range(7), batch_size=3))
@@ -36,14 +39,14 @@ def smallest_batch(loader: Any) -> tuple[int, int] | None:
 
 
 def check_last_batch(module: Any, rehearse: Callable[[Any, int], None]) -> None:
-    """Raise if the last batch of an epoch is too small for a training step, or doesn't divide as the module needs.
+    """Raise if a training step would fail on the last batch of an epoch because of its size.
 
-    The step is rehearsed with as many random images. Nothing is rehearsed if that batch is never reached, if its size
-    is unknown, or under a strategy that splits the weights.
+    ``rehearse`` runs the step with random images, as many as that batch has. It is not called if the run never reaches
+    that batch, if the size is unknown, or if the strategy shards the weights.
 
     Args:
         module: a LightningModule whose Trainer has set up its training loader.
-        rehearse: function of the module and a number of images that runs what a step runs before its backward pass.
+        rehearse: function of the module and a number of images; it runs a training step up to the backward pass.
 
     Raises:
         ValueError: if the rehearsal fails; the message names the number of images and the cause.
@@ -53,12 +56,12 @@ def check_last_batch(module: Any, rehearse: Callable[[Any, int], None]) -> None:
     if None in known or not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         return
     firsts, sizes = zip(*known, strict=True)
-    if firsts == sizes:  # the first step shows it
+    if firsts == sizes:  # the first step raises the error itself
         return
     size = min(sizes)
     buffers = {buffer: buffer.clone() for buffer in module.buffers()}
     try:
-        eagerly = torch.compiler.set_stance("force_eager")  # a compiled network would be compiled for this size as well
+        eagerly = torch.compiler.set_stance("force_eager")  # don't compile for this size
         with isolate_rng(), torch.no_grad(), eagerly, trainer.precision_plugin.forward_context():
             rehearse(module, size)
     except (ValueError, RuntimeError) as error:
@@ -74,13 +77,13 @@ def check_last_batch(module: Any, rehearse: Callable[[Any, int], None]) -> None:
 
 
 def _reaches_the_end(trainer: Any) -> bool:
-    """Whether a run reads the last batch of an epoch."""
+    """Whether the run reaches the last batch of an epoch."""
     try:
         batches = len(trainer.train_dataloader)
     except TypeError:
         return False
     if trainer.num_training_batches < batches:
         return False
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.completed  # more than 0 where a run resumes
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.completed  # more than 0 in a resumed run
     steps_left = trainer.max_steps - trainer.global_step
     return trainer.max_steps == -1 or done + steps_left * trainer.accumulate_grad_batches >= batches

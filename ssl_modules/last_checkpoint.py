@@ -1,4 +1,4 @@
-"""The checkpoint from which a stopped run continues."""
+"""A callback that keeps the last checkpoint, so that a stopped run can continue."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from ssl_modules.utils.checks import check_instance
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last state of a run in one file, also when SIGTERM ends the run.
+    """Callback that saves the last state of a run to one file, also when SIGTERM ends the run.
 
-    It saves after each validation, or after each epoch without one, and replaces the file of before. Clusters and
-    preemptible machines send SIGTERM before they end a process: the Trainer then finishes the step, and this callback
-    saves. The command uses it by default.
+    It saves after each validation, or after each epoch if there is no validation, and replaces the previous file.
+    Clusters and preemptible machines send SIGTERM before they end a process. The Trainer then finishes the step, and
+    this callback saves the checkpoint. The command uses it by default.
 
     Args:
         filename: name of the file, without ``.ckpt``.
@@ -22,7 +22,7 @@ class LastCheckpoint(ModelCheckpoint):
             ``every_n_train_steps``.
 
     Raises:
-        TypeError: if ``filename`` is no text.
+        TypeError: if ``filename`` is not a string.
 
     Example:
         >>> LastCheckpoint(dirpath="run").filename
@@ -34,6 +34,6 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(filename=filename, enable_version_counter=False, save_on_exception=True, **settings)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save at SIGTERM only: another exception may come from the middle of a step, which can't be continued."""
+        """Save only at SIGTERM; other exceptions may interrupt a step, and a run can't continue from such a state."""
         if isinstance(exception, SIGTERMException):
             super().on_exception(trainer, pl_module, exception)

@@ -152,7 +152,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         patches = self.augmentation.patches is not None
         self.plan = ViewPlan(self.augmentation.sizes, self.extraction, self.encoder.spatial_dims, patches)
         self.teacher = build_teacher(self.encoder, self.extraction, compile) if self.plan.teacher else None
-        # DDP reads from this attribute of the module it wraps which buffers it must not broadcast.
+        # DDP reads this attribute of the module; it must not broadcast these buffers.
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in self.extraction.replicated_buffers]
         self.similarity = copy_of("similarity", similarity, Similarity)
         self.loss = copy_of("loss", loss, Loss)
@@ -238,5 +238,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         return {"loss": loss, "features": embedded.features.detach()}
 
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
-        """The backbone's plain weights, written to a file if given: :func:`~ssl_modules.encoders.export_encoder`."""
+        """Return the backbone's weights, and write them to ``path`` if it is given.
+
+        See :func:`~ssl_modules.encoders.export_encoder`.
+        """
         return export_encoder(self.encoder, path)

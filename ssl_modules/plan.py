@@ -75,7 +75,7 @@ class ViewPlan:
                     f"{list(view.shape)}; clips [N, ch, T, h, w] need an encoder of clips, and patches [N, rows, cols, "
                     "ch, h, w] an augmentation that declares its patches=(size, overlap)"
                 )
-            is_whole = self._spatial_dims == 2 and not self._patches  # patches have a size of their own
+            is_whole = self._spatial_dims == 2 and not self._patches  # patches have another size than the view
             if size is not None and is_whole and side != (size, size):
                 raise ValueError(
                     f"views: expected view {i} to have {size} x {size} pixels, which the augmentation declares in its "

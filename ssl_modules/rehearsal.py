@@ -11,9 +11,9 @@ from ssl_modules.objective import chance_level, objective
 def rehearse(module: Any) -> None:
     """Run extraction, similarity and loss once on random maps, without changing any state.
 
-    The encoder also runs for each size of the views that is not its own. The rest is skipped if the shapes of the
-    encoder's maps are unknown (see :class:`~ssl_modules.encoders.Encoder`), on the meta device, in inference mode, and
-    in a process group, because other processes may build no module.
+    The encoder also runs once for each size of views other than its ``image_size``. Extraction, similarity and loss do
+    not run if the shapes of the encoder's maps are unknown (see :class:`~ssl_modules.encoders.Encoder`), on the meta
+    device, or in inference mode. They do not run in a process group, because other processes may build no module.
 
     Args:
         module: a :class:`~ssl_modules.ContrastiveModule` whose aspects are built.
@@ -68,10 +68,10 @@ def rehearse(module: Any) -> None:
 def rehearse_step(module: Any, images: int) -> None:
     """Run encoder, heads, extraction, similarity and loss on random images, as a training step does.
 
-    An encoder of another number of spatial axes than two is left out.
+    An encoder without two spatial axes does not run; random maps replace its output.
 
     Args:
-        module: a :class:`~ssl_modules.ContrastiveModule` on its device, in the mode of training.
+        module: a :class:`~ssl_modules.ContrastiveModule` on its device, in training mode.
         images: number of images.
     """
     encoder, extraction, device = module.encoder, module.extraction, module.device

@@ -1,4 +1,4 @@
-"""What fine-tuning refuses."""
+"""Arguments and batches for which fine-tuning raises an error."""
 
 import pytest
 import torch

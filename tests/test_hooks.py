@@ -1,4 +1,4 @@
-"""What a Trainer calls around the step: optimiser, schedule, validation and prediction."""
+"""The Trainer's hooks around the training step: optimiser, schedule, validation and prediction."""
 
 import warnings
 from functools import partial

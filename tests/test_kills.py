@@ -78,7 +78,7 @@ def images(tmp_path_factory):
 
 
 def judged(folder):
-    """Epochs that have each of the values that an uninterrupted run logs, over all attempts."""
+    """Return, for each metric, the epochs for which any attempt logged it."""
     epochs = {}
     for path in folder.glob("lightning_logs/version_*/metrics.csv"):
         for row in csv.DictReader(path.open()):

@@ -1,4 +1,4 @@
-"""A last batch that is too small ends a run before its first step, whatever makes it too small."""
+"""A last batch that is too small raises an error before the first step, for all causes."""
 
 import warnings
 
@@ -171,7 +171,7 @@ def test_fine_tuning_says_it_too():
 
     with pytest.raises(ValueError, match=TOO_SMALL):
         steps_of(tuned(), data.supervised_dataloader())
-    data.batch_size = 11  # the other half of the advice: this loader keeps its last batch
+    data.batch_size = 11  # the second advice of the message, because this loader keeps its last batch
     assert steps_of(tuned(), data.supervised_dataloader()) == 3
     data.batch_size = 8
     with warnings.catch_warnings():

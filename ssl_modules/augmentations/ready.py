@@ -12,8 +12,8 @@ from ssl_modules.utils.checks import check_numbers
 class ReadyViews(Augmentation):
     """Declares the sizes of views that the loader makes; makes no views itself.
 
-    The loader returns ``([view1, view2, ...], ...)``; each view is a tensor [N, ch, size, size]. A data set whose items
-    are ``([view1, view2], target)`` gives such batches. A flat batch ``(view1, view2)`` is read as images and targets.
+    The loader must return ``([view1, view2, ...], ...)``; each view is a tensor [N, ch, size, size]. A data set with
+    items ``([view1, view2], target)`` gives such batches. A flat batch ``(view1, view2)`` counts as images and targets.
 
     Args:
         sizes: Side of each view, in pixels, in the loader's order.

@@ -53,7 +53,7 @@ class Parser(LightningArgumentParser):
         return action
 
     def let_be_null(self, key: str) -> None:
-        """Accept ``null`` for a class whose arguments are options, as an option and in a config file; None is built."""
+        """Accept ``null`` for a class under ``key``, as an option and in a config file; its object is then None."""
         next(action for action in self._actions if action.dest == key).__class__ = _OptionalClass
         group: Any = next(group for group in self._action_groups if getattr(group, "dest", None) == key)
         build_class = group.instantiate_class

@@ -43,8 +43,9 @@ class ContrastiveCLI(LightningCLI):
     monitors of collapse and learning rate, the last checkpoint and the one with the best k-NN accuracy. Each is
     configured under its own key: ``knn_probe``, ``linear_probe``, ``collapse_monitor``, ``lr_monitor``,
     ``best_checkpoint``, ``last_checkpoint``; ``null`` switches it off. The probes use the finest level of hierarchical
-    targets unless ``level`` is given. They are left out, as a line of the log says, if the data have no targets, a
-    single class, or several labels per image. The best checkpoint is left out with the probe whose metric it monitors.
+    targets unless ``level`` is given. If the data have no targets, a single class, or several labels per image, the run
+    has no probes, and the log says why. If the run lacks the probe whose metric the best checkpoint monitors, it has no
+    best checkpoint either.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class ContrastiveCLI(LightningCLI):
             self.trainer = self.instantiate_trainer()
 
     def _stored(self, section: Namespace) -> dict[str, Any]:
-        """The model's arguments in the checkpoint that the run continues or evaluates; options replace them."""
+        """The model's arguments in the checkpoint that the run continues or evaluates; options override them."""
         path = section.get("ckpt_path")
         if not path or not Path(path).is_file():  # "best" and "last" name no file
             return {}
@@ -184,7 +185,7 @@ class ContrastiveCLI(LightningCLI):
         try:
             yield
         except SIGTERMException as stop:
-            stop.code = 128 + signal.SIGTERM  # as for a process that the signal ended at once
+            stop.code = 128 + signal.SIGTERM  # the exit code of a process that SIGTERM ends
             raise
         except (ValueError, TypeError, OSError, FloatingPointError, MisconfigurationException) as error:
             message = cause_in_configuration(error, building)
@@ -200,7 +201,7 @@ class ContrastiveCLI(LightningCLI):
                 rank_zero_warn(cannot_hold(name, kind))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
-        """Build the Trainer without the callbacks that are null, or that its flags or the data make useless."""
+        """Build the Trainer without callbacks that are null or can't work with its flags or the data."""
         given = [callback for callback in callbacks if callback is not None]
         reason = _why_no_probes(self.datamodule)
         if reason is not None and any(isinstance(callback, OnlineProbe) for callback in given):
@@ -260,7 +261,7 @@ class ContrastiveCLI(LightningCLI):
 
 
 def _why_no_probes(data: BaseDataModule) -> str | None:
-    """Why the default probes can't judge on these data; None if they can."""
+    """The reason why the default probes can't use these data; None if they can."""
     if data.target_type == "none":
         return f"{data.name} has no targets"
     if data.target_type == "multilabel":
@@ -271,7 +272,7 @@ def _why_no_probes(data: BaseDataModule) -> str | None:
 
 
 def _lacks_its_probe(checkpoint: ModelCheckpoint, probes: list[OnlineProbe]) -> bool:
-    """Whether a checkpoint waits for the metric of a default probe that is not there."""
+    """Whether a checkpoint monitors the metric of a probe that the run does not have."""
     monitor = str(checkpoint.monitor)
     if not monitor.startswith("probe/"):
         return False

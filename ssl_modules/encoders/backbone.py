@@ -160,7 +160,7 @@ def as_maps(model: nn.Module) -> nn.Module:
 
 
 class SizeError(ValueError):
-    """Images of another shape than a network was built for."""
+    """Raised if images have another shape than the network was built for."""
 
 
 def check_shape(images: Tensor, in_channels: int, image_size: int) -> None:

@@ -168,13 +168,16 @@ class Encoder(Configurable, nn.Module):
         return torch.tensor(values, dtype=torch.float32).view(-1, *[1] * self.spatial_dims)  # [ch, 1, ..., 1]
 
     def shapes_of(self, size: int) -> tuple[torch.Size, ...] | None:
-        """The spatial shape of each map for images of another size than ``image_size``, such as small crops.
+        """Return the spatial shape of each map for images of a given size, such as small crops.
 
         Args:
-            size: side of the images, pixels.
+            size: side of the images in pixels.
+
+        Returns:
+            One shape per map; None for an encoder without two spatial axes.
 
         Raises:
-            ValueError: if the network, or the grid of patches, can't take images of this size.
+            ValueError: if the network or the grid of patches can't take images of this size.
 
         Example:
             >>> [list(shape) for shape in Encoder("resnet18", image_size=32, in_channels=3).shapes_of(16)][-2:]
@@ -187,7 +190,7 @@ class Encoder(Configurable, nn.Module):
         return tuple(m.shape[2:] for m in self._probe(size))
 
     def _grids(self, size: int, maps: int) -> tuple[torch.Size, ...]:
-        """The shape of the grid of patches, once for each map."""
+        """The shape of the grid of patches, repeated for each map."""
         return (torch.Size(self.patches.grid(torch.empty(1, 1, size, size))),) * maps  # type: ignore[union-attr]
 
     @torch.no_grad()

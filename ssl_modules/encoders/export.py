@@ -19,7 +19,7 @@ from ssl_modules.encoders.names import NETWORKS
 from ssl_modules.utils.checkpoint_io import check_sums
 
 _KEY = "ssl_modules"  # key of the metadata in a safetensors file
-_SUM = "ssl_modules.crc32"  # key of the weights' checksum
+_SUM = "ssl_modules.crc32"  # key of the weights' checksum in the metadata
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
 
 
 def export_encoder(encoder: Encoder, path: str | Path | None = None) -> dict[str, Tensor]:
-    """The backbone's state dict, with the names of the plain timm or torchvision model without classifier.
+    """Return the backbone's state dict, with the names of the plain timm or torchvision model without classifier.
 
     If the encoder has the stem for small images (``small_stem`` in the metadata), apply
     :func:`~ssl_modules.encoders.shrink_stem` to the plain model before loading the weights. :func:`load_encoder` builds
@@ -82,7 +82,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Names to tensors, and the metadata, which are empty for a plain file.
 
     Raises:
-        ValueError: if the file is damaged, or has other contents.
+        ValueError: if the file is damaged or does not hold weights.
 
     Example:
         >>> save_weights(Path("layer.safetensors"), nn.Linear(2, 1).state_dict(), {"image_size": 32})
@@ -121,13 +121,13 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = json.loads(texts.get(_KEY, "{}"))
     except json.JSONDecodeError as error:
         raise ValueError(f"path: {path.name} has damaged metadata ({error}); export the encoder again") from error
-    if _SUM in texts and texts[_SUM] != checksum(weights):  # a file of another library has no sum
+    if _SUM in texts and texts[_SUM] != checksum(weights):  # files of other libraries have no checksum
         raise ValueError(f"path: {path.name} is damaged: its weights have another checksum; export the encoder again")
     return weights, metadata
 
 
 def checksum(weights: dict[str, Tensor]) -> str:
-    """The CRC-32 sum of weights and their names, as hexadecimal digits.
+    """Return the CRC-32 checksum of weights and their names, as hexadecimal digits.
 
     Example:
         >>> checksum({"w": torch.zeros(2)})

@@ -1,4 +1,4 @@
-"""Pure functions that judge a representation."""
+"""Pure functions that evaluate a representation."""
 
 from ssl_modules.evaluation.accuracy import accuracies, mean_average_precision, top_k_accuracy
 from ssl_modules.evaluation.collapse import alignment, feature_std, lidar, rankme, similarity_ratio, uniformity

@@ -1,4 +1,4 @@
-"""What class scores are worth: top-k accuracy, and mean average precision."""
+"""Metrics of class scores: top-k accuracy and mean average precision."""
 
 import torch
 import torch.nn.functional as F
@@ -9,20 +9,20 @@ from ssl_modules.utils.checks import check_number
 
 
 def top_k_accuracy(scores: Tensor, targets: Tensor, k: int = 1) -> float:
-    """The share of samples whose class is among the k best scores.
+    """Return the share of samples whose class has one of the k largest scores.
 
-    Of classes with equal scores the one of lower index comes first, on every device.
+    If scores are equal, the class of lower index comes first, on every device.
 
     Args:
         scores: ``[N, classes]``, larger is better.
         targets: ``[N]``, class indices in ``[0, classes)``.
-        k: number of guesses, ``>= 1``; with ``k >= classes`` the accuracy is 1.
+        k: number of classes that count as predicted, ``>= 1``; with ``k >= classes`` the accuracy is 1.
 
     Returns:
         A number in [0, 1].
 
     Raises:
-        ValueError: if there are no samples, shapes do not fit, or a target has no column.
+        ValueError: if there are no samples, shapes do not fit, or a target is not in ``[0, classes)``.
 
     Example:
         >>> scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
@@ -48,11 +48,11 @@ def top_k_accuracy(scores: Tensor, targets: Tensor, k: int = 1) -> float:
 
 
 def accuracies(scores: Tensor, targets: Tensor) -> dict[str, float]:
-    """Top-1 accuracy, and top-5 accuracy where there are more than 5 classes, by name.
+    """Return the top-1 accuracy, and for more than 5 classes also the top-5 accuracy, by name.
 
     Args:
-        scores: ``[N, classes]``.
-        targets: ``[N]``; a class that has no column is never guessed.
+        scores: ``[N, classes]``, larger is better.
+        targets: ``[N]``, class indices; a class without a column in ``scores`` is never predicted.
 
     Example:
         >>> accuracies(torch.tensor([[0.2, 0.8], [0.7, 0.3]]), torch.tensor([1, 2]))
@@ -65,10 +65,11 @@ def accuracies(scores: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
-    """The mean over classes of the average precision of ranking the samples by the class's score.
+    """Return the mean average precision (mAP) over classes.
 
-    That of a class is the mean, over the samples which have it, of the share of it among the samples that score no
-    less: scikit-learn's ``average_precision_score``. Classes that no sample has are left out.
+    For each class, the samples are ranked by the score of that class. The average precision is the mean, over the
+    positive samples, of the share of positives among the samples with at least the same score. It equals
+    scikit-learn's ``average_precision_score``. Classes without positive samples are left out.
 
     Args:
         scores: ``[N, classes]``, larger is better.
@@ -94,7 +95,7 @@ def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
     for column, own in zip(scores.T, targets.T.bool(), strict=True):
         if own.any():
             ordered, positives = column.sort().values, column[own].sort().values
-            at_least = len(ordered) - torch.searchsorted(ordered, positives)  # samples that score no less
+            at_least = len(ordered) - torch.searchsorted(ordered, positives)  # samples with at least the same score
             found = len(positives) - torch.searchsorted(positives, positives)
             precisions.append((found / at_least.double()).mean())
     return torch.stack(precisions).mean().item()

@@ -23,19 +23,20 @@ from ssl_modules.utils.seeds import derive_generator
 
 
 def shared_batches(loader: Any, size: int | None = None) -> Iterator[tuple[int, Any]]:
-    """The batches of this process, each with its number; over all processes every sample comes once.
+    """Yield the batches of this process, each with its number; all processes together read every sample once.
 
-    A ``DataLoader`` over a map-style data set is read through its data set and ``collate_fn``, in the data set's order:
-    not shuffled, nothing dropped, not split by a ``DistributedSampler``. ``size`` samples of it are a fixed random
-    choice. Process r reads the batches r, r + world, ... whatever its loader's sampler says. Anything else (an
-    iterable data set, another sampler) is iterated as it is, and must deliver the same in every process.
+    For a ``DataLoader`` over a map-style data set, it reads the data set in its own order, with the loader's
+    ``collate_fn``. It does not shuffle, drop or split samples, even if the loader does. If ``size`` is given, it reads
+    a fixed random subset. Process r reads the batches r, r + world, and so on. It iterates over any other loader (with
+    an iterable data set or another sampler) directly; such a loader must give the same batches in every process.
 
     Args:
         loader: any iterable of batches.
-        size: the most samples to read; None for all. Of an iterable the first ones; it may read a little more.
+        size: maximum number of samples to read; None for all. Of a loader that is iterated directly, it reads the first
+            samples, up to the end of a batch.
 
     Raises:
-        ValueError: if the loader is split among the processes by a sampler that can't be undone.
+        ValueError: if a sampler of an unknown kind splits the loader among the processes.
 
     Example:
         >>> loader = DataLoader(range(5), batch_size=2, shuffle=True, drop_last=True)
@@ -52,12 +53,12 @@ def shared_batches(loader: Any, size: int | None = None) -> Iterator[tuple[int, 
 
 
 def endless_batches(loader: Any, size: int | None = None, start: int = 0) -> Iterator[Any]:
-    """The batches of this process for stochastic steps, without end, in a new fixed order on each pass.
+    """Yield the batches of this process for training steps, endlessly; each pass has another order, which is fixed.
 
     Args:
-        loader: as in :func:`shared_batches`; a loader iterated as it is starts at its head whatever ``start`` says.
-        size: the most samples to use; ignored for a loader iterated as it is.
-        start: number of steps already made.
+        loader: as in :func:`shared_batches`.
+        size: maximum number of samples to use; ignored for a loader that is iterated directly.
+        start: number of steps already done; ignored for a loader that is iterated directly.
 
     Example:
         >>> loader = DataLoader(range(4), batch_size=2)
@@ -87,15 +88,15 @@ def endless_batches(loader: Any, size: int | None = None, start: int = 0) -> Ite
 
 
 def samples(loader: Any, places: list[int], size: int | None = None) -> Any:
-    """A batch of the samples that :func:`shared_batches` delivers at these places, counted over all processes.
+    """Return one batch of the samples at some positions in the order of :func:`shared_batches`.
 
     Args:
         loader: a ``DataLoader`` over a map-style data set.
-        places: in any order.
-        size: as of :func:`shared_batches`.
+        places: positions of the samples, counted over all processes, in any order.
+        size: as in :func:`shared_batches`.
 
     Raises:
-        ValueError: for another loader, which delivers its samples only in its own order.
+        ValueError: for another loader, because its samples can be read only in its own order.
 
     Example:
         >>> samples(DataLoader(range(5), batch_size=2, shuffle=True), [3, 0])
@@ -112,11 +113,11 @@ def samples(loader: Any, places: list[int], size: int | None = None) -> Any:
 
 
 def sample_count(loader: Any, size: int | None = None) -> int | None:
-    """The number of samples that :func:`shared_batches` delivers; None where it must iterate over the loader itself.
+    """Return the number of samples that :func:`shared_batches` reads; None if it iterates over the loader directly.
 
     Args:
-        loader: as of :func:`shared_batches`.
-        size: likewise.
+        loader: as in :func:`shared_batches`.
+        size: as in :func:`shared_batches`.
 
     Example:
         >>> loader = DataLoader(range(3))
@@ -128,14 +129,15 @@ def sample_count(loader: Any, size: int | None = None) -> int | None:
 
 
 def stored_targets(loader: Any, size: int | None = None) -> Tensor | None:
-    """The targets of the samples that :func:`shared_batches` delivers, read without their images.
+    """Return the targets of the samples that :func:`shared_batches` reads, without reading the images.
 
     Args:
-        loader: as of :func:`shared_batches`.
-        size: likewise.
+        loader: as in :func:`shared_batches`.
+        size: as in :func:`shared_batches`.
 
     Returns:
-        ``[N, ...]``, or None where the data set doesn't store them as ``targets``, apart from the images.
+        ``[N, ...]``; None if the data set has no attribute ``targets`` with one integer target per sample. The second
+        tensor of a ``TensorDataset`` also counts as targets.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -156,14 +158,14 @@ def _targets_of(dataset: Any) -> Tensor | None:
         stored = dataset.tensors[1]
     try:
         values = torch.as_tensor(stored)
-    except (TypeError, ValueError, RuntimeError):  # none, or names instead of numbers
+    except (TypeError, ValueError, RuntimeError):  # there are no targets, or they are names
         return None
     is_whole = values.ndim > 0 and len(values) == len(dataset) and not values.is_floating_point()
     return values if is_whole else None
 
 
 def _indices(loader: Any, size: int | None) -> list[int] | None:
-    """The samples of a loader in the data set's order, at most ``size``; None where the loader alone knows them."""
+    """Indices of a loader's samples in the data set's order, at most ``size``; None if the loader doesn't tell them."""
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
     if type(loader.batch_sampler) is not BatchSampler:

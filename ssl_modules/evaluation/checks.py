@@ -1,18 +1,18 @@
-"""Checks of features and targets, shared by all functions that judge them."""
+"""Checks of features and targets, shared by all evaluation functions."""
 
 from torch import Tensor
 
 
 def check_labelled(name: str, features: Tensor, targets: Tensor) -> None:
-    """Raises unless ``features`` are finite ``[N, D]`` and ``targets`` are N class indices.
+    """Raise unless ``features`` are finite ``[N, D]`` and ``targets`` are N class indices.
 
     Args:
-        name: what the error calls these samples, such as ``"bank"``.
+        name: name of these samples in the message, such as ``"bank"``.
         features: the vectors.
         targets: their classes, integers ``>= 0``.
 
     Raises:
-        ValueError: names the argument, what was received, and what to do.
+        ValueError: if they are not; the message says what was expected and what was given.
 
     Example:
         >>> import torch
@@ -36,14 +36,14 @@ def check_labelled(name: str, features: Tensor, targets: Tensor) -> None:
 
 
 def check_features(name: str, features: Tensor) -> None:
-    """Raises unless ``features`` are finite ``[N, D]``.
+    """Raise unless ``features`` are finite ``[N, D]``.
 
     Args:
-        name: what the error calls these samples.
+        name: name of these samples in the message.
         features: the vectors.
 
     Raises:
-        ValueError: names the argument, what was received, and what to do.
+        ValueError: if they are not; the message says what was expected and what was given.
 
     Example:
         >>> import torch
@@ -59,7 +59,7 @@ def check_features(name: str, features: Tensor) -> None:
         )
     if features.numel() == 0:
         return
-    low, high = features.aminmax(dim=1)  # NaN if any is; no second matrix of the features' size
+    low, high = features.aminmax(dim=1)  # NaN propagates; needs no second matrix of this size
     broken = ~(low.isfinite() & high.isfinite())
     if broken.any():
         raise ValueError(
@@ -69,15 +69,15 @@ def check_features(name: str, features: Tensor) -> None:
 
 
 def check_count(name: str, features: Tensor, least: int = 1) -> None:
-    """Raises unless there are at least ``least`` samples.
+    """Raise unless there are at least ``least`` samples.
 
     Args:
-        name: what the error calls these samples.
-        features: ``[N, ...]``, a row a sample.
-        least: the fewest samples.
+        name: name of these samples in the message.
+        features: ``[N, ...]``, one row per sample.
+        least: minimum number of samples.
 
     Raises:
-        ValueError: names the argument and both numbers.
+        ValueError: if there are fewer; the message gives both numbers.
 
     Example:
         >>> import torch
@@ -91,15 +91,15 @@ def check_count(name: str, features: Tensor, least: int = 1) -> None:
 
 
 def check_same_dim(names: str, first: Tensor, second: Tensor) -> None:
-    """Raises unless vectors ``[N, D]`` and ``[M, D]`` have one dimension D.
+    """Raise unless vectors ``[N, D]`` and ``[M, D]`` have the same dimension D.
 
     Args:
-        names: what the error calls the two, such as ``"bank and queries"``.
+        names: names of the two in the message, such as ``"bank and queries"``.
         first: ``[N, D]``.
         second: ``[M, D]``.
 
     Raises:
-        ValueError: names the arguments and both dimensions.
+        ValueError: if they differ; the message gives both dimensions.
 
     Example:
         >>> import torch
@@ -113,15 +113,15 @@ def check_same_dim(names: str, first: Tensor, second: Tensor) -> None:
 
 
 def check_multilabel(name: str, features: Tensor, targets: Tensor) -> None:
-    """Raises unless ``targets`` are 0 and 1 for each class of each sample.
+    """Raise unless ``targets`` are 0 or 1 for each class of each sample.
 
     Args:
-        name: what the error calls these samples.
-        features: ``[N, ...]``, a row a sample.
-        targets: their classes.
+        name: name of these samples in the message.
+        features: ``[N, ...]``, one row per sample.
+        targets: their targets, ``[N, classes]``.
 
     Raises:
-        ValueError: names the argument, what was received, and what to do.
+        ValueError: if they are not; the message says what was expected and what was given.
 
     Example:
         >>> import torch
@@ -140,10 +140,10 @@ def check_multilabel(name: str, features: Tensor, targets: Tensor) -> None:
 
 
 def class_count(targets: Tensor, num_classes: int | None) -> int:
-    """``num_classes``, or where it is None the largest target plus one.
+    """Return ``num_classes``; if it is None, the largest target plus one.
 
     Raises:
-        ValueError: if a target has no place among ``num_classes``, or where it is None all targets are the same.
+        ValueError: if a target is not below ``num_classes``, or if that is None and all targets are the same.
 
     Example:
         >>> import torch

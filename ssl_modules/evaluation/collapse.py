@@ -1,4 +1,4 @@
-"""Collapse measures: how much of its space a representation uses, without labels.
+"""Collapse measures without labels: how much of its space a representation uses.
 
 Wang & Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere,
 ICML 2020; Chen & He, Exploring Simple Siamese Representation Learning, CVPR 2021, section 4.1; Garrido et al., RankMe,
@@ -12,20 +12,20 @@ from torch import Tensor
 from ssl_modules.evaluation.checks import check_count, check_features
 from ssl_modules.utils.checks import check_number
 
-_ROUNDING = 1e-7  # added to each share of a spectrum before its entropy is taken, as RankMe's authors do
+_ROUNDING = 1e-7  # added to each share of a spectrum before the entropy is computed, as in RankMe
 
 
 @torch.no_grad()
 def feature_std(features: Tensor) -> float:
-    """The standard deviation of a dimension of L2-normalised features, mean over dimensions (SimSiam).
+    """Return the standard deviation of L2-normalised features per dimension, averaged over dimensions (SimSiam).
 
-    About ``1 / sqrt(D)`` where the features spread over all directions, 0 where they are all the same.
+    It is about ``1 / sqrt(D)`` if the features spread over all directions, and 0 if they are all the same.
 
     Args:
         features: ``[N, D]``, N >= 2.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, or fewer than two.
+        ValueError: if features are not finite ``[N, D]``, or there are fewer than two.
 
     Example:
         >>> round(feature_std(torch.cat([torch.eye(4), -torch.eye(4)])), 4), feature_std(torch.ones(8, 4))
@@ -36,19 +36,20 @@ def feature_std(features: Tensor) -> float:
 
 @torch.no_grad()
 def rankme(features: Tensor) -> float:
-    """The effective rank of features (RankMe): ``exp`` of the entropy of their singular values' shares.
+    """Return the effective rank of features (RankMe).
 
-    The features are neither centred nor normalised; ``1e-7`` is added to every share, as in the paper. Comparable only
-    between equal numbers of samples, of which there should be several times D.
+    It is ``exp`` of the entropy of the singular values, divided by their sum. The features are neither centred nor
+    normalised, and ``1e-7`` is added to each share, as in the paper. Compare only values from the same number of
+    samples, which should be several times D.
 
     Args:
         features: ``[N, D]``, N >= 2.
 
     Returns:
-        From 1, where all lie on a line, to ``min(N, D)``, but for the ``1e-7``; NaN where all are 0.
+        From 1, if all features lie on one line, to ``min(N, D)``, up to the effect of ``1e-7``; NaN if all are 0.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, or fewer than two.
+        ValueError: if features are not finite ``[N, D]``, or there are fewer than two.
 
     Example:
         >>> round(rankme(torch.eye(4)), 3), round(rankme(torch.ones(8, 4)), 3)
@@ -59,22 +60,22 @@ def rankme(features: Tensor) -> float:
 
 @torch.no_grad()
 def lidar(views: Tensor, *, regularization: float = 1e-4) -> float:
-    """The effective rank of what tells images apart, against what their views differ by (LiDAR).
+    """Return the effective rank of the differences between images, relative to those between views (LiDAR).
 
-    It is taken of the eigenvalues of ``W^(-1/2) B W^(-1/2)``, where B is the covariance of the images' mean features,
-    and W the mean covariance of an image's views plus ``regularization`` times the identity, both divided by the number
-    of summands. The paper takes some 1,000 images of 50 views each.
+    It is the effective rank of the eigenvalues of ``W^(-1/2) B W^(-1/2)``. B is the covariance of the images' mean
+    features. W is the mean covariance of the views of one image, plus ``regularization`` times the identity. Both
+    covariances are biased: they divide by the number of summands. The paper uses about 1,000 images with 50 views each.
 
     Args:
         views: ``[N, V, D]``, the features of V >= 2 views of each of N >= 2 images.
-        regularization: positive.
+        regularization: positive; added to the diagonal of W.
 
     Returns:
-        From 1 to ``min(N - 1, D)``, but for the ``1e-7`` added to every share; NaN where all images are the same.
+        From 1 to ``min(N - 1, D)``, up to the ``1e-7`` added to each share; NaN if all images are the same.
 
     Raises:
-        ValueError: for views that are not finite ``[N, V, D]``, fewer than two images or views, or a regularisation not
-            positive.
+        ValueError: if views are not finite ``[N, V, D]``, there are fewer than two images or views, or
+            ``regularization`` is not positive.
 
     Example:
         >>> centres = torch.cat([torch.eye(4), -torch.eye(4)])
@@ -99,14 +100,14 @@ def lidar(views: Tensor, *, regularization: float = 1e-4) -> float:
 
 @torch.no_grad()
 def alignment(first: Tensor, second: Tensor) -> float:
-    """The mean squared distance of two views of an image, L2-normalised: 0 to 4, smaller is closer.
+    """Return the mean squared distance between the L2-normalised features of two views: 0 to 4, smaller is closer.
 
     Args:
-        first: ``[N, D]``, the features of a view of each image.
-        second: ``[N, D]``, those of another view of the same images, N >= 2.
+        first: ``[N, D]``, the features of one view of each image.
+        second: ``[N, D]``, the features of another view of the same images, N >= 2.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, fewer than two, or of two shapes.
+        ValueError: if features are not finite ``[N, D]``, there are fewer than two, or their shapes differ.
 
     Example:
         >>> alignment(torch.eye(2), torch.eye(2).flip(0))
@@ -118,18 +119,20 @@ def alignment(first: Tensor, second: Tensor) -> float:
 
 @torch.no_grad()
 def uniformity(features: Tensor, *, scale: float = 2.0, chunk_size: int = 1024) -> float:
-    """How evenly L2-normalised features x lie on the sphere: ``log mean exp(-scale |x_i - x_j|^2)`` over i < j.
+    """Return how uniformly L2-normalised features x lie on the sphere.
+
+    It is ``log mean exp(-scale |x_i - x_j|^2)``, the mean over all pairs i < j.
 
     Args:
         features: ``[N, D]``, N >= 2.
-        scale: positive; the paper's t.
-        chunk_size: rows compared with all at once.
+        scale: positive; t in the paper.
+        chunk_size: number of rows that are compared with all rows at once.
 
     Returns:
-        Of 0 (all the same) or less, smaller is more even.
+        At most 0, the value of identical features; smaller is more uniform.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, or fewer than two, or a scale not positive.
+        ValueError: if features are not finite ``[N, D]``, there are fewer than two, or ``scale`` is not positive.
 
     Example:
         >>> round(uniformity(torch.eye(4)), 6), uniformity(torch.ones(4, 4))
@@ -147,19 +150,19 @@ def uniformity(features: Tensor, *, scale: float = 2.0, chunk_size: int = 1024) 
 
 @torch.no_grad()
 def similarity_ratio(first: Tensor, second: Tensor) -> float:
-    """The mean cosine of two views of one image, divided by that of views of two images.
+    """Return the mean cosine between views of the same image, divided by that between views of different images.
 
-    Larger is better; 1 where views of one image are no closer than any others, as in a collapse.
+    Larger is better. It is 1 if views of the same image are no closer than others, as after a collapse.
 
     Args:
-        first: ``[N, D]``, the features of a view of each image.
-        second: ``[N, D]``, those of another view of the same images, N >= 2.
+        first: ``[N, D]``, the features of one view of each image.
+        second: ``[N, D]``, the features of another view of the same images, N >= 2.
 
     Returns:
-        The ratio; infinity where the cosine of two images is on average 0 or less.
+        The ratio; infinity if the mean cosine of different images is 0 or less.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, fewer than two, or of two shapes.
+        ValueError: if features are not finite ``[N, D]``, there are fewer than two, or their shapes differ.
 
     Example:
         >>> round(similarity_ratio(torch.ones(2, 2), torch.ones(2, 2)), 6)
@@ -170,7 +173,7 @@ def similarity_ratio(first: Tensor, second: Tensor) -> float:
     x, y = _pair(first, second)
     positives = (x * y).sum()
     negatives = (x.sum(dim=0) @ y.sum(dim=0) - positives) / (len(x) - 1)
-    # The difference of two sums is 0 only up to their rounding.
+    # The difference of the two sums may differ from 0 by rounding.
     if negatives <= len(x) * torch.finfo(x.dtype).eps:
         return float("inf")
     return (positives / negatives).item()

@@ -1,4 +1,4 @@
-"""Features of labelled images by any module, without changing the module or the run."""
+"""Computes features of labelled images with any module, without changing the module or the run."""
 
 import difflib
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ Prepare = Callable[[Any], tuple[Any, Tensor]] | None
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Puts the module into eval mode without gradients, and leaves everything as it was.
+    """Context in which a module is in eval mode without gradients; everything is restored at the end.
 
-    On leaving, every submodule gets its own mode back, and so do the global random states (PyTorch, CUDA, NumPy,
-    Python): even an unshuffled loader draws from them. Inside, PyTorch's CPU state is the same each time and in every
-    process, so that a shuffling loader gives one order.
+    At the end, each submodule's mode and the global random states (PyTorch, CUDA, NumPy, Python) are restored, because
+    even an unshuffled loader draws random numbers. Inside, PyTorch's CPU generator always has the same seed, in every
+    process, so that a shuffling loader always gives the same order.
 
     Example:
         >>> module = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
@@ -51,23 +51,25 @@ def features_and_targets(
     prepare: Prepare = None,
     precision: Any = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features and targets of one batch of a loader.
+    """Compute the features of one batch of a loader, and return them with its targets.
 
     Args:
         module: any module, on its device.
-        batch: what the loader delivers.
-        features: None for ``module(images)``; the dotted name of a submodule whose output in ``module(images)`` is
-            taken; or a function ``(module, images) -> features``.
-        prepare: batch to ``(images, targets)``, as the module expects them; None takes the first two of a tuple.
-        precision: a Trainer's ``precision_plugin``, so that the module computes as in training; None for as it is.
+        batch: a batch of the loader.
+        features: None uses ``module(images)``; a dotted name uses the output of that submodule in ``module(images)``;
+            or a function ``(module, images) -> features``.
+        prepare: function that maps a batch to ``(images, targets)`` as the module expects them; None uses the first two
+            items of a tuple.
+        precision: a Trainer's ``precision_plugin``, to compute with the precision of training; None for that of the
+            module.
 
     Returns:
-        ``[N, D]`` in float32 or better, of an output ``[N, D]`` or ``[N, D, 1, 1]``, and the targets, integers
-        ``[N, ...]``, both on the module's device.
+        Features ``[N, D]``, float32 or better, from an output ``[N, D]`` or ``[N, D, 1, 1]``; and integer targets
+        ``[N, ...]``. Both are on the module's device.
 
     Raises:
-        ValueError: names the argument to change: ``train`` or ``test`` for a loader without labels, ``prepare`` for
-            batches that the module can't take, ``features`` for an output that is no vector.
+        ValueError: if the batch has no labels, the module can't take it, or the output is not one vector per image. The
+            message names the argument to change: ``train`` or ``test``, ``prepare``, or ``features``.
 
     Example:
         >>> batch = torch.ones(4, 1, 2, 2), torch.arange(4)
@@ -105,7 +107,7 @@ def features_and_targets(
 
 
 def as_vectors(output: Any) -> Tensor | None:
-    """A module's output as one vector an image, ``[N, D]``; None for anything but ``[N, D]`` and ``[N, D, 1, ...]``.
+    """Return a module's output ``[N, D]`` or ``[N, D, 1, ...]`` as ``[N, D]``; None for any other output.
 
     Example:
         >>> as_vectors(torch.zeros(2, 3, 1, 1)).shape, as_vectors(torch.zeros(2, 3, 2, 2))
@@ -117,14 +119,14 @@ def as_vectors(output: Any) -> Tensor | None:
 
 
 def classes(targets: Tensor, level: int | None) -> Tensor:
-    """The classes ``[N]`` of targets ``[N]``, or those of one level of targets ``[N, levels]``.
+    """Return targets ``[N]`` as they are, or one column of targets ``[N, levels]``.
 
     Args:
-        targets: as a loader delivers them.
+        targets: targets of a loader, ``[N]`` or ``[N, levels]``.
         level: the column of targets ``[N, levels]``; None for targets ``[N]``.
 
     Raises:
-        ValueError: if the two do not fit.
+        ValueError: if ``level`` does not fit the targets.
 
     Example:
         >>> classes(torch.tensor([[7, 1], [4, 0]]), level=1)
@@ -141,15 +143,15 @@ def classes(targets: Tensor, level: int | None) -> Tensor:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """The device of a module's first parameter; the CPU if it has none."""
+    """Return the device of a module's first parameter; the CPU if the module has no parameters."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def find_submodule(module: nn.Module, name: str) -> nn.Module:
-    """The submodule of a dotted name.
+    """Return the submodule with a dotted name.
 
     Raises:
-        ValueError: if there is none; lists similar names.
+        ValueError: if there is none; the message lists similar names.
 
     Example:
         >>> find_submodule(nn.ModuleDict({"encoder": nn.Identity()}), "encoder")
@@ -165,14 +167,14 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
 
 
 def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor]:
-    """Images and targets of a loader's batch, as the module expects them.
+    """Return images and targets of a loader's batch, as the module expects them.
 
     Args:
-        batch: what the loader delivers.
-        prepare: as of :func:`features_and_targets`.
+        batch: a batch of the loader.
+        prepare: as in :func:`features_and_targets`.
 
     Raises:
-        ValueError: for a batch without labels, or one that needs ``prepare``.
+        ValueError: if the batch has no labels, or needs ``prepare``.
 
     Example:
         >>> images_and_targets([torch.zeros(2, 4), torch.arange(2), "more"])[1]

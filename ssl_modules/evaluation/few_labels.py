@@ -1,4 +1,4 @@
-"""Few labels: balanced draws of labelled images, and linear SVMs on k of each class.
+"""Evaluation with few labels: class-balanced random subsets, and linear SVMs on k images of each class.
 
 The SVM protocol is that of Goyal et al., Scaling and Benchmarking Self-Supervised Visual Representation Learning,
 ICCV 2019, as later papers use it.
@@ -16,23 +16,23 @@ from ssl_modules.utils.seeds import derive_generator
 def balanced_rows(
     targets: Tensor, *, share: float | None = None, per_class: int | None = None, seed: int = 0
 ) -> Tensor:
-    """A random choice of samples that is even over the classes.
+    """Draw a random subset of samples that is balanced over the classes.
 
-    Give one of ``share`` (0.01 and 0.1 are the usual ones) and ``per_class``. A larger choice of the same seed holds
-    the smaller ones. For targets of several labels, each class in turn adds as many samples that have it, so that there
-    may be more of a class, and a sample that several classes choose comes once.
+    Give either ``share`` (usually 0.01 or 0.1) or ``per_class``. For the same seed, a larger subset contains the
+    smaller ones. For multi-label targets, that number of positive samples is drawn for each class. The result is the
+    union, so a class may have more samples than that.
 
     Args:
         targets: ``[N]``, class indices, or ``[N, classes]`` of 0 and 1.
-        share: of each class, in (0, 1], rounded, but at least one sample.
+        share: share of the samples of each class, in (0, 1]; the number is rounded, and at least 1.
         per_class: number of samples of each class, at least 1.
-        seed: of the choice.
+        seed: seed of the random draw.
 
     Returns:
-        Rows of the samples, in rising order.
+        Row indices of the samples, in ascending order.
 
     Raises:
-        ValueError: if not exactly one of the two is given, or a class has too few samples.
+        ValueError: if not exactly one of ``share`` and ``per_class`` is given, or a class has too few samples.
 
     Example:
         >>> balanced_rows(torch.tensor([0, 0, 0, 1, 1, 1]), per_class=2).tolist()
@@ -58,29 +58,30 @@ def balanced_rows(
 
 
 def svm_scores(features: Tensor, targets: Tensor, queries: Tensor, *, cost: float = 0.5) -> Tensor:
-    """Scores of queries by one linear support vector machine for each class.
+    """Train one linear support vector machine per class and return its scores for the queries.
 
-    L2-normalised features, squared hinge loss, a positive counting twice: scikit-learn's ``LinearSVC`` with
-    ``C=cost, class_weight={1: 2}, max_iter=2000``. Protocols choose the cost by cross-validation, or fix it at 0.5.
+    The features are L2-normalised. The loss is the squared hinge loss, with weight 2 for positives: scikit-learn's
+    ``LinearSVC`` with ``C=cost, class_weight={1: 2}, max_iter=2000``. Papers choose the cost by cross-validation, or
+    use 0.5.
 
     Args:
-        features: ``[N, D]``.
-        targets: ``[N, classes]`` of 0 and 1; a class that none has, or all have, scores 0.
-        queries: ``[Q, D]``.
-        cost: of a violated margin, positive.
+        features: ``[N, D]``, the training features.
+        targets: ``[N, classes]`` of 0 and 1; the scores of a class are 0 if no sample has it, or all samples have it.
+        queries: ``[Q, D]``, the features to score.
+        cost: cost of a violated margin, positive.
 
     Returns:
         ``[Q, classes]``, float64 on the CPU.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, targets that are not 0 and 1 or don't fit, or a cost
-            not positive.
+        ValueError: if features are not finite ``[N, D]``, targets are not 0 and 1 or don't fit, or the cost is not
+            positive.
 
     Example:
         >>> svm_scores(torch.eye(2), torch.eye(2), torch.tensor([[2.0, 0.1]])) > 0
         tensor([[ True, False]])
     """
-    from sklearn.svm import LinearSVC  # noqa: PLC0415  (a second to import)
+    from sklearn.svm import LinearSVC  # noqa: PLC0415  (the import takes a second)
 
     check_features("features", features)
     check_features("queries", queries)

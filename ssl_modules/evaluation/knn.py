@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification, the protocol of instance discrimination.
+"""Weighted k-nearest-neighbour classification, the evaluation protocol of instance discrimination.
 
 Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018, section 3.4.
 """
@@ -10,8 +10,8 @@ from torch import Tensor
 from ssl_modules.evaluation.checks import check_features, check_labelled, check_same_dim, class_count
 from ssl_modules.utils.checks import check_number
 
-_PART = 16_384  # bank samples compared at once: their similarities to a chunk stay in a CPU's cache
-_BLOCK = 64  # bank samples of which first only the maximum is looked at
+_PART = 16_384  # bank samples compared at once, so that their similarities to a chunk fit in a CPU's cache
+_BLOCK = 64  # bank samples per block; the search compares the blocks by their maxima first
 
 
 @torch.no_grad()
@@ -25,29 +25,29 @@ def knn_scores(
     temperature: float | None = 0.07,
     chunk_size: int = 256,
 ) -> Tensor:
-    """Class scores of queries by the votes of their k most similar bank samples.
+    """Return class scores of queries, from the votes of their k most similar bank samples.
 
-    The similarity s is the cosine, the vote of a neighbour for its class ``exp(s / temperature)``, and the votes of a
-    query are scaled to sum to one. The search is exact, in float32 or better. It compares chunks of queries with parts
-    of the bank, so that memory beyond features and result is bounded by ``16,384 * (chunk_size + D)`` numbers, some
-    60 MiB at 512 dimensions, however large the bank. Of bank samples that are exactly as similar at the k-th place any
-    may vote, but the same ones on each run. Ties of votes are resolved by :func:`top_k_accuracy`, which
-    prefers the lower index. A zero vector has cosine 0 to everything.
+    The similarity s is the cosine. A neighbour votes for its class with weight ``exp(s / temperature)``, and the votes
+    of a query are scaled to sum to one. The search is exact, in float32 or better. It compares chunks of queries with
+    parts of the bank, so that memory beyond features and result is at most ``16,384 * (chunk_size + D)`` numbers for a
+    bank of any size, about 60 MiB for 512 dimensions. If several bank samples tie at the k-th place, any of them may
+    vote, but the same ones in each run. If classes tie, :func:`top_k_accuracy` prefers the lower index. A zero vector
+    has cosine 0 to all vectors.
 
     Args:
         bank: ``[N, D]``, the labelled features.
-        bank_targets: ``[N]``, their class indices.
+        bank_targets: ``[N]``, class indices of the bank.
         queries: ``[Q, D]``, the features to classify.
         num_classes: number of columns of the result; None for the largest bank target plus one.
         k: number of neighbours, in ``[1, N]``.
-        temperature: of the votes, positive; None counts every neighbour alike (majority).
+        temperature: temperature of the votes, positive; None gives all neighbours the same weight.
         chunk_size: number of queries compared with a part of the bank at once.
 
     Returns:
-        ``[Q, num_classes]``, non-negative, each row summing to one.
+        ``[Q, num_classes]``, non-negative; each row sums to one.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, targets that do not fit, or k larger than the bank.
+        ValueError: if features are not finite ``[N, D]``, targets do not fit, or k is larger than the bank.
 
     Example:
         >>> bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
@@ -61,31 +61,31 @@ def knn_scores(
     num_classes = class_count(bank_targets, num_classes)
     labels = bank_targets.long()[neighbours]  # [Q, k]
 
-    # The softmax is exp(s / T), scaled so that a small T does not overflow.
+    # The softmax equals the scaled exp(s / T), but does not overflow for a small T.
     votes = torch.full_like(similarity, 1 / k) if temperature is None else (similarity / temperature).softmax(1)
     scores = votes.new_zeros(len(queries), num_classes)
     for vote, label in zip(votes.split(1, dim=1), labels.split(1, dim=1), strict=True):
-        scores.scatter_add_(1, label, vote)  # one neighbour at a time: the same order of addition on any device
+        scores.scatter_add_(1, label, vote)  # one neighbour at a time, for the same order of addition on all devices
     return scores
 
 
 @torch.no_grad()
 def nearest_neighbours(bank: Tensor, queries: Tensor, *, k: int = 20, chunk_size: int = 256) -> tuple[Tensor, Tensor]:
-    """The k bank samples of largest cosine to each query, in falling order.
+    """Find the k bank samples with the largest cosine to each query, in descending order.
 
-    Exact, in float32 or better, and bounded in memory as :func:`knn_scores` says.
+    The search is exact, in float32 or better. Its memory is bounded as for :func:`knn_scores`.
 
     Args:
         bank: ``[N, D]``, the features to search.
-        queries: ``[Q, D]``.
+        queries: ``[Q, D]``, the features to find neighbours of.
         k: number of neighbours, in ``[1, N]``.
         chunk_size: number of queries compared with a part of the bank at once.
 
     Returns:
-        Cosines and rows of the bank, both ``[Q, k]``.
+        Cosines, and row indices of the bank, both ``[Q, k]``.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, of two dimensions D, or k larger than the bank.
+        ValueError: if features are not finite ``[N, D]``, their dimensions D differ, or k is larger than the bank.
 
     Example:
         >>> nearest_neighbours(torch.eye(3), torch.tensor([[1.0, 0.0, 2.0]]), k=2)[1]
@@ -101,7 +101,7 @@ def nearest_neighbours(bank: Tensor, queries: Tensor, *, k: int = 20, chunk_size
     check_number("chunk_size", chunk_size, least=1)
 
     dtype = torch.promote_types(bank.dtype, torch.float32)
-    similarity = torch.full((len(queries), k), -torch.inf, dtype=dtype, device=queries.device)  # the best so far
+    similarity = torch.full((len(queries), k), -torch.inf, dtype=dtype, device=queries.device)  # the best ones so far
     rows = torch.zeros(len(queries), k, dtype=torch.long, device=queries.device)
     chunks = [tensor.split(chunk_size) for tensor in (queries, similarity, rows)]
     for start in range(0, len(bank), _PART):
@@ -115,12 +115,12 @@ def nearest_neighbours(bank: Tensor, queries: Tensor, *, k: int = 20, chunk_size
 
 
 def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row (all, where there are fewer) and their columns.
+    """The k largest values of each row, or all if there are fewer, and their columns.
 
-    They are found in the k blocks of the largest maxima: any other value has k at least as large before it.
+    Only the k blocks with the largest maxima are searched: at least k values are as large as any value outside them.
     """
     blocks = similarity.shape[1] // _BLOCK
-    if blocks <= 4 * k:  # too little would be left out
+    if blocks <= 4 * k:  # too few blocks would be skipped
         return similarity.topk(min(k, similarity.shape[1]), dim=1)
     whole = blocks * _BLOCK
     maxima = similarity[:, :whole].unflatten(1, (blocks, _BLOCK)).amax(dim=2)  # [q, blocks]
@@ -133,5 +133,5 @@ def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _normalize(features: Tensor) -> Tensor:
-    # In half precision the smallest norm allowed would underflow, and zero vectors become NaN.
+    # In half precision, the minimum norm of F.normalize would underflow, and zero vectors would become NaN.
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)

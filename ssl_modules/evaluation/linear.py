@@ -1,4 +1,4 @@
-"""Linear classification of fixed features in closed form."""
+"""Linear classification of fixed features by ridge regression."""
 
 import torch
 import torch.nn.functional as F
@@ -12,26 +12,26 @@ from ssl_modules.utils.checks import check_number
 def ridge_classifier(
     features: Tensor, targets: Tensor, num_classes: int | None = None, *, penalty: float = 1e-2
 ) -> tuple[Tensor, Tensor]:
-    """The linear classifier that fits one-hot targets best in squares, with a ridge penalty.
+    """Fit a linear classifier to one-hot targets by ridge regression, in closed form.
 
-    Every feature is brought to mean 0 and variance 1 over the samples (a constant one stays 0). On these x and one-hot
-    y it minimises ``mean |W x + b - y|^2 + penalty * |W|^2``, b being free of the penalty. So the penalty is relative
-    to the variance of a feature and to the number of samples: scikit-learn's ``Ridge`` with ``alpha = penalty * N``
-    behind a ``StandardScaler``. The standardisation is folded into the result, which works on raw features. Solved in
-    float64 by a Cholesky factor of the smaller of [D, D] and [N, N]; the same on each run.
+    Each feature is standardised to mean 0 and variance 1 over the samples; a constant feature becomes 0. For these x
+    and one-hot y, it minimises ``mean |W x + b - y|^2 + penalty * |W|^2``; the bias b is not penalised. This equals
+    scikit-learn's ``Ridge`` with ``alpha = penalty * N`` after a ``StandardScaler``. The returned classifier takes raw
+    features, because it includes the standardisation. The solution is computed in float64 from a Cholesky factor of the
+    smaller of [D, D] and [N, N], and is the same in each run.
 
     Args:
         features: ``[N, D]``.
         targets: ``[N]``, class indices.
         num_classes: number of rows of the result; None for the largest target plus one.
-        penalty: positive; larger is smoother.
+        penalty: weight of the ridge penalty, positive.
 
     Returns:
-        ``weight [num_classes, D]`` and ``bias [num_classes]``, float32 or better, for
-        ``torch.nn.functional.linear(queries, weight, bias)``: scores ``[Q, num_classes]``, largest for the best class.
+        ``weight [num_classes, D]`` and ``bias [num_classes]``, float32 or better. The scores of queries are
+        ``torch.nn.functional.linear(queries, weight, bias)``, ``[Q, num_classes]``.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, targets that do not fit, or a penalty not positive.
+        ValueError: if features are not finite ``[N, D]``, targets do not fit, or the penalty is not positive.
 
     Example:
         >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -63,15 +63,15 @@ def ridge_classifier(
 
 
 def standardized(x: Tensor, precision: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Features brought to mean 0 and variance 1 over the samples, with their mean and standard deviation.
+    """Standardise features to mean 0 and variance 1 over the samples; return also their mean and standard deviation.
 
     Args:
         x: ``[N, D]``, N >= 1.
-        precision: of the numbers; a standard deviation of no more than that, relative to the mean, is a constant
-            feature, which stays 0.
+        precision: relative precision of the numbers. A feature is constant if its standard deviation, relative to its
+            mean, is at most this; it becomes 0.
 
     Returns:
-        ``[N, D]``, and ``[D]`` twice; of a constant feature the standard deviation is given as 1.
+        Standardised features ``[N, D]``, mean ``[D]`` and standard deviation ``[D]``; for a constant feature it is 1.
 
     Example:
         >>> standardized(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), precision=1e-7)[0]
@@ -79,7 +79,7 @@ def standardized(x: Tensor, precision: float) -> tuple[Tensor, Tensor, Tensor]:
                 [ 1.,  0.]])
     """
     mean, std = x.mean(dim=0), x.std(dim=0, correction=0)
-    # A constant feature differs from its own mean by rounding, which must not be blown up to variance 1.
+    # A constant feature differs from its mean by rounding errors, which must not be scaled to variance 1.
     std[std <= mean.abs() * precision] = 1
     return (x - mean) / std, mean, std
 

@@ -15,27 +15,27 @@ from ssl_modules.utils.checks import check_number
 def logistic_classifier(
     features: Tensor, targets: Tensor, num_classes: int | None = None, *, penalty: float = 1e-3, max_iter: int = 1000
 ) -> tuple[Tensor, Tensor]:
-    """The linear classifier of least cross-entropy, with a penalty on its squared weights.
+    """Fit a linear classifier by logistic regression with an L2 penalty.
 
-    Every feature is brought to mean 0 and variance 1 over the samples (a constant one stays 0). On these it minimises
-    ``mean cross-entropy + penalty / 2 * |W|^2``, the bias being free of the penalty: scikit-learn's
-    ``LogisticRegression`` with ``C = 1 / (penalty * N)`` behind a ``StandardScaler``. The standardisation is folded
-    into the result, which works on raw features. Solved in float64 by L-BFGS, until no
-    entry of the gradient exceeds 1e-9.
+    Each feature is standardised to mean 0 and variance 1 over the samples; a constant feature becomes 0. On these, it
+    minimises ``mean cross-entropy + penalty / 2 * |W|^2``; the bias is not penalised. This equals scikit-learn's
+    ``LogisticRegression`` with ``C = 1 / (penalty * N)`` after a ``StandardScaler``. The returned classifier takes raw
+    features, because it includes the standardisation. L-BFGS runs in float64 until no entry of the gradient exceeds
+    1e-9.
 
     Args:
         features: ``[N, D]``, N >= 1.
         targets: ``[N]``, class indices.
         num_classes: number of rows of the result; None for the largest target plus one.
-        penalty: positive; larger is smoother.
-        max_iter: number of iterations of L-BFGS; warns if the solver did not converge.
+        penalty: weight of the L2 penalty, positive.
+        max_iter: maximum number of L-BFGS iterations; a warning says if it did not converge.
 
     Returns:
-        ``weight [num_classes, D]`` and ``bias [num_classes]``, float32 or better, for
-        ``torch.nn.functional.linear(queries, weight, bias)``: scores ``[Q, num_classes]``, largest for the best class.
+        ``weight [num_classes, D]`` and ``bias [num_classes]``, float32 or better. The scores of queries are
+        ``torch.nn.functional.linear(queries, weight, bias)``, ``[Q, num_classes]``.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, targets that do not fit, or a penalty not positive.
+        ValueError: if features are not finite ``[N, D]``, targets do not fit, or the penalty is not positive.
 
     Example:
         >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -54,22 +54,22 @@ def logistic_classifier(
 def multilabel_logistic_classifier(
     features: Tensor, targets: Tensor, *, penalty: float = 1e-3, max_iter: int = 1000
 ) -> tuple[Tensor, Tensor]:
-    """One logistic regression for each class, of images that have any number of classes.
+    """Fit one binary logistic regression per class, for images with any number of classes.
 
-    Each is that of :func:`logistic_classifier` for two classes, written as one row.
+    Each minimises the mean binary cross-entropy with the penalty of :func:`logistic_classifier`.
 
     Args:
         features: ``[N, D]``, N >= 1.
         targets: ``[N, classes]`` of 0 and 1.
-        penalty: positive; larger is smoother.
-        max_iter: number of iterations of L-BFGS; warns if the solver did not converge.
+        penalty: weight of the L2 penalty, positive.
+        max_iter: maximum number of L-BFGS iterations; a warning says if it did not converge.
 
     Returns:
-        ``weight [classes, D]`` and ``bias [classes]``, float32 or better; a score above 0 says that the class is there.
+        ``weight [classes, D]`` and ``bias [classes]``, float32 or better; a score above 0 predicts the class.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, targets that are not 0 and 1 or don't fit, or a penalty
-            not positive.
+        ValueError: if features are not finite ``[N, D]``, targets are not 0 and 1 or don't fit, or the penalty is not
+            positive.
 
     Example:
         >>> features = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
@@ -100,7 +100,7 @@ def _check(features: Tensor, penalty: float) -> None:
 def _fit(
     features: Tensor, num_classes: int, loss: Callable[[Tensor], Tensor], penalty: float, max_iter: int
 ) -> tuple[Tensor, Tensor]:
-    # In float32 the loss stands still while the weights are still some percent off.
+    # In float32, the loss stops changing while the weights still have errors of some percent.
     x = features.to("cpu" if features.device.type == "mps" else features.device, torch.float64)  # mps has no float64
     x, mean, std = standardized(x, torch.finfo(features.dtype).eps)
     weight = x.new_zeros(num_classes, x.shape[1], requires_grad=True)
@@ -108,7 +108,7 @@ def _fit(
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_iter,
-        max_eval=10 * max_iter,  # never what ends it
+        max_eval=10 * max_iter,  # large enough that only max_iter limits the run
         tolerance_grad=1e-9,
         tolerance_change=0.0,
         line_search_fn="strong_wolfe",

@@ -1,7 +1,7 @@
-"""Out-of-distribution detection: scores that are larger for familiar images, and how well they separate the two.
+"""Out-of-distribution (OOD) detection: scores that are larger for in-distribution images, and metrics of the scores.
 
-The Gaussians are those that RINCE is judged by (Hoffmann et al., AAAI 2022); the k nearest neighbours are those of Sun
-et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022.
+The Gaussian score is that of RINCE's evaluation (Hoffmann et al., AAAI 2022). The nearest-neighbour score is that of
+Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,23 @@ OODScore = Literal["gaussian", "neighbours", "cosine"]
 
 @torch.no_grad()
 def gaussian_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor, *, regularization: float = 1e-6) -> Tensor:
-    """The largest log-likelihood of a query among one Gaussian for each class, of L2-normalised features.
+    """Return the largest log-likelihood of each query under one Gaussian per class, on L2-normalised features.
 
-    A class has the mean and the full, biased covariance of its samples, with ``regularization`` added to the diagonal:
-    scikit-learn's ``GaussianMixture(1)`` of each class. Computed in float64, for a class of far fewer samples than
-    dimensions through its Gram matrix.
+    The Gaussian of a class has the mean and the full, biased covariance of its samples, with ``regularization`` added
+    to the diagonal, as in scikit-learn's ``GaussianMixture(1)``. It is computed in float64. If a class has far fewer
+    samples than dimensions, its Gram matrix is used.
 
     Args:
-        bank: ``[N, D]``, N >= 1, the labelled features of what is familiar.
-        bank_targets: ``[N]``, their class indices.
-        queries: ``[Q, D]``.
-        regularization: positive.
+        bank: ``[N, D]``, N >= 1, labelled in-distribution features.
+        bank_targets: ``[N]``, class indices of the bank.
+        queries: ``[Q, D]``, the features to score.
+        regularization: number added to the diagonal of the covariances, positive.
 
     Returns:
-        ``[Q]``, in float64 (on mps float32).
+        ``[Q]``, float64; float32 on mps.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, targets that do not fit, or a regularisation not
-            positive.
+        ValueError: if features are not finite ``[N, D]``, targets do not fit, or ``regularization`` is not positive.
 
     Example:
         >>> bank = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
@@ -59,18 +58,18 @@ def gaussian_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor, *, regu
 
 
 def neighbour_scores(bank: Tensor, queries: Tensor, *, k: int = 50) -> Tensor:
-    """Minus the distance to the k-th nearest bank sample, of L2-normalised features.
+    """Return minus the distance of each query to its k-th nearest bank sample, on L2-normalised features.
 
     Args:
-        bank: ``[N, D]``, the features of what is familiar.
-        queries: ``[Q, D]``.
-        k: in ``[1, N]``; the paper takes 50 for CIFAR-10's 50,000 images.
+        bank: ``[N, D]``, in-distribution features.
+        queries: ``[Q, D]``, the features to score.
+        k: number of the neighbour, in ``[1, N]``; the paper uses 50 for the 50,000 images of CIFAR-10.
 
     Returns:
         ``[Q]``, from -2 to 0, float32 or better.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, or k larger than the bank.
+        ValueError: if features are not finite ``[N, D]``, or k is larger than the bank.
 
     Example:
         >>> neighbour_scores(torch.eye(2), torch.tensor([[3.0, 4.0]]), k=1)
@@ -82,18 +81,18 @@ def neighbour_scores(bank: Tensor, queries: Tensor, *, k: int = 50) -> Tensor:
 
 @torch.no_grad()
 def cosine_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor) -> Tensor:
-    """The cosine to the nearest class mean, of L2-normalised features.
+    """Return the cosine of each query to the nearest class mean of L2-normalised features.
 
     Args:
-        bank: ``[N, D]``, N >= 1, the labelled features of what is familiar.
-        bank_targets: ``[N]``, their class indices.
-        queries: ``[Q, D]``.
+        bank: ``[N, D]``, N >= 1, labelled in-distribution features.
+        bank_targets: ``[N]``, class indices of the bank.
+        queries: ``[Q, D]``, the features to score.
 
     Returns:
         ``[Q]``, from -1 to 1, float32 or better.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, or targets that do not fit.
+        ValueError: if features are not finite ``[N, D]``, or targets do not fit.
 
     Example:
         >>> cosine_scores(torch.eye(2), torch.tensor([0, 1]), torch.tensor([[3.0, 4.0]]))
@@ -108,19 +107,19 @@ def cosine_scores(bank: Tensor, bank_targets: Tensor, queries: Tensor) -> Tensor
 
 
 def detection(familiar: Tensor, unfamiliar: Tensor) -> dict[str, float]:
-    """How well scores separate familiar samples from unfamiliar ones.
+    """Return AUROC and FPR95 of scores that should separate in-distribution from OOD samples.
 
     Args:
-        familiar: ``[N]``, N >= 1, the scores of samples of the training distribution, larger where more familiar.
-        unfamiliar: ``[M]``, M >= 1, the scores of others.
+        familiar: ``[N]``, N >= 1, the scores of in-distribution samples; larger scores mean in-distribution.
+        unfamiliar: ``[M]``, M >= 1, the scores of OOD samples.
 
     Returns:
-        ``auroc``, the share of pairs of a familiar and an unfamiliar sample that are ordered right, ties counting half;
-        and ``fpr95``, the share of unfamiliar samples that pass the largest threshold which at least 95 % of the
-        familiar ones reach.
+        ``auroc`` is the share of pairs of an in-distribution and an OOD sample in which the first has the larger score;
+        a tie counts as half. ``fpr95`` is the share of OOD samples with at least the threshold score. The threshold is
+        the largest score that at least 95 % of the in-distribution samples reach.
 
     Raises:
-        ValueError: for scores that hold NaN or are not ``[N]``, N >= 1.
+        ValueError: if scores hold NaN, are not ``[N]``, or are empty.
 
     Example:
         >>> measures = detection(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.5, 0.0]))
@@ -153,22 +152,22 @@ def ood_detection(
     scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
     k: int = 50,
 ) -> dict[str, float]:
-    """How well scores of nearness to labelled samples separate the familiar from the unfamiliar.
+    """Evaluate how well distance-based scores separate in-distribution from OOD samples.
 
     Args:
-        bank: ``[N, D]``, the labelled features of what is familiar.
-        bank_targets: ``[N]``, their class indices.
-        familiar: ``[Q, D]``, features of other samples like them.
-        unfamiliar: ``[M, D]``, features of others.
-        scores: any of "gaussian", :func:`gaussian_scores`; "neighbours", :func:`neighbour_scores`; and "cosine",
-            :func:`cosine_scores`.
-        k: number of neighbours of "neighbours".
+        bank: ``[N, D]``, labelled in-distribution features.
+        bank_targets: ``[N]``, class indices of the bank.
+        familiar: ``[Q, D]``, features of other in-distribution samples.
+        unfamiliar: ``[M, D]``, features of OOD samples.
+        scores: any of "gaussian" (:func:`gaussian_scores`), "neighbours" (:func:`neighbour_scores`) and "cosine"
+            (:func:`cosine_scores`).
+        k: number of the neighbour for the score "neighbours".
 
     Returns:
-        ``gaussian_auroc`` and ``gaussian_fpr95``, and so for each score; see :func:`detection`.
+        For each score its metrics, such as ``gaussian_auroc`` and ``gaussian_fpr95``; see :func:`detection`.
 
     Raises:
-        ValueError: for an unknown score, or what the scores don't take.
+        ValueError: if a score is unknown, or the features or targets do not fit the scores.
 
     Example:
         >>> bank = torch.eye(3)[:2]
@@ -192,11 +191,11 @@ def ood_detection(
 
 
 def _log_likelihood(samples: Tensor, queries: Tensor, regularization: float) -> Tensor:
-    """Of queries ``[Q, D]`` under the Gaussian of samples ``[n, D]``."""
+    """The log-likelihood of queries ``[Q, D]`` under the Gaussian of samples ``[n, D]``."""
     count, dim = samples.shape
     mean = samples.mean(dim=0)
     deviations, differences = (samples - mean) / count**0.5, (queries - mean).T  # [n, D], [D, Q]
-    # Two ways to the same: by [D, D] in D^2 steps a query, or by [n, n] in (2 D + n) n.
+    # Choose the cheaper way: [D, D] needs D^2 operations per query, [n, n] needs (2 D + n) n.
     is_direct = dim**2 <= (2 * dim + count) * count
     gram = deviations.T @ deviations if is_direct else deviations @ deviations.T
     gram.diagonal().add_(regularization)
@@ -204,7 +203,7 @@ def _log_likelihood(samples: Tensor, queries: Tensor, regularization: float) -> 
     log_determinant = 2 * factor.diagonal().log().sum() + (dim - len(gram)) * log(regularization)
     if is_direct:
         distances = torch.linalg.solve_triangular(factor, differences, upper=False).square().sum(dim=0)  # [Q]
-    else:  # the inverse of A'A + r is (1 - A' (AA' + r)^-1 A) / r
+    else:  # by Woodbury: the inverse of A'A + r is (1 - A' (AA' + r)^-1 A) / r
         inside = torch.linalg.solve_triangular(factor, deviations @ differences, upper=False).square().sum(dim=0)
         distances = (differences.square().sum(dim=0) - inside) / regularization
     return -0.5 * (distances + log_determinant + dim * log(2 * pi))

@@ -1,7 +1,7 @@
-"""Evaluation protocols: labelled features of a training part and a test part to metrics.
+"""Evaluation protocols: functions from the labelled features of a training and a test part to metrics.
 
-Each takes :class:`Labelled` features and its own settings by keyword, and returns metrics by name, in [0, 1]. Targets
-``[N]`` are one class a sample; where targets ``[N, classes]`` of 0 and 1 are taken as well, the protocol says so.
+Each protocol takes :class:`Labelled` features, and its settings as keywords. It returns metrics by name, in [0, 1].
+Targets are ``[N]``, one class per sample. Some protocols also take multi-label targets ``[N, classes]`` of 0 and 1.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ class Labelled(NamedTuple):
 
 
 def knn_protocol(train: Labelled, test: Labelled, *, k: int = 20, temperature: float | None = 0.07) -> dict[str, float]:
-    """Accuracy of the nearest neighbours' vote; see :func:`~ssl_modules.evaluation.knn_scores`.
+    """Accuracy of k-nearest-neighbour classification; see :func:`~ssl_modules.evaluation.knn_scores`.
 
     Args:
-        train: what the neighbours are of.
-        test: what is judged.
+        train: samples among which the neighbours are searched.
+        test: samples to classify.
         k: number of neighbours.
-        temperature: of the votes' weights exp(cosine / temperature); None for equal votes.
+        temperature: temperature of the votes' weights exp(cosine / temperature); None for equal weights.
 
     Example:
         >>> part = Labelled(torch.eye(3), torch.arange(3))
@@ -58,21 +58,21 @@ def linear_protocol(
     logistic_penalty: float = 1e-3,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Accuracy of a linear classifier; for several labels a sample, mean average precision of logistic regressions.
+    """Accuracy of a linear classifier; for multi-label targets, the mAP of one logistic regression per class.
 
     Args:
-        train: what the classifier is fitted on; targets may be of several labels.
-        test: what is judged.
-        fit: of one class a sample: "ridge", "logistic", or a key of ``SGD_RECIPES``. See
-            :func:`~ssl_modules.evaluation.ridge_classifier`, :func:`~ssl_modules.evaluation.logistic_classifier`,
-            :func:`~ssl_modules.evaluation.sgd_classifier`, and for several labels
+        train: samples to fit the classifier on; targets may be multi-label.
+        test: samples to classify.
+        fit: classifier for one class per sample: "ridge", "logistic", or a key of ``SGD_RECIPES``. See
+            :func:`~ssl_modules.evaluation.ridge_classifier`, :func:`~ssl_modules.evaluation.logistic_classifier` and
+            :func:`~ssl_modules.evaluation.sgd_classifier`. Multi-label targets always use
             :func:`~ssl_modules.evaluation.multilabel_logistic_classifier`.
-        ridge_penalty: of "ridge".
-        logistic_penalty: of "logistic" and of several labels.
-        seed: of the order of samples in a recipe.
+        ridge_penalty: penalty of "ridge".
+        logistic_penalty: penalty of "logistic" and of the multi-label classifier.
+        seed: seed of the order of samples in an SGD recipe.
 
     Raises:
-        ValueError: for an unknown fit.
+        ValueError: if ``fit`` is unknown.
 
     Example:
         >>> part = Labelled(torch.eye(3), torch.arange(3))
@@ -102,22 +102,22 @@ def few_label_protocol(
     per_class: Sequence[int] = (),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> dict[str, float]:
-    """What few labels are enough for: mean and standard deviation over choices of them.
+    """Accuracy of a classifier trained with few labels: mean and standard deviation over random subsets.
 
-    One label a sample: accuracy of :func:`~ssl_modules.evaluation.logistic_classifier`. Several: mean average precision
-    of :func:`~ssl_modules.evaluation.svm_scores`. The choices are those of
+    For one class per sample, it is the accuracy of :func:`~ssl_modules.evaluation.logistic_classifier`. For multi-label
+    targets, it is the mAP of :func:`~ssl_modules.evaluation.svm_scores`. The subsets are drawn by
     :func:`~ssl_modules.evaluation.balanced_rows`.
 
     Args:
-        train: what labels are chosen of.
-        test: what is judged.
-        shares: of each class.
-        per_class: numbers of samples of each class.
-        seeds: of the choices.
+        train: samples to draw the subsets from.
+        test: samples to classify.
+        shares: shares of the samples of each class, each in (0, 1].
+        per_class: numbers of samples of each class, each at least 1.
+        seeds: seeds of the subsets; one subset is drawn for each.
 
     Returns:
-        For a share of 1 % ``1%/top1`` and ``1%/top1_std``, for 5 samples a class ``5 a class/top1``, and so on. With
-        one seed the deviation is 0.
+        Such as ``1%/top1`` and ``1%/top1_std`` for a share of 1 %, and ``5 a class/top1`` for 5 samples per class. With
+        one seed, the standard deviation is 0.
 
     Example:
         >>> part = Labelled(torch.eye(2).repeat(4, 1), torch.arange(2).repeat(4))
@@ -144,13 +144,13 @@ def few_label_protocol(
 def retrieval_protocol(
     train: Labelled, test: Labelled, *, gallery: Literal["test", "train"] = "test", k: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
-    """Retrieval by cosine of samples of the query's class; see :func:`~ssl_modules.evaluation.retrieval`.
+    """Retrieval of samples of the query's class by cosine; see :func:`~ssl_modules.evaluation.retrieval`.
 
     Args:
-        train: the gallery, if that is "train".
+        train: the gallery for ``gallery="train"``.
         test: the queries.
-        gallery: what is searched: "test", all other queries, or "train".
-        k: numbers of samples that count as first.
+        gallery: the samples to search: "train", or "test" for all other queries.
+        k: values of k for recall@k.
 
     Example:
         >>> part = Labelled(torch.eye(2).repeat(2, 1), torch.arange(2).repeat(2))
@@ -169,14 +169,14 @@ def ood_protocol(
     scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
     k: int = 50,
 ) -> dict[str, float]:
-    """How well test samples are separated from outliers; see :func:`~ssl_modules.evaluation.ood_detection`.
+    """AUROC and FPR95 of separating test samples from outliers; see :func:`~ssl_modules.evaluation.ood_detection`.
 
     Args:
-        train: what is familiar.
-        test: samples like it.
-        outliers: ``[M, D]``, features of others.
-        scores: of familiarity.
-        k: number of neighbours of "neighbours".
+        train: labelled in-distribution samples.
+        test: other in-distribution samples.
+        outliers: ``[M, D]``, features of OOD samples.
+        scores: any of "gaussian", "neighbours" and "cosine".
+        k: number of the neighbour for the score "neighbours".
 
     Example:
         >>> part = Labelled(torch.eye(3)[:2].repeat(2, 1), torch.arange(2).repeat(2))

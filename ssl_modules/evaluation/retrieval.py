@@ -1,4 +1,4 @@
-"""Retrieval by cosine: what share of a query's nearest images, and of all its relatives, are found first."""
+"""Retrieval by cosine: recall@k and mean average precision of images of the query's class."""
 
 from collections.abc import Sequence
 
@@ -20,29 +20,29 @@ def retrieval(
     k: Sequence[int] = (1, 5, 10),
     chunk_size: int = 256,
 ) -> dict[str, float]:
-    """Recall among the first k, and mean average precision, of images of the query's class.
+    """Return recall@k and mean average precision of retrieving gallery images of the query's class.
 
-    The gallery is ordered by cosine to the query, of equal ones the first in the gallery first. ``recall@k`` is the
-    share of queries with an image of their class among the first k; a query's average precision is the mean, over all
-    gallery images of its class, of the share of that class among the images up to this one. ``curve_ap`` is what the
-    code of RINCE calls AP: precision and recall are averaged over the queries at each place, and the precision is then
-    summed over the gains in recall, without that of the first place. Queries whose class the gallery lacks are left
-    out. For targets of several levels call it once for each.
+    For each query, the gallery is ranked by cosine; if cosines are equal, the gallery's order decides. ``recall@k`` is
+    the share of queries with an image of their class among the first k. The average precision of a query is the mean of
+    the precision at the rank of each gallery image of its class; ``map`` is its mean over queries. ``curve_ap`` is what
+    the code of RINCE calls AP. It averages precision and recall over the queries at each rank. Then it sums the
+    precision times the increase in recall over the ranks, without the first rank. Queries without gallery images of
+    their class are left out. For hierarchical targets, call it once per level.
 
     Args:
-        queries: ``[Q, D]``.
-        query_targets: ``[Q]``, their class indices.
-        gallery: ``[N, D]``; None = the queries, each among all others but itself.
-        gallery_targets: ``[N]``, with ``gallery``.
-        k: numbers of images that count as first, each in [1, N].
-        chunk_size: queries compared with the gallery at once; memory is some 25 bytes times N for each of them.
+        queries: ``[Q, D]``, features of the queries.
+        query_targets: ``[Q]``, class indices of the queries.
+        gallery: ``[N, D]``, features of the gallery; None to search, for each query, all other queries.
+        gallery_targets: ``[N]``, class indices of the gallery; required with ``gallery``.
+        k: values of k for recall@k, each in [1, N].
+        chunk_size: number of queries that are compared with the gallery at once; each needs about 25 N bytes of memory.
 
     Returns:
-        ``{"recall@1": ..., "map": ..., "curve_ap": ...}``, in [0, 1]; NaN where no query is left.
+        ``{"recall@1": ..., "map": ..., "curve_ap": ...}``, in [0, 1]; NaN if all queries are left out.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, targets that don't fit, a gallery without targets, or
-            a k outside its range.
+        ValueError: if features are not finite ``[N, D]``, targets don't fit, the gallery has no targets, or a k is out
+            of range.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.3], [0.0, 1.0]])
@@ -91,11 +91,11 @@ def retrieval(
 
 
 def _falling(scores: Tensor) -> Tensor:
-    """The columns of each row from the largest score to the smallest, of equal ones the first first."""
+    """The columns of each row in descending order of the score; equal scores keep their order."""
     if scores.dtype != torch.float32 or scores.device.type != "cpu":
         return scores.argsort(dim=1, descending=True, stable=True)
-    # Four times as fast: score and column as one integer, which NumPy sorts by vector instructions.
-    bits = (-scores).add_(0.0).view(torch.int32)  # the sum makes -0.0 the 0.0 that it equals
-    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the floats
+    # Packing score and column into one integer is four times as fast: NumPy sorts integers with vector instructions.
+    bits = (-scores).add_(0.0).view(torch.int32)  # adding 0.0 turns -0.0 into 0.0
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers with the order of the floats
     pairs = (rising.long() << 32) | torch.arange(scores.shape[1])
     return torch.from_numpy(np.sort(pairs.numpy(), axis=1)) & 0xFFFFFFFF

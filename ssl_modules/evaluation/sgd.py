@@ -1,4 +1,4 @@
-"""Linear classification of fixed features by the recipes of stochastic gradient descent that papers use."""
+"""Linear classification of fixed features by stochastic gradient descent (SGD), with the recipes of papers."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ class SGDRecipe:
     """Settings of :func:`sgd_classifier`.
 
     Args:
-        learning_rate: at the start, positive.
-        batch_size: samples per step.
-        epochs: passes over the samples.
-        milestones: epochs after which the learning rate is multiplied by ``factor``; none for half a cosine to 0, a
-            step an epoch.
+        learning_rate: initial learning rate, positive.
+        batch_size: number of samples per step.
+        epochs: number of passes over the samples.
+        milestones: epochs after which the learning rate is multiplied by ``factor``. If empty, the learning rate
+            follows half a cosine to 0, updated once per epoch.
         factor: see ``milestones``.
-        momentum: in [0, 1).
-        weight_decay: of weight and bias alike.
+        momentum: momentum of SGD, in [0, 1).
+        weight_decay: weight decay of both weight and bias.
     """
 
     learning_rate: float
@@ -45,26 +45,27 @@ SGD_RECIPES = {
 def sgd_classifier(
     features: Tensor, targets: Tensor, num_classes: int | None = None, *, recipe: SGDRecipe, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """The linear classifier that a recipe of stochastic gradient descent makes of the cross-entropy.
+    """Train a linear classifier on fixed features by SGD on the cross-entropy, with the settings of a recipe.
 
-    ``SGD_RECIPES`` holds those of published evaluation code. There the images are augmented anew in each epoch, where
-    here the features stand still: give those of a few augmented copies of each image to come nearer. The features are
-    taken as they are, neither centred nor scaled, which the learning rates assume. It starts from zeros and keeps the
-    last, incomplete batch; a published number may be the best of all epochs on the test part, this is the last one.
+    ``SGD_RECIPES`` holds the recipes of published evaluation code. That code augments the images in each epoch, but
+    here the features are fixed. To come closer to it, give the features of a few augmented copies of each image. The
+    features are neither centred nor scaled, because the learning rates of the recipes assume this. Weights and bias
+    start at zero, and the last, incomplete batch of an epoch is used. The classifier is that of the last epoch;
+    published numbers may be the best of all epochs on the test part.
 
     Args:
         features: ``[N, D]``, N >= 1.
         targets: ``[N]``, class indices.
         num_classes: number of rows of the result; None for the largest target plus one.
-        recipe: learning rate and the rest.
-        seed: of the order of the samples.
+        recipe: settings of SGD.
+        seed: seed of the order of the samples.
 
     Returns:
-        ``weight [num_classes, D]`` and ``bias [num_classes]``, for
-        ``torch.nn.functional.linear(queries, weight, bias)``: scores ``[Q, num_classes]``, largest for the best class.
+        ``weight [num_classes, D]`` and ``bias [num_classes]``. The scores of queries are
+        ``torch.nn.functional.linear(queries, weight, bias)``, ``[Q, num_classes]``.
 
     Raises:
-        ValueError: for features that are not finite ``[N, D]``, or targets that do not fit; where it diverges.
+        ValueError: if features are not finite ``[N, D]``, targets do not fit, or the training diverges.
 
     Example:
         >>> features = torch.tensor([[0.0], [1.0], [2.0], [3.0]])

@@ -1,7 +1,7 @@
-"""Features that the callbacks of one Trainer share, so that no image goes through the module twice.
+"""Features that the callbacks of one Trainer share, so that the module computes those of each image only once.
 
-The rule: each Trainer has one :class:`SharedFeatures`, kept in a registry by Trainer. Every callback reads through
-``shared_features(trainer)``, so who comes first makes no difference.
+Each Trainer has one :class:`SharedFeatures`, stored in a registry. All callbacks read through
+``shared_features(trainer)``, so the order of the callbacks makes no difference.
 """
 
 from itertools import chain
@@ -20,10 +20,10 @@ from ssl_modules.utils.distributed import gather_objects, total, world_size
 
 
 class SharedFeatures:
-    """Loaders and features that the callbacks of one Trainer have asked for.
+    """Cache of the loaders and features that the callbacks of one Trainer use.
 
-    Features are returned a second time only for the same module with equal parameters and buffers, the same loader
-    object and equal settings; anything else is another pass. All processes must ask alike.
+    Cached features are returned only for the same module with equal parameters and buffers, the same loader object and
+    equal settings. Otherwise the features are computed again. All processes must make the same calls.
 
     Example:
         >>> module, loader = nn.Flatten(), [(torch.eye(2), torch.tensor([1, 0]))]
@@ -43,13 +43,13 @@ class SharedFeatures:
         self._passes: list[tuple[Any, ...]] = []
 
     def loader(self, data: LightningDataModule, which: str, *, set_up: bool) -> Any:
-        """A datamodule's labelled loader of a part; each is asked for once.
+        """Return a datamodule's labelled loader of a part; each loader is created once.
 
         Args:
             data: any datamodule.
-            which: ``"train"`` or ``"test"``, for ``probe_train_dataloader()`` or ``probe_test_dataloader()``; where it
-                has none, ``train_dataloader()`` or ``val_dataloader()``.
-            set_up: whether to prepare and set up a datamodule at its first loader.
+            which: ``"train"`` calls ``probe_train_dataloader()``, or ``train_dataloader()`` if that does not exist;
+                ``"test"`` calls ``probe_test_dataloader()`` or ``val_dataloader()``.
+            set_up: whether to prepare and set up the datamodule before its first loader is created.
         """
         known = {part: loader for asked, part, loader in self._loaders if asked is data}
         if which not in known:
@@ -72,25 +72,26 @@ class SharedFeatures:
         prepare: Prepare = None,
         precision: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """Features and targets of a loader's samples, the same in every process, in the same order as in one.
+        """Return features and targets of a loader's samples; they do not depend on the number of processes.
 
-        The module is left as it was. The result is shared and must not be changed in place.
+        Every process gets all samples, in the same order. The module is not changed. The result is shared, so do not
+        change it in place.
 
         Args:
             module: any module, on its device.
             loader: any iterable of batches; see :func:`~ssl_modules.evaluation.batches.shared_batches`.
-            name: what an error calls these samples.
-            size: the most samples to read; None for all.
-            batches: the most batches to read; None for all.
-            features: as of :func:`~ssl_modules.evaluation.features.features_and_targets`.
-            prepare: likewise.
-            precision: likewise.
+            name: name of these samples in a message.
+            size: maximum number of samples to read; None for all.
+            batches: maximum number of batches to read; None for all.
+            features: as in :func:`~ssl_modules.evaluation.features.features_and_targets`.
+            prepare: as in :func:`~ssl_modules.evaluation.features.features_and_targets`.
+            precision: as in :func:`~ssl_modules.evaluation.features.features_and_targets`.
 
         Returns:
-            ``[N, D]`` in float32 or better, and int64 ``[N, ...]``; N is 0 for an empty loader.
+            Features ``[N, D]``, float32 or better, and targets ``[N, ...]``, int64; N is 0 for an empty loader.
 
         Raises:
-            ValueError: for features that are not finite, in every process; it names the batch.
+            ValueError: in every process, if features of any process are not finite; the message names the batch.
         """
         self._forget_other_weights(module)
         settings = {"features": features, "prepare": prepare, "precision": precision}
@@ -106,16 +107,16 @@ class SharedFeatures:
         return result
 
     def clear(self) -> None:
-        """Frees the features."""
+        """Free the features."""
         self._module, self._weights, self._passes = None, [], []
 
     def _forget_other_weights(self, module: nn.Module) -> None:
-        # Compare values: neither an update through .data nor a fused optimiser counts up a tensor's version.
+        # Compare values, because updates through .data and fused optimisers do not increase a tensor's version counter.
         weights = [x.detach() for x in chain(module.parameters(), module.buffers()) if not is_lazy(x)]
         is_same = (
             module is self._module and len(weights) == len(self._weights) and all(map(_equal, weights, self._weights))
         )
-        # All processes must agree: one that computed alone would wait for the others forever.
+        # All processes must agree: if only some computed features, they would wait for the others forever.
         if total(torch.tensor(int(not is_same), device=device_of(module))) > 0:
             self.clear()
             self._module, self._weights = module, [x.clone() for x in weights]
@@ -125,15 +126,15 @@ _OF_TRAINER: WeakKeyDictionary[Any, SharedFeatures] = WeakKeyDictionary()
 
 
 def shared_features(trainer: Any) -> SharedFeatures:
-    """The one :class:`SharedFeatures` of a Trainer, made when it is first asked for.
+    """Return the :class:`SharedFeatures` of a Trainer; the first call creates it.
 
-    A callback reads through it in the hooks at the end of a validation, test or training epoch. It calls
+    A callback reads features in the hooks at the end of a validation, test or training epoch. It calls
     :meth:`SharedFeatures.clear` in the hooks that follow: ``on_validation_end``, ``on_test_end`` and
-    ``on_train_epoch_start``. It calls :func:`release` in ``setup``, ``teardown`` and ``on_exception``. Each of these
-    may come from several callbacks.
+    ``on_train_epoch_start``. It calls :func:`release` in ``setup``, ``teardown`` and ``on_exception``. Several
+    callbacks may make the same call.
 
     Args:
-        trainer: a Trainer of either namespace.
+        trainer: a ``lightning`` or ``pytorch_lightning`` Trainer.
 
     Example:
         >>> class Trainer: ...
@@ -145,21 +146,21 @@ def shared_features(trainer: Any) -> SharedFeatures:
 
 
 def release(trainer: Any) -> None:
-    """Forget the loaders and features of a Trainer; they may refer to it, and would keep it in memory.
+    """Delete the loaders and features of a Trainer; they may refer to the Trainer and keep it in memory.
 
     Args:
-        trainer: a Trainer that :func:`shared_features` may have been asked for.
+        trainer: any Trainer, also one without features.
     """
     _OF_TRAINER.pop(trainer, None)
 
 
 def gather_in_order(features: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of all processes, of any number each, sorted by ``order``; the same in every process.
+    """Gather the rows of all processes, sorted by ``order``, in every process; their numbers may differ.
 
     Args:
         features: ``[N, D]``; a process without samples may give ``[0, 0]``.
         targets: ``[N, ...]``; a process without samples may give ``[0]``.
-        order: ``[N]``, int64, distinct over all processes.
+        order: ``[N]``, int64; each value occurs once over all processes.
 
     Example:
         >>> gather_in_order(torch.tensor([[3.0], [1.0]]), torch.tensor([3, 1]), torch.tensor([8, 2]))
@@ -188,7 +189,7 @@ def _gather(values: Tensor, rows: int, counts: list[int]) -> Tensor:
 def _own_share(
     module: nn.Module, loader: Any, size: int | None, limit: int | None, settings: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features and targets of this process's batches, and their places: a batch's number in the upper 32 bits."""
+    """Features, targets and positions of this process's samples; the upper 32 bits of a position are its batch."""
     features, targets, order, count = [], [], [], 0
     for number, batch in shared_batches(loader, size):
         if (size is not None and count >= size) or (limit is not None and number >= limit):
@@ -206,7 +207,7 @@ def _own_share(
 
 
 def _check_finite(name: str, features: Tensor, numbers: Tensor) -> None:
-    """Raises, in every process, if the features of one are not finite; ``numbers [N]`` are those of their batches."""
+    """Raise in every process if features of any process are not finite; ``numbers [N]`` are their batch numbers."""
     broken = numbers[~features.isfinite().all(dim=1)]
     first = [number for found in gather_objects(broken[:1].tolist()) for number in found]
     if first:
@@ -217,13 +218,13 @@ def _check_finite(name: str, features: Tensor, numbers: Tensor) -> None:
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
-    # Of two devices or types, or sparse, torch.equal would raise.
+    # torch.equal raises for different devices or types, and for sparse tensors.
     is_comparable = (first.device, first.dtype) == (second.device, second.dtype) and first.layout == torch.strided
     return is_comparable and torch.equal(first, second)
 
 
 def _set_up(data: LightningDataModule) -> None:
-    # As the Trainer does it: one process downloads, all wait, all read.
+    # Like the Trainer: one process per node prepares the data, all processes wait for it, then all read the data.
     if world_size() == 1 or dist.get_node_local_rank(fallback_rank=dist.get_rank()) == 0:
         data.prepare_data()
     if world_size() > 1:

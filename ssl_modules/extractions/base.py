@@ -25,7 +25,7 @@ class Extraction(Configurable, nn.Module, ABC):
         heads: None until :meth:`build`.
         momentum: momentum of the teacher's moving average, in [0, 1]; None = no teacher.
         momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
-        replicated_buffers: names of the buffers that are equal in all processes, so that DDP must not broadcast them.
+        replicated_buffers: names of buffers that are equal in all processes; DDP must not broadcast them.
     """
 
     momentum: float | None = None

@@ -1,4 +1,4 @@
-"""Building a module's extraction for its encoder."""
+"""Builds a module's extraction for its encoder."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,19 @@ from ssl_modules.utils.configurable import copy_of
 
 
 def build_extraction(extraction: Extraction, encoder: Encoder, sizes: Sequence[int | None]) -> Extraction:
-    """Build the extraction of one module: a copy of the object, with heads for the encoder's maps.
+    """Copy an extraction and build its heads for the encoder's maps.
 
     Args:
-        extraction: an :class:`Extraction` that isn't built.
-        encoder: gives the maps.
-        sizes: side of each view, in pixels; None for a view that keeps the images' size.
+        extraction: an :class:`Extraction` without heads.
+        encoder: the encoder whose maps the heads take.
+        sizes: side of each view, in pixels; None for a view of the same size as the images.
+
+    Returns:
+        The copy, with heads.
 
     Raises:
-        TypeError: if it is no extraction.
-        ValueError: if it is built already, or doesn't fit the maps.
+        TypeError: if ``extraction`` is not an :class:`Extraction`.
+        ValueError: if it has heads already, or doesn't fit the maps.
     """
     extraction = copy_of("extraction", extraction, Extraction)
     if extraction.heads is not None:

@@ -1,4 +1,4 @@
-"""Options of an optimiser in a resumed run."""
+"""Keeps the configured options of the optimiser in a resumed run."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 
 def options(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """The options of each parameter group, such as weight decay and the learning rate before its schedule."""
+    """Return the options of each parameter group, such as weight decay and the initial learning rate."""
     groups = []
     for group in optimizer.param_groups:
         kept = {name: value for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
@@ -17,13 +17,13 @@ def options(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 def keep_options(trainer: pl.Trainer, configured: list[dict[str, Any]]) -> None:
-    """Continue with the configured options; torch restores those of the checkpoint, and ignores the module's.
+    """Set the optimiser's options to the configured ones; torch has replaced them by those of the checkpoint.
 
-    A warning names each option that the checkpoint has otherwise.
+    A warning names each option that differs in the checkpoint, with both values.
 
     Args:
         trainer: a Trainer that has restored its optimiser and schedule.
-        configured: :func:`options` before the checkpoint was read.
+        configured: the result of :func:`options` before the checkpoint was restored.
     """
     (optimizer,) = trainer.optimizers
     changed = {}
@@ -36,7 +36,7 @@ def keep_options(trainer: pl.Trainer, configured: list[dict[str, Any]]) -> None:
             if name != "lr":
                 group[name] = wanted[name]
                 continue
-            factor = group["lr"] / restored["lr"] if restored["lr"] else 0.0  # of the schedule
+            factor = group["lr"] / restored["lr"] if restored["lr"] else 0.0  # the schedule's factor
             group["lr"], group["initial_lr"] = wanted["lr"] * factor, wanted["lr"]
             for config in trainer.lr_scheduler_configs:
                 config.scheduler.base_lrs[i] = wanted["lr"]

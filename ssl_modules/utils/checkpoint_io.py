@@ -1,4 +1,4 @@
-"""Files of checkpoints: written whole or not at all, and checked when they are read."""
+"""Writes checkpoint files completely or not at all, and checks them for damage when they are read."""
 
 import io
 import os
@@ -15,16 +15,16 @@ import torch
 from fsspec.core import url_to_fs
 from lightning.fabric.plugins import TorchCheckpointIO
 
-_PART = ".part"  # ending of a file that is being written
+_PART = ".part"  # suffix of a file that is being written
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Lightning plugin that replaces a checkpoint only by a complete one, and notices damaged files.
+    """Lightning plugin that replaces a checkpoint only by a complete one, and detects damaged files.
 
-    The file is written beside its target, flushed to the disk and then renamed, so a kill or a full disk leaves the
-    previous file. An error of the file system ends the run at the first save that fails. Reading checks the CRC-32
-    of each part, which every file of ``torch.save`` holds. The command uses it by default; in Python, pass it to the
-    Trainer.
+    It writes a temporary file beside the target, flushes it to the disk and then renames it. If the process is killed
+    or the disk is full, the previous file remains. The first save that fails ends the run with an error. When
+    reading, it checks the CRC-32 sums that ``torch.save`` stores. The command uses this plugin by default; in Python,
+    pass it to the Trainer.
 
     Example:
         >>> import lightning.pytorch as pl
@@ -38,17 +38,17 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
         Args:
             checkpoint: state of module and Trainer.
-            path: target, a local path or a URL of fsspec.
-            storage_options: not supported.
+            path: a local path, or a URL that fsspec supports.
+            storage_options: not supported; must be None.
 
         Raises:
-            OSError: if the file can't be written; a previous one is unchanged.
-            TypeError: for ``storage_options``.
+            OSError: if the file can't be written; a previous file is unchanged.
+            TypeError: if ``storage_options`` are given.
         """
         if storage_options is not None:
             raise TypeError("storage_options: expected None, as SafeCheckpointIO has no options")
         file_system, name = url_to_fs(str(path))
-        if "file" not in _protocols(file_system):  # object storage replaces a file as a whole
+        if "file" not in _protocols(file_system):  # object storage replaces files atomically
             buffer = io.BytesIO()
             torch.save(checkpoint, buffer)
             file_system.makedirs(os.path.dirname(name), exist_ok=True)
@@ -70,12 +70,12 @@ class SafeCheckpointIO(TorchCheckpointIO):
         Args:
             path: local path or URL.
             map_location: as in ``torch.load``.
-            weights_only: whether the file may hold only tensors and plain data; None = True. With False a file runs any
-                code.
+            weights_only: whether the file may hold only tensors and plain data; None = True. With False, a file may
+                run any code.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is damaged or no checkpoint.
+            ValueError: if the file is damaged or is not a checkpoint.
         """
         return read_checkpoint(path, map_location, weights_only=weights_only is not False)
 
@@ -86,11 +86,11 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", *, weights_only
     Args:
         path: local path or URL.
         map_location: as in ``torch.load``.
-        weights_only: whether the file may hold only tensors and plain data. With False a file runs any code.
+        weights_only: whether the file may hold only tensors and plain data. With False, a file may run any code.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or holds something else.
+        ValueError: if the file is damaged or is not a checkpoint.
 
     Example:
         >>> torch.save({"state_dict": {"w": torch.ones(2)}}, "last.ckpt")
@@ -125,7 +125,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", *, weights_only
 def check_sums(file: BinaryIO, path: str | Path) -> None:
     """Check the CRC-32 sum of each part of an open file of ``torch.save``.
 
-    A file in torch's format of before 2020, which has no sums, gives a warning.
+    Files in torch's format from before 2020 have no sums; they give a warning.
 
     Raises:
         ValueError: if a part is damaged, or the file is cut off.
@@ -148,7 +148,7 @@ def check_sums(file: BinaryIO, path: str | Path) -> None:
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
     folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f".{escape(path.name)}.*{_PART}"):  # by a process that was killed
+    for left in folder.glob(f".{escape(path.name)}.*{_PART}"):  # left by a killed process
         left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:

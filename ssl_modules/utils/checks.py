@@ -1,7 +1,7 @@
-"""Checks of arguments, with one wording: what is called how, what is expected, what came.
+"""Checks of arguments, with error messages of one form: the argument's name, what is expected, and what was given.
 
-Types are checked by the annotations of a constructor: :class:`~ssl_modules.utils.configurable.Configurable` and
-:class:`Checked` do it for all their subclasses. A constructor itself checks ranges, and objects whose fix it knows.
+:class:`~ssl_modules.utils.configurable.Configurable` and :class:`Checked` compare the arguments of their subclasses'
+constructors with the annotations. A constructor itself checks ranges, and objects for which it can suggest a fix.
 """
 
 import functools
@@ -14,8 +14,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 _MANY = (Sequence, list, tuple)
-_LONGEST = 200  # characters of a value that a message shows
-_PER_CHANNEL = ("mean", "std")  # of pixels, wherever they are arguments
+_LONGEST = 200  # maximum number of characters of a value in a message
+_PER_CHANNEL = ("mean", "std")  # arguments with one number per channel, in all classes
 _TYPES: dict[Any, Any] = {
     bool: bool,
     int: Integral,
@@ -40,16 +40,16 @@ def check_number(
     """Raise unless an argument is a finite number in a range.
 
     Args:
-        name: of the argument.
-        value: of the argument.
+        name: name of the argument.
+        value: value of the argument.
         least: lower bound, included.
         above: lower bound, excluded.
         most: upper bound, included.
         below: upper bound, excluded.
-        fix: what to give instead.
+        fix: advice that ends the message.
 
     Raises:
-        ValueError: names the argument, the range and the value.
+        ValueError: if it is not; the message names the argument, the range and the value.
 
     Example:
         >>> check_number("momentum", 0.99, least=0, most=1)
@@ -71,17 +71,17 @@ def check_numbers(
     fix: str = "",
     **limits: float | None,
 ) -> None:
-    """Raise unless an argument is a list of finite numbers in a range, and not empty.
+    """Raise unless an argument is a non-empty list of finite numbers in a range.
 
     Args:
-        name: of the argument.
-        values: of the argument.
+        name: name of the argument.
+        values: values of the argument.
         length: number of values; None = one or more.
-        fix: what to give instead.
-        limits: of each value: ``least``, ``above``, ``most`` and ``below``, as of :func:`check_number`.
+        fix: advice that ends the message.
+        limits: bounds of each value: ``least``, ``above``, ``most`` and ``below``, as in :func:`check_number`.
 
     Raises:
-        ValueError: names the argument, the range and the values.
+        ValueError: if it is not; the message names the argument, the range and the values.
 
     Example:
         >>> check_numbers("temperatures", [0.1, 0.0], above=0, fix="give one per rank")
@@ -96,7 +96,7 @@ def check_numbers(
 
 
 def check_interval(name: str, bounds: tuple[Any, Any], *, above: float, most: float | None = None) -> None:
-    """Raise unless an argument is (low, high), two numbers of a range in rising order.
+    """Raise unless an argument is a pair (low, high) of numbers in a range, with low <= high.
 
     Example:
         >>> check_interval("scale", (0.5, 0.1), above=0)
@@ -130,7 +130,7 @@ class _Limits(NamedTuple):
         )
 
     def words(self, article: str, noun: str) -> str:
-        """The range in words, such as "a number in [0, 1)"."""
+        """Describe the range in words, such as "a number in [0, 1)"."""
         if self == _Limits(above=0):
             return f"{article} positive {noun}".lstrip()
         lower = [f"{x:g}" for x in (self.least, self.above) if x is not None]
@@ -145,7 +145,7 @@ class _Limits(NamedTuple):
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise unless an argument is one of a few values.
+    """Raise unless an argument is one of the allowed values.
 
     Example:
         >>> check_choice("mode", "both", ["in", "out"])
@@ -159,16 +159,16 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def check_instance(name: str, value: Any, kind: type | UnionType, fix: str = "") -> None:
-    """Raise unless an argument is an object of a class.
+    """Raise unless an argument is an instance of a class.
 
     Args:
-        name: of the argument.
-        value: of the argument.
+        name: name of the argument.
+        value: value of the argument.
         kind: the class, or a union of classes.
-        fix: what to give instead.
+        fix: advice that ends the message.
 
     Raises:
-        TypeError: names the argument, the class and the value.
+        TypeError: if it is not; the message names the argument, the class and the value.
 
     Example:
         >>> check_instance("loss", dict, Mapping)
@@ -185,16 +185,16 @@ def check_instance(name: str, value: Any, kind: type | UnionType, fix: str = "")
 
 
 def check_instances(name: str, values: Any, kind: type, fix: str = "") -> None:
-    """Raise unless an argument is a list of objects of a class, which may be empty.
+    """Raise unless an argument is a list of instances of a class; the list may be empty.
 
     Args:
-        name: of the argument.
-        values: of the argument.
+        name: name of the argument.
+        values: values of the argument.
         kind: the class.
-        fix: what to give instead of other objects.
+        fix: advice that ends the message if an item has another class.
 
     Raises:
-        TypeError: names the argument, the class and the value.
+        TypeError: if it is not; the message names the argument, the class and the value.
 
     Example:
         >>> check_instances("shared", 1.0, float)
@@ -212,18 +212,19 @@ def check_instances(name: str, values: Any, kind: type, fix: str = "") -> None:
 
 
 def check_types(init: Callable[..., None], arguments: Mapping[str, Any]) -> None:
-    """Raise for an argument that its annotation in a constructor doesn't allow.
+    """Raise if the annotation of a constructor's argument doesn't allow its value.
 
-    Numbers, strings, paths, literals, and sequences and unions of them are compared. A number must be finite, and True
-    is none. An annotation that names another class or a function is not compared: the constructor knows the fix.
+    It checks annotations of numbers, strings, paths and literals, and of sequences and unions of them. A number must be
+    finite, and bool values are not numbers. It does not check annotations of other classes or functions; the
+    constructor checks those, because it can suggest a fix.
 
     Args:
         init: the constructor.
-        arguments: by name; names that ``init`` doesn't annotate are left out.
+        arguments: the arguments by name; those without an annotation in ``init`` are not checked.
 
     Raises:
-        TypeError: names the argument, the types and the value.
-        ValueError: likewise, for a value outside a ``Literal``, or a number that is not finite.
+        TypeError: if a type is wrong; the message names the argument, the allowed types and the value.
+        ValueError: if a value is not in a ``Literal``, or a number is not finite; the message names the same.
 
     Example:
         >>> def build(k: int, mode: Literal["in", "out"] = "in", scale: tuple[float, float] = (0.1, 1.0)) -> None: ...
@@ -241,7 +242,7 @@ def check_types(init: Callable[..., None], arguments: Mapping[str, Any]) -> None
 
 
 class Checked:
-    """Mixin that compares the arguments of its subclasses' constructors with their annotations.
+    """Mixin that checks the arguments of its subclasses' constructors by their annotations; see :func:`check_types`.
 
     Example:
         >>> class Probe(Checked):
@@ -266,7 +267,7 @@ def _checked(init: Callable[..., None]) -> Callable[..., None]:
         try:
             bound = signature.bind(self, *args, **kwargs)
         except TypeError:
-            return init(self, *args, **kwargs)  # whose own error names the class
+            return init(self, *args, **kwargs)  # Python's own error names the class
         check_types(init, bound.arguments)
         return init(self, *args, **kwargs)
 
@@ -275,7 +276,7 @@ def _checked(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_plain(annotation: Any) -> bool:
-    """Whether an annotation is of numbers, strings, paths and sequences of them, or beside these a function."""
+    """Whether an annotation has only numbers, strings, paths, sequences of them, and functions in a union with them."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return True
@@ -302,7 +303,7 @@ def _allows(annotation: Any, value: Any) -> bool:
 
 
 def _allows_items(origin: Any, parts: tuple[Any, ...], value: Any) -> bool:
-    if not isinstance(value, list | tuple):  # an array or a range has numbers, which the constructor reads
+    if not isinstance(value, list | tuple):  # the constructor checks the items of an array or a range
         return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | set | frozenset)
     if origin is tuple and parts[-1] is not ...:
         return len(value) == len(parts) and all(map(_allows, parts, value))
@@ -310,7 +311,7 @@ def _allows_items(origin: Any, parts: tuple[Any, ...], value: Any) -> bool:
 
 
 def _is_wrong_value(annotation: Any, value: Any) -> bool:
-    """Whether the type is right, and the value alone is not."""
+    """Whether the type is allowed and only the value is wrong."""
     if isinstance(value, list | tuple):
         return any(_is_wrong_value(part, item) for part in get_args(annotation) for item in value)
     is_infinite = isinstance(value, float) and not math.isfinite(value) and _mentions(annotation, float)
@@ -341,7 +342,7 @@ def _alternatives(annotation: Any) -> list[str]:
 
 
 def _got(value: Any) -> str:
-    """A value in a message: classes by their names, and objects with a long form, such as networks."""
+    """Describe a value in a message: a class by its name, and an object with a long repr by its class."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     shown = repr(value)

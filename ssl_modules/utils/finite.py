@@ -1,4 +1,4 @@
-"""Stop a fit at a loss that is not finite, and save no weights that are not finite."""
+"""Stops a fit if the loss is not finite, and refuses to save weights that are not finite."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +11,12 @@ from ssl_modules.utils.distributed import world_size
 
 
 class FiniteLoss:
-    """Mixin for LightningModules: a fit ends with an error at the first loss that is NaN or infinite.
+    """Mixin for LightningModules that ends a fit with an error at the first loss that is NaN or infinite.
 
-    The optimiser doesn't step with such a loss, so the weights stay those of the step before. All processes stop at the
-    same step. The loss is read after the backward pass was queued, so a GPU doesn't wait. A checkpoint is refused if
-    its weights or optimiser states are not finite; the previous file stays. A subclass that overrides one of the hooks
-    below must call ``super()``.
+    The optimiser does not step with such a loss, so the weights are those of the previous step. All processes stop at
+    the same step. The loss is read after the backward pass was queued, so a GPU does not wait for it. Saving a
+    checkpoint raises an error if weights or optimiser states are not finite; the previous file remains. A subclass that
+    overrides one of these hooks must call ``super()``.
     """
 
     _losses: Tensor | None = None  # sum since the last optimiser step, over all processes
@@ -36,7 +36,7 @@ class FiniteLoss:
         super().on_save_checkpoint(checkpoint)  # type: ignore[misc]
         trained = {name for name, _ in self.named_parameters()}
         for name, value in _saved(checkpoint):
-            # A buffer may hold infinity, as in a mask, but NaN is a fault everywhere.
+            # A buffer may hold infinity, for example in a mask, but never NaN.
             is_good = value.isfinite() if name in trained or name.startswith(_STATE) else ~value.isnan()
             if not is_good.all():
                 raise FloatingPointError(
@@ -46,7 +46,7 @@ class FiniteLoss:
 
 
 _FIXES = "lower the learning rate, or clip gradients with Trainer(gradient_clip_val=1.0)"
-_STATE = "the optimiser's "  # begins the name of an optimiser's state
+_STATE = "the optimiser's "  # prefix of the names of optimiser states
 
 
 def _saved(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -59,7 +59,7 @@ def _saved(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _explanation(module: LightningModule, optimizer: Any, losses: Tensor) -> str:
-    """What is known of the cause."""
+    """The message of the error: the loss, the step, and the probable cause with a fix."""
     trainer = module.trainer
     rate = max(group["lr"] for group in optimizer.param_groups)
     where = f"step {trainer.global_step}, epoch {trainer.current_epoch}"

@@ -32,18 +32,20 @@ def restore_loader_states(trainer: pl.Trainer) -> None:
 
 
 def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
-    """Before the first step of a resumed fit: do a pending validation if it is due, and train no batch too many.
+    """Prepare the loops of a resumed fit so that a pending validation is done and no batch is trained too often.
+
+    Call it before the first step.
 
     Args:
         trainer: a Trainer whose loops have read a checkpoint.
-        validation_is_pending: whether the validation after the last batch has not been done.
+        validation_is_pending: whether the validation after the last batch has not been completed.
     """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     is_due = loop._should_check_val_fx(fetcher)  # type: ignore[arg-type]
     if validation_is_pending:
         loop.val_loop.batch_progress.reset()
     if trainer.lightning_module.automatic_optimization:
-        # The number of the next row in a log. Lightning counts the last step after the validation.
+        # This is the step number of the next log entry. Lightning counts the last step after the validation.
         counts_again = loop.restarting and is_due and not loop._should_accumulate()
         loop._batches_that_stepped = trainer.global_step - counts_again
     if loop._num_ready_batches_reached() and not is_due:

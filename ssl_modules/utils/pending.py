@@ -1,16 +1,16 @@
-"""The validation that was pending when a checkpoint was saved.
+"""Restores a validation that was pending when a checkpoint was saved.
 
-Lightning saves a checkpoint inside hooks: after a batch, but before the validation that is due, or in the middle of a
-validation. When the run resumes, Lightning skips that validation and goes on with the next batch.
+Lightning may save a checkpoint after a batch but before the validation that is due, or in the middle of a validation.
+When such a run resumes, Lightning skips that validation and continues with the next batch.
 """
 
 from typing import Any
 
-_NOTHING_DONE = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # Lightning repeats such a validation
+_NOTHING_DONE = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # Lightning restarts such a validation
 
 
 def rewind(fit_loop: dict[str, Any]) -> bool:
-    """Change the progress in a checkpoint, so that the Trainer runs a pending validation from its first batch.
+    """Change the progress in a checkpoint so that the Trainer runs a pending validation from its first batch.
 
     Args:
         fit_loop: ``checkpoint["loops"]["fit_loop"]``, changed in place.

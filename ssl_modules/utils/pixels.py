@@ -1,8 +1,8 @@
-"""Checks of images, the same wherever they enter: augmentations, encoders, probes, fine-tuning and evaluation.
+"""Checks of images, shared by augmentations, encoders, probes, fine-tuning and evaluation.
 
-Images are tensors ``[N, ch, ...]``, uint8, or float in [0, 1]. Every batch of floats is checked. A GPU is never made to
-wait for that: after the first batch there, the range of a batch is read when the next one comes. A graph that
-``torch.compile`` or ``torch.export`` traces holds no check.
+Images are tensors ``[N, ch, ...]``, uint8, or float in [0, 1]. The range of every float batch is checked. On a GPU,
+only the check of the first batch waits for the result; the range of a later batch is read when the next batch comes.
+Graphs traced by ``torch.compile`` or ``torch.export`` contain no check.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 ROUNDING = 1e-3  # resized float images may exceed [0, 1] by this much
 
-_copied: WeakKeyDictionary[Any, tuple[Tensor, Any] | None] = WeakKeyDictionary()  # bounds on their way from a GPU
+_copied: WeakKeyDictionary[Any, tuple[Tensor, Any] | None] = WeakKeyDictionary()  # bounds being copied from a GPU
 
 
 def check_form(images: Any, spatial_dims: int = 2) -> None:
@@ -25,7 +25,7 @@ def check_form(images: Any, spatial_dims: int = 2) -> None:
         spatial_dims: number of axes after the channels.
 
     Raises:
-        TypeError: if they are no tensor, or neither uint8 nor float.
+        TypeError: if they are not a tensor, or neither uint8 nor float.
         ValueError: if they have another number of axes.
 
     Example:
@@ -49,14 +49,14 @@ def check_form(images: Any, spatial_dims: int = 2) -> None:
 
 
 def check_channels_first(images: Tensor, in_channels: int) -> None:
-    """Raise for images ``[N, ..., ch]``, such as arrays are, where ``[N, ch, ...]`` is expected.
+    """Raise if images are ``[N, ..., ch]``, as in arrays, instead of ``[N, ch, ...]``.
 
     Args:
         images: a batch of images.
         in_channels: number of channels.
 
     Raises:
-        ValueError: if only the last axis has this length.
+        ValueError: if the last axis has length ``in_channels`` and axis 1 does not.
 
     Example:
         >>> check_channels_first(torch.zeros(2, 8, 8, 3), in_channels=3)
@@ -76,11 +76,11 @@ def check_range(images: Tensor, reader: Any) -> None:
     """Raise unless float images lie in [0, 1].
 
     Args:
-        images: a batch of images; uint8 are in range.
-        reader: the object that takes them, which keeps the range of a GPU's batch until the next one.
+        images: a batch of images; uint8 images are always in range.
+        reader: the object that receives the images; on a GPU, the range of a batch is kept for it until the next batch.
 
     Raises:
-        ValueError: if they exceed [0, 1], or hold NaN; the message says what to do.
+        ValueError: if values are outside [0, 1] or NaN; the message says what to do.
 
     Example:
         >>> check_range(torch.tensor([0.0, 255.0]), torch.nn.Identity())
@@ -105,14 +105,15 @@ def check_range(images: Tensor, reader: Any) -> None:
 
 
 def read_bounds(values: Tensor, reader: Any) -> tuple[float, float] | None:
-    """The least and the greatest value of a batch; on a GPU, from the second batch on, those of the batch before.
+    """Return the minimum and maximum of a batch; on a GPU, from the second batch on, those of the previous batch.
 
     Args:
-        values: of a batch.
-        reader: the object that reads them.
+        values: tensor with the values of a batch.
+        reader: the object that receives the batches; batches of one reader belong together.
 
     Returns:
-        NaN if there is any; None if there are no values, or a graph is traced.
+        Minimum and maximum, which are NaN if a value is NaN. None if there are no values, a graph is traced, or the
+        bounds of the previous batch do not exist.
 
     Example:
         >>> read_bounds(torch.tensor([3, 1, 2]), torch.nn.Identity())

@@ -13,7 +13,7 @@ from ssl_modules.utils.configurable import class_path, find_class, storable
 from ssl_modules.utils.lightning import NO_INSTANTIATOR, attached_trainer, class_method_only
 from ssl_modules.version import __version__
 
-_OF_THE_OPTIMISER = {"optimizer", "base_batch_size"}  # these have a warning of their own
+_OF_THE_OPTIMISER = {"optimizer", "base_batch_size"}  # optim.resumed warns about these
 STATE = "ssl_modules"  # our key in a checkpoint
 RENAMED = {
     "momentum": "extraction.init_args.momentum",
@@ -84,7 +84,7 @@ class PlainModule(PlainCheckpoint):
 
 
 def _compare(module: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Raise if a Trainer's checkpoint is of another method; warn of arguments that have changed in a resumed fit."""
+    """Raise if a Trainer's checkpoint is of another method; warn about arguments that differ in a resumed fit."""
     own, stored = class_path(type(module)), checkpoint.get(STATE, {}).get("class")
     found = find_class(stored) if stored else None
     if found is not None and not (isinstance(module, found) or issubclass(found, type(module))):

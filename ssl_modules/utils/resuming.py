@@ -1,4 +1,4 @@
-"""Exact resuming: a checkpoint stores the run's seed, the global random state and the epoch's loss."""
+"""Exact resuming: a checkpoint stores the run's seed, the global random state and the sum of the epoch's losses."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ class ExactResume:
 
     The generator of a batch is seeded by run seed, epoch, batch and process, so a resumed epoch draws the same random
     numbers as an uninterrupted one. Dropout draws from the global random state, which differs between processes;
-    checkpoints store it. If a checkpoint was saved before the validation or the end of an epoch, a resumed run does
-    that first. A subclass that overrides one of the hooks below must call ``super()``.
+    checkpoints store it. If a validation or the end of an epoch was pending when a checkpoint was saved, the resumed
+    run does it first. A subclass that overrides one of these hooks must call ``super()``.
     """
 
     _run_seed = 0  # the same in all processes; a fit that isn't resumed draws a new one
     _resumed = False
     _random_state: dict[str, Tensor] | None = None
     _validation_is_pending = False
-    _epoch_loss: tuple[Any, int] = (0.0, 0)  # sum over the images of an epoch, and their number
-    _not_logged: tuple[float, int] = (0.0, 0)  # the part of it that was restored from a checkpoint
+    _epoch_loss: tuple[Any, int] = (0.0, 0)  # sum over the epoch's images, and their number
+    _not_logged: tuple[float, int] = (0.0, 0)  # the part of _epoch_loss that came from a checkpoint
 
     def generator(self, stage: str, batch_idx: int, device: torch.device) -> torch.Generator:
         """The generator of a batch; in validation and test it is the same in all epochs and runs, for comparability.
@@ -54,7 +54,7 @@ class ExactResume:
         self._resumed = False  # a later fit is a new run
 
     def log_epoch_loss(self, loss: Tensor, images: int) -> None:
-        """Log ``train/loss_epoch``, the mean over the images of an epoch, also of those before a resumed step."""
+        """Log ``train/loss_epoch``, the mean over all images of the epoch, also those before the run was resumed."""
         total, number = self._epoch_loss
         self._epoch_loss = (total + loss.detach() * images, number + images)
         total, number = self._not_logged

@@ -1,4 +1,4 @@
-"""Operations that need no colour take any number of channels, and do to each what they do to a gray image."""
+"""Operations without colour take any number of channels, and change each channel as they change a gray image."""
 
 import pytest
 import torch
@@ -85,7 +85,7 @@ def test_an_operation_of_colour_is_refused_when_the_module_is_built(operation, c
 
 
 class OfTwo(Augmentation):
-    """An augmentation of one's own, for two channels."""
+    """A custom augmentation for two channels."""
 
     sizes = (8, 8)
 

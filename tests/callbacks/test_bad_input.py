@@ -103,7 +103,7 @@ class Pairs(Dataset):
 
 def test_targets_that_are_not_stored_are_judged_when_they_are_read(tmp_path):
     ones = Pairs(IMAGES[TARGETS == 1], TARGETS[TARGETS == 1])
-    del ones.targets  # nothing to look at, and the loader below needs none
+    del ones.targets  # the probe can't check stored targets, and the loader below needs none
     loader = DataLoader([(image, torch.tensor(1)) for image in ones.images], batch_size=64)
     message = "expected samples of two or more classes, got 182 of class 1 alone"
     assert steps_before(message, OnlineKNNProbe(train=loader, test=loader), tmp_path) == 5
@@ -115,7 +115,7 @@ def test_targets_that_are_changed_as_they_are_read_count_as_they_are_read(tmp_pa
     assert steps_before(message, OnlineKNNProbe(train=odd, test=odd), tmp_path) == 0
     images = IMAGES[:200]
     even = DataLoader(Pairs(images, range(len(images)), lambda row: TARGETS[row]), batch_size=64)
-    even.dataset.targets = torch.arange(len(images))  # rows of the targets, which are not the classes
+    even.dataset.targets = torch.arange(len(images))  # row numbers, not classes
     trainer(tmp_path, [OnlineKNNProbe(train=even, test=even)], max_epochs=1).fit(stranger(), train_loader())
     stored = DataLoader(Pairs(images, torch.zeros(200, dtype=torch.int64)), batch_size=64)
     probe = OnlineKNNProbe(train=stored, test=stored, prepare=lambda batch: (batch[0], torch.arange(len(batch[0])) % 2))

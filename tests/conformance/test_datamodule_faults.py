@@ -1,4 +1,4 @@
-"""Files that can't be read: every data module says which, and tries again what may pass."""
+"""Unreadable files: every data module names them, and tries again after temporary errors."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def fail_at_open(monkeypatch: pytest.MonkeyPatch, is_broken: Callable[[str], boo
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr("builtins.open", refuse)
-    monkeypatch.setattr("io.open", refuse)  # of pathlib
+    monkeypatch.setattr("io.open", refuse)  # pathlib opens files with it
 
 
 @pytest.mark.parametrize("case", IN_FILES, ids=str)
@@ -40,7 +40,7 @@ def test_faults_of_the_storage_that_pass_change_nothing(case, folder, monkeypatc
 
     def is_broken(path: str) -> bool:
         opened[path] += str(folder) in path
-        return opened[path] == 1  # at the first time
+        return opened[path] == 1  # fails only the first time
 
     fail_at_open(monkeypatch, is_broken, errno.EIO)
     # torchvision opens all files of a part, so that each of CIFAR's takes one more try.

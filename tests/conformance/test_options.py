@@ -1,4 +1,4 @@
-"""What builds trains: no combination of encoder, stem, image size and augmentation fails after it was built."""
+"""Every combination of encoder, stem, image size and augmentation that can be built can also train."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Images become the same pixels, whether they come from files or from a data set."""
+"""Files and data sets convert the same image to the same pixels."""
 
 import warnings
 
@@ -41,7 +41,7 @@ def in_mode(mode):
 
 
 def expected(image, channels):
-    """Convert with Pillow in the plainest way."""
+    """Convert with a plain call of Pillow."""
     if image.mode.startswith("I"):
         gray = torch.from_numpy((LEVELS / 65535 * 255).round().astype(np.uint8))[None]
         return gray.repeat(channels, 1, 1)
@@ -107,7 +107,7 @@ def test_images_of_a_data_set_are_turned_upright():
     image = RGB.copy()
     image.info["exif"] = exif.tobytes()
     assert torch.equal(to_uint8(image), pil_to_tensor(RGB).rot90(-1, (1, 2)))
-    assert image.size == RGB.size  # the data set's own image is as it was
+    assert image.size == RGB.size  # the data set's image is not changed
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -182,7 +182,7 @@ def test_a_white_level_is_positive(white):
 
 
 def folder_of(tmp_path, most, bits=16):
-    """Write two classes of gray images with 16 bits, whose levels end at ``most``."""
+    """Write two classes of 16-bit gray images with values up to ``most``."""
     for index in range(4):
         place = tmp_path / "ab"[index % 2]
         place.mkdir(exist_ok=True)
@@ -236,7 +236,7 @@ def test_a_data_set_of_12_bits_takes_white_too(form):
     levels = np.linspace(0, 4095, 64, dtype=np.uint16).reshape(8, 8)
     image = Image.fromarray(levels) if form == "pil" else torch.from_numpy(levels.astype(form))[None]
     facts = {"num_classes": 2, "mean": (0.5,), "std": (0.5,), "batch_size": 2}
-    if form != "int16":  # whose range is not known
+    if form != "int16":  # the range of int16 pixels is not known
         data = ImageDataModule([(image, 0), (image, 1)], **facts)
         data.setup()
         (message,), _ = messages([data.train_dataloader(), data.train_dataloader()])

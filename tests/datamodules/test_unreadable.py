@@ -1,4 +1,4 @@
-"""Faults that pass are tried again, faults of the system end the run, and faults of a file leave its image out."""
+"""Temporary errors are tried again, system errors end the run, and an unreadable file is left out."""
 
 import errno
 import os
@@ -128,7 +128,7 @@ def test_a_worker_reports_a_fault_of_the_system(folder, fail):
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
 def test_faults_of_the_system_while_decoding_are_no_faults_of_the_file(folder, monkeypatch, error):
-    """Decoding needs memory, and opens Pillow's plugins when it first needs them."""
+    """Decoding may run out of memory or file handles; these are system errors."""
 
     def broken(*_):
         raise error
@@ -145,7 +145,7 @@ def test_faults_of_the_system_while_decoding_are_no_faults_of_the_file(folder, m
 def test_a_folder_that_vanished_is_no_missing_file(folder, is_mount):
     data = module(files(folder))
     shutil.rmtree(folder)
-    if is_mount:  # an empty folder is left where a disk was mounted
+    if is_mount:  # an unmounted disk leaves an empty folder
         folder.mkdir()
     with pytest.raises(
         SystemFault, match=rf"{re.escape(str(folder))}: the folder of the images has vanished, or is empty"
@@ -173,7 +173,7 @@ def test_a_fault_of_a_file_leaves_it_out_until_the_next_epoch(folder, waits, fau
     if fault == "folder":
         path.rmdir()
     path.write_bytes(whole)
-    assert rows(loader) == rows(evaluation) == list(range(COUNT))  # the file is back
+    assert rows(loader) == rows(evaluation) == list(range(COUNT))  # the file is readable again
     assert not part.unread.any()
 
 
@@ -207,7 +207,7 @@ def test_an_unfinished_epoch_is_reported_before_it_is_forgotten(folder):
 
 
 def test_a_resumed_run_leaves_out_the_same_files(folder):
-    """Marks are no part of a checkpoint: a file that stays faulty is found again."""
+    """A checkpoint does not store the unreadable files; the resumed run finds them again."""
     (folder / "2.png").write_text("no image")
     whole = module(files(folder), batch_size=2).train_dataloader()
     every = [index.tolist() for *_, index in whole]

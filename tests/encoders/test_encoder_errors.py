@@ -1,4 +1,4 @@
-"""What an encoder refuses: networks, arguments and images."""
+"""Networks, arguments and images for which an encoder raises an error."""
 
 import pytest
 import torch
@@ -76,7 +76,7 @@ def test_a_module_that_returns_something_else_is_named():
 
 @pytest.mark.parametrize("statistics", [{}, {"mean": (0.5,), "std": (0.5,)}])
 def test_every_batch_must_be_of_raw_pixels(statistics):
-    """Not only the first batch, and whether the encoder normalises or not."""
+    """Every batch is checked, also by an encoder that does not normalise."""
     encoder = Encoder(nn.Identity(), image_size=8, in_channels=1, **statistics)
     pixels = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Encoders of patches: each goes through the backbone alone."""
+"""Encoders of patches: the backbone processes each patch separately."""
 
 import pytest
 import torch

@@ -24,7 +24,7 @@ def test_the_vectors_that_are_compared_are_the_official_ones():
             weight = getattr(head, layer).weight.data
             weight.copy_(torch.tensor(v[f"w.{name}.{theirs}.weight"]).view_as(weight))
         head.norm.bias.data.copy_(torch.tensor(v[f"w.{name}.bn_out.bn.bias"]))
-    maps = module.encoder.backbone(torch.tensor(v["x"]).double())  # which are no pixels in [0, 1]
+    maps = module.encoder.backbone(torch.tensor(v["x"]).double())  # the backbone, because x is not in [0, 1]
     z = module.extraction.heads(maps)
     for i, name in enumerate(("r7", "r5", "r1")):
         expected = torch.tensor(v[name]).flatten(2).mT

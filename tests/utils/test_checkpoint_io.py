@@ -1,4 +1,4 @@
-"""Files of checkpoints: whole or absent, and never read when damaged."""
+"""Checkpoint files are written completely or not at all, and damaged files raise an error."""
 
 import errno
 import os

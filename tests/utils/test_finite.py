@@ -1,4 +1,4 @@
-"""A fit ends at a loss that is not finite, with good weights and good checkpoints."""
+"""A fit ends at a loss that is not finite, with finite weights and checkpoints."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def trainer(**settings):
 
 
 class Spoiled(SimCLR):
-    """Its loss, gradient, weights or buffers are not finite from a given batch on."""
+    """A module whose loss, gradient, weights or buffers are not finite from a given batch on."""
 
     def __init__(self, *args, what="loss", at=3, value=float("nan"), **settings):
         super().__init__(*args, **settings)
@@ -152,7 +152,7 @@ def test_an_infinite_weight_is_refused(tmp_path):
 
 
 def losses_of_a_process(rank):
-    """Give the second of three losses of one process as NaN; return the steps at which this process raises."""
+    """Let the second of three losses be NaN in one process; return the steps at which this process raises."""
     watch, raised = FiniteLoss(), []
     for step, loss in enumerate([1.0, float("nan") if rank else 1.0, 1.0]):
         watch.on_before_backward(torch.tensor(loss))

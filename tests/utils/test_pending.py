@@ -1,4 +1,4 @@
-"""A run that resumes in any hook logs what an uninterrupted one logs: no validation and no epoch is left out."""
+"""A run resumed from a checkpoint of any hook logs the same as an uninterrupted run."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from ssl_modules.datamodules import ImageDataModule
 
 
 class Rows(Logger):
-    """Keeps what is logged, by step."""
+    """A logger that keeps the logged values by step."""
 
     name, version = "rows", 0
 
@@ -30,7 +30,7 @@ class Rows(Logger):
 
 
 class Saves(Callback):
-    """Saves a checkpoint in each hook, with the rows so far."""
+    """A callback that saves a checkpoint in each hook, and the log so far."""
 
     def __init__(self, folder, rows):
         self.folder, self.rows, self.saved = folder, rows, {}

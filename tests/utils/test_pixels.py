@@ -1,4 +1,4 @@
-"""Images are checked alike at every door, each advice works, and no GPU has to wait."""
+"""All entry points check images in the same way, the advice in each message works, and no GPU has to wait."""
 
 from types import SimpleNamespace
 
@@ -85,7 +85,7 @@ def test_every_door_refuses_every_batch_and_the_advice_works(wrong):
         if name == "augmentation" and "ch]" in wrong:
             continue  # it does not know the number of channels
         for _ in range(2):
-            door(IMAGES)  # a right batch before changes nothing
+            door(IMAGES)  # an earlier valid batch makes no difference
             with pytest.raises((ValueError, TypeError), match=f"images: .*{message}"):
                 door(spoil(IMAGES))
         if mend is not None:
@@ -105,7 +105,7 @@ def test_arrays_are_named_and_the_advice_works():
 
 def test_clips_are_no_images():
     for axes in (5, 6):
-        clips = torch.rand(2, *[3] * (axes - 3), 8, 8)  # 3 frames may not pass for channels
+        clips = torch.rand(2, *[3] * (axes - 3), 8, 8)  # 3 frames must not count as channels
         for call in (build(), lambda x: build().training_step(x, 0)):
             with pytest.raises(
                 ValueError, match=r"images: expected the four axes .* clips .* need an encoder of clips"
@@ -133,7 +133,7 @@ def test_there_may_be_nothing_to_check():
 
 
 class OnDevice(torch.Tensor):
-    """A tensor that says that it is on a GPU."""
+    """A CPU tensor with ``is_cuda`` True."""
 
     is_cuda = True
 
@@ -148,7 +148,7 @@ def test_a_gpu_is_read_at_its_first_batch_and_later_one_batch_late(monkeypatch):
         check_range(wrong, other)
     assert read_bounds(right, reader) == (0, 1)
     assert waited == []
-    assert read_bounds(right, reader) is None  # nothing is on its way yet
+    assert read_bounds(right, reader) is None  # no earlier bounds exist yet
     assert read_bounds(wrong, reader) == (0, 1)
     assert read_bounds(right, reader) == (0, 255)
     assert len(waited) == 2
@@ -156,7 +156,7 @@ def test_a_gpu_is_read_at_its_first_batch_and_later_one_batch_late(monkeypatch):
     assert not pixels._copied
 
 
-# Only a GPU runs beside the Python code, so only there a check can make it wait. The tests above check the rule itself.
+# Only a GPU works in parallel to Python, so only a GPU can show that no check waits. Tests above check the rule itself.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_does_not_wait():
     reader, images = nn.Identity(), IMAGES.cuda()

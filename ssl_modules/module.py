@@ -240,6 +240,6 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
         """Return the backbone's weights, and write them to ``path`` if it is given.
 
-        See :func:`~ssl_modules.encoders.export_encoder`.
+        See :func:`~ssl_modules.encoders.export.export_encoder`.
         """
         return export_encoder(self.encoder, path)

@@ -137,6 +137,8 @@ class ContrastiveCLI(LightningCLI):
                 continue
             given = self._get(self.given, key) or Namespace()
             stored = self._stored(section) if key == "model" else {}
+            stored = {name: value for name, value in stored.items() if name not in _arguments(given)}
+            _arguments(self._get(config, key)).update(stored)  # the run saves this config
             # A link applies only to arguments that are in the config.
             linked = {name: value for name, value in _arguments(section[key]).items() if name in _LINKED}
             arguments = Namespace(stored | (linked if key == "model" else {}) | _arguments(given))

@@ -256,6 +256,10 @@ def test_a_continued_run_takes_what_is_not_given_from_the_checkpoint(stopped):
     assert model.loss.temperature == 0.5
     assert model.optimizer.keywords["lr"] == 0.25
     assert model.trainer.global_step == 2
+    [_, path] = sorted(Path().glob("lightning_logs/*/config.yaml"))
+    config = yaml.safe_load(path.read_text())["model"]["init_args"]
+    assert config["loss"]["init_args"]["temperature"] == 0.5
+    assert config["optimizer"]["init_args"]["lr"] == 0.25
 
 
 def test_what_is_given_wins_over_the_checkpoint_and_both_are_said(stopped):

@@ -78,6 +78,7 @@ ASPECTS = ("augmentation", "encoder", "extraction", "similarity", "loss")
 CONFIGS = sorted((REPOSITORY / "examples" / "configs").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_example_configs_are_complete_and_run(config, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -41,6 +41,7 @@ def build(method, **given):
     return getattr(ssl_modules, method)(**{**own_encoder, "optimizer": sgd, "base_batch_size": None, **given})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extraction", EXTRACTIONS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_extraction_in_every_method_trains_or_is_refused(method, extraction):
@@ -92,6 +93,7 @@ def test_a_rehearsal_leaves_no_trace():
     assert all(int(m.num_batches_tracked) == 0 for m in norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [8, 28, 32, 64, 96])  # sizes of the data modules with small images
 @pytest.mark.parametrize("method", METHODS)

@@ -40,6 +40,7 @@ def trains_or_is_refused(case, **given):
     assert argument is None or argument in REFUSED_BY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 33])
 @pytest.mark.parametrize("small_stem", [None, True])
 @pytest.mark.parametrize("network", NETWORKS)

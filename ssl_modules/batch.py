@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_modules.utils.distributed import rank, world_size
+from ssl_modules.utils.pixels import check_channels_first
 
 _IMAGE_NDIM = 4
 _ROWS = 2**20  # ids reserve this many images per batch and process
@@ -77,15 +78,19 @@ class Batch:
         return labels.to(self.device)
 
 
-def read_batch(batch: Any) -> Batch:
+def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
     """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
 
     Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
     Shapes are not used to guess: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is always images and targets.
 
+    Args:
+        batch: what a loader gives.
+        in_channels: number of channels, to refuse images ``[N, H, W, ch]``; None = any.
+
     Raises:
         TypeError: for anything else; the message describes it.
-        ValueError: if the views differ in their number of images.
+        ValueError: if the views differ in their number of images, or only their last axis has ``in_channels``.
 
     Example:
         >>> x, y = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -94,8 +99,7 @@ def read_batch(batch: Any) -> Batch:
         >>> len(read_batch(([x, x], y)).views)
         2
     """
-    if isinstance(batch, Tensor):
-        return Batch(_images(batch), None, None, None)
+    batch = (batch,) if isinstance(batch, Tensor) else batch
     if not isinstance(batch, list | tuple) or not batch:
         raise TypeError(f"batch: expected images, or (images, targets, ...), got {_describe(batch)}")
     first, targets, index = [*batch, None, None][:3]
@@ -105,7 +109,11 @@ def read_batch(batch: Any) -> Batch:
         images, views = _images(first), None
     else:
         raise TypeError(f"batch: expected images or a list of views first, got {_describe(first)}")
-    return Batch(images, views, targets if isinstance(targets, Tensor) else None, index)
+    read = Batch(images, views, targets if isinstance(targets, Tensor) else None, index)
+    if in_channels is not None:
+        for given in read.given:
+            check_channels_first(given, in_channels)
+    return read
 
 
 def _is_image(x: Any) -> bool:

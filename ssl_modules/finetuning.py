@@ -28,7 +28,7 @@ from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.distributed import rank
 from ssl_modules.utils.finite import FiniteLoss
 from ssl_modules.utils.memory import keep_freed_memory
-from ssl_modules.utils.pixels import check_channels_first, read_bounds
+from ssl_modules.utils.pixels import read_bounds
 from ssl_modules.utils.plain_checkpoint import PlainModule
 from ssl_modules.utils.seeds import derive_generator
 
@@ -158,10 +158,8 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, or of one ready-made view of each image, with targets."""
-        read = read_batch(batch)
+        read = read_batch(batch, self.encoder.in_channels)
         generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
-        for given in read.given:
-            check_channels_first(given, self.encoder.in_channels)
         views = self.augmentation(read.images, generator) if read.views is None else read.views
         if len(views) != 1:
             raise ValueError(f"augmentation: fine-tuning takes one view of an image, got {len(views)}; make one")
@@ -176,7 +174,7 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, stage: str, batch: Any) -> None:
-        read = read_batch(batch)
+        read = read_batch(batch, self.encoder.in_channels)
         if read.images is None:
             raise ValueError("batch: evaluation takes images, but the loader gives views")
         scores, targets = self(read.images), self._targets(read)

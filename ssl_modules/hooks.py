@@ -35,7 +35,7 @@ class TrainerHooks(FiniteLoss, ExactResume):
         self._evaluate("test", batch, batch_idx)
 
     def _evaluate(self: Any, stage: str, batch: Any, batch_idx: int) -> None:
-        images, loss = read_batch(batch), self.loss
+        images, loss = read_batch(batch, self.encoder.in_channels), self.loss
         if len(images) * world_size() < loss.min_images:  # such as an incomplete last batch
             if batch_idx == 0:
                 rank_zero_warn(
@@ -53,7 +53,7 @@ class TrainerHooks(FiniteLoss, ExactResume):
 
     def predict_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
         """The representation of the images of a batch, and their index if the loader gives one."""
-        images = read_batch(batch)
+        images = read_batch(batch, self.encoder.in_channels)
         if images.images is None:
             raise TypeError("batch: expected images to predict, got views from the loader; give it images")
         return self(images.images), images.index

@@ -40,7 +40,6 @@ from ssl_modules.teacher import build_teacher
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import Configurable, copy_of, storable
 from ssl_modules.utils.lightning import attached_trainer
-from ssl_modules.utils.pixels import check_channels_first
 from ssl_modules.utils.plain_checkpoint import PlainModule
 
 
@@ -174,8 +173,6 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
         """The views of a batch, each ``[N, ch, h, w]``: the loader's if it gives views, else the augmentation's."""
-        for given in batch.given:
-            check_channels_first(given, self.encoder.in_channels)
         if batch.views is not None:
             return batch.views
         with torch.autocast(batch.device.type, enabled=False):
@@ -223,7 +220,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         Returns:
             ``{"loss": scalar, "features": [N, D] without gradient}``; a subclass may return a bare loss.
         """
-        images = read_batch(batch)
+        images = read_batch(batch, self.encoder.in_channels)
         generator = self.generator("train", batch_idx, images.device)
         embedded = self.embed(self.views(images, generator))
         contrasts = self.contrasts(images, embedded, generator)

@@ -223,15 +223,15 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         images = read_batch(batch, self.encoder.in_channels)
         generator = self.generator("train", batch_idx, images.device)
         embedded = self.embed(self.views(images, generator))
+        extra = self.extra_loss(images, embedded.features, embedded.student)
         contrasts = self.contrasts(images, embedded, generator)
         loss = self.objective(contrasts)
-        extra = self.extra_loss(images, embedded.features, embedded.student)
+        self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
         if extra is not None:
             self.log("train/extra_loss", extra, batch_size=len(images))
             loss = loss + extra
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         self.log_epoch_loss(loss, len(images))
-        self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
         return {"loss": loss, "features": embedded.features.detach()}
 
     def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:

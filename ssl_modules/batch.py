@@ -1,6 +1,6 @@
 """Batches as loaders return them: images or ready-made views, with or without targets and an index."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,11 @@ from ssl_modules.utils.pixels import check_channels_first
 
 _IMAGE_NDIM = 4
 _ROWS = 2**20  # ids reserve this many images per batch and process
+KEYS = {
+    "images": ("image", "images", "img", "pixel_values", "views"),
+    "targets": ("label", "labels", "target", "targets"),
+    "index": ("index",),
+}
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,49 @@ class Batch:
         return labels.to(self.device)
 
 
+def fields(batch: Any) -> tuple[Any, Any, Any]:
+    """Return images, targets and index of a batch or of one sample, by position or by key; None for what is missing.
+
+    A tuple or list holds them in this order, and may hold more. In a mapping, such as a row of a Hugging Face data set,
+    the images have the key ``image``, ``images``, ``img``, ``pixel_values`` or ``views``; the targets ``label``,
+    ``labels``, ``target`` or ``targets``; the index ``index``. Anything else is images alone.
+
+    Args:
+        batch: what a loader or a data set gives.
+
+    Raises:
+        ValueError: if a mapping has none of the keys for images, or two keys for the same field.
+
+    Example:
+        >>> fields(("pixels", 3)), fields({"img": "pixels", "label": 3, "path": "a.png"})
+        (('pixels', 3, None), ('pixels', 3, None))
+    """
+    if isinstance(batch, Mapping):
+        images, targets, index = (_by_key(batch, field) for field in KEYS)
+        return images, targets, index
+    if isinstance(batch, list | tuple):
+        images, targets, index = [*batch, None, None, None][:3]
+        return images, targets, index
+    return batch, None, None
+
+
+def _by_key(batch: Mapping[str, Any], field: str) -> Any:
+    found = [key for key in KEYS[field] if key in batch]
+    if len(found) > 1 or (not found and field == "images"):
+        expected = "a key for images, one of" if not found else f"one key for {field} out of"
+        raise ValueError(
+            f"batch: expected {expected} {', '.join(KEYS[field])}, got the keys {', '.join(map(str, batch))}; "
+            "give batches (images, targets), for example by the loader's collate_fn"
+        )
+    return batch[found[0]] if found else None
+
+
 def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
     """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
 
     Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
     Shapes are not used to guess: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is always images and targets.
+    A mapping is read by its keys, see :func:`fields`.
 
     Args:
         batch: what a loader gives.
@@ -90,7 +133,8 @@ def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
 
     Raises:
         TypeError: for anything else; the message describes it.
-        ValueError: if the views differ in their number of images, or only their last axis has ``in_channels``.
+        ValueError: if the keys of a mapping are unknown, the views differ in their number of images, or only their last
+            axis has ``in_channels``.
 
     Example:
         >>> x, y = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -98,17 +142,20 @@ def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
         [0, 1, 2, 3]
         >>> len(read_batch(([x, x], y)).views)
         2
+        >>> read_batch({"image": x, "label": y}).targets.tolist()
+        [0, 1, 2, 3]
     """
-    batch = (batch,) if isinstance(batch, Tensor) else batch
-    if not isinstance(batch, list | tuple) or not batch:
-        raise TypeError(f"batch: expected images, or (images, targets, ...), got {_describe(batch)}")
-    first, targets, index = [*batch, None, None][:3]
+    first, targets, index = fields(batch)
     if isinstance(first, list | tuple) and first and all(_is_image(x) for x in first):
         images, views = None, _views(first)
     elif isinstance(first, Tensor):
         images, views = _images(first), None
     else:
-        raise TypeError(f"batch: expected images or a list of views first, got {_describe(first)}")
+        raise TypeError(
+            "batch: expected images, or (images or a list of views, targets, ...), got "
+            f"{_describe(batch)}; torch's default collate_fn stacks arrays and lists of one "
+            "size to a tensor"
+        )
     read = Batch(images, views, targets if isinstance(targets, Tensor) else None, index)
     if in_channels is not None:
         for given in read.given:
@@ -135,6 +182,10 @@ def _images(x: Tensor) -> Tensor:
 def _describe(x: Any) -> str:
     if isinstance(x, Tensor):
         return f"a tensor {list(x.shape)} of {x.dtype}"
-    if isinstance(x, dict):
-        return f"a dict with keys {list(x)}; give a tuple instead (a collate function makes it)"
+    if isinstance(x, Mapping):
+        return f"a dict of {', '.join(f'{key}: {_describe(value)}' for key, value in x.items())}"
+    if isinstance(x, list | tuple):
+        same = len(x) > 1 and len({_describe(value) for value in x}) == 1
+        items = f"{len(x)} times {_describe(x[0])}" if same else ", ".join(map(_describe, x))
+        return f"a {type(x).__name__} of {items or 'nothing'}"
     return f"a {type(x).__name__}"

@@ -48,9 +48,10 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     ``module(images)`` returns the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
     encoder's deepest map. If the augmentation cuts patches, that map is a grid of patches. Training takes ``images``,
-    ``(images, ...)`` or ``([view1, view2, ...], ...)`` from any loader, and makes views of images on the device. It
-    logs ``train/loss`` and ``train/chance``, the loss if all candidates had the same score. Validation and test log the
-    loss, ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
+    ``(images, ...)``, ``([view1, view2, ...], ...)``, or a mapping such as ``{"image": images}`` from any loader, see
+    :func:`~ssl_modules.batch.fields`. It makes views of images on the device, and logs ``train/loss`` and
+    ``train/chance``, the loss if all candidates had the same score. Validation and test log the loss,
+    ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
     precision of an anchor's positives among its candidates. On a CPU, fitting keeps freed memory, see
     :func:`~ssl_modules.utils.memory.keep_freed_memory`.
 

@@ -50,6 +50,8 @@ class ClipNet(nn.Module):
         ([torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)], torch.arange(8), list("abcdefgh")),
         ([torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)],),
         (pixels(), torch.rand(8, 1, 8, 8)),
+        {"image": pixels(), "label": torch.arange(8), "path": list("abcdefgh")},
+        {"views": [torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)]},
     ],
 )
 def test_batches_of_any_loader_train(batch):

@@ -1,6 +1,6 @@
 """Data sets that return full batches of images: from memory, from files, or from any other data set."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ssl_modules.datamodules.conversion import WhiteLevel, to_uint8
+from ssl_modules.batch import fields
+from ssl_modules.datamodules.conversion import WhiteLevel, as_tensor, to_uint8
 from ssl_modules.datamodules.decoding import crop, read_image, square
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
@@ -24,8 +25,9 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
     are converted, checked and collated one by one.
 
     Args:
-        dataset: map-style data set; an item is an image, or a tuple that starts with image and target. An image is a
-            PIL image or a tensor [C, H, W], as :func:`~ssl_modules.datamodules.conversion.to_uint8` takes it.
+        dataset: map-style data set; an item is an image, a tuple that starts with image and target, or a mapping with
+            the keys of :func:`~ssl_modules.batch.fields`. An image is a PIL image, or a tensor or array [C, H, W], as
+            :func:`~ssl_modules.datamodules.conversion.to_uint8` takes it.
         dims: (C, H, W) of every image; gray images are converted to colour if C is 3, and colour to gray if C is 1.
         target_shape: shape of one target; None to ignore targets and return -1.
         return_index: whether items and batches also hold the rows in ``dataset``, after images and targets.
@@ -72,12 +74,12 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         if isinstance(self.dataset, TensorImages):
             return tuple(values[0] for values in self.__getitems__([index]))
         item = self.dataset[index]
-        image, target = (item[0], item[1:2]) if isinstance(item, tuple | list) else (item, ())
+        image, target, _ = fields(item)
         image = to_uint8(image, self.dims[0], self.white)
         if tuple(image.shape) != self.dims:
             fix = "bring images to one size in the data set's transform"
             if tuple(image.shape) == (*self.dims[1:], self.dims[0]):
-                fix = "give images [C, H, W], image.permute(2, 0, 1)"
+                fix = "give images [C, H, W], torch.as_tensor(image).permute(2, 0, 1)"
             raise ValueError(f"image {index}: expected [C, H, W] = {list(self.dims)}, got {list(image.shape)}; {fix}")
         out = (image, self._target(index, target))
         return (*out, torch.tensor(index)) if self.return_index else out
@@ -91,14 +93,14 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
             images = square(images, self.dims[1])
         return (images, targets, torch.tensor(indices)) if self.return_index else (images, targets)
 
-    def _target(self, index: int, target: Sequence[Any]) -> Tensor:
+    def _target(self, index: int, target: Any) -> Tensor:
         if self.target_shape is None:
             return torch.tensor(-1)
-        if not target:
+        if target is None:
             raise ValueError(
                 f"item {index}: expected (image, target), got an image only; give a target, or target_type='none'"
             )
-        value = torch.as_tensor(target[0])
+        value = as_tensor(f"target {index}", target)
         if value.is_floating_point() or value.is_complex():
             raise TypeError(f"target {index}: expected integers, got {value.dtype}; give class indices")
         if tuple(value.shape) != self.target_shape:

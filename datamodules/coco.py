@@ -1,7 +1,6 @@
 """MS-COCO 2017: photographs of everyday scenes, most with several kinds of objects."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ssl_modules.datamodules.base import TrainSplit
 from ssl_modules.datamodules.download import download_and_unpack, not_found
+from ssl_modules.datamodules.finding import absolute
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.unreadable import read_bytes
@@ -96,7 +96,7 @@ class COCODataModule(FilesDataModule):
         if isinstance(subset, int):
             check_number("subset", subset, least=1)
         super().__init__(**settings)
-        self.root = os.path.expanduser(root)
+        self.root = absolute(root)
         self.train_split = train_split
         self.subset = subset
         self.download = download

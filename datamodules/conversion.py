@@ -3,6 +3,7 @@
 import math
 import warnings
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,15 +95,47 @@ class WhiteLevel:
         self._brightest[kind] = max(self._brightest[kind], level)
 
 
-def to_uint8(image: Image.Image | Tensor, channels: int | None = None, white: WhiteLevel | None = None) -> Tensor:
+def as_tensor(name: str, values: Any) -> Tensor:
+    """Return a tensor, an array, a number or a list of numbers as a tensor; tensors and arrays are not copied.
+
+    Args:
+        name: name of the argument in the error.
+        values: the values.
+
+    Raises:
+        TypeError: for anything else, such as strings, or lists of different lengths.
+
+    Example:
+        >>> as_tensor("targets", [3, 1])
+        tensor([3, 1])
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to it
+            return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}: expected a tensor, an array or a list of numbers, got {_shown(values)}; give numbers, as many in "
+            "each row"
+        ) from error
+
+
+def _shown(values: Any) -> str:
+    text = repr(values)
+    return text if len(text) <= 80 else f"a {type(values).__name__} that begins {text[:60]}"
+
+
+def to_uint8(
+    image: Image.Image | Tensor | np.ndarray, channels: int | None = None, white: WhiteLevel | None = None
+) -> Tensor:
     """Convert an image to uint8 [channels, H, W].
 
     A PIL image may have any mode. Palettes are looked up, transparency is dropped, and the image is rotated by its Exif
     orientation. Integers of more than 8 bits are rounded to 8 bits.
 
     Args:
-        image: a PIL image or a tensor [C, H, W]. A tensor is uint8, uint16, or float with values k / 255; if ``white``
-            has a level, it may have any integer type.
+        image: a PIL image, or a tensor or array [C, H, W]. A tensor is uint8, uint16, or float with values k / 255; if
+            ``white`` has a level, it may have any integer type.
         channels: 1 converts to gray, with Pillow's weights, and 3 to colour. Another number keeps the channels of the
             image. None gives 1 channel for a gray PIL image and 3 for others, and keeps those of a tensor.
         white: the pixel value of white in integers of more than 8 bits; None for 65535.
@@ -120,10 +153,12 @@ def to_uint8(image: Image.Image | Tensor, channels: int | None = None, white: Wh
     white = WhiteLevel() if white is None else white
     if isinstance(image, Image.Image):
         image = _from_pil(_upright(image), channels, white)
-    if not isinstance(image, Tensor):
-        of_array = "from an array [H, W, C]: torch.from_numpy(image).permute(2, 0, 1)"
-        fix = of_array if hasattr(image, "__array__") else "give items (image, target)"
-        raise TypeError(f"image: expected a PIL image or a tensor [C, H, W], got {type(image).__name__}; {fix}")
+    if not isinstance(image, Tensor | np.ndarray):
+        raise TypeError(
+            f"image: expected a PIL image, or a tensor or array [C, H, W], got {type(image).__name__}; give items "
+            "(image, target), or mappings with the keys image and label"
+        )
+    image = as_tensor("image", image)
     if image.is_floating_point():
         image = _from_floats(image)
     elif image.dtype != torch.uint8:

@@ -1,6 +1,5 @@
 """The base class of data modules that can download their data set, and downloads that leave no incomplete files."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from torchvision.datasets.utils import download_url, extract_archive
 
 from ssl_modules.datamodules.base import BaseDataModule
+from ssl_modules.datamodules.finding import absolute
 
 
 class DownloadableDataModule(BaseDataModule):
@@ -29,7 +29,7 @@ class DownloadableDataModule(BaseDataModule):
 
     def __init__(self, root: str | Path = "data", *, download: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
-        self.root = os.path.expanduser(root)
+        self.root = absolute(root)
         self.download = download
 
     @property

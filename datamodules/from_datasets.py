@@ -5,6 +5,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from ssl_modules.batch import fields
 from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.datamodules.conversion import WhiteLevel, to_uint8
 from ssl_modules.datamodules.images import TensorImages, pixel_statistics
@@ -17,8 +18,9 @@ class ImageDataModule(BaseDataModule):
 
     Args:
         train: training part: :class:`TensorImages`, :class:`ImageFiles`, or any map-style data set of
-            ``(image, target)`` with images of one size: PIL images of any mode, or tensors [C, H, W], uint8, uint16, or
-            float k / 255.
+            ``(image, target)``, or of mappings such as ``{"image": image, "label": target}`` (see
+            :func:`~ssl_modules.batch.fields`), as Hugging Face data sets have them. All images have one size. They are
+            PIL images of any mode, or tensors or arrays [C, H, W], uint8, uint16, or float k / 255.
         test: test part, in the same form; None if there is none.
         name: name of the data set, for logs.
         num_classes: number of classes at the finest level; 0 without targets.
@@ -91,22 +93,28 @@ class ImageDataModule(BaseDataModule):
 
 
 def _check_data_set(part: str, dataset: Any) -> None:
-    is_list_of_others = isinstance(dataset, list) and not all(isinstance(item, tuple | list) for item in dataset[:1])
-    has_items = hasattr(dataset, "__getitem__") and not isinstance(dataset, type | str | Mapping)
-    if not has_items or is_list_of_others:
+    if isinstance(dataset, Mapping):
+        raise TypeError(
+            f"{part}: expected a map-style data set, got a {type(dataset).__name__} with the keys "
+            f"{', '.join(map(str, dataset))}; give one of its values"
+        )
+    is_list_of_others = isinstance(dataset, list) and not all(
+        isinstance(item, tuple | list | Mapping) for item in dataset[:1]
+    )
+    if not hasattr(dataset, "__getitem__") or isinstance(dataset, type | str) or is_list_of_others:
         raise TypeError(f"{part}: expected a map-style data set of (image, target), got {dataset!r}")
 
 
 def _first_dims(train: Dataset, white: WhiteLevel) -> tuple[int, int, int]:
     """(C, H, W) of the first image of a map-style data set."""
-    first: Any = train[0]
-    image = to_uint8(first[0] if isinstance(first, tuple | list) else first, white=white)
+    image = to_uint8(fields(train[0])[0], white=white)
     if image.ndim != 3:
-        raise ValueError(f"train: expected images [C, H, W], got {list(image.shape)}; one channel: unsqueeze(0)")
+        raise ValueError(f"train: expected images [C, H, W], got {list(image.shape)}; one channel: image[None]")
     if image.shape[2] in (1, 3, 4) and image.shape[0] > 4:
-        order = "images.permute(0, 3, 1, 2)" if isinstance(train, TensorImages) else "image.permute(2, 0, 1)"
+        order = "(images).permute(0, 3, 1, 2)" if isinstance(train, TensorImages) else "(image).permute(2, 0, 1)"
         raise ValueError(
-            f"train: expected images [C, H, W], got {list(image.shape)}, which looks like [H, W, C]; give {order}, or "
+            f"train: expected images [C, H, W], got {list(image.shape)}, which looks like [H, W, C]; give "
+            f"torch.as_tensor{order}, or "
             f"if they have {image.shape[0]} channels, dims={tuple(image.shape)}"
         )
     channels, height, width = image.shape

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch.utils.data import Dataset
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.datamodules.conversion import WhiteLevel
 from ssl_modules.datamodules.decoding import crop, read_image, square
+from ssl_modules.datamodules.finding import absolute
+from ssl_modules.datamodules.images import as_targets
 from ssl_modules.datamodules.unreadable import Unreadable, UnreadableFiles
 from ssl_modules.utils.checks import Checked, check_instance, check_number
 
@@ -63,7 +66,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         self,
         root: str | Path,
         paths: Sequence[str],
-        targets: Tensor | None = None,
+        targets: Tensor | np.ndarray | Sequence[Any] | None = None,
         *,
         image_size: int,
         decode_size: int | None = None,
@@ -74,11 +77,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         if not len(paths):
             raise ValueError(f"paths: expected at least one image in {root}, got none")
-        if targets is None:
-            targets = torch.full((len(paths),), -1)
-        check_instance("targets", targets, Tensor, "from a list: torch.tensor(targets)")
-        if targets.is_floating_point() or targets.is_complex():
-            raise TypeError(f"targets: expected integers, got {targets.dtype}; give class indices, targets.long()")
+        targets = torch.full((len(paths),), -1) if targets is None else as_targets(targets)
         if len(targets) != len(paths):
             raise ValueError(f"targets: expected one for each of {len(paths)} images, got {len(targets)}")
         check_number("image_size", image_size, least=1)
@@ -97,7 +96,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
                 f"augmentation: expected views of image_size={image_size} pixels, got views of {sorted(sizes)}; "
                 "give both the same size"
             )
-        self.root = Path(root)
+        self.root = Path(absolute(root))
         # One array of bytes: each worker would copy a list of strings, as reading an item changes its reference count.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.targets = targets

@@ -1,20 +1,18 @@
 """A folder of your own images, with or without one folder per class."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ssl_modules.datamodules.batches import read_all
 from ssl_modules.datamodules.conversion import WhiteLevel
 from ssl_modules.datamodules.download import not_found
-from ssl_modules.datamodules.finding import ENDINGS, find_images, find_labelled_images
+from ssl_modules.datamodules.finding import ENDINGS, absolute, find_classes, find_images, find_labelled_images, listed
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.datamodules.unreadable import retried
 from ssl_modules.utils.checks import check_choice
 
 
@@ -23,13 +21,16 @@ class ImageFolderDataModule(FilesDataModule):
 
     With ``class_folders``, each folder in ``root`` is a class, as for torchvision's ``ImageFolder``. It may have
     subfolders. Classes are numbered in alphabetical order. Without ``class_folders``, all images in ``root`` and its
-    subfolders are used, without targets. Hidden files and folders are ignored.
+    subfolders are used, without targets. Hidden files and folders are ignored, and so are folders of operating systems,
+    such as ``__MACOSX``. Folders without images are no classes; a warning names them. A log message counts files that
+    are no images by their endings. A link to a folder of another class is not followed.
 
     :class:`ImageFiles` describes the two ways to make training batches, and how validation and test images are resized.
 
     Args:
         root: folder of the training images.
-        test: folder of the test images, with the same class folders; None if there is none.
+        test: folder of the test images, with class folders of the same names; None if there is none. Warnings name
+            classes without test images, and folders of other classes, which are left out.
         class_folders: whether the folders in ``root`` are classes.
         in_channels: 3 for colour, 1 for gray; other images are converted.
         mean: mean of each channel, for pixels in [0, 1]; None for ImageNet's, averaged over its channels for gray.
@@ -73,7 +74,7 @@ class ImageFolderDataModule(FilesDataModule):
         WhiteLevel(white)  # raises if white is out of range
         root = Path(root).expanduser()
         self.name = root.resolve().name
-        self.class_names = tuple(_class_names(root)) if class_folders else ()
+        self.class_names = tuple(find_classes(_existing(root))) if class_folders else ()
         self.num_classes = len(self.class_names)
         self.target_type = "single" if class_folders else "none"
         self.dims = (in_channels, *self.dims[1:])
@@ -86,8 +87,8 @@ class ImageFolderDataModule(FilesDataModule):
                 f"got decode_size={self.decode_size} and augmentation={self.augmentation!r}; leave these out, or "
                 "in_memory"
             )
-        self.root = str(root)
-        self.test = None if test is None else os.path.expanduser(test)
+        self.root = absolute(root)
+        self.test = None if test is None else absolute(test)
         self.class_folders = class_folders
         self.white = white
         self.keep_in_memory = in_memory
@@ -99,14 +100,28 @@ class ImageFolderDataModule(FilesDataModule):
 
         Raises:
             FileNotFoundError: if a folder is missing.
-            ValueError: if there are no images, or a class has none.
+            ValueError: if there are no images, or the test folder has none of the classes.
         """
-        return self._part(self.root), None if self.test is None else self._part(self.test)
+        train = _existing(Path(self.root))
+        test = None if self.test is None else _existing(Path(self.test))
+        if self.class_folders and test is not None:
+            self._compare(test)
+        return self._part(train, is_train=True), None if test is None else self._part(test, is_train=False)
 
-    def _part(self, root: str) -> ImageFiles | TensorImages:
-        folder = _existing(Path(root))
+    def _compare(self, test: Path) -> None:
+        found = find_classes(test)
+        unknown = [name for name in found if name not in self.class_names]
+        if len(unknown) == len(found):
+            raise ValueError(
+                f"test: expected the class folders of {self.root}, {listed(self.class_names)}, got {listed(unknown)} "
+                f"in {test}; give them the same names"
+            )
+        if unknown:
+            rank_zero_warn(f"{test}: folders of classes without training images left out: {listed(unknown)}")
+
+    def _part(self, folder: Path, *, is_train: bool) -> ImageFiles | TensorImages:
         if self.class_folders:
-            paths, targets = find_labelled_images(folder, self.class_names)
+            paths, targets = find_labelled_images(folder, self.class_names, complete=is_train)
         else:
             paths, targets = find_images(folder), None
             if not paths:
@@ -119,23 +134,6 @@ def _existing(folder: Path) -> Path:
     if not folder.is_dir():
         raise not_found(folder, "give the folder of your images")
     return folder
-
-
-def _class_names(root: Path) -> list[str]:
-    entries = retried(root, lambda: [*_existing(root).iterdir()])
-    places = [place for place in entries if not place.name.startswith(".")]
-    names = sorted(place.name for place in places if place.is_dir())
-    if not names:
-        raise ValueError(
-            f"class_folders: expected folders in {root}, got none; without classes pass class_folders=False"
-        )
-    stray = [place.name for place in places if place.suffix.lower() in IMG_EXTENSIONS and not place.is_dir()]
-    if stray:
-        raise ValueError(
-            f"class_folders: expected all images in class folders, got {len(stray)} beside them in {root}, such as "
-            f"{stray[0]}; move them to one, or pass class_folders=False to use all images without classes"
-        )
-    return names
 
 
 def _by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:

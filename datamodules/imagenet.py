@@ -1,6 +1,5 @@
 """ImageNet-1k, and subsets of its classes such as ImageNet-100."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from torchvision.datasets import imagenet
 
 from ssl_modules.datamodules.download import not_found
-from ssl_modules.datamodules.finding import find_labelled_images
+from ssl_modules.datamodules.finding import absolute, find_labelled_images
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.unreadable import read_bytes, retried
@@ -76,7 +75,7 @@ class ImageNetDataModule(FilesDataModule):
             self.name = f"imagenet-{self.num_classes}"
             self.class_names = tuple(self.classes)
         super().__init__(**settings)
-        self.root = os.path.expanduser(root)
+        self.root = absolute(root)
         self.extract = extract
 
     def prepare_data(self) -> None:

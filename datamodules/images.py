@@ -1,19 +1,23 @@
 """Labelled images in memory."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_modules.utils.checks import check_instance
+from ssl_modules.datamodules.conversion import as_tensor
 
 
 class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     """Labelled images in memory, indexed by one row or by many rows at once.
 
     Args:
-        images: [N, C, H, W], uint8.
+        images: [N, C, H, W], uint8; a tensor or an array, which is not copied.
         targets: integers: [N] classes, [N, levels] classes from fine to coarse, or [N, classes] of 0 and 1 (several
-            labels per image); None for no labels, which sets every target to -1.
+            labels per image); a tensor, an array or a list. None for no labels, which sets every target to -1.
 
     Raises:
         TypeError: if images are not uint8, or targets are not integers.
@@ -26,27 +30,20 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
         (torch.Size([2, 1, 8, 8]), tensor([3, 1]))
     """
 
-    def __init__(self, images: Tensor, targets: Tensor | None = None) -> None:
-        check_instance("images", images, Tensor, "from an array: torch.from_numpy(images)")
-        if targets is not None:
-            check_instance("targets", targets, Tensor, "from a list: torch.tensor(targets)")
+    def __init__(self, images: Tensor | np.ndarray, targets: Tensor | np.ndarray | Sequence[Any] | None = None) -> None:
+        images = as_tensor("images", images)
         if images.dtype != torch.uint8:
             raise TypeError(
                 f"images: expected uint8, got {images.dtype}; "
-                "from floats in [0, 1]: (images * 255).round().to(torch.uint8)"
+                "from floats in [0, 1]: torch.as_tensor(images * 255).round().to(torch.uint8)"
             )
         if images.ndim != 4:
-            raise ValueError(
-                f"images: expected [N, C, H, W], got {list(images.shape)}; one channel: images.unsqueeze(1)"
-            )
-        if targets is None:
-            targets = torch.full((len(images),), -1, device=images.device)
-        if targets.is_floating_point() or targets.is_complex():
-            raise TypeError(f"targets: expected integers, got {targets.dtype}; give class indices, targets.long()")
+            raise ValueError(f"images: expected [N, C, H, W], got {list(images.shape)}; one channel: images[:, None]")
+        targets = torch.full((len(images),), -1, device=images.device) if targets is None else as_targets(targets)
         if targets.ndim == 0 or len(targets) != len(images):
             raise ValueError(f"targets: expected one for each of {len(images)} images, got shape {list(targets.shape)}")
         self.images = images
-        self.targets = targets.long()
+        self.targets = targets
 
     @property
     def dims(self) -> tuple[int, int, int]:
@@ -68,6 +65,25 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
             rows: [M], integers in [0, N), in the order wanted.
         """
         return TensorImages(self.images[rows], self.targets[rows])
+
+
+def as_targets(targets: Any) -> Tensor:
+    """Return targets as a tensor of int64.
+
+    Args:
+        targets: integers, in a tensor, an array or a list.
+
+    Raises:
+        TypeError: if they are not integers.
+
+    Example:
+        >>> as_targets([2, 0])
+        tensor([2, 0])
+    """
+    values = as_tensor("targets", targets)
+    if values.is_floating_point() or values.is_complex():
+        raise TypeError(f"targets: expected integers, got {values.dtype}; give class indices, targets.long()")
+    return values.long()
 
 
 def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

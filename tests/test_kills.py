@@ -33,7 +33,9 @@ def train(case, images, folder, workers, every):
     """Train, from the last checkpoint if there is one, and write the final state."""
     torch.set_num_threads(THREADS)
     seed_everything(random.randrange(1000) if (folder / "last.ckpt").exists() else 0)
-    data = ImageFolderDataModule(images, in_channels=1, image_size=8, batch_size=8, val_size=16, num_workers=workers)
+    data = ImageFolderDataModule(
+        images, in_channels=1, image_size=8, decode_size=8, batch_size=8, val_size=16, num_workers=workers
+    )
     trainer = Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",

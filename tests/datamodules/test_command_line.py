@@ -56,7 +56,7 @@ def test_a_folder_of_ones_own(augmentation):
     metrics = next(Path().rglob("metrics.csv")).read_text()
     assert "probe/knn_top1" in metrics
     again = ImageFolderDataModule.load_from_checkpoint(path)
-    assert (again.root, again.num_classes) == ("pets", 2)
+    assert (again.root, again.num_classes) == (str(Path("pets").absolute()), 2)
     if augmentation == VIEWS:
         assert isinstance(again.augmentation, SimCLRViews)
         assert again.augmentation.arguments["strength"] == 0.5

@@ -62,18 +62,14 @@ def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"root: expected .*nowhere, got no such file or folder"):
         data(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
-    with pytest.raises(ValueError, match=r"class_folders: expected folders in .*flat, got none; .*class_folders=False"):
+    with pytest.raises(
+        ValueError, match=r"class_folders: expected folders with images .*flat, got no folders; .*class_folders=False"
+    ):
         data(tmp_path / "flat")
     with pytest.raises(
         ValueError, match=r"flat: expected images \(\.jpg, .*\), got none; give the folder of your images"
     ):
         data(tmp_path / "flat", class_folders=False).setup()
-    (root / "bird").mkdir()
-    with pytest.raises(
-        ValueError, match=r"expected images of class 'bird' .*, got none; add some, or remove the folder"
-    ):
-        data(root).setup()
-    (root / "bird").rmdir()
     with pytest.raises(FileNotFoundError, match=r"expected .*missing, got no such file or folder"):
         data(root, test=tmp_path / "missing").setup()
     write_image(root / "album.png" / "1.png")  # a class that is named like a file
@@ -86,6 +82,97 @@ def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
         data(root)
     with pytest.raises(ValueError, match=r"in_memory: .*decode_size=20"):
         data(root, class_folders=False, in_memory=True, decode_size=20)
+
+
+def without_warnings(build):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return build()
+
+
+@pytest.mark.parametrize("place", [".", "cat"])
+def test_folders_of_operating_systems_are_ignored(root, place):
+    paths = data(root).load()[0].names()
+    for name in ("__MACOSX/cat/._1.png", "@eaDir/1.png/small.jpg", "$RECYCLE.BIN/1.png", ".cache/1.png"):
+        write_image(root / place / name)
+    module = without_warnings(lambda: data(root))
+    assert module.class_names == ("cat", "dog")
+    assert module.load()[0].names() == paths
+
+
+def test_folders_without_images_are_no_classes(root):
+    (root / "bird").mkdir()
+    (root / "notes" / "deep").mkdir(parents=True)
+    (root / "notes" / "deep" / "a.txt").touch()
+    with pytest.warns(UserWarning, match="pets: 2 folders without images left out: bird, notes"):
+        module = data(root)
+    module.setup()
+    assert module.class_names == ("cat", "dog")
+    assert len(module.train_set) == 6
+
+
+def test_a_test_folder_may_lack_classes_and_have_others(root, tmp_path):
+    test = tmp_path / "some"
+    write_image(test / "dog" / "1.png")
+    write_image(test / "wolf" / "1.png")
+    (test / "fox").mkdir()
+    module = data(root, test=test)
+    with pytest.warns(UserWarning, match="some: 1 folder without images left out: fox") as record:
+        module.setup()
+    found = [str(warning.message) for warning in record]
+    assert any("some: folders of classes without training images left out: wolf" in text for text in found)
+    assert any("some: no images of 1 of 2 classes: cat" in text for text in found)
+    assert module.test_set.targets.tolist() == [1]
+    (test / "dog").rename(test / "Dog")
+    with pytest.raises(ValueError, match=r"test: expected the class folders of .*, cat, dog, got Dog, wolf in .*same"):
+        data(root, test=test).setup()
+    (test / "Dog").rename(test / "dog")
+    data(root, test=test).setup()
+
+
+def test_links_put_no_image_into_two_classes(root):
+    names = data(root).load()[0].names()
+    (root / "cat" / "up").symlink_to(root)
+    (root / "cat" / "out").symlink_to(root.parent)
+    (root / "cat" / "dogs").symlink_to(root / "dog")
+    (root / "cat" / "again").symlink_to(root / "cat")
+    (root / "all").symlink_to(root)
+    module = without_warnings(lambda: data(root))
+    assert module.class_names == ("cat", "dog")
+    assert module.load()[0].names() == names
+    (root / "hound").symlink_to(root / "dog")
+    with pytest.raises(ValueError, match=r"expected one folder for each class .* same folder as dog and hound; remove"):
+        data(root)
+    (root / "hound").unlink()
+    data(root)
+
+
+def test_a_class_may_be_a_link_to_a_folder_elsewhere(root, tmp_path):
+    before = data(root)
+    (root / "cat").rename(tmp_path / "cats")
+    (root / "cat").symlink_to(tmp_path / "cats")
+    (tmp_path / "cats" / "dogs").symlink_to(root / "dog")
+    module = data(root)
+    assert module.class_names == before.class_names
+    assert module.load()[0].targets.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_other_files_are_counted_in_one_line(root, caplog):
+    for name in ("cat/notes.txt", "dog/more.TXT", "dog/film.heic", "cat/LICENSE"):
+        (root / name).touch()
+    with caplog.at_level("INFO"):
+        data(root).setup()
+    lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert lines == [f"{root}: 4 files that are no images by their endings left out: 2 .txt, 1 no ending, 1 .heic"]
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_relative_root_survives_a_change_of_directory(root, tmp_path, monkeypatch, in_memory):
+    monkeypatch.chdir(root.parent)
+    module = data(root.name, test="test", in_memory=in_memory)
+    assert module.arguments["root"] == root.name
+    monkeypatch.chdir(tmp_path.parent)
+    one_epoch(module, train=6, labelled=6, test=2)
 
 
 class Recorder(LightningModule):

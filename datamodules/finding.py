@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def find_images(folder: Path) -> list[str]:
         >>> find_images(Path("trip"))
         ['day 2/sea.JPG']
     """
-    images, others = retried(folder, lambda: _sorted_out(_search(folder)))
+    images, others = retried(folder, partial(_files, folder))
     _count_others(folder, others)
     return images
 
@@ -72,7 +73,7 @@ def find_classes(folder: Path) -> list[str]:
         >>> find_classes(Path("pets"))
         ['cat', 'dog']
     """
-    entries = retried(folder, lambda: sorted(entry.name for entry in folder.iterdir() if _counts(entry.name)))
+    entries = retried(folder, lambda: sorted(entry.name for entry in folder.iterdir() if not is_ignored(entry.name)))
     stray = [name for name in entries if _is_image(name) and not (folder / name).is_dir()]
     if stray:
         raise ValueError(
@@ -80,7 +81,7 @@ def find_classes(folder: Path) -> list[str]:
             f"{stray[0]}; move them to one, or pass class_folders=False to use all images without classes"
         )
     folders = [name for name in entries if (folder / name).is_dir() and not _contains(folder / name, folder)]
-    with_images = [name for name in folders if retried(folder, lambda name=name: _has_image(folder / name))]
+    with_images = [name for name in folders if retried(folder, partial(_has_image, folder / name))]
     if not with_images:
         found = f"none in {', '.join(folders)}" if folders else "no folders"
         raise ValueError(
@@ -125,7 +126,7 @@ def find_labelled_images(folder: Path, names: Sequence[str], *, complete: bool =
         place = folder / name
         if complete and not place.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder of class {name!r}, got none")
-        found, counts = retried(place, lambda place=place: _sorted_out(_search(place, of_classes)))
+        found, counts = retried(place, partial(_files, place, of_classes))
         if complete and not found:
             raise ValueError(
                 f"{place}: expected images of class {name!r} ({ENDINGS}), got none; add some, or remove the folder"
@@ -147,7 +148,7 @@ def _search(folder: Path, of_others: frozenset[str] = frozenset()) -> Iterator[s
     """
     searched: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=_raise_unless_missing, followlinks=True):
-        folders[:] = sorted(name for name in folders if _counts(name))
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
         real = os.path.realpath(place)
         is_start = not searched
         if real in searched or (not is_start and (real in of_others or _contains(Path(place), folder))):
@@ -155,14 +156,14 @@ def _search(folder: Path, of_others: frozenset[str] = frozenset()) -> Iterator[s
             continue
         searched.add(real)
         relative = os.path.relpath(place, folder)
-        yield from (os.path.normpath(os.path.join(relative, name)) for name in files if _counts(name))
+        yield from (os.path.normpath(os.path.join(relative, name)) for name in files if not is_ignored(name))
 
 
-def _sorted_out(paths: Iterator[str]) -> tuple[list[str], Counter[str]]:
-    """The images, sorted, and the number of other files by ending."""
+def _files(folder: Path, of_others: frozenset[str] = frozenset()) -> tuple[list[str], Counter[str]]:
+    """The images, sorted, and the number of other files by ending; see :func:`_search`."""
     images: list[str] = []
     others: Counter[str] = Counter()
-    for path in paths:
+    for path in _search(folder, of_others):
         if _is_image(path):
             images.append(path)
         else:
@@ -174,8 +175,14 @@ def _has_image(folder: Path) -> bool:
     return any(map(_is_image, _search(folder)))
 
 
-def _counts(name: str) -> bool:
-    return not name.startswith(".") and name not in OF_SYSTEMS
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or a folder of an operating system.
+
+    Example:
+        >>> is_ignored("__MACOSX"), is_ignored(".cache"), is_ignored("cat")
+        (True, True, False)
+    """
+    return name.startswith(".") or name in OF_SYSTEMS
 
 
 def _is_image(name: str) -> bool:

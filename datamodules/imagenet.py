@@ -8,7 +8,7 @@ from typing import Any
 from torchvision.datasets import imagenet
 
 from ssl_modules.datamodules.download import not_found
-from ssl_modules.datamodules.finding import absolute, find_labelled_images
+from ssl_modules.datamodules.finding import absolute, find_labelled_images, is_ignored
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.unreadable import read_bytes, retried
@@ -101,7 +101,7 @@ class ImageNetDataModule(FilesDataModule):
         train = Path(self.root, "train")
         if self.classes is None and train.is_dir():
             entries = retried(train, lambda: [*train.iterdir()])
-            names = sorted(folder.name for folder in entries if folder.is_dir())
+            names = sorted(folder.name for folder in entries if folder.is_dir() and not is_ignored(folder.name))
             if len(names) != self.num_classes:
                 raise ValueError(
                     f"{train}: expected {self.num_classes} class folders, got {len(names)}; pass classes= for some"

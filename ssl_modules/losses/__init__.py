@@ -7,6 +7,7 @@ from ssl_modules.losses.groco import GroCoLoss
 from ssl_modules.losses.info_nce import InfoNCE
 from ssl_modules.losses.rince import RINCELoss
 from ssl_modules.losses.sce import SCELoss
+from ssl_modules.losses.sup_con import SupConLoss
 
 __all__ = [
     "Alignment",
@@ -16,6 +17,7 @@ __all__ = [
     "Loss",
     "RINCELoss",
     "SCELoss",
+    "SupConLoss",
     "logsumexp_by_anchor",
     "masked_logsumexp",
     "mean",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssl_modules import Contrast
-from ssl_modules.losses import Alignment, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss
+from ssl_modules.losses import Alignment, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss, SupConLoss
 from ssl_modules.losses.sorting import _diffsort_net
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
@@ -15,6 +15,8 @@ LOSSES = {
     "Alignment": Alignment(),
     "SCE": SCELoss(),
     "RINCE": RINCELoss((0.2, 0.3)),
+    "SupCon": SupConLoss(),
+    "SupCon in": SupConLoss(mode="in"),
     "smooth AP": AveragePrecisionLoss(temperature=0.1),
     "binned AP": AveragePrecisionLoss("binned"),
     "GroCo": GroCoLoss(2),
@@ -60,7 +62,7 @@ def test_without_pairs_it_is_zero(loss, shape):
     assert found == 0
 
 
-PLAIN = ["Alignment", "GroCo, bitonic", "GroCo, logistic"]  # autograd computes their gradient
+PLAIN = ["Alignment", "SupCon", "SupCon in", "GroCo, bitonic", "GroCo, logistic"]  # autograd computes their gradient
 
 
 def gradient(loss, x, **options):

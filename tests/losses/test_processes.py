@@ -5,11 +5,18 @@ from processes import run_in_processes
 
 from ssl_modules import Contrast, Relation
 from ssl_modules.contrast import Paired
-from ssl_modules.losses import Alignment, AveragePrecisionLoss, GroCoLoss, RINCELoss, SCELoss
+from ssl_modules.losses import Alignment, AveragePrecisionLoss, GroCoLoss, RINCELoss, SCELoss, SupConLoss
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
 
-LOSSES = [Alignment(), SCELoss(0.3, 0.2), RINCELoss((0.3, 0.5)), RINCELoss([0.4], "in", cumulative=True)]
+LOSSES = [
+    Alignment(),
+    SCELoss(0.3, 0.2),
+    SupConLoss(0.3),
+    SupConLoss(0.3, "in"),
+    RINCELoss((0.3, 0.5)),
+    RINCELoss([0.4], "in", cumulative=True),
+]
 LOSSES += [AveragePrecisionLoss(temperature=0.1), AveragePrecisionLoss("binned"), GroCoLoss(3)]
 
 

@@ -96,8 +96,9 @@ def build(name: str, setting: Setting, data: BaseDataModule) -> ContrastiveModul
         "std": data.std,
         "small_stem": setting.small_stem,
         "optimizer": partial(torch.optim.AdamW, lr=setting.learning_rate, weight_decay=1e-4),
-        "schedule": WarmupCosine(warmup=0.1),
+        "schedule": WarmupCosine(warmup=0.1, ramp="(s+1)/W"),
         "base_batch_size": None,
+        "decay_norms": False,
     }
     if name == "SimCLR":
         return SimCLR(extraction=AllViews(), loss=InfoNCE(temperature=setting.temperature), **common)

@@ -85,6 +85,8 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "RankTable": lambda _: {"table": [[1, 0], [0, 1]]},
     "SimilarityRanks": lambda _: {"similarities": [[1.0, 0.5], [0.5, 1.0]], "thresholds": [0.4]},
     "RINCELoss": lambda _: {"temperatures": (0.1, 0.2)},
+    "MultiStep": lambda _: {"milestones": (1, 2)},
+    "TorchSchedule": lambda _: {"scheduler": partial(torch.optim.lr_scheduler.StepLR, step_size=1)},
     "Contrast": lambda _: {
         "anchors": torch.zeros(2, 3),
         "candidates": torch.zeros(4, 3),

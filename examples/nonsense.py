@@ -23,6 +23,8 @@ ALLOWED = (
     ("warmup_steps", "0", "is no warm-up"),
     ("warmup", "0", "is no warm-up"),
     ("warmup", "0.0", "is no warm-up"),
+    ("milestones", "a zero", "is a drop at the start"),
+    *((name, "0.0", "is a rate of zero") for name in ("start", "floor")),
     ("weight", "0.0", "leaves a contrast out"),
     ("weight", "-1.0", "pushes apart what a contrast pulls together"),
     ("l2", "0.0", "is no penalty"),

@@ -87,7 +87,8 @@ class Grid(NamedTuple):
             mean=data.mean,
             std=data.std,
             optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4),
-            schedule=WarmupCosine(warmup=0.1),
+            schedule=WarmupCosine(warmup=0.1, ramp="(s+1)/W"),
+            decay_norms=False,
         )
 
 

@@ -59,8 +59,8 @@ class TrainerHooks(FiniteLoss, ExactResume):
         return self(images.images), images.index
 
     def param_groups(self: Any) -> list[dict[str, Any]]:
-        """Groups of the trainable parameters; biases and norms form a group without weight decay."""
-        return param_groups([self])
+        """Groups of the trainable parameters; biases and norms have no weight decay unless ``decay_norms`` is set."""
+        return param_groups([self], self.decay_norms)
 
     def configure_optimizers(self: Any) -> OptimizerLRScheduler:
         groups = self.param_groups()

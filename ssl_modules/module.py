@@ -81,6 +81,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per optimiser step, over all processes, for which the learning rate is given; the rate
             is scaled linearly to the actual number. None = no scaling.
+        decay_norms: whether biases and norms have weight decay, as all other weights.
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = no blocks.
 
     Raises:
@@ -123,8 +124,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         compile: bool = False,
         batch_norm_splits: int | None = None,
         optimizer: OptimizerCallable,
-        schedule: Schedule = WarmupCosine(warmup=0.1),
+        schedule: Schedule = WarmupCosine(0.1),
         base_batch_size: int | None = None,
+        decay_norms: bool = False,
         anchor_block: int | None = None,
     ) -> None:
         super().__init__()
@@ -159,6 +161,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         self.optimizer = optimizer
         self.schedule = copy_of("schedule", schedule, Schedule)
         self.base_batch_size = base_batch_size
+        self.decay_norms = decay_norms
         self.anchor_block = anchor_block
         rehearse(self)
 

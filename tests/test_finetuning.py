@@ -42,7 +42,7 @@ def test_steps_are_those_of_a_plain_loop(freeze):
     rates = [group["lr"] for group in optimizer.param_groups]
     backbone.train(not freeze)
     for step in range(steps):
-        factor = (step + 1) / 3 if step < 3 else (1 + math.cos(math.pi * (step - 3) / 3)) / 2
+        factor = step / 3 if step < 3 else (1 + math.cos(math.pi * (step - 3) / 3)) / 2
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         rows = slice(8 * (step % 3), 8 * (step % 3) + 8)

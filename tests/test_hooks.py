@@ -48,7 +48,7 @@ def test_the_schedule_steps_once_per_optimiser_step(accumulate):
     fit(Watched(**arguments), accumulate_grad_batches=accumulate)
     steps = 8 // accumulate
     schedule = WarmupCosine(steps // 4)
-    assert rates == pytest.approx([0.1 * schedule(s, steps) for s in range(steps)])
+    assert rates == pytest.approx([0.1 * schedule(s, steps, steps // 2) for s in range(steps)])
 
 
 def test_a_loader_without_a_length_needs_max_steps():

@@ -8,7 +8,9 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ SHARED_MEMORY = Path("/dev/shm")  # another file system than the temporary folde
 
 def train(case, images, folder, workers, every):
     """Train, from the last checkpoint if there is one, and write the final state."""
+    os.setsid()  # so that its workers are killed with it
     torch.set_num_threads(THREADS)
     seed_everything(random.randrange(1000) if (folder / "last.ckpt").exists() else 0)
     data = ImageFolderDataModule(
@@ -107,7 +110,8 @@ def test_a_killed_run_continues_exactly(number, images, tmp_path):
         for _ in range(draw.randint(1, 3)):
             process = start(case, images, folder, workers, every)
             process.join(seconds * draw.uniform(0.3, 1.0))
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.join()
             if (folder / "last.ckpt").exists():
                 read_checkpoint(folder / "last.ckpt")

@@ -169,7 +169,8 @@ def test_a_checkpoint_holds_the_recipe_of_the_method_and_of_its_base():
     assert set(hparams) == set(ALL) == set(inspect.signature(ContrastiveModule).parameters)
     assert hparams["optimizer"]["init_args"] == {"lr": 0.3, "momentum": 0.9, "weight_decay": 1e-6}
     assert find_class(hparams["optimizer"]["class_path"]) is Lars
-    assert hparams["schedule"] == {"class_path": "ssl_modules.optim.WarmupCosine", "init_args": {"warmup": 0.1}}
+    of_schedule = {"warmup": 0.1, "ramp": "s/W", "floor": 0.0, "per": "step"}
+    assert hparams["schedule"] == {"class_path": "ssl_modules.optim.WarmupCosine", "init_args": of_schedule}
     assert hparams["similarity"]["class_path"] == "ssl_modules.similarities.Cosine"
     assert hparams["loss"]["class_path"] == "ssl_modules.losses.InfoNCE"
     assert hparams["extraction"]["class_path"] == "ssl_modules.extractions.AllViews"

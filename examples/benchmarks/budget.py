@@ -35,7 +35,7 @@ from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 from ssl_modules.cli import ContrastiveCLI
 from ssl_modules.datamodules import BaseDataModule, FashionMNISTDataModule
 from ssl_modules.evaluation import retrieval
-from ssl_modules.optim import param_groups, scheduled
+from ssl_modules.optim import build_optimizer, param_groups
 
 CONFIGS = {
     "SimCLR": "examples/configs/budget_fashion.yaml",
@@ -114,8 +114,7 @@ class Lightly(pl.LightningModule):
         return self.encoder(images)[-1].flatten(2).mean(2)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(param_groups([self]))
-        return scheduled(optimizer, self.trainer.estimated_stepping_batches, self.schedule)
+        return build_optimizer(self.make_optimizer, param_groups([self]), self.schedule, self.trainer)
 
 
 class LightlySimCLR(Lightly):

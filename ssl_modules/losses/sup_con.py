@@ -35,6 +35,7 @@ class SupConLoss(Loss):
     Example:
         With two positives and equal scores, the loss is the logarithm of the number of candidates, log 3.
 
+        >>> import torch
         >>> relation = torch.tensor([[1, 1, 0]], dtype=torch.int8)
         >>> SupConLoss(temperature=0.1)(torch.zeros(1, 3), relation)
         tensor(1.0986)

@@ -22,7 +22,7 @@ from ssl_modules.augmentations import Augmentation
 from ssl_modules.extractions import Extraction, LocalMaps
 from ssl_modules.losses import InfoNCE, Loss
 from ssl_modules.module import ContrastiveModule
-from ssl_modules.optim import Schedule, WarmupCosine
+from ssl_modules.optim import MultiStep, Schedule
 from ssl_modules.similarities import ScaledDot, Similarity
 
 
@@ -35,8 +35,7 @@ class AMDIM(ContrastiveModule):
     deepest is compared with all locations of that map. For any other encoder, the deepest map also has a head with a
     norm, which keeps scores of order 1.
 
-    The recipe is the authors', with two changes: biases and norms have no weight decay, and the learning rate follows a
-    cosine instead of two steps.
+    The recipe is the authors' for 300 epochs of CIFAR-10: the learning rate drops after 250 and 280 epochs.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
@@ -47,6 +46,7 @@ class AMDIM(ContrastiveModule):
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        decay_norms: whether biases and norms have weight decay.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -64,8 +64,9 @@ class AMDIM(ContrastiveModule):
         loss: Loss = InfoNCE(clip=20.0, l2=0.05),
         *,
         optimizer: OptimizerCallable = partial(torch.optim.Adam, lr=2e-4, betas=(0.8, 0.999), weight_decay=1e-5),
-        schedule: Schedule = WarmupCosine(warmup=0.01),
+        schedule: Schedule = MultiStep((5 / 6, 14 / 15), gamma=0.2, warmup=500, ramp="(s+1)/W"),
         base_batch_size: int | None = None,
+        decay_norms: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -77,5 +78,6 @@ class AMDIM(ContrastiveModule):
             optimizer=optimizer,
             schedule=schedule,
             base_batch_size=base_batch_size,
+            decay_norms=decay_norms,
             **settings,
         )

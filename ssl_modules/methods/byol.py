@@ -57,7 +57,7 @@ class BYOL(ContrastiveModule):
         loss: Loss = Alignment(),
         *,
         optimizer: OptimizerCallable = partial(Lars, lr=0.2, momentum=0.9, weight_decay=1.5e-6),
-        schedule: Schedule = WarmupCosine(warmup=0.01),
+        schedule: Schedule = WarmupCosine(0.01),
         base_batch_size: int | None = 256,
         **settings: Any,
     ) -> None:

@@ -21,7 +21,7 @@ from ssl_modules.augmentations import Augmentation
 from ssl_modules.extractions import Extraction, PatchContext
 from ssl_modules.losses import InfoNCE, Loss
 from ssl_modules.module import ContrastiveModule
-from ssl_modules.optim import Schedule, WarmupCosine
+from ssl_modules.optim import Constant, Schedule
 from ssl_modules.similarities import Dot, Similarity
 
 
@@ -36,8 +36,7 @@ class CPC(ContrastiveModule):
     A context network of masked convolutions predicts the patches 2 to 6 rows below. To predict in all four directions,
     use ``PatchContext(directions=("down", "up", "right", "left"))``.
 
-    The recipe is that of lightning-bolts for CIFAR-10, with two changes: biases and norms have no weight decay, and the
-    learning rate follows a cosine.
+    The recipe is that of lightning-bolts for CIFAR-10, with one change: biases and norms have no weight decay.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
@@ -70,7 +69,7 @@ class CPC(ContrastiveModule):
         optimizer: OptimizerCallable = partial(
             torch.optim.Adam, lr=4e-5, betas=(0.8, 0.999), weight_decay=1e-5, eps=1e-7
         ),
-        schedule: Schedule = WarmupCosine(warmup=0.01),
+        schedule: Schedule = Constant(),
         base_batch_size: int | None = None,
         **settings: Any,
     ) -> None:

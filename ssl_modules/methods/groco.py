@@ -29,10 +29,10 @@ class GroCo(ContrastiveModule):
     projector has two hidden layers and ends in a batch norm. An anchor's negatives are the same view of other images;
     candidates have no gradient.
 
-    The recipe is the authors' for 100 epochs of ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50.
-    Unlike in their code, biases and norms have no weight decay. For 200 and 400 epochs they halve the learning rate and
-    warm up for 10 epochs. The learning rate is large because the gradient is small: with a steepness of 1 the sort is
-    so soft that the loss falls only by about a quarter from equal cosines to the best ones.
+    The recipe is the authors' for 100 epochs of ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. For
+    200 and 400 epochs they halve the learning rate and warm up for 10 epochs. The learning rate is large because the
+    gradient is small: with a steepness of 1 the sort is so soft that the loss falls only by about a quarter from equal
+    cosines to the best ones.
 
     For multi-crop use ``augmentation="groco-multicrop"`` and 10 epochs of warm-up. The large views come first; only
     they are positives (``positive_count="large"``).
@@ -46,6 +46,7 @@ class GroCo(ContrastiveModule):
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        decay_norms: whether biases and norms have weight decay.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -71,8 +72,9 @@ class GroCo(ContrastiveModule):
         loss: Loss = GroCoLoss(negatives=10),
         *,
         optimizer: OptimizerCallable = partial(torch.optim.SGD, lr=24.0, momentum=0.9, weight_decay=1e-6),
-        schedule: Schedule = WarmupCosine(warmup=0.01),
+        schedule: Schedule = WarmupCosine(0.01),
         base_batch_size: int | None = 1024,
+        decay_norms: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -84,5 +86,6 @@ class GroCo(ContrastiveModule):
             optimizer=optimizer,
             schedule=schedule,
             base_batch_size=base_batch_size,
+            decay_norms=decay_norms,
             **settings,
         )

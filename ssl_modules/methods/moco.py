@@ -28,9 +28,9 @@ class MoCo(ContrastiveModule):
     Views are crops with flip, colour jitter, grayscale and, from 64 pixels on, blur. The projector has one hidden layer
     and no batch norm. The teacher's momentum is an argument of the extraction, the queue.
 
-    The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. Unlike in its code,
-    biases and norms have no weight decay. A queue much larger than the data set contains the anchors' own earlier keys
-    as negatives; at 32 pixels, 4,096 keys are common.
+    The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. As in its code,
+    biases and norms have weight decay, and the learning rate changes after each epoch. A queue much larger than the
+    data set contains the anchors' own earlier keys as negatives; at 32 pixels, 4,096 keys are common.
 
     Batch-norm statistics can reveal the anchor's key, as it is from the same batch. The paper shuffles batches between
     devices before the teacher sees them; ``batch_norm_splits=8`` imitates this on a single device. With
@@ -45,6 +45,7 @@ class MoCo(ContrastiveModule):
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        decay_norms: whether biases and norms have weight decay.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -62,8 +63,9 @@ class MoCo(ContrastiveModule):
         loss: Loss = InfoNCE(temperature=0.2),
         *,
         optimizer: OptimizerCallable = partial(torch.optim.SGD, lr=0.03, momentum=0.9, weight_decay=1e-4),
-        schedule: Schedule = WarmupCosine(warmup=0.0),
+        schedule: Schedule = WarmupCosine(0, per="epoch"),
         base_batch_size: int | None = 256,
+        decay_norms: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -75,5 +77,6 @@ class MoCo(ContrastiveModule):
             optimizer=optimizer,
             schedule=schedule,
             base_batch_size=base_batch_size,
+            decay_norms=decay_norms,
             **settings,
         )

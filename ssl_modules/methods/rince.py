@@ -22,7 +22,7 @@ from ssl_modules.augmentations import Augmentation
 from ssl_modules.extractions import Extraction, LabelRanks, Queue
 from ssl_modules.losses import Loss, RINCELoss
 from ssl_modules.module import ContrastiveModule
-from ssl_modules.optim import Schedule, WarmupCosine
+from ssl_modules.optim import EpochCosine, Schedule
 from ssl_modules.similarities import Cosine, Similarity
 
 
@@ -35,10 +35,10 @@ class RINCE(ContrastiveModule):
     For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks``
     needs no labels; it is not from the paper.
 
-    The recipe is the authors' for CIFAR-100, where they use a ResNet-50 and 1,000 epochs. Unlike in their code, biases
-    and norms have no weight decay. Their commands for CIFAR-100 use the cumulative form,
-    ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225), cumulative=True)``. For ImageNet-100 they use
-    ``SimilarityRanks(..., thresholds=[0.4])``, 8,192 keys and a learning rate of 0.3 per 768 images.
+    The recipe is the authors' for CIFAR-100, where they use a ResNet-50 and 1,000 epochs. Their commands for CIFAR-100
+    use the cumulative form, ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225), cumulative=True)``. For
+    ImageNet-100 they use ``SimilarityRanks(..., thresholds=[0.4])``, 8,192 keys and a learning rate of 0.3 per 768
+    images.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
@@ -50,6 +50,7 @@ class RINCE(ContrastiveModule):
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        decay_norms: whether biases and norms have weight decay.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Raises:
@@ -73,8 +74,9 @@ class RINCE(ContrastiveModule):
         loss: Loss = RINCELoss(temperatures=(0.1, 0.225), modes="out-in"),
         *,
         optimizer: OptimizerCallable = partial(torch.optim.SGD, lr=0.5, momentum=0.9, weight_decay=1e-4),
-        schedule: Schedule = WarmupCosine(warmup=0.01),
+        schedule: Schedule = EpochCosine(0.01, start=0.02, floor=0.001),
         base_batch_size: int | None = 512,
+        decay_norms: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -86,5 +88,6 @@ class RINCE(ContrastiveModule):
             optimizer=optimizer,
             schedule=schedule,
             base_batch_size=base_batch_size,
+            decay_norms=decay_norms,
             **settings,
         )

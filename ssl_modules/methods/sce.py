@@ -30,9 +30,8 @@ class SCE(ContrastiveModule):
     both views are strong. The projector has one hidden layer. The queue gives the loss each anchor's own key as
     reference.
 
-    The recipe is the authors' for 200 epochs of CIFAR-10. Unlike in their code, biases and norms have no weight decay.
-    Their teacher's batch norms normalise eight shuffled parts of a batch separately; ``batch_norm_splits=8`` does this
-    in both networks.
+    The recipe is the authors' for 200 epochs of CIFAR-10. Their teacher's batch norms normalise eight shuffled parts of
+    a batch separately; ``batch_norm_splits=8`` does this in both networks.
 
     For ImageNet they use ``Queue(hidden_dim=2048, out_dim=256, layers=3, batch_norm=True, size=65536, symmetric=True,
     reference=True, predictor_dim=4096, momentum=0.99, momentum_schedule="cosine")``, a teacher's temperature of 0.07
@@ -47,6 +46,7 @@ class SCE(ContrastiveModule):
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        decay_norms: whether biases and norms have weight decay.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -64,8 +64,9 @@ class SCE(ContrastiveModule):
         loss: Loss = SCELoss(temperature=0.1, teacher_temperature=0.05),
         *,
         optimizer: OptimizerCallable = partial(torch.optim.SGD, lr=0.06, momentum=0.9, weight_decay=5e-4),
-        schedule: Schedule = WarmupCosine(warmup=0.025),
+        schedule: Schedule = WarmupCosine(0.025, "s/(W-1)"),
         base_batch_size: int | None = 256,
+        decay_norms: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -77,5 +78,6 @@ class SCE(ContrastiveModule):
             optimizer=optimizer,
             schedule=schedule,
             base_batch_size=base_batch_size,
+            decay_norms=decay_norms,
             **settings,
         )

@@ -58,7 +58,7 @@ class SimCLR(ContrastiveModule):
         loss: Loss = InfoNCE(temperature=0.1),
         *,
         optimizer: OptimizerCallable = partial(Lars, lr=0.3, momentum=0.9, weight_decay=1e-6),
-        schedule: Schedule = WarmupCosine(warmup=0.1),
+        schedule: Schedule = WarmupCosine(0.1),
         base_batch_size: int | None = 256,
         **settings: Any,
     ) -> None:

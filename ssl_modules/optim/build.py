@@ -1,5 +1,6 @@
 """Building an optimiser with its learning rates and schedule, in Lightning's format."""
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.optim import Lars
 from torch.optim import Optimizer
 
-from ssl_modules.optim.schedules import Schedule, scheduled
+from ssl_modules.optim.schedules import Schedule
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -45,7 +46,8 @@ def build_optimizer(
         base_batch_size: images per optimiser step for which the learning rates are given; None = no scaling.
 
     Raises:
-        ValueError: if the run has no known end, or ``base_batch_size`` is given and the batch size is unknown.
+        ValueError: if the run has no known end, or an epoch no known length, and the schedule needs it; or if
+            ``base_batch_size`` is given and the batch size is unknown.
     """
     built = optimizer(groups)
     if isinstance(built, Lars) and not any(g["weight_decay"] or g["always_adapt"] for g in built.param_groups):
@@ -58,7 +60,20 @@ def build_optimizer(
             group["lr"] *= batch_size / base_batch_size
         scaled = built.param_groups[0]["lr"]
         rank_zero_info(f"learning rate {scaled:g} = {rate:g} x {batch_size} / {base_batch_size}")
-    return scheduled(built, trainer.estimated_stepping_batches, schedule)
+        absolute = schedule.absolute_rates() if scaled != rate else {}
+        if absolute:
+            rates = ", ".join(f"{name}={value}" for name, value in absolute.items())
+            rank_zero_warn(
+                f"schedule: {rates} of torch's scheduler is not scaled by {batch_size} / {base_batch_size}, unlike the "
+                "learning rate; give the final rates, and base_batch_size=None"
+            )
+    return schedule.attach(built, trainer.estimated_stepping_batches, _steps_per_epoch(trainer))
+
+
+def _steps_per_epoch(trainer: pl.Trainer) -> int | float:
+    trainer.fit_loop.setup_data()
+    batches = trainer.num_training_batches
+    return batches if batches == math.inf else math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 def _batch_size(trainer: pl.Trainer) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 
-def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
+def param_groups(modules: Iterable[nn.Module], decay_norms: bool = False) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: one with weight decay, and one of biases and norms without.
 
     Biases and norms are recognised by their shape (at most one axis), as names vary. LARS adapts no group without
@@ -14,6 +14,7 @@ def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
 
     Args:
         modules: modules with the parameters; shared parameters are included once.
+        decay_norms: whether biases and norms have weight decay too; there is one group then.
 
     Returns:
         Groups for any torch optimiser; empty groups are left out.
@@ -23,6 +24,8 @@ def param_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
         [1, 1]
     """
     parameters = dict.fromkeys(p for m in modules for p in m.parameters() if p.requires_grad)
+    if decay_norms:
+        return [{"params": [*parameters]}]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

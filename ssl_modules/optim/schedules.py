@@ -1,84 +1,359 @@
-"""Learning-rate schedules."""
+"""Learning-rate schedules: formulas over the steps of a run, and torch's schedulers."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+from lightning.pytorch.cli import LRSchedulerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable, described
+
+Ramp = Literal["s/W", "s/(W-1)", "(s+1)/W"]
+RAMPS: dict[Ramp, Callable[[int, int], float]] = {
+    "s/W": lambda s, warmup: s / warmup,
+    "s/(W-1)": lambda s, warmup: s / max(1, warmup - 1),
+    "(s+1)/W": lambda s, warmup: (s + 1) / warmup,
+}
+ABSOLUTE = ("eta_min", "max_lr", "base_lr")  # arguments of torch's schedulers that are learning rates
 
 
 class Schedule(Configurable, ABC):
-    """The learning rate over a run, as a factor of the optimiser's learning rate."""
+    """The learning rate over a run: the base class of formulas and of torch's schedulers."""
 
     __repr__ = described
 
     @abstractmethod
-    def __call__(self, step: int, steps: int) -> float:
-        """The factor of one step.
+    def attach(
+        self, optimizer: Optimizer, steps: int | float, steps_per_epoch: int | float
+    ) -> OptimizerLRSchedulerConfig:
+        """Return the optimiser with its scheduler, in Lightning's format.
+
+        Args:
+            optimizer: has the learning rates that the schedule changes.
+            steps: number of optimiser steps in the run; -1 or infinite if unknown.
+            steps_per_epoch: number of optimiser steps in an epoch; infinite if unknown.
+        """
+
+    def absolute_rates(self) -> dict[str, Any]:
+        """Return the learning rates that the schedule sets itself, by argument; they are not scaled."""
+        return {}
+
+
+class FactorSchedule(Schedule):
+    """A formula for the factor of the optimiser's learning rate at each step. Subclasses implement ``__call__``.
+
+    Example:
+        >>> class Linear(FactorSchedule):
+        ...     def __call__(self, step, steps, steps_per_epoch):
+        ...         return 1 - step / steps
+        >>> import torch
+        >>> sgd = torch.optim.SGD(torch.nn.Linear(2, 3).parameters(), lr=0.5)
+        >>> scheduler = Linear().attach(sgd, steps=10, steps_per_epoch=5)["lr_scheduler"]["scheduler"]
+        >>> sgd.step()
+        >>> scheduler.step()
+        >>> sgd.param_groups[0]["lr"]
+        0.45
+    """
+
+    @abstractmethod
+    def __call__(self, step: int, steps: int, steps_per_epoch: int | float) -> float:
+        """Return the factor of one step.
 
         Args:
             step: number of the optimiser's step, from 0.
             steps: number of steps in the run.
+            steps_per_epoch: number of steps in an epoch; infinite if unknown.
         """
 
+    def attach(
+        self, optimizer: Optimizer, steps: int | float, steps_per_epoch: int | float
+    ) -> OptimizerLRSchedulerConfig:
+        """Return the optimiser with the schedule, updated at each optimiser step.
 
-class WarmupCosine(Schedule):
-    """Linear warm-up to 1, then half a cosine to 0.
+        Raises:
+            ValueError: if the run has no known end, or an epoch no known length that the formula needs.
+        """
+        if not 0 < steps < math.inf:  # -1 for a loader without a length
+            raise ValueError(
+                "max_epochs: a schedule needs an end; set Trainer(max_epochs=...), or max_steps for a loader without a "
+                "length"
+            )
+        scheduler = LambdaLR(optimizer, lambda step: self(step, int(steps), steps_per_epoch))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    Step s of W warm-up steps has the factor (s + 1) / W. The factor would be 0 one step after the end of the run.
+
+class WarmupSchedule(FactorSchedule):
+    """A linear warm-up, and another formula after it. Subclasses implement :meth:`after`.
+
+    Step s of W warm-up steps has the factor that ``ramp`` names. Official programs differ in it: "s/W" in the code of
+    SimCLR, BYOL, GroCo and bolts; "s/(W-1)" in that of SCE; "(s+1)/W" in that of AMDIM.
 
     Args:
         warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
+        ramp: formula of the warm-up.
 
     Raises:
         ValueError: if ``warmup`` is negative, or a float above 1.
+    """
+
+    def __init__(self, warmup: int | float = 0, ramp: Ramp = "s/W") -> None:
+        if not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
+            raise ValueError(
+                f"warmup: expected a share of the run (float, 0 to 1), or a number of steps (int), got {warmup!r}"
+            )
+        self.warmup = warmup
+        self.ramp = ramp
+
+    @abstractmethod
+    def after(self, step: int, warmup_steps: int, steps: int, steps_per_epoch: int | float) -> float:
+        """Return the factor of a step after the warm-up; arguments as in ``__call__``."""
+
+    def __call__(self, step: int, steps: int, steps_per_epoch: int | float) -> float:
+        warmup_steps = self.warmup_steps(steps, steps_per_epoch)
+        if step < warmup_steps:
+            return RAMPS[self.ramp](step, warmup_steps)
+        return self.after(step, warmup_steps, steps, steps_per_epoch)
+
+    def warmup_steps(self, steps: int, steps_per_epoch: int | float) -> int:
+        """Return the number of warm-up steps; arguments as in ``__call__``."""
+        return round(self.warmup * steps) if isinstance(self.warmup, float) else self.warmup
+
+
+class WarmupCosine(WarmupSchedule):
+    """Linear warm-up to 1, then half a cosine to ``floor``.
+
+    The cosine would reach ``floor`` one step, or one epoch, after the end of the run.
+
+    Args:
+        warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps, or of epochs
+            if ``per`` is "epoch".
+        ramp: formula of the warm-up, see :class:`WarmupSchedule`.
+        floor: factor at the end of the cosine, in [0, 1].
+        per: "step" if the cosine changes at each step; "epoch" if it changes after each epoch, as in MoCo's code.
+
+    Raises:
+        ValueError: if ``warmup`` is negative, or a float above 1, or ``floor`` is outside [0, 1].
 
     Example:
         >>> schedule = WarmupCosine(warmup=2)
-        >>> [round(schedule(step, steps=6), 3) for step in range(7)]
-        [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
+        >>> [round(schedule(step, steps=6, steps_per_epoch=3), 3) for step in range(7)]
+        [0.0, 0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
+        >>> [WarmupCosine(0, per="epoch")(step, steps=6, steps_per_epoch=3) for step in range(6)]
+        [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
     """
 
-    def __init__(self, warmup: int | float = 0.1) -> None:
-        if not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
-            raise ValueError(
-                f"warmup: expected a share of all steps (float, 0 to 1) or a number of steps (int), got {warmup!r}"
-            )
-        self.warmup = warmup
+    def __init__(
+        self,
+        warmup: int | float = 0.1,
+        ramp: Ramp = "s/W",
+        *,
+        floor: float = 0.0,
+        per: Literal["step", "epoch"] = "step",
+    ) -> None:
+        super().__init__(warmup, ramp)
+        check_number("floor", floor, least=0, most=1)
+        self.floor = floor
+        self.per = per
 
-    def __call__(self, step: int, steps: int) -> float:
-        warmup_steps = round(self.warmup * steps) if isinstance(self.warmup, float) else self.warmup
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        progress = (step - warmup_steps) / max(1, steps - warmup_steps)
-        return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    def warmup_steps(self, steps: int, steps_per_epoch: int | float) -> int:
+        """Return the number of warm-up steps."""
+        if self.per == "epoch" and isinstance(self.warmup, int):
+            return self.warmup * length_of_epoch(steps_per_epoch)
+        return super().warmup_steps(steps, steps_per_epoch)
+
+    def after(self, step: int, warmup_steps: int, steps: int, steps_per_epoch: int | float) -> float:
+        """Return the factor of the cosine."""
+        if self.per == "epoch":
+            length = length_of_epoch(steps_per_epoch)
+            step = max(warmup_steps, step // length * length)
+        return cosine((step - warmup_steps) / max(1, steps - warmup_steps), self.floor)
 
 
-def scheduled(optimizer: Optimizer, steps: int | float, schedule: Schedule) -> OptimizerLRSchedulerConfig:
-    """An optimiser with its schedule, updated at each optimiser step, in Lightning's format.
+class EpochCosine(FactorSchedule):
+    """The schedule of SupContrast's code, which RINCE uses: it changes after each epoch.
+
+    Epoch e of E, counted from 1, has the factor ``floor + (1 - floor) (1 + cos(pi e / E)) / 2``. Step s of W warm-up
+    steps rises linearly from ``start`` to the factor of the last warm-up epoch: ``start + (factor - start) s / W``.
 
     Args:
-        optimizer: has the learning rates that the schedule's factors multiply.
-        steps: ``trainer.estimated_stepping_batches``.
-        schedule: schedule of the learning rates.
+        warmup: length of the warm-up: a float in [0, 1] is a share of all epochs, an int a number of epochs.
+        start: factor of the first warm-up step, not negative.
+        floor: factor of the last epoch, in [0, 1].
 
     Raises:
-        ValueError: if the run has no known end.
+        ValueError: if an argument is outside its range.
 
     Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> sgd = torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.5)
-        >>> scheduled(sgd, 10, WarmupCosine(0.2))["lr_scheduler"]["interval"], sgd.param_groups[0]["lr"]
-        ('step', 0.25)
+        >>> schedule = EpochCosine(warmup=2, start=0.02, floor=0.001)
+        >>> [round(schedule(step, steps=8, steps_per_epoch=2), 3) for step in range(8)]
+        [0.02, 0.14, 0.26, 0.38, 0.147, 0.147, 0.001, 0.001]
     """
-    if not 0 < steps < float("inf"):  # -1 for a loader without a length
+
+    def __init__(self, warmup: int | float = 0, *, start: float = 0.0, floor: float = 0.0) -> None:
+        if not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
+            raise ValueError(
+                f"warmup: expected a share of the run (float, 0 to 1), or a number of epochs (int), got {warmup!r}"
+            )
+        check_number("start", start, least=0)
+        check_number("floor", floor, least=0, most=1)
+        self.warmup = warmup
+        self.start = start
+        self.floor = floor
+
+    def __call__(self, step: int, steps: int, steps_per_epoch: int | float) -> float:
+        length = length_of_epoch(steps_per_epoch)
+        epoch, epochs = step // length, steps / length
+        warmup = round(self.warmup * epochs) if isinstance(self.warmup, float) else self.warmup
+        if epoch < warmup:
+            rise = step / (warmup * length)
+            return self.start + (cosine(warmup / epochs, self.floor) - self.start) * rise
+        return cosine((epoch + 1) / epochs, self.floor)
+
+
+class Constant(WarmupSchedule):
+    """A constant learning rate, after an optional warm-up.
+
+    Args:
+        warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
+        ramp: formula of the warm-up, see :class:`WarmupSchedule`.
+
+    Example:
+        >>> [Constant(warmup=2)(step, steps=4, steps_per_epoch=2) for step in range(4)]
+        [0.0, 0.5, 1.0, 1.0]
+    """
+
+    def after(self, step: int, warmup_steps: int, steps: int, steps_per_epoch: int | float) -> float:
+        """Return 1."""
+        return 1.0
+
+
+class MultiStep(WarmupSchedule):
+    """A learning rate that drops by a factor after certain epochs, after an optional warm-up.
+
+    Args:
+        milestones: where it drops: floats in [0, 1] are shares of the run, ints are numbers of epochs.
+        gamma: factor of each drop, in (0, 1].
+        warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
+        ramp: formula of the warm-up, see :class:`WarmupSchedule`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> schedule = MultiStep(milestones=(1, 2), gamma=0.2)
+        >>> [round(schedule(step, steps=6, steps_per_epoch=2), 3) for step in range(6)]
+        [1.0, 1.0, 0.2, 0.2, 0.04, 0.04]
+    """
+
+    def __init__(
+        self,
+        milestones: Sequence[int | float],
+        gamma: float = 0.1,
+        warmup: int | float = 0,
+        ramp: Ramp = "s/W",
+    ) -> None:
+        super().__init__(warmup, ramp)
+        check_numbers("milestones", milestones, least=0)
+        if any(isinstance(milestone, float) and milestone > 1 for milestone in milestones):
+            raise ValueError(
+                "milestones: expected shares of the run (floats, 0 to 1), or numbers of epochs (ints), got "
+                f"{milestones}"
+            )
+        check_number("gamma", gamma, above=0, most=1)
+        self.milestones = tuple(milestones)
+        self.gamma = gamma
+
+    def after(self, step: int, warmup_steps: int, steps: int, steps_per_epoch: int | float) -> float:
+        """Return the factor of all drops so far."""
+        passed = [
+            step >= round(milestone * steps)
+            if isinstance(milestone, float)
+            else step >= milestone * length_of_epoch(steps_per_epoch)
+            for milestone in self.milestones
+        ]
+        return self.gamma ** sum(passed)
+
+
+class TorchSchedule(Schedule):
+    """One of torch's learning-rate schedulers.
+
+    Args:
+        scheduler: function of an optimiser that returns a scheduler, such as
+            ``functools.partial(StepLR, step_size=30)``. Arguments that are learning rates, such as ``eta_min``, are not
+            scaled by the batch size.
+        interval: whether the scheduler makes a step after each "epoch", or after each optimiser "step".
+
+    Raises:
+        ValueError: for ``ReduceLROnPlateau``, which needs a metric.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch.optim.lr_scheduler import StepLR
+        >>> TorchSchedule(partial(StepLR, step_size=30)).interval
+        'epoch'
+    """
+
+    def __init__(self, scheduler: LRSchedulerCallable, interval: Literal["epoch", "step"] = "epoch") -> None:
+        if isinstance(scheduler, LRScheduler) or not callable(scheduler):
+            raise TypeError(
+                "scheduler: expected a function of an optimiser, such as functools.partial(StepLR, step_size=30), got "
+                f"{scheduler!r}"
+            )
+        _check_metric(getattr(scheduler, "func", scheduler))
+        self.scheduler = scheduler
+        self.interval = interval
+
+    def attach(
+        self, optimizer: Optimizer, steps: int | float, steps_per_epoch: int | float
+    ) -> OptimizerLRSchedulerConfig:
+        """Return the optimiser with torch's scheduler."""
+        scheduler = self.scheduler(optimizer)
+        _check_metric(type(scheduler))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.interval}}
+
+    def absolute_rates(self) -> dict[str, Any]:
+        """Return the scheduler's arguments that are learning rates, except 0."""
+        given = self.scheduler.keywords if isinstance(self.scheduler, functools.partial) else {}
+        return {name: given[name] for name in ABSOLUTE if given.get(name)}
+
+
+def cosine(progress: float, floor: float = 0.0) -> float:
+    """Half a cosine from 1 to ``floor`` as ``progress`` goes from 0 to 1; ``floor`` after that.
+
+    Example:
+        >>> cosine(0.0), cosine(0.5, floor=0.5), cosine(2.0)
+        (1.0, 0.75, 0.0)
+    """
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def length_of_epoch(steps_per_epoch: int | float) -> int:
+    """Return the number of steps in an epoch.
+
+    Raises:
+        ValueError: if it is unknown.
+
+    Example:
+        >>> length_of_epoch(3)
+        3
+    """
+    if not math.isfinite(steps_per_epoch):
         raise ValueError(
-            "max_epochs: a schedule needs an end; set Trainer(max_epochs=...), or max_steps for a loader without a "
-            "length"
+            "schedule: needs the length of an epoch, which the training loader doesn't tell; set "
+            "Trainer(limit_train_batches=...) to a number of batches, or use a schedule by steps: WarmupCosine()"
         )
-    scheduler = LambdaLR(optimizer, lambda step: schedule(step, int(steps)))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    return int(steps_per_epoch)
+
+
+def _check_metric(cls: Any) -> None:
+    if isinstance(cls, type) and issubclass(cls, ReduceLROnPlateau):
+        raise ValueError(
+            "scheduler: ReduceLROnPlateau needs a metric, and no loss of a contrastive run tells when to reduce the "
+            "rate; use WarmupCosine, or override configure_optimizers"
+        )

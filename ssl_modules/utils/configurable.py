@@ -14,6 +14,7 @@ from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from ssl_modules.utils.checks import check_instance, check_types
 
@@ -243,7 +244,7 @@ def class_path(cls: type) -> str:
 
 
 def to_config(value: Any) -> Any:
-    """A value as plain data: itself, or the class path and arguments of a configurable object or optimiser.
+    """A value as plain data: itself, or the class path and arguments of a configurable object, optimiser or scheduler.
 
     Raises:
         NotStored: for anything else, such as a module built by hand or a lambda.
@@ -258,9 +259,9 @@ def to_config(value: Any) -> Any:
         return {key: to_config(item) for key, item in value.items()}
     if isinstance(value, Configurable):
         return {"class_path": class_path(type(value)), "init_args": to_config(value.arguments)}
-    if isinstance(value, functools.partial) and _is_optimizer(value.func) and not value.args:
+    if isinstance(value, functools.partial) and _is_torchs(value.func) and not value.args:
         return {"class_path": class_path(value.func), "init_args": to_config(value.keywords)}
-    if _is_optimizer(value):
+    if _is_torchs(value):
         return {"class_path": class_path(value), "init_args": {}}
     raise NotStored(value)
 
@@ -316,7 +317,7 @@ def build(name: str, value: Any) -> Any:
         return {key: build(name, item) for key, item in value.items()}
     cls = _load_class(name, value["class_path"])
     arguments = {key: build(name, item) for key, item in value.get("init_args", {}).items()}
-    return functools.partial(cls, **arguments) if _is_optimizer(cls) else cls(**arguments)
+    return functools.partial(cls, **arguments) if _is_torchs(cls) else cls(**arguments)
 
 
 def copy_of(name: str, value: Any, kind: type[_Kind]) -> _Kind:
@@ -337,8 +338,9 @@ def _without_jsonargparse(value: functools.partial) -> functools.partial:
     return value
 
 
-def _is_optimizer(value: Any) -> TypeGuard[type[torch.optim.Optimizer]]:
-    return isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
+def _is_torchs(value: Any) -> TypeGuard[type[torch.optim.Optimizer] | type[LRScheduler]]:
+    """Whether a value is a class of optimisers or learning-rate schedulers, which partials hold."""
+    return isinstance(value, type) and issubclass(value, torch.optim.Optimizer | LRScheduler)
 
 
 def find_class(path: Any) -> type | None:
@@ -361,6 +363,8 @@ def _load_class(name: str, path: str) -> type:
     cls = find_class(path)
     if cls is None:
         raise ValueError(f"{name}: there is no class {path!r}; define or import it first, or pass {name}=...")
-    if not (_is_optimizer(cls) or (isinstance(cls, type) and issubclass(cls, Configurable))):
-        raise ValueError(f"{name}: {path!r} is neither a Configurable nor an optimiser; pass {name}=... instead")
+    if not (_is_torchs(cls) or (isinstance(cls, type) and issubclass(cls, Configurable))):
+        raise ValueError(
+            f"{name}: {path!r} is neither a Configurable nor an optimiser or scheduler; pass {name}=... instead"
+        )
     return cls

@@ -68,12 +68,9 @@ def test_a_folder_is_trained_on_and_drawn(tmp_path, monkeypatch, run, places):
 
 def test_what_is_wrong_is_one_line(tmp_path, run, capsys):
     few = images(tmp_path / "few", 3)
-    empty = images(tmp_path / "empty", 30, ("a", "b"))
-    (empty / "c").mkdir()
     for folder, message in (
         (few, f"error: {few}: 3 images found, but the demo needs 20; "),
         (tmp_path / "nowhere", f"error: {tmp_path / 'nowhere'}: 0 images found"),
-        (empty, "expected images of class 'c'"),
     ):
         with pytest.raises(SystemExit):
             run(folder)

@@ -19,6 +19,7 @@ def run(batch_size=64, world_size=1, accumulate=1):
         world_size=world_size,
         accumulate_grad_batches=accumulate,
         estimated_stepping_batches=10,
+        num_training_batches=10,
     )
 
 

@@ -120,7 +120,7 @@ def test_what_has_no_plain_form_is_named_when_it_is_missing(value, kind):
 def test_a_checkpoint_names_only_classes_of_our_kind_that_are_there():
     with pytest.raises(ValueError, match=r"loss: there is no class 'nowhere.Loss'; define or import it first"):
         build("loss", {"class_path": "nowhere.Loss"})
-    with pytest.raises(ValueError, match=r"loss: 'subprocess.Popen' is neither a Configurable nor an optimiser"):
+    with pytest.raises(ValueError, match=r"loss: 'subprocess.Popen' is neither a Configurable nor an optimiser or sch"):
         build("loss", {"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}})
     assert build("loss", {"class_path": f"{HERE}.Part", "init_args": {"a": 2}}).sum == 4.0
 

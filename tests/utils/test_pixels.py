@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from modules import build
@@ -10,7 +9,6 @@ from torch import nn
 
 from ssl_modules import FineTuning
 from ssl_modules.augmentations import ReadyViews
-from ssl_modules.datamodules import TensorImages
 from ssl_modules.encoders import Representation
 from ssl_modules.evaluation.features import features_and_targets
 from ssl_modules.utils import pixels
@@ -177,13 +175,3 @@ def test_fine_tuning_checks_the_targets_of_every_batch():
     tuned.training_step((IMAGES, LABELS), 0)
     with pytest.raises(ValueError, match="targets: go from -100 to 7, but num_classes=8"):
         tuned.training_step((IMAGES, torch.where(LABELS == 3, -100, LABELS)), 0)
-
-
-def test_lists_of_targets_are_named():
-    images = (IMAGES * 255).byte()
-    with pytest.raises(TypeError, match=r"targets: expected .* Tensor, got \[.*; from a list: torch.tensor\(targets\)"):
-        TensorImages(images, LABELS.tolist())
-    TensorImages(images, torch.tensor(LABELS.tolist()))
-    with pytest.raises(TypeError, match=r"images: .*from an array: torch.from_numpy\(images\)"):
-        TensorImages(np.asarray(images))
-    TensorImages(torch.from_numpy(np.asarray(images)))

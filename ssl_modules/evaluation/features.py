@@ -10,6 +10,8 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from ssl_modules.batch import fields
+
 Features = str | Callable[[Any, Any], Tensor] | None
 Prepare = Callable[[Any], tuple[Any, Tensor]] | None
 
@@ -60,7 +62,7 @@ def features_and_targets(
             or, if the module has no ``forward``, in a call of the outermost part of the name that has one; or a
             function ``(module, images) -> features``.
         prepare: function that maps a batch to ``(images, targets)`` as the module expects them; None uses the first two
-            items of a tuple.
+            items of a tuple, or the entries of a mapping by the keys of :func:`~ssl_modules.batch.fields`.
         precision: a Trainer's ``precision_plugin``, to compute with the precision of training; None for that of the
             module.
 
@@ -186,24 +188,47 @@ def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor
     if prepare is not None:
         prepared = prepare(batch)
         if not (isinstance(prepared, tuple | list) and len(prepared) == 2 and isinstance(prepared[1], Tensor)):
-            raise ValueError(f"prepare: expected (images, targets), targets a tensor, got {_kind(prepared)}")
+            raise ValueError(f"prepare: expected (images, targets), targets a tensor, got {kind_of(prepared)}")
         images, targets = prepared
-    elif isinstance(batch, Tensor) or (isinstance(batch, tuple | list) and len(batch) < 2):
+        return images, targets
+    try:
+        images, targets, _ = fields(batch)
+    except ValueError:  # other keys
+        images, targets = batch, batch
+    if targets is None:
         raise ValueError(
             "the loader: expected (images, targets), got images without labels; give the probe labelled loaders of its "
             "own: train= and test="
         )
-    elif isinstance(batch, tuple | list) and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor):
-        images, targets = batch[:2]
-    else:
+    if isinstance(targets, tuple | list) and targets and isinstance(targets[0], str):
         raise ValueError(
-            f"the loader: expected (images, targets), got {_kind(batch)}; give prepare= a function of the batch that "
+            f"the loader: expected targets that are integers, got strings such as {targets[0]!r}; number the classes, "
+            f"with names a list of them: prepare=lambda batch: ({_key(batch, images)}, "
+            f"torch.tensor([names.index(name) for name in {_key(batch, targets)}]))"
+        )
+    if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
+        raise ValueError(
+            f"the loader: expected (images, targets), got {kind_of(batch)}; give prepare= a function of the batch that "
             "returns them, or give the probe loaders of its own: train= and test="
         )
     return images, targets
 
 
-def _kind(value: Any) -> str:
+def _key(batch: Any, part: Any) -> str:
+    """Python for an entry of a batch."""
+    items = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
+    return next(f"batch[{key!r}]" for key, value in items if value is part)
+
+
+def kind_of(value: Any) -> str:
+    """Describe the types of a batch or a sample for a message.
+
+    Example:
+        >>> kind_of((torch.zeros(1), ["cat"])), kind_of({"x": 1})
+        ('tuple(Tensor, list)', 'dict(x: int)')
+    """
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__}({', '.join(f'{key}: {type(item).__name__}' for key, item in value.items())})"
     if isinstance(value, tuple | list):
         return f"{type(value).__name__}({', '.join(type(item).__name__ for item in value)})"
     return type(value).__name__

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import torch
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ssl_modules.utils.checks import Checked
@@ -58,16 +58,21 @@ class MeasuringCallback(NamedCallback):
         Raises:
             ValueError: if something else logs a metric of the same name.
         """
-        for metric, value in metrics.items():
-            found = trainer.callback_metrics.get(metric)
-            last = torch.tensor(self._logged.get(metric, torch.nan))
-            if found is not None and not (
-                metric in self._logged and torch.isclose(found.cpu().float(), last, rtol=1e-6, equal_nan=True)
-            ):
-                raise ValueError(
-                    f"name: expected metrics that nothing else logs, got {metric!r}, which the module or another "
-                    f'callback logs as well; give this {type(self).__name__} another name, such as name="{self.name}_2"'
-                )
-        # Reducing by the maximum keeps the value exact; a mean might round it.
-        pl_module.log_dict(metrics, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True, **options)
+        for metric in metrics:
+            found, own = trainer.callback_metrics.get(metric), self._logged.get(metric)
+            if found is not None and (own is None or not np.isclose(found.item(), own, rtol=1e-6, equal_nan=True)):
+                raise ValueError(self._collision(metric))
+        try:
+            # Reducing by the maximum keeps the value exact; a mean might round it.
+            pl_module.log_dict(metrics, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True, **options)
+        except Exception as error:  # Lightning's own, if the module logs one with other options in the same hook
+            if "twice" in str(error):
+                raise ValueError(self._collision(" or ".join(metrics))) from error
+            raise
         self._logged = metrics
+
+    def _collision(self, metric: str) -> str:
+        return (
+            f"name: expected metrics that nothing else logs, got {metric!r}, which the module or another callback logs "
+            f'as well; give this {type(self).__name__} another name, such as name="{self.name}_2"'
+        )

@@ -23,8 +23,9 @@ class CollapseMonitor(MeasuringCallback):
 
     It needs neither labels nor another forward. It attaches to any LightningModule. The features are what
     ``training_step`` returns beside its loss, ``{"loss": loss, "features": h.detach()}``, as all methods of this
-    package do, or under another ``key``; or the output of a submodule that the step calls. A step that returns its loss alone gets one warning
-    and is not measured. At the end of each training epoch the last ``size`` features of all processes are measured:
+    package do, or under another ``key``; or the output of a submodule that the step calls. A step that returns its loss
+    alone gets one warning and is not measured. At the end of each training epoch the last ``size`` features of all
+    processes are measured:
 
     - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of the dimension: about 1 if the
       features spread over all directions, 0 if they are all the same;

@@ -46,12 +46,13 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
     datamodule; the Trainer's training and validation loaders. It calls ``probe_train_dataloader()`` and
     ``probe_test_dataloader()`` of a datamodule; if these do not exist, ``train_dataloader()`` and
     ``val_dataloader()``. A data set as ``train`` or ``test`` is read in batches of 128; a list of ``(image, label)``
-    is one, while a list of batches is a loader. The images should not be augmented. The probe reads all samples of a map-style data set, in
-    the order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed splitting, and the
-    Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
+    is one, while a list of batches is a loader. The images should not be augmented. The probe reads all samples of a
+    map-style data set, in the order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed
+    splitting, and the Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
 
     **Labels**: a label is the name of a class, an integer of at least 0 and of any size. -1 is refused, because it
-    usually means "unlabelled". A test image of a class without training images counts as wrong.
+    usually means "unlabelled". For an accuracy, a test image of a class without training images counts
+    as wrong.
 
     **Times**: ``on_train_start`` checks one batch of each loader, and all targets that a data set stores as
     ``targets``, so that errors are raised before the first step. The probe runs in ``on_validation_epoch_end``, except

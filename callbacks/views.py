@@ -21,8 +21,8 @@ class ViewGrid(NamedCallback):
 
     A row is an image, if the batch has it, beside its views; a view of patches is drawn as a grid. If the loader makes
     the views, batches ``([view1, view2], ...)``, they are drawn as they are. Otherwise, for ``(images, ...)``, images
-    alone, or a mapping with a key such as "image", ``augmentation`` makes them. The picture goes to every logger that takes images, and to a file if none does. It
-    needs matplotlib.
+    alone, or a mapping with a key such as "image", ``augmentation`` makes them. The picture goes to every logger that
+    takes images, and to a file if none does. It needs matplotlib.
 
     Attaches to any LightningModule. It draws at the first batch of each ``fit`` and leaves random states as they are.
 

@@ -278,7 +278,7 @@ def has_forward(module: nn.Module) -> bool:
 
 
 def _start(module: nn.Module, name: str) -> str:
-    """The name of the part to call for the output of submodule ``name``: the outermost with a forward; "" is the module.
+    """The part to call for the output of submodule ``name``, the outermost one with a forward; "" is the module itself.
 
     A part without parameters is refused, because it can't be where the images enter.
     """

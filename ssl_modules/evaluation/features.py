@@ -104,9 +104,8 @@ def features_and_targets(
     vectors = as_vectors(output)
     if vectors is None or len(vectors) != len(targets):
         raise ValueError(
-            f"features: expected [{len(targets)}, D] from {source}, one vector for each target, got "
-            f"{list(output.shape)}; pool it in a function, such as features=lambda module, images: "
-            f"{_vectors_of(features, output)}"
+            f"features: expected [{len(targets)}, D] from {source}, got {list(output.shape)}, not one vector for each "
+            f"target; pool it in a function, such as features=lambda module, images: {_vectors_of(features, output)}"
         )
     return vectors.to(torch.promote_types(output.dtype, torch.float32)), targets
 

@@ -41,7 +41,7 @@ def is_data_set(data: Any) -> bool:
             label = fields(data[0])[1] if data else None
         except ValueError:  # a mapping with other keys, which a function of the user reads
             return False
-        return isinstance(label, Number | str) or (hasattr(label, "ndim") and label.ndim == 0)
+        return isinstance(label, Number | str) or getattr(label, "ndim", None) == 0
     is_indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     return is_indexed and not isinstance(data, IterableDataset | Mapping | str)
 

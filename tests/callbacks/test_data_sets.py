@@ -155,3 +155,17 @@ def test_view_grid_names_itself_and_prepare(tmp_path):
     grid.prepare = lambda batch: (batch["x"], batch["y"])
     assert grid.draw(nn.Flatten(), batch) is not None
     assert ViewGrid(augmentation=grid.augmentation).draw(nn.Flatten(), {"image": IMAGES[:4]}) is not None
+
+
+def test_a_hugging_face_data_set():
+    datasets = pytest.importorskip("datasets")
+    pictures = [Image.fromarray((image[0] * 16).byte().numpy()) for image in IMAGES[:500]]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
+    rows = datasets.Dataset.from_dict({"image": pictures, "label": TARGETS[:500].tolist()}, features=features)
+    train, test = rows.select(range(300)), rows.select(range(300, 500))
+    with pytest.raises(ValueError, match=r'for a Hugging Face data set is \.with_format\("torch"\)'):
+        OnlineKNNProbe(train=train, test=test).evaluate(nn.Flatten())
+    parts = {"train": train.with_format("torch"), "test": test.with_format("torch")}
+    probe = OnlineKNNProbe(**parts, prepare=lambda batch: (batch["image"] / 16, batch["label"]))
+    assert probe.evaluate(nn.Flatten()) == OnlineKNNProbe(**own()).evaluate(nn.Flatten())
+    assert OnlineKNNProbe(**parts).evaluate(nn.Flatten()) == OnlineKNNProbe(**own()).evaluate(nn.Flatten())  # by keys

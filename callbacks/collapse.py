@@ -5,26 +5,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ssl_modules.callbacks.base import MeasuringCallback
 from ssl_modules.evaluation.collapse import feature_std, rankme, uniformity
 from ssl_modules.evaluation.features import as_vectors, device_of, find_submodule
 from ssl_modules.evaluation.shared_features import gather_in_order
-from ssl_modules.utils.checks import Checked, check_number
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import rank, world_size
-from ssl_modules.utils.lightning import state_key
 
 
-class CollapseMonitor(Checked, Callback):
+class CollapseMonitor(MeasuringCallback):
     """Measures whether a module's features collapse, on the features that its training step computes anyway.
 
     It needs neither labels nor another forward. It attaches to any LightningModule. The features are what
     ``training_step`` returns beside its loss, ``{"loss": loss, "features": h.detach()}``, as all methods of this
-    package do; or the output of a submodule that the step calls. A step that returns its loss alone gets one warning
-    and is not measured. At the end of each training epoch the last ``size`` features of all processes are measured:
+    package do, or under another ``key``; or the output of a submodule that the step calls. A step that returns its loss
+    alone gets one warning and is not measured. At the end of each training epoch the last ``size`` features of all
+    processes are measured:
 
     - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of the dimension: about 1 if the
       features spread over all directions, 0 if they are all the same;
@@ -32,8 +33,9 @@ class CollapseMonitor(Checked, Callback):
     - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 if they are all the same.
 
     Args:
-        features: None for the entry ``"features"`` of the step's result; or the dotted name of a submodule, for its
-            output at the first call in the step. ``[N, D]``, or ``[N, D, 1, 1]``.
+        features: None for an entry of the step's result; or the dotted name of a submodule, for its output at the
+            first call in the step. ``[N, D]``, or ``[N, D, 1, 1]``.
+        key: the entry of the step's result that holds the features, unless ``features`` names a submodule.
         size: number of features to measure, at least 2. They are kept between the steps, on the module's device.
         name: first part of the metrics' names. Two monitors need two names.
 
@@ -47,20 +49,18 @@ class CollapseMonitor(Checked, Callback):
         ['std', 'rankme', 'uniformity']
     """
 
-    def __init__(self, *, features: str | None = None, size: int = 2_048, name: str = "repr") -> None:
+    def __init__(
+        self, *, features: str | None = None, key: str = "features", size: int = 2_048, name: str = "repr"
+    ) -> None:
         check_number("size", size, least=2)
         self.features = features
+        self.key = key
         self.size = size
         self.name = name
         self._batches: deque[tuple[int, Tensor]] = deque()  # numbers and features of the last steps
         self._output: Any = None  # of the submodule in this step
         self._hook: RemovableHandle | None = None
         self._warned = False
-
-    @property
-    def state_key(self) -> str:
-        """Tells monitors apart by their names."""
-        return state_key(self, name=self.name)
 
     def measure(self, features: Tensor) -> dict[str, float]:
         """The metrics of features, by name.
@@ -92,7 +92,7 @@ class CollapseMonitor(Checked, Callback):
         """Keep the features of the step."""
         self._stop_listening()
         if self.features is None and isinstance(outputs, Mapping):
-            self._output = outputs.get("features")
+            self._output = outputs.get(self.key)
         output, self._output = self._output, None
         if self.features is None and isinstance(outputs, Mapping) and set(outputs) == {"loss"}:  # or a bare loss
             if not self._warned:
@@ -124,7 +124,7 @@ class CollapseMonitor(Checked, Callback):
                 f"{self.name}: expected finite features, got NaN or infinity in batch {numbers[broken].min()} of epoch "
                 f"{trainer.current_epoch}; has the training diverged?"
             )
-        pl_module.log_dict(self.measure(features), on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
+        self._log(trainer, pl_module, self.measure(features))
 
     def _listen(self, part: nn.Module, arguments: Any, output: Any) -> None:
         if self._output is None:
@@ -142,8 +142,9 @@ class CollapseMonitor(Checked, Callback):
                 f"{_describe(found)}; name a submodule that the step calls and that pools its output"
             )
         return (
-            f'training_step: expected a dict with "features" [N, D], got {_describe(found)}; return '
-            '{"loss": loss, "features": features.detach()}, or name in features= the submodule that computes them'
+            f'training_step: expected a dict with "{self.key}" [N, D], got {_describe(found)}; return '
+            f'{{"loss": loss, "{self.key}": features.detach()}}, or name in key= the entry that holds features [N, D], '
+            "or in features= the submodule that computes them"
         )
 
     @property

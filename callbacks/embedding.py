@@ -25,7 +25,7 @@ class EmbeddingPlot(DrawingProbe):
     Args:
         size: number of images to plot, a fixed random choice, at least 2.
         projection: ``"pca"``, the same on each run and in milliseconds; or ``"tsne"``, which takes seconds.
-        class_names: names of the classes, for the legend; None for those of the datamodule, or indices.
+        class_names: names of the classes, for the legend; None for those of the datamodule, or the labels.
         folder: where to write a file as well; None writes one only where no logger takes images.
         name: of the picture.
         settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
@@ -78,7 +78,7 @@ class EmbeddingPlot(DrawingProbe):
             points = torch.from_numpy(TSNE(init=start, perplexity=perplexity, random_state=0).fit_transform(x.numpy()))
         return points.float()
 
-    def _draw(self, points: Tensor, targets: Tensor, names: list[str]) -> Any:
+    def _draw(self, points: Tensor, targets: Tensor, names: dict[int, str]) -> Any:
         """The figure of points ``[N, 2]`` with their classes."""
         import matplotlib  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ class EmbeddingPlot(DrawingProbe):
             return None
         chosen = torch.randperm(len(queries), generator=derive_generator("embedding"))[: self.size]
         targets = targets.cpu()[chosen]
-        names = self.class_names or names_of_classes(datamodule_of(self, trainer), int(targets.max()) + 1, self.level)
+        names = names_of_classes(targets, datamodule_of(self, trainer), self.level, self.class_names)
         return self._draw(self.project(queries[chosen.to(queries.device)]), targets, names)
 
     def settings(self) -> dict[str, int | float | str | None]:

@@ -8,6 +8,7 @@ from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.callbacks.probe_data import is_fast_dev_run
 from ssl_modules.evaluation.accuracy import accuracies
 from ssl_modules.evaluation.knn import knn_scores
+from ssl_modules.evaluation.labels import number_classes
 from ssl_modules.utils.checks import check_number
 
 
@@ -51,7 +52,7 @@ class OnlineKNNProbe(OnlineProbe):
         bank, labels = self.read("train", module, trainer)
         self._check_classes(labels, trainer)
         k = min(self.k, len(bank)) if is_fast_dev_run(trainer) else self.k
-        classes = int(labels.max()) + 1
+        labels, targets, classes = number_classes(labels, targets)
         scores = knn_scores(bank, labels, queries, classes, k=k, temperature=self.temperature)
         return {f"knn_{metric}": value for metric, value in accuracies(scores, targets).items()}
 

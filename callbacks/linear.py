@@ -7,6 +7,7 @@ from torch import nn
 
 from ssl_modules.callbacks.probe import OnlineProbe
 from ssl_modules.evaluation.accuracy import accuracies
+from ssl_modules.evaluation.labels import number_classes
 from ssl_modules.evaluation.linear import ridge_classifier
 from ssl_modules.utils.checks import check_number
 
@@ -49,7 +50,8 @@ class OnlineLinearProbe(OnlineProbe):
         queries, targets = self.read("test", module, trainer)
         bank, labels = self.read("train", module, trainer)
         self._check_classes(labels, trainer)
-        weight, bias = ridge_classifier(bank, labels, int(labels.max()) + 1, penalty=self.penalty)
+        labels, targets, classes = number_classes(labels, targets)
+        weight, bias = ridge_classifier(bank, labels, classes, penalty=self.penalty)
         scores = F.linear(queries, weight, bias)
         return {f"linear_{metric}": value for metric, value in accuracies(scores, targets).items()}
 

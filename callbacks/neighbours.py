@@ -30,7 +30,7 @@ class NeighbourGrid(DrawingProbe):
     Args:
         queries: number of test images to show, the same at each time.
         k: number of neighbours to show.
-        class_names: names of the classes; None for those of the datamodule, or indices.
+        class_names: names of the classes; None for those of the datamodule, or the labels.
         folder: where to write a file as well; None writes one only where no logger takes images.
         name: of the picture.
         settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
@@ -70,9 +70,8 @@ class NeighbourGrid(DrawingProbe):
         with undisturbed(module):
             shown = self._images("test", chosen.tolist(), trainer)
             near = self._images("train", rows.flatten().tolist(), trainer)
-        names = self.class_names or names_of_classes(
-            datamodule_of(self, trainer), int(max(targets.max(), labels.max())) + 1, self.level
-        )
+        found = torch.cat([targets, labels])
+        names = names_of_classes(found, datamodule_of(self, trainer), self.level, self.class_names)
         near = near.reshape(*rows.shape, *near.shape[1:])  # [queries, k, H, W(, 3)]
         images = [[image, *found] for image, found in zip(shown, near, strict=True)]
         return self._draw(images, torch.cat([targets[chosen, None], labels[rows]], dim=1), cosines, names)
@@ -81,9 +80,9 @@ class NeighbourGrid(DrawingProbe):
         batch = samples(self._find_loader(part, trainer), places, self._size(part))
         return to_pixels(images_and_targets(batch, self.prepare)[0])
 
-    def _draw(self, images: list[list[np.ndarray]], labels: Tensor, cosines: Tensor, names: list[str]) -> Any:
+    def _draw(self, images: list[list[np.ndarray]], labels: Tensor, cosines: Tensor, names: dict[int, str]) -> Any:
         """Rows of images ``[queries, 1 + k]`` with their classes, and the cosines ``[queries, k]``."""
-        names = [shortened(name) for name in names]
+        names = {label: shortened(name) for label, name in names.items()}
         titles, colors = [], []
         for (own, *found), row in zip(labels.tolist(), cosines.tolist(), strict=True):
             near = [f"{names[label]}\n{cosine:.3f}" for label, cosine in zip(found, row, strict=True)]

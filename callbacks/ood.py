@@ -1,15 +1,17 @@
 """Online probe of out-of-distribution detection."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from ssl_modules.batch import fields
 from ssl_modules.callbacks.probe import OnlineProbe
-from ssl_modules.callbacks.probe_data import is_fast_dev_run, single_loader
-from ssl_modules.evaluation.features import Prepare
+from ssl_modules.callbacks.probe_data import check_data, is_fast_dev_run, single_loader
+from ssl_modules.evaluation.features import Prepare, kind_of
 from ssl_modules.evaluation.ood_metrics import OODScore, ood_detection
 from ssl_modules.utils.checks import check_number
 
@@ -29,14 +31,16 @@ class OutOfDistributionProbe(OnlineProbe):
     :func:`~ssl_modules.evaluation.detection`. The outliers need one more pass through the module.
 
     Args:
-        outliers: loader of the other data set's images, of the size and scale of the test images, or a datamodule with
-            a ``probe_test_dataloader()`` or ``val_dataloader()``. At most ``bank_size`` of them are read. Labels are
-            not read and need not be there: without ``prepare``, a batch is images, or a tuple of images and others.
+        outliers: the other data set's images, of the size and scale of the test images: a loader, a map-style data
+            set, or a datamodule with a ``probe_test_dataloader()`` or ``val_dataloader()``. At most ``bank_size`` of
+            them are read. Labels are not read and need not be there.
+        prepare_outliers: function that maps a batch of ``outliers`` to images as the module expects them. None uses
+            ``prepare``; without one, a batch is images, a tuple that begins with them, or a mapping with a key such
+            as "image".
         scores: which to compute.
         k: number of neighbours of ``"neighbours"``, at most the number of training images used.
         name: first part of the metrics' names.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ... ``prepare``
-            is for the batches of ``outliers`` as well.
+        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
 
     Example:
         >>> images, labels = torch.eye(4)[:3].repeat(2, 1), torch.arange(3).repeat(2)
@@ -51,7 +55,8 @@ class OutOfDistributionProbe(OnlineProbe):
     def __init__(
         self,
         *,
-        outliers: Iterable[Any] | LightningDataModule,
+        outliers: Iterable[Any] | Dataset[Any] | LightningDataModule,
+        prepare_outliers: Callable[[Any], Any] | None = None,
         scores: Sequence[OODScore] = ("gaussian", "neighbours", "cosine"),
         k: int = 50,
         name: str = "ood",
@@ -61,10 +66,10 @@ class OutOfDistributionProbe(OnlineProbe):
         if not scores:
             raise ValueError("scores: expected one or more, got none")
         check_number("k", k, least=1)
-        is_loader = hasattr(outliers, "__iter__") or hasattr(outliers, "val_dataloader")
-        if not is_loader or isinstance(outliers, str | type):
-            raise TypeError(f"outliers: expected a loader or a LightningDataModule, got {outliers!r}")
+        if not hasattr(outliers, "val_dataloader"):  # lightning or pytorch_lightning
+            check_data("outliers", outliers, " or a LightningDataModule")
         self.outliers = outliers
+        self.prepare_outliers = prepare_outliers
         self.scores = tuple(scores)
         self.k = k
 
@@ -84,7 +89,16 @@ class OutOfDistributionProbe(OnlineProbe):
         return {"scores": " ".join(self.scores), "k": self.k, **super().settings()}
 
     def _prepare(self, part: str) -> Prepare:
+        if part == "outliers" and self.prepare_outliers is not None:
+            return self._prepared_outliers
         return _without_labels if part == "outliers" and self.prepare is None else self.prepare
+
+    def _prepared_outliers(self, batch: Any) -> tuple[Any, Tensor]:
+        assert self.prepare_outliers is not None
+        images = self.prepare_outliers(batch)
+        if not isinstance(images, Tensor):
+            raise ValueError(f"prepare_outliers: expected a tensor of images, got {kind_of(images)}")
+        return images, torch.zeros(len(images), dtype=torch.long)
 
     def _labels(self, part: str, features: Tensor, targets: Tensor) -> Tensor:
         return targets if part == "outliers" else super()._labels(part, features, targets)
@@ -95,14 +109,17 @@ class OutOfDistributionProbe(OnlineProbe):
         if hasattr(self.outliers, "val_dataloader"):  # a datamodule of either namespace
             data = cast(LightningDataModule, self.outliers)
             return single_loader(self, part, self._shared(trainer).loader(data, "test", set_up=True))
-        return self.outliers
+        return self._shared(trainer).as_loader(self.outliers)
 
 
 def _without_labels(batch: Any) -> tuple[Any, Tensor]:
-    images = batch[0] if isinstance(batch, tuple | list) else batch
+    try:
+        images, _, _ = fields(batch)
+    except ValueError:
+        images = None
     if not isinstance(images, Tensor):
         raise ValueError(
-            f"outliers: expected batches of images or (images, ...), got {type(batch).__name__}; give prepare= a "
-            "function of the batch that returns (images, targets)"
+            f"outliers: expected batches of images or (images, ...), got {kind_of(batch)}; give prepare_outliers= a "
+            "function of the batch that returns images"
         )
     return images, torch.zeros(len(images), dtype=torch.long)

@@ -122,23 +122,37 @@ def shortened(name: str, length: int = 16) -> str:
     return name if len(name) <= length else f"{name[: length - 1].rstrip()}…"
 
 
-def names_of_classes(data: Any, classes: int, level: int | None = None) -> list[str]:
-    """The names of a datamodule's classes if it has enough of them, else the indices.
+def names_of_classes(
+    labels: Tensor, data: Any = None, level: int | None = None, given: Sequence[str] | None = None
+) -> dict[int, str]:
+    """The name of each label: from a list, or from a datamodule if it has enough names, else the label itself.
 
     Args:
+        labels: ``[N]``.
         data: with ``class_names``, or for hierarchical targets ``levels``, name of each level to names of its classes.
-        classes: how many are needed.
         level: of hierarchical targets.
+        given: names of the user, which come before those of ``data``.
+
+    Raises:
+        ValueError: if a label has no place in ``given``.
 
     Example:
-        >>> names_of_classes(None, 2)
-        ['0', '1']
+        >>> names_of_classes(torch.tensor([10**12, 0]))
+        {0: '0', 1000000000000: '1000000000000'}
     """
+    found = labels.unique().tolist()
+    if given is not None:
+        if found[-1] >= len(given):
+            raise ValueError(
+                f"class_names: expected a name for each label, got {len(given)} names and a label {found[-1]}; give "
+                "more names, or None for the labels themselves"
+            )
+        return {label: given[label] for label in found}
     names = getattr(data, "class_names", None) or []
     if level is not None:
         levels = list(getattr(data, "levels", None) or {})
         names = data.levels[levels[level]] if level < len(levels) else []
-    return [str(name) for name in names] if len(names) >= classes else [str(index) for index in range(classes)]
+    return {label: str(names[label]) if found[-1] < len(names) else str(label) for label in found}
 
 
 def _rendered(figure: Any) -> np.ndarray:

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from ssl_modules.callbacks.base import MeasuringCallback
 from ssl_modules.callbacks.probe_data import (
+    check_data,
     datamodule_of,
     find_loader,
     is_fast_dev_run,
@@ -22,12 +25,11 @@ from ssl_modules.evaluation.checks import check_labelled
 from ssl_modules.evaluation.features import Prepare, classes, features_and_targets, find_submodule, undisturbed
 from ssl_modules.evaluation.protocols import Labelled
 from ssl_modules.evaluation.shared_features import SharedFeatures, release, shared_features
-from ssl_modules.utils.checks import Checked, check_number
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import FullSignature
-from ssl_modules.utils.lightning import state_key
 
 
-class OnlineProbe(Checked, FullSignature, Callback, ABC):
+class OnlineProbe(FullSignature, MeasuringCallback, ABC):
     """Base class of all probes: a callback that evaluates a module's representation while the module trains.
 
     To write a probe, subclass it and implement :meth:`measure`. That method reads labelled features with :meth:`read`
@@ -43,15 +45,25 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     **Data**: a probe uses the first of these that is given: ``train`` and ``test``; ``datamodule``; the Trainer's
     datamodule; the Trainer's training and validation loaders. It calls ``probe_train_dataloader()`` and
     ``probe_test_dataloader()`` of a datamodule; if these do not exist, ``train_dataloader()`` and
-    ``val_dataloader()``. The images should not be augmented. The probe reads all samples of a map-style data set, in
-    the order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed splitting, and the
-    Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
+    ``val_dataloader()``. A data set as ``train`` or ``test`` is read in batches of 128; a list of ``(image, label)``
+    is one, while a list of batches is a loader. The images should not be augmented. The probe reads all samples of a
+    map-style data set, in the order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed
+    splitting, and the Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
+
+    **Labels**: a label is the name of a class, an integer of at least 0 and of any size. -1 is refused, because it
+    usually means "unlabelled". For an accuracy, a test image of a class without training images counts
+    as wrong.
 
     **Times**: ``on_train_start`` checks one batch of each loader, and all targets that a data set stores as
     ``targets``, so that errors are raised before the first step. The probe runs in ``on_validation_epoch_end``, except
-    in the sanity check. If the Trainer runs no validation loop, it runs in ``on_train_epoch_end``. In both cases
-    ``ModelCheckpoint`` and ``EarlyStopping`` can use the metrics. The probe also runs in ``Trainer.validate``. It runs
-    in ``Trainer.test`` if its training data are its own or those of a datamodule.
+    in the sanity check. If the Trainer runs no validation loop, it runs in ``on_train_epoch_end``. The probe also runs
+    in ``Trainer.validate``. It runs in ``Trainer.test`` if its training data are its own or those of a datamodule.
+
+    **Order**: the place in the Trainer's list of callbacks makes no difference, because ``setup`` moves the probes to
+    its front. So ``ModelCheckpoint``, ``EarlyStopping``, a scheduler and your own callbacks read the metrics of this
+    epoch. In a validation, a probe evaluates the same weights as the validation, also under Lightning's
+    ``WeightAveraging`` and ``EMAWeightAveraging``; without a validation loop, it evaluates the weights that are
+    trained, not their average.
 
     **Sharing**: all probes of one Trainer share their features, through
     :func:`~ssl_modules.evaluation.shared_features.shared_features`. If probes have the same loaders or datamodule,
@@ -59,13 +71,16 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     are freed when all probes of the epoch have run.
 
     Args:
-        train: loader of the labelled training images; requires ``test``.
-        test: loader of the labelled test images; requires ``train``.
+        train: labelled training images, a loader or a map-style data set; requires ``test``.
+        test: labelled test images, a loader or a map-style data set; requires ``train``.
         datamodule: datamodule of the probe. The probe prepares it and sets it up, unless it is the Trainer's.
-        features: None uses ``module(images)``; a dotted name uses the output of that submodule; in Python, also a
-            function ``(module, images) -> [N, D]``.
+        features: None uses ``module(images)``; a dotted name uses the output of that submodule in ``module(images)``,
+            or, if the module has no ``forward``, in a call of the outermost part of the name that has one, such as
+            ``module.backbone(images)`` for "backbone" and "backbone.layer4"; in Python, also a function
+            ``(module, images) -> [N, D]``.
         prepare: function that maps a loader's batch to ``(images as the module expects them, targets)``; None uses the
-            first two items of a tuple.
+            first two items of a tuple, or the entries of a mapping by the keys of
+            :func:`~ssl_modules.batch.fields`, such as "image" and "label".
         level: the column of targets ``[N, levels]``; None for targets ``[N]``.
         bank_size: number of training images to use, a fixed random subset; None for all.
         every_n_epochs: the probe runs if at least n epochs have passed since its last run, and in the last epoch.
@@ -103,8 +118,8 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
     def __init__(
         self,
         *,
-        train: Iterable[Any] | None = None,
-        test: Iterable[Any] | None = None,
+        train: Iterable[Any] | Dataset[Any] | None = None,
+        test: Iterable[Any] | Dataset[Any] | None = None,
         datamodule: LightningDataModule | None = None,
         features: str | Callable[[Any, Any], Tensor] | None = None,
         prepare: Callable[[Any], tuple[Any, Tensor]] | None = None,
@@ -116,6 +131,8 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         if (train is None) != (test is None):
             given, missing = ("train", "test") if test is None else ("test", "train")
             raise ValueError(f"{missing}: expected a loader beside {given}=, got None; give both, or neither")
+        for part, data in (("train", train), ("test", test)):
+            check_data(part, data)
         if train is not None and datamodule is not None:
             raise ValueError(
                 "datamodule: expected None beside train= and test=, got both; give loaders or a datamodule"
@@ -221,11 +238,6 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
 
     # ---------------------------------------------------------------------------------------------- Lightning's hooks
 
-    @property
-    def state_key(self) -> str:
-        """The key of the probe's state in a checkpoint; probes of the same class differ by their names."""
-        return state_key(self, name=self.name)
-
     def state_dict(self) -> dict[str, Any]:
         """Return the last result, as plain values."""
         return {"result": self.result}
@@ -239,11 +251,12 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         self.result = state_dict["result"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Clear the data and the result of an earlier run; a result from a checkpoint is loaded later."""
+        """Take a place before other callbacks, and clear the data and the result of an earlier run."""
+        super().setup(trainer, pl_module, stage)
         self._loaders = {}
         release(trainer)
         if stage == "fit" and trainer.current_epoch == 0:
-            self.load_state_dict({"result": None})
+            self.load_state_dict({"result": None})  # that of a checkpoint is loaded after this
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try one batch of each loader, count all samples, and check all targets that the data sets store."""
@@ -301,8 +314,7 @@ class OnlineProbe(Checked, FullSignature, Callback, ABC):
         self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **settings, **metrics}
         if is_first:
             rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in settings.items())}")
-        # Every process has the same value. Reducing by the maximum keeps it exact; a mean might round it.
-        pl_module.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, reduce_fx="max", sync_dist=True)
+        self._log(trainer, pl_module, metrics, prog_bar=True)
 
     def _is_due(self, trainer: Trainer) -> bool:
         last = -1 if self.result is None else int(self.result["epoch"] or 0)

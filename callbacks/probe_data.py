@@ -1,10 +1,11 @@
 """Finds the loaders of a probe: its own, those of a datamodule, or those of the Trainer."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-from ssl_modules.evaluation.batches import sample_count
+from ssl_modules.evaluation.batches import is_data_set, sample_count
 from ssl_modules.evaluation.shared_features import SharedFeatures
 
 
@@ -21,7 +22,7 @@ def find_loader(probe: Any, part: str, trainer: Any, store: SharedFeatures) -> A
         ValueError: if there is no such loader, or reading it would change the order of the Trainer's batches.
     """
     if probe.train is not None:
-        return probe.train if part == "train" else probe.test
+        return store.as_loader(probe.train if part == "train" else probe.test)
     data = datamodule_of(probe, trainer)
     if data is not None:
         is_trainers = trainer is not None and data is trainer.datamodule
@@ -39,6 +40,22 @@ def find_loader(probe: Any, part: str, trainer: Any, store: SharedFeatures) -> A
             "loaders of its own: train= and test="
         )
     return loader
+
+
+def check_data(name: str, data: Any, otherwise: str = "") -> None:
+    """Raise unless an argument is None, a loader, or a map-style data set.
+
+    Args:
+        name: name of the argument.
+        data: value of the argument.
+        otherwise: what else the argument may be, for the message.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    is_loader = hasattr(data, "__iter__") and not isinstance(data, Mapping)
+    if data is not None and (isinstance(data, str | type) or not (is_loader or is_data_set(data))):
+        raise TypeError(f"{name}: expected a loader or a map-style data set{otherwise}, got {data!r}")
 
 
 def single_loader(probe: Any, part: str, loader: Any) -> Any:

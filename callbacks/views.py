@@ -5,24 +5,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from ssl_modules.batch import read_batch
+from ssl_modules.callbacks.base import NamedCallback
 from ssl_modules.callbacks.pictures import image_grid, new_figure, publish, to_pixels
 from ssl_modules.evaluation.features import undisturbed
-from ssl_modules.utils.checks import Checked, check_number
-from ssl_modules.utils.lightning import state_key
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.seeds import derive_generator
 
 
-class ViewGrid(Checked, Callback):
+class ViewGrid(NamedCallback):
     """Draws the views of a few training images, at the start of the training.
 
     A row is an image, if the batch has it, beside its views; a view of patches is drawn as a grid. If the loader makes
-    the views, batches ``(views, ...)``, they are drawn as they are. Otherwise, for ``(images, ...)`` or images alone,
-    ``augmentation`` makes them. The picture goes to every logger that takes images, and to a file if none does. It
-    needs matplotlib.
+    the views, batches ``([view1, view2], ...)``, they are drawn as they are. Otherwise, for ``(images, ...)``, images
+    alone, or a mapping with a key such as "image", ``augmentation`` makes them. The picture goes to every logger that
+    takes images, and to a file if none does. It needs matplotlib.
 
     Attaches to any LightningModule. It draws at the first batch of each ``fit`` and leaves random states as they are.
 
@@ -61,13 +61,9 @@ class ViewGrid(Checked, Callback):
         self.name = name
         self._drawn = False
 
-    @property
-    def state_key(self) -> str:
-        """Tells grids apart by their names."""
-        return state_key(self, name=self.name)
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Draw again in each run."""
+        super().setup(trainer, pl_module, stage)
         self._drawn = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -94,7 +90,14 @@ class ViewGrid(Checked, Callback):
             return self._draw(*self._views(module, batch))
 
     def _views(self, module: Any, batch: Any) -> tuple[Tensor | None, list[Tensor]]:
-        read = read_batch(batch if self.prepare is None else self.prepare(batch))
+        try:
+            read = read_batch(batch if self.prepare is None else self.prepare(batch))
+        except (TypeError, ValueError) as error:
+            error.add_note(
+                f"{self.name}: ViewGrid could not read the batch; give prepare= a function of the batch that returns "
+                "(images, ...) or ([view1, view2], ...)"
+            )
+            raise
         if read.views is not None:
             return None, [view[: self.images] for view in read.views]
         assert read.images is not None

@@ -2,6 +2,7 @@
 
 import importlib
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -140,6 +141,81 @@ class BackboneAndHead(pl.LightningModule):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
         return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2)]
+
+
+class Prototypes(pl.LightningModule):
+    """Clusters of two views with a queue, and manual optimisation by two optimisers. It has no forward.
+
+    Its batches are dicts of "views" and "label".
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.queues = nn.ModuleList([nn.Identity()])  # without parameters, before the backbone
+        self.backbone = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.projector = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8))
+        self.prototypes = nn.Linear(8, 12, bias=False)
+        self.register_buffer("queue", torch.zeros(0, 8))
+
+    def training_step(self, batch, batch_idx):
+        views = batch["views"].unbind(1)
+        first, second = (F.normalize(self.projector(self.backbone(view).flatten(1)), dim=1) for view in views)
+        with torch.no_grad():
+            queued = self.queues[0](self.prototypes(torch.cat([self.queue, first])))
+            codes = (queued / 0.1).softmax(dim=0).softmax(dim=1)[-len(first) :]
+        loss = F.cross_entropy(self.prototypes(second) / 0.1, codes)
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+        self.queue = torch.cat([self.queue, first.detach()])[-64:]
+        self.log("loss", loss)
+        return {"loss": loss.detach(), "embedding": first.detach()}
+
+    def on_load_checkpoint(self, checkpoint):
+        self.queue = checkpoint["state_dict"]["queue"]
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.backbone.parameters(), lr=0.1), torch.optim.Adam(self.projector.parameters())]
+
+
+@dataclass
+class Tokens:
+    """An output as those of transformers."""
+
+    logits: torch.Tensor
+    last_hidden_state: torch.Tensor
+
+
+class Transformer(pl.LightningModule):
+    """A classifier of patches whose forward takes a dict, and returns an object; it has two validation loaders."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 16, 4, stride=4)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def tokens(self, pixel_values):
+        states = self.layer(self.patches(pixel_values).flatten(2).mT)  # [N, 4, 16]
+        return Tokens(self.head(states.mean(1)), states)
+
+    def forward(self, inputs):
+        return self.tokens(inputs["pixel_values"])
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self(batch).logits, batch["labels"])
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        loss = F.cross_entropy(self(batch).logits, batch["labels"])
+        self.log(f"val_loss_{dataloader_idx}", loss, add_dataloader_idx=False)
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
 class TwoViews(Dataset):

@@ -1,7 +1,8 @@
 """Reads the samples of a loader without changing its state, and divides them among the processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from numbers import Number
 from typing import Any
 
 import torch
@@ -16,10 +17,42 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
     TensorDataset,
+    default_collate,
 )
 
+from ssl_modules.batch import fields
+from ssl_modules.evaluation.features import kind_of
 from ssl_modules.utils.distributed import rank, world_size
 from ssl_modules.utils.seeds import derive_generator
+
+
+def is_data_set(data: Any) -> bool:
+    """Return whether data are single samples: a map-style data set, or a list of samples with a plain label.
+
+    A list of batches, whose labels are tensors ``[N]``, is a loader. So is a list without labels.
+
+    Example:
+        >>> image, images = torch.ones(1, 8, 8), torch.ones(2, 1, 8, 8)
+        >>> is_data_set(TensorDataset(images)), is_data_set([(image, 3)]), is_data_set([(images, torch.tensor([3, 1]))])
+        (True, True, False)
+    """
+    if isinstance(data, list | tuple):
+        try:
+            label = fields(data[0])[1] if data else None
+        except ValueError:  # a mapping with other keys, which a function of the user reads
+            return False
+        return isinstance(label, Number | str) or getattr(label, "ndim", None) == 0
+    is_indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    return is_indexed and not isinstance(data, IterableDataset | Mapping | str)
+
+
+def loader_of(data: Any) -> DataLoader:
+    """Return a loader of a map-style data set, in its order and in batches of 128.
+
+    Raises:
+        ValueError: when it is read, if samples are not tensors of one size and numbers.
+    """
+    return DataLoader(data, batch_size=128, collate_fn=_collate)
 
 
 def shared_batches(loader: Any, size: int | None = None) -> Iterator[tuple[int, Any]]:
@@ -190,6 +223,17 @@ def _indices(loader: Any, size: int | None) -> list[int] | None:
         chosen = torch.randperm(len(indices), generator=derive_generator("probe", "bank"))[:size]
         indices = indices[chosen.sort().values]
     return indices.tolist()
+
+
+def _collate(samples: list[Any]) -> Any:
+    try:
+        return default_collate(samples)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            "the data set: expected samples such as (image, label), of tensors of one size and numbers, got "
+            f"{kind_of(samples[0])}; give it a transform to such tensors, which for a Hugging Face data set is "
+            '.with_format("torch"), or give a DataLoader with a collate_fn'
+        ) from error
 
 
 def _batches(indices: list[int], batch_size: int) -> list[list[int]]:

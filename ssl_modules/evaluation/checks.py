@@ -140,10 +140,11 @@ def check_multilabel(name: str, features: Tensor, targets: Tensor) -> None:
 
 
 def class_count(targets: Tensor, num_classes: int | None) -> int:
-    """Return ``num_classes``; if it is None, the largest target plus one.
+    """Return ``num_classes``; if it is None, the largest target plus one, and a million at most.
 
     Raises:
-        ValueError: if a target is not below ``num_classes``, or if that is None and all targets are the same.
+        ValueError: if a target is not below ``num_classes``; or if that is None, and all targets are the same, or one
+            is so large that it must be an id, for which there can't be a column of scores.
 
     Example:
         >>> import torch
@@ -160,6 +161,11 @@ def class_count(targets: Tensor, num_classes: int | None) -> int:
             raise ValueError(
                 f"targets: expected two or more classes, got class {largest} alone; give samples of others, or "
                 "num_classes="
+            )
+        if largest >= 1_000_000:
+            raise ValueError(
+                f"targets: expected class indices below 1,000,000, got {largest}; number the classes, such as by "
+                "classes, targets = targets.unique(return_inverse=True), or give num_classes="
             )
         return largest + 1
     if largest >= num_classes:

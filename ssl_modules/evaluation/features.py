@@ -1,7 +1,7 @@
 """Computes features of labelled images with any module, without changing the module or the run."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+
+from ssl_modules.batch import fields
 
 Features = str | Callable[[Any, Any], Tensor] | None
 Prepare = Callable[[Any], tuple[Any, Tensor]] | None
@@ -56,10 +58,11 @@ def features_and_targets(
     Args:
         module: any module, on its device.
         batch: a batch of the loader.
-        features: None uses ``module(images)``; a dotted name uses the output of that submodule in ``module(images)``;
-            or a function ``(module, images) -> features``.
+        features: None uses ``module(images)``; a dotted name uses the output of that submodule in ``module(images)``,
+            or, if the module has no ``forward``, in a call of the outermost part of the name that has one; or a
+            function ``(module, images) -> features``.
         prepare: function that maps a batch to ``(images, targets)`` as the module expects them; None uses the first two
-            items of a tuple.
+            items of a tuple, or the entries of a mapping by the keys of :func:`~ssl_modules.batch.fields`.
         precision: a Trainer's ``precision_plugin``, to compute with the precision of training; None for that of the
             module.
 
@@ -69,7 +72,8 @@ def features_and_targets(
 
     Raises:
         ValueError: if the batch has no labels, the module can't take it, or the output is not one vector per image. The
-            message names the argument to change: ``train`` or ``test``, ``prepare``, or ``features``.
+            message names the argument to change: ``train`` or ``test``, ``prepare``, or ``features``. An exception of
+            the module itself is passed on with a note that shows such a function.
 
     Example:
         >>> batch = torch.ones(4, 1, 2, 2), torch.arange(4)
@@ -91,17 +95,17 @@ def features_and_targets(
     else:
         with precision.forward_context():
             output = _output(module, precision.convert_input(images), features)
-    source = "module(images)" if features is None else repr(features)
+    source = "the function" if callable(features) else "module(images)" if features is None else repr(features)
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"features: expected one tensor [N, D] from {source}, got a {type(output).__name__}; name the submodule "
-            "whose output to judge, or give a function (module, images) -> tensor"
+            f"features: expected one tensor [N, D] from {source}, got {_described(output)}; give a function that takes "
+            f"one, such as features=lambda module, images: {_vectors_of(features, output)}"
         )
     vectors = as_vectors(output)
     if vectors is None or len(vectors) != len(targets):
         raise ValueError(
-            f"features: expected [{len(targets)}, D] from {source}, got {list(output.shape)}; pool it in a "
-            "function: features=lambda module, images: module.encoder(images).mean((2, 3))"
+            f"features: expected [{len(targets)}, D] from {source}, got {list(output.shape)}, not one vector for each "
+            f"target; pool it in a function, such as features=lambda module, images: {_vectors_of(features, output)}"
         )
     return vectors.to(torch.promote_types(output.dtype, torch.float32)), targets
 
@@ -157,7 +161,7 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
         >>> find_submodule(nn.ModuleDict({"encoder": nn.Identity()}), "encoder")
         Identity()
     """
-    parts = dict(module.named_modules())
+    parts = {part: submodule for part, submodule in module.named_modules() if part}
     if name not in parts:
         near = difflib.get_close_matches(name, parts, n=3, cutoff=0.4) or [part for part, _ in module.named_children()]
         raise ValueError(
@@ -183,24 +187,47 @@ def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor
     if prepare is not None:
         prepared = prepare(batch)
         if not (isinstance(prepared, tuple | list) and len(prepared) == 2 and isinstance(prepared[1], Tensor)):
-            raise ValueError(f"prepare: expected (images, targets), targets a tensor, got {_kind(prepared)}")
+            raise ValueError(f"prepare: expected (images, targets), targets a tensor, got {kind_of(prepared)}")
         images, targets = prepared
-    elif isinstance(batch, Tensor) or (isinstance(batch, tuple | list) and len(batch) < 2):
+        return images, targets
+    try:
+        images, targets, _ = fields(batch)
+    except ValueError:  # other keys
+        images, targets = batch, batch
+    if targets is None:
         raise ValueError(
             "the loader: expected (images, targets), got images without labels; give the probe labelled loaders of its "
             "own: train= and test="
         )
-    elif isinstance(batch, tuple | list) and isinstance(batch[0], Tensor) and isinstance(batch[1], Tensor):
-        images, targets = batch[:2]
-    else:
+    if isinstance(targets, tuple | list) and targets and isinstance(targets[0], str):
         raise ValueError(
-            f"the loader: expected (images, targets), got {_kind(batch)}; give prepare= a function of the batch that "
+            f"the loader: expected targets that are integers, got strings such as {targets[0]!r}; number the classes, "
+            f"with names a list of them: prepare=lambda batch: ({_key(batch, images)}, "
+            f"torch.tensor([names.index(name) for name in {_key(batch, targets)}]))"
+        )
+    if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
+        raise ValueError(
+            f"the loader: expected (images, targets), got {kind_of(batch)}; give prepare= a function of the batch that "
             "returns them, or give the probe loaders of its own: train= and test="
         )
     return images, targets
 
 
-def _kind(value: Any) -> str:
+def _key(batch: Any, part: Any) -> str:
+    """Python for an entry of a batch."""
+    items = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
+    return next(f"batch[{key!r}]" for key, value in items if value is part)
+
+
+def kind_of(value: Any) -> str:
+    """Describe the types of a batch or a sample for a message.
+
+    Example:
+        >>> kind_of((torch.zeros(1), ["cat"])), kind_of({"x": 1})
+        ('tuple(Tensor, list)', 'dict(x: int)')
+    """
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__}({', '.join(f'{key}: {type(item).__name__}' for key, item in value.items())})"
     if isinstance(value, tuple | list):
         return f"{type(value).__name__}({', '.join(type(item).__name__ for item in value)})"
     return type(value).__name__
@@ -213,19 +240,117 @@ def _is_uint8_for_float(module: nn.Module, images: Any) -> bool:
 
 
 def _output(module: nn.Module, images: Any, features: Features) -> Any:
-    if features is None:
-        return module(images)
-    if not isinstance(features, str):
+    if callable(features):
         return features(module, images)
+    if features is None:
+        if not has_forward(module):
+            raise ValueError(
+                f"features: expected a module with a forward, got {type(module).__name__}, which has none; name one of "
+                f"its submodules, such as features={_a_child(module)!r}, or give a function, such as "
+                f"features=lambda module, images: module.{_a_child(module)}(images)"
+            )
+        return _call(module, "", images)
     outputs: list[Any] = []
     handle = find_submodule(module, features).register_forward_hook(lambda *call: outputs.append(call[-1]))
+    start = _start(module, features)
     try:
-        module(images)
+        _call(module, start, images)
     finally:
         handle.remove()
     if len(outputs) != 1:
         raise ValueError(
-            f"features: expected one call of {features!r} in a forward, got {len(outputs)}; give a function "
-            "(module, images) -> tensor"
+            f"features: expected one call of {features!r} in {_expression(start)}, got {len(outputs)}; give a "
+            f"function, such as features=lambda module, images: {_expression(features)}"
         )
     return outputs[0]
+
+
+def has_forward(module: nn.Module) -> bool:
+    """Return whether a module defines a ``forward``; a LightningModule need not.
+
+    Example:
+        >>> has_forward(nn.Linear(2, 2)), has_forward(nn.ModuleList())
+        (True, False)
+    """
+    inherited = ("_forward_unimplemented", "LightningModule.forward")  # of torch, and of both namespaces of Lightning
+    return getattr(module.forward, "__qualname__", "") not in inherited
+
+
+def _start(module: nn.Module, name: str) -> str:
+    """The part to call for the output of submodule ``name``, the outermost one with a forward; "" is the module itself.
+
+    A part without parameters is refused, because it can't be where the images enter.
+    """
+    path = name.split(".")
+    for depth in range(len(path) + 1):
+        start = ".".join(path[:depth])
+        part = module.get_submodule(start)
+        if has_forward(part):
+            break
+    if has_forward(part) and (not start or any(True for _ in part.parameters())):
+        return start
+    missing = "parameters" if has_forward(part) else "forward"
+    raise ValueError(
+        f"features: expected a submodule that takes images, as {type(module).__name__} has no forward, got {name!r}, a "
+        f"{type(part).__name__} without {missing}; give a function, such as features=lambda module, images: "
+        f"module.{_a_child(module)}(images)"
+    )
+
+
+def _call(module: nn.Module, start: str, images: Any) -> Any:
+    try:
+        return module.get_submodule(start)(images)
+    except Exception as error:
+        error.add_note(
+            f"features: {_expression(start)} failed, for images {_described(images)}; if {type(module).__name__} takes "
+            "another input, give a function, such as "
+            f"features=lambda module, images: module.{_a_child(module)}(images)"
+        )
+        raise
+
+
+def _a_child(module: nn.Module) -> str:
+    """The name of a module's first child that has a forward and parameters, for an example."""
+    for name, child in module.named_children():
+        if has_forward(child) and any(True for _ in child.parameters()):
+            return name
+    return "encoder"
+
+
+def _expression(name: str | None) -> str:
+    """Python for the call of a submodule; of the module itself, if there is no name."""
+    if not name:
+        return "module(images)"
+    is_attribute = all(part.isidentifier() for part in name.split("."))
+    return f"module.{name}(images)" if is_attribute else f"module.get_submodule({name!r})(images)"
+
+
+def _vectors_of(features: Features, output: Any) -> str:
+    """Python that takes vectors from an output, for a message."""
+    expression = "module.encoder(images)" if callable(features) else _expression(features)
+    accessor, tensor = next(iter(_tensors(output)), ("", None))
+    if tensor is None or tensor.ndim < 3:
+        return expression + accessor
+    if tensor.ndim == 3:  # tokens [N, T, D]
+        return f"{expression}{accessor}[:, 0], or {expression}{accessor}.mean(1)"
+    return f"{expression}{accessor}.mean({tuple(range(2, tensor.ndim))})"
+
+
+def _tensors(output: Any) -> list[tuple[str, Tensor]]:
+    """The tensors of an output, each with the Python that takes it from there."""
+    if isinstance(output, Tensor):
+        return [("", output)]
+    if isinstance(output, Mapping):  # those of transformers have attributes as well
+        items = [(f".{key}" if hasattr(output, key) else f"[{key!r}]", value) for key, value in output.items()]
+    elif isinstance(output, Sequence) and not isinstance(output, str):
+        items = [(f"[{index}]", value) for index, value in enumerate(output)]
+    else:
+        items = [(f".{name}", value) for name, value in getattr(output, "__dict__", {}).items()]
+    return [(accessor, value) for accessor, value in items if isinstance(value, Tensor)]
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{list(value.shape)}"
+    parts = ", ".join(f"{accessor} {list(tensor.shape)}" for accessor, tensor in _tensors(value))
+    return f"a {type(value).__name__}{f' of {parts}' if parts else ''}"

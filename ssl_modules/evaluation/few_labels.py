@@ -44,10 +44,11 @@ def balanced_rows(
         check_number("share", share, above=0, most=1)
     if per_class is not None:
         check_number("per_class", per_class, least=1)
-    member = F.one_hot(targets.long()).bool() if targets.ndim == 1 else targets.bool()  # [N, classes]
+    targets_ = targets.cpu()
+    classes = targets_.unique().tolist() if targets.ndim == 1 else range(targets.shape[1])
     chosen = torch.zeros(len(targets), dtype=torch.bool)
-    for index, column in enumerate(member.T.cpu()):
-        rows = column.nonzero()[:, 0]
+    for index in classes:
+        rows = (targets_ == index if targets.ndim == 1 else targets_[:, index] > 0).nonzero()[:, 0]
         if len(rows) == 0:
             continue
         count = per_class or max(1, round((share or 0) * len(rows)))

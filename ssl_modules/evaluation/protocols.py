@@ -1,7 +1,8 @@
 """Evaluation protocols: functions from the labelled features of a training and a test part to metrics.
 
 Each protocol takes :class:`Labelled` features, and its settings as keywords. It returns metrics by name, in [0, 1].
-Targets are ``[N]``, one class per sample. Some protocols also take multi-label targets ``[N, classes]`` of 0 and 1.
+Targets are ``[N]``, one class per sample: integers of any size, the names of the classes. Test samples of a class
+without training samples count as wrong. Some protocols also take multi-label targets ``[N, classes]`` of 0 and 1.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_modules.evaluation.accuracy import accuracies, mean_average_precision
-from ssl_modules.evaluation.checks import class_count
+from ssl_modules.evaluation.checks import check_labelled
 from ssl_modules.evaluation.few_labels import balanced_rows, svm_scores
 from ssl_modules.evaluation.knn import knn_scores
+from ssl_modules.evaluation.labels import number_classes
 from ssl_modules.evaluation.linear import ridge_classifier
 from ssl_modules.evaluation.logistic import logistic_classifier, multilabel_logistic_classifier
 from ssl_modules.evaluation.ood_metrics import OODScore, ood_detection
@@ -45,8 +47,10 @@ def knn_protocol(train: Labelled, test: Labelled, *, k: int = 20, temperature: f
         >>> knn_protocol(part, part, k=1)
         {'top1': 1.0}
     """
-    classes = _class_count("knn", train, test)
-    return accuracies(knn_scores(*train, test.features, classes, k=k, temperature=temperature), test.targets)
+    _check_classes("knn", train, test)
+    labels, targets, classes = number_classes(train.targets, test.targets)
+    scores = knn_scores(train.features, labels, test.features, classes, k=k, temperature=temperature)
+    return accuracies(scores, targets)
 
 
 def linear_protocol(
@@ -82,16 +86,17 @@ def linear_protocol(
     if test.targets.ndim == 2:
         head = multilabel_logistic_classifier(*train, penalty=logistic_penalty)
         return {"map": mean_average_precision(F.linear(test.features, *head), test.targets)}
-    classes = _class_count("linear", train, test)
+    _check_classes("linear", train, test)
+    labels, targets, classes = number_classes(train.targets, test.targets)
     if fit == "ridge":
-        head = ridge_classifier(*train, classes, penalty=ridge_penalty)
+        head = ridge_classifier(train.features, labels, classes, penalty=ridge_penalty)
     elif fit == "logistic":
-        head = logistic_classifier(*train, classes, penalty=logistic_penalty)
+        head = logistic_classifier(train.features, labels, classes, penalty=logistic_penalty)
     elif fit in SGD_RECIPES:
-        head = sgd_classifier(*train, classes, recipe=SGD_RECIPES[fit], seed=seed)
+        head = sgd_classifier(train.features, labels, classes, recipe=SGD_RECIPES[fit], seed=seed)
     else:
         raise ValueError(f"fit: expected ridge, logistic or one of {', '.join(SGD_RECIPES)}, got {fit!r}")
-    return accuracies(F.linear(test.features, *head), test.targets)
+    return accuracies(F.linear(test.features, *head), targets)
 
 
 def few_label_protocol(
@@ -157,7 +162,7 @@ def retrieval_protocol(
         >>> retrieval_protocol(part, part, k=(1,))
         {'recall@1': 1.0, 'map': 1.0, 'curve_ap': 0.0}
     """
-    _class_count("retrieval", train, test)
+    _check_classes("retrieval", train, test)
     return retrieval(*test, *(train if gallery == "train" else ()), k=k)
 
 
@@ -183,21 +188,28 @@ def ood_protocol(
         >>> ood_protocol(part, part, torch.eye(3)[2:], scores=("cosine",))
         {'cosine_auroc': 1.0, 'cosine_fpr95': 0.0}
     """
-    _class_count("ood", train, test)
+    _check_classes("ood", train, test)
     return ood_detection(*train, test.features, outliers, scores=scores, k=k)
 
 
 def _of_few(train: Labelled, test: Labelled) -> dict[str, float]:
     if test.targets.ndim == 2:
         return {"map": mean_average_precision(svm_scores(*train, test.features), test.targets.cpu())}
-    head = logistic_classifier(*train, _class_count("few-label", train, test))
-    return accuracies(F.linear(test.features, *head), test.targets)
+    _check_classes("few-label", train, test)
+    labels, targets, classes = number_classes(train.targets, test.targets)
+    head = logistic_classifier(train.features, labels, classes)
+    return accuracies(F.linear(test.features, *head), targets)
 
 
-def _class_count(protocol: str, train: Labelled, test: Labelled) -> int:
+def _check_classes(protocol: str, train: Labelled, test: Labelled) -> None:
     if test.targets.ndim != 1:
         raise ValueError(
             f"{protocol}: expected one class a sample, targets [N], got {list(test.targets.shape)}; judge samples of "
             "several labels by linear and few-label"
         )
-    return max(class_count(train.targets, None), int(test.targets.max()) + 1)
+    for name, part in (("train", train), ("test", test)):
+        check_labelled(f"{protocol}, {name}", *part)
+    if bool((train.targets == train.targets[0]).all()):
+        raise ValueError(
+            f"{protocol}: expected training samples of two or more classes, got class {train.targets[0]} alone"
+        )

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ssl_modules.evaluation.batches import shared_batches
+from ssl_modules.evaluation.batches import is_data_set, loader_of, shared_batches
 from ssl_modules.evaluation.features import Features, Prepare, device_of, features_and_targets, undisturbed
 from ssl_modules.utils.distributed import gather_objects, total, world_size
 
@@ -37,7 +37,7 @@ class SharedFeatures:
     """
 
     def __init__(self) -> None:
-        self._loaders: list[tuple[LightningDataModule, str, Any]] = []
+        self._loaders: list[tuple[Any, str, Any]] = []  # datamodule and part, or data set, and its loader
         self._module: nn.Module | None = None
         self._weights: list[Tensor] = []
         self._passes: list[tuple[Any, ...]] = []
@@ -59,6 +59,16 @@ class SharedFeatures:
             known[which] = getattr(data, f"probe_{which}_dataloader", getattr(data, usual))()
             self._loaders.append((data, which, known[which]))
         return known[which]
+
+    def as_loader(self, data: Any) -> Any:
+        """Return a loader of a map-style data set, the same at each call; a loader is returned as it is."""
+        if not is_data_set(data):
+            return data
+        known = [loader for asked, _, loader in self._loaders if asked is data]
+        if not known:
+            known = [loader_of(data)]
+            self._loaders.append((data, "", known[0]))
+        return known[0]
 
     def read(
         self,

@@ -108,7 +108,8 @@ def test_a_step_that_returns_its_loss_alone_is_told_once_and_not_measured(tmp_pa
         fit.fit(module, train_loader())
     [said] = [str(w.message) for w in caught if "nothing is measured" in str(w.message)]
     assert re.match(
-        r"repr: nothing is measured; .* got a dict {'loss': a tensor \[\]}; return .* or name in feat", said
+        r"repr: nothing is measured; .* got a dict {'loss': a tensor \[\]}; return .* in key= .* or in features=",
+        said,
     )
     assert len(module.losses) == 2 * len(train_loader())
     assert not any(name.startswith("repr/") for name in fit.callback_metrics)
@@ -119,6 +120,24 @@ def test_manual_optimisation_that_returns_nothing_is_told_how(tmp_path):
     module.training_step = lambda batch, batch_idx: None
     with pytest.raises(ValueError, match=r"got a dict {}; return"):
         trainer(tmp_path, [CollapseMonitor()]).fit(module, train_loader())
+
+
+def test_features_under_another_name(tmp_path):
+    module = watched()
+    step = module.training_step
+
+    def renamed(batch, batch_idx):
+        outputs = step(batch, batch_idx)
+        return {"loss": outputs["loss"], "embedding": outputs["features"], "features": "other"}
+
+    module.training_step = renamed
+    with pytest.raises(ValueError, match=r"'embedding': a tensor \[64, 32\].* name in key= the entry"):
+        trainer(tmp_path, [CollapseMonitor()], max_epochs=1).fit(module, train_loader())
+    module.seen = [[]]
+    fit = trainer(tmp_path, [CollapseMonitor(key="embedding", size=100)], max_epochs=1)
+    fit.fit(module, train_loader())
+    for name, value in expected(torch.cat(module.seen[0])[-100:]).items():
+        assert fit.callback_metrics[name].item() == np.float32(value)
 
 
 def test_size_is_checked():

@@ -83,7 +83,10 @@ def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
             {"outliers": []},
             "expected samples of the outliers loader, got none; give .* as outliers=",
         ),
-        ({"outliers": [{"x": OUTLIERS}]}, "outliers: expected batches of images or .*, got dict; give prepare="),
+        (
+            {"outliers": [{"x": OUTLIERS}]},
+            "outliers: expected batches of images or .*, got dict\\(x: Tensor\\); give prepare_outliers=",
+        ),
         (
             {"outliers": [OUTLIERS * torch.nan]},
             "ood, outliers data: expected finite features, got NaN or infinity in batch 0",

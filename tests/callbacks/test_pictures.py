@@ -308,6 +308,7 @@ def test_class_names_of_the_datamodule(tmp_path, drawn):
 
 def test_class_names_of_a_level():
     data = SimpleNamespace(class_names=("0", "1", "2"), levels={"digit": ("0", "1", "2"), "half": ("low", "high")})
-    assert names_of_classes(data, 2, level=1) == ["low", "high"]
-    assert names_of_classes(data, 3, level=0) == ["0", "1", "2"]
-    assert names_of_classes(data, 3, level=1) == ["0", "1", "2"]  # only two names for three classes, so use indices
+    labels = torch.tensor([1, 0, 1])
+    assert names_of_classes(labels, data, level=1) == {0: "low", 1: "high"}
+    assert names_of_classes(labels, data, level=0) == {0: "0", 1: "1"}
+    assert names_of_classes(2 * labels, data, level=1) == {0: "0", 2: "2"}  # no name for one of them, so use labels

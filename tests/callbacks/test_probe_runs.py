@@ -225,11 +225,6 @@ def test_a_second_run_starts_with_a_new_head(tmp_path):
     assert probe._steps == 10
 
 
-def test_two_of_a_kind_need_two_names(tmp_path):
-    with pytest.raises(RuntimeError, match="state_key"):
-        trainer(tmp_path, [OnlineKNNProbe(**own()), OnlineKNNProbe(**own())])
-
-
 def test_a_probe_of_the_trainers_loaders_does_not_judge_a_test(tmp_path):
     probe = OnlineKNNProbe(features="encoder")
     module = stranger(validates=True)

@@ -36,12 +36,14 @@ class Project:
 
     module: Callable[[], Any]
     loaders: Callable[[], list[Any]]  # of the Trainer
-    features: str
+    features: Any
     data: Callable[[], dict[str, Any]] = dict  # of the probes; none: the Trainer's loaders
     prepare: Callable[[Any], Any] | None = None
     outliers: Any = field(default_factory=lambda: [IMAGES[600:700].flip(2)])
     augmentation: Callable[[Any, Any], list[Any]] | None = flips
     namespace: str = NAMESPACES[0]
+    read_views: Callable[[Any], Any] | None = None  # what the view grid makes of the Trainer's batches
+    monitored: dict[str, Any] | None = None  # the monitor's argument; None: the same features as the probes
 
     def probe(self) -> dict[str, Any]:
         """The arguments of every probe."""
@@ -78,14 +80,16 @@ CASES = {
         lambda project: NeighbourGrid(**project.probe(), queries=2, k=2), lambda grid, module, run: grid.draw(module)
     ),
     CollapseMonitor: Case(
-        lambda project: CollapseMonitor(features=project.features, size=201),
+        lambda project: CollapseMonitor(**project.monitored or {"features": project.features}, size=201),
         # 101 features of each process, in turns; the oldest is one too many.
         lambda monitor, module, run: monitor.measure(
             torch.stack([x[-101:] for x in run.features], 1).flatten(0, 1)[1:]
         ),
     ),
     ViewGrid: Case(
-        lambda project: ViewGrid(augmentation=project.augmentation, prepare=project.prepare, images=2),
+        lambda project: ViewGrid(
+            augmentation=project.augmentation, prepare=project.read_views or project.prepare, images=2
+        ),
         lambda grid, module, run: grid.draw(module, run.batch),
     ),
 }

@@ -16,7 +16,11 @@ from strangers import (
     IMAGES,
     NAMESPACES,
     TARGETS,
+    TEST,
+    TRAIN,
     BackboneAndHead,
+    Prototypes,
+    Transformer,
     TwoOptimizers,
     TwoViews,
     own,
@@ -72,6 +76,16 @@ def dicts(part, shuffle=False):
     return DataLoader(data, batch_size=32, shuffle=shuffle)
 
 
+def rows(part, form):
+    """A loader of what ``form`` makes of an image and its label."""
+    data = [form(image, label) for image, label in zip(IMAGES[part], TARGETS[part], strict=True)]
+    return DataLoader(data, batch_size=32, shuffle=True)
+
+
+def named_rows(part):
+    return rows(part, lambda image, label: {"pixel_values": image, "labels": label})
+
+
 PROJECTS = {
     "supervised": Project(lambda: stranger(validates=True), lambda: [train_loader(), test_loader()], "encoder"),
     "pytorch_lightning": Project(
@@ -95,6 +109,25 @@ PROJECTS = {
         "backbone",
         own,
         augmentation=None,  # the loader makes the views
+    ),
+    "without a forward": Project(
+        Prototypes,
+        lambda: [
+            rows(slice(128), lambda image, label: {"views": torch.stack([image, image.roll(1, 2)]), "label": label})
+        ],
+        "backbone",
+        data=lambda: {"train": TRAIN, "test": list(TEST)},  # data sets
+        outliers=[{"pixel_values": IMAGES[600:700]}],
+        augmentation=None,
+        monitored={"key": "embedding"},
+        read_views=lambda batch: (list(batch["views"].unbind(1)), batch["label"]),
+    ),
+    "transformer": Project(
+        Transformer,
+        lambda: [named_rows(slice(128)), [named_rows(slice(128, 160)), named_rows(slice(160, 192))]],
+        lambda module, images: module.tokens(images).last_hidden_state.mean(1),
+        data=lambda: {"train": named_rows(slice(128, 400)), "test": named_rows(slice(400, 500)).dataset},
+        monitored={"features": "head"},
     ),
 }
 

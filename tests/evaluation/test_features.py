@@ -1,5 +1,8 @@
 import random
+import re
+import types
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -100,15 +103,118 @@ def test_uint8_passes_where_it_is_expected():
     assert features_and_targets(nn.Flatten(), (pixels, TARGETS))[0].dtype == torch.float32
 
 
+class WithoutForward(nn.Module):
+    """Parts that a training step calls, as a LightningModule without a forward has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleDict({"one": nn.Linear(3, 2)})
+        self.norm = nn.Flatten()
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU())
+        self.encoders = nn.ModuleList([nn.Sequential(nn.Flatten(), nn.Linear(4, 2))])
+
+
+class LightningWithoutForward(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.backbone = WithoutForward().backbone
+
+
+@pytest.mark.parametrize("make", [WithoutForward, LightningWithoutForward])
+def test_without_a_forward_the_named_part_reads_the_images(make):
+    net = make()
+    expected = net.backbone[:2](IMAGES)
+    assert torch.equal(features_and_targets(net, (IMAGES, TARGETS), features="backbone.1")[0], expected)
+    assert torch.equal(features_and_targets(net, (IMAGES, TARGETS), features="backbone")[0], expected.relu())
+
+
+def test_without_a_forward_the_outermost_part_that_has_one_reads_the_images():
+    net = WithoutForward()
+    found, _ = features_and_targets(net, (IMAGES, TARGETS), features="encoders.0")
+    assert torch.equal(found, net.encoders[0](IMAGES))
+
+
+def followed(net, error, batch=(IMAGES, TARGETS)):
+    """The features by the first function that an error shows."""
+    text = "\n".join([str(error.value), *getattr(error.value, "__notes__", [])])
+    code = re.search(r"features=(lambda module, images: .+?)(, or |, got|$)", text)[1]
+    return features_and_targets(net, batch, features=eval(code))[0]
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (None, "expected a module with a forward, got WithoutForward, .*features='backbone', or give a function"),
+        ("norm", "got 'norm', a Flatten without parameters; give a function"),
+        ("heads", "got 'heads', a ModuleDict without forward; give a function"),
+    ],
+)
+def test_what_can_not_read_images_is_refused_with_a_function_that_can(features, message):
+    net = WithoutForward()
+    with pytest.raises(ValueError, match=message) as error:
+        features_and_targets(net, (IMAGES, TARGETS), features=features)
+    assert torch.equal(followed(net, error), net.backbone(IMAGES))
+
+
+class OfDicts(Net):
+    def forward(self, batch):
+        return self.head(self.encoder(batch["image"]))
+
+
+class OfSteps(Net):
+    def forward(self, images, stage):
+        return self.head(self.encoder(images))
+
+
+@pytest.mark.parametrize(("make", "kind"), [(OfDicts, IndexError), (OfSteps, TypeError)])
+@pytest.mark.parametrize("features", [None, "encoder"])
+def test_a_forward_with_other_arguments_raises_its_own_error_and_a_function(make, kind, features):
+    net = make()
+    with pytest.raises(kind) as error:
+        features_and_targets(net, (IMAGES, TARGETS), features=features)
+    assert any("module(images) failed, for images [5, 1, 2, 2]" in note for note in error.value.__notes__)
+    assert torch.equal(followed(net, error), net.encoder(IMAGES))
+
+
+class Output(dict):
+    """A mapping with attributes, as the outputs of transformers."""
+
+    __getattr__ = dict.__getitem__
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        (lambda x: Output(last_hidden_state=x[:, None].expand(-1, 3, -1)), "module(images).last_hidden_state[:, 0]"),
+        (lambda x: {"features": x}, "module(images)['features']"),
+        (lambda x: (x, x.mean()), "module(images)[0]"),
+        (lambda x: types.SimpleNamespace(name="any", pooled=x), "module(images).pooled"),
+        (lambda x: x[:, None].expand(-1, 3, -1), "module(images)[:, 0], or module(images).mean(1)"),
+        (lambda x: x[:, :, None, None].expand(-1, -1, 2, 2), "module(images).mean((2, 3))"),
+        (lambda x: x[:, :, None, None, None].expand(-1, -1, 2, 2, 2), "module(images).mean((2, 3, 4))"),
+    ],
+    ids=["object", "dict", "tuple", "namespace", "tokens", "maps", "clips"],
+)
+def test_the_error_shows_how_to_take_vectors_from_other_outputs(output, shown):
+    class Other(Net):
+        def forward(self, images):
+            return output(self.encoder(images))
+
+    net = Other()
+    with pytest.raises(ValueError, match=re.escape(f"features=lambda module, images: {shown}")) as error:
+        features_and_targets(net, (IMAGES, TARGETS))
+    assert torch.equal(followed(net, error), net.encoder(IMAGES))
+
+
 @pytest.mark.parametrize(
     ("batch", "options", "message"),
     [
         ((IMAGES, TARGETS), {"features": "encodr"}, "expected a submodule of Net, got 'encodr'; near matches: encoder"),
-        ((IMAGES, TARGETS), {"features": "twice"}, "expected one call of 'twice' in a forward, got 2"),
+        ((IMAGES, TARGETS), {"features": "twice"}, r"one call of 'twice' in module\(images\), got 2"),
         (
             (IMAGES, TARGETS),
             {"features": lambda module, images: images},
-            r"expected \[5, D\] from .*, got \[5, 1, 2, 2\]; pool it",
+            r"expected \[5, D\] from .*, got \[5, 1, 2, 2\].*; pool it",
         ),
         ((IMAGES, TARGETS), {"features": lambda module, images: [images]}, "expected one tensor .*, got a list"),
         ((IMAGES, TARGETS[:4]), {}, "expected \\[4, D\\] from module"),

@@ -71,6 +71,16 @@ class TrainerHooks(FiniteLoss, ExactResume):
     def optimizer_step(self: Any, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step the optimiser, then update the teacher, even if mixed precision skips the optimiser's step."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)  # type: ignore[misc]
+        if self.extraction.teacher_update == "after":
+            self._update_teacher()
+
+    def on_before_optimizer_step(self: Any, optimizer: Any) -> None:
+        """Update the teacher after the backward pass, if it moves towards the student before the optimiser's step."""
+        super().on_before_optimizer_step(optimizer)
+        if self.extraction.teacher_update == "before":
+            self._update_teacher()
+
+    def _update_teacher(self: Any) -> None:
         if self.teacher is not None:
             steps = self.trainer.estimated_stepping_batches
             self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)

@@ -24,7 +24,7 @@ class Teacher(nn.Module):
         encoder: the student's encoder, which is copied.
         heads: the student's heads, which are copied.
         momentum: m of the first update, in [0, 1].
-        schedule: "constant", or "cosine" from ``momentum`` to 1, see :func:`momentum_at`.
+        schedule: "constant"; or "cosine" or "cosine-endpoint" from ``momentum`` to 1, see :func:`momentum_at`.
 
     Raises:
         ValueError: if ``momentum`` or ``schedule`` is invalid.
@@ -62,20 +62,24 @@ class Teacher(nn.Module):
         """Update the average by one step towards the student.
 
         Args:
-            encoder: the student's encoder, after the optimiser's step.
-            heads: the student's heads, after the optimiser's step.
+            encoder: the student's encoder.
+            heads: the student's heads.
             step: number of this update, from 0.
             steps: number of updates in the run.
 
         Raises:
-            ValueError: if the schedule is "cosine" and the run has no known end.
+            ValueError: if the schedule is a cosine and the run has no known end.
         """
-        if self.schedule == "cosine" and not 0 < steps < float("inf"):  # -1 for a loader without a length
+        if self.schedule != "constant" and not 0 < steps < float("inf"):  # -1 for a loader without a length
             raise ValueError(
-                'momentum_schedule: "cosine" needs an end; set Trainer(max_epochs=...), or max_steps for a loader '
-                'without a length, or take "constant"'
+                f'momentum_schedule: "{self.schedule}" needs an end; set Trainer(max_epochs=...), or max_steps for a '
+                'loader without a length, or take "constant"'
             )
-        m = self.momentum if self.schedule == "constant" else momentum_at(step, steps, self.momentum)
+        if self.schedule == "constant":
+            m = self.momentum
+        else:
+            last = steps if self.schedule == "cosine" else max(1, steps - 1)
+            m = momentum_at(step, last, self.momentum)
         own: list[Tensor] = [*self.encoder.parameters(), *self.heads.parameters()]
         student: list[Tensor] = [*encoder.parameters(), *heads.parameters()]
         torch._foreach_mul_(own, m)
@@ -104,16 +108,17 @@ def build_teacher(encoder: Encoder, extraction: Extraction, compile: bool = Fals
     return teacher
 
 
-def momentum_at(step: int, steps: float, first: float) -> float:
+def momentum_at(step: int, last: float, first: float) -> float:
     """The momentum at an update; it rises from ``first`` to 1 along half a cosine (BYOL, arXiv 2006.07733).
 
     Args:
         step: number of the update, from 0.
-        steps: number of updates in the run; the momentum would be 1 at this step, which no update reaches.
+        last: number of the update that would have the momentum 1: S in a run of S updates for "cosine", which no update
+            reaches; S - 1 for "cosine-endpoint".
         first: momentum at step 0.
 
     Example:
         >>> [round(momentum_at(step, 4, first=0.9), 4) for step in range(5)]
         [0.9, 0.9146, 0.95, 0.9854, 1.0]
     """
-    return 1 - (1 - first) * (cos(pi * step / steps) + 1) / 2
+    return 1 - (1 - first) * (cos(pi * step / last) + 1) / 2

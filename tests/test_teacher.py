@@ -40,6 +40,23 @@ def test_momentum_is_that_of_sce():
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("schedule", "last"), [("cosine", 5), ("cosine-endpoint", 4)])
+def test_a_cosine_reaches_one_at_the_last_update_or_one_later(schedule, last):
+    student, teacher = linear(np.ones((1, 1))), Teacher(linear(np.zeros((1, 1))), nn.Identity(), 0.5, schedule)
+    expected = 0.0
+    for step in range(5):
+        m = 1 - 0.5 * (np.cos(np.pi * step / last) + 1) / 2
+        expected = m * expected + 1 - m
+        teacher.update(student, nn.Identity(), step, 5)
+        assert teacher.encoder.weight.item() == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_cosine_over_one_update_starts_at_its_momentum():
+    student, teacher = linear(np.ones((1, 1))), Teacher(linear(np.zeros((1, 1))), nn.Identity(), 0.5, "cosine-endpoint")
+    teacher.update(student, nn.Identity(), 0, 1)
+    assert teacher.encoder.weight.item() == 0.5
+
+
 def test_heads_follow_as_the_encoder_does_and_statistics_do_not():
     encoder, heads = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)), nn.Linear(3, 2)
     teacher = Teacher(encoder, heads, 0.75, "constant")
@@ -91,5 +108,6 @@ def run_without_end(schedule):
 
 def test_a_run_without_a_known_length_has_a_constant_momentum_only():
     assert run_without_end("constant") == 2
-    with pytest.raises(ValueError, match='momentum_schedule: "cosine" needs an end'):
-        run_without_end("cosine")
+    for schedule in ("cosine", "cosine-endpoint"):
+        with pytest.raises(ValueError, match=f'momentum_schedule: "{schedule}" needs an end'):
+            run_without_end(schedule)

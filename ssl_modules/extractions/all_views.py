@@ -5,11 +5,11 @@ from itertools import takewhile
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_modules.contrast import Contrast, Relation, SameView
 from ssl_modules.extractions.base import Extraction, at_least_two
-from ssl_modules.extractions.heads import PooledMLP
+from ssl_modules.extractions.heads import PooledMLP, with_output_norm
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import gather, rank, world_size
 
@@ -24,7 +24,8 @@ class AllViews(Extraction):
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding.
         layers: number of linear layers.
-        output_norm: whether the projector ends in a batch norm without parameters.
+        output_norm: whether the projector ends in a batch norm; True = without parameters, "scale" = with a scale but
+            no bias, as in google's SimCLR.
         same_view_negatives: whether an anchor's negatives are only the same view of other images (GroCo).
         positive_count: number of leading views that are positives, 2 or more; for multi-crop, where small crops are
             only anchors. "large" = the leading views of the first view's size, which must be the largest. None = all.
@@ -49,7 +50,7 @@ class AllViews(Extraction):
         out_dim: int = 128,
         layers: int = 2,
         *,
-        output_norm: bool = False,
+        output_norm: bool | Literal["scale"] = False,
         same_view_negatives: bool = False,
         positive_count: int | Literal["large"] | None = None,
         stop_gradient: bool = False,
@@ -75,9 +76,8 @@ class AllViews(Extraction):
     def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         features = out_channels[-1]
         hidden = self.hidden_dim or features
-        self.heads = PooledMLP(features, *[hidden] * (self.layers - 1), self.out_dim)
-        if self.output_norm:
-            self.heads = nn.Sequential(self.heads, nn.BatchNorm1d(self.out_dim, affine=False))
+        projector = PooledMLP(features, *[hidden] * (self.layers - 1), self.out_dim)
+        self.heads = with_output_norm(projector, self.out_dim, self.output_norm)
         self._built_for = tuple(sizes)
 
     def student_views(self, views: int) -> Sequence[int]:

@@ -12,7 +12,8 @@ from ssl_modules.utils.checks import check_choice, check_number
 from ssl_modules.utils.configurable import Configurable, described
 
 Maps = tuple[Tensor, ...]
-MomentumSchedule = Literal["constant", "cosine"]
+MomentumSchedule = Literal["constant", "cosine", "cosine-endpoint"]
+TeacherUpdate = Literal["after", "before"]
 
 
 class Extraction(Configurable, nn.Module, ABC):
@@ -24,12 +25,16 @@ class Extraction(Configurable, nn.Module, ABC):
     Attributes:
         heads: None until :meth:`build`.
         momentum: momentum of the teacher's moving average, in [0, 1]; None = no teacher.
-        momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
+        momentum_schedule: "constant"; or "cosine" from ``momentum`` to 1, which it reaches one update after the end of
+            the run (BYOL), or "cosine-endpoint", which reaches 1 at the last update (SCE).
+        teacher_update: whether the teacher moves towards the student as it is "after" the optimiser's step, or as it
+            was "before" it (RINCE).
         replicated_buffers: names of buffers that are equal in all processes; DDP must not broadcast them.
     """
 
     momentum: float | None = None
     momentum_schedule: MomentumSchedule = "constant"
+    teacher_update: TeacherUpdate = "after"
     replicated_buffers: Sequence[str] = ()
     __repr__ = described  # its networks belong to the module that built it
 

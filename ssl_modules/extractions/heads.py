@@ -1,7 +1,7 @@
 """Heads, which map an encoder's maps to embeddings."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -73,3 +73,22 @@ class PooledMLP(nn.Module):
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         return self.mlp(pool(maps))
+
+
+def with_output_norm(projector: nn.Module, width: int, output_norm: bool | Literal["scale"]) -> nn.Module:
+    """A projector that ends in a batch norm, if it is wanted.
+
+    Args:
+        projector: maps to ``[B, width]``.
+        width: width of the projector's output.
+        output_norm: False = no batch norm; True = one without parameters; "scale" = one with a scale and no bias.
+
+    Example:
+        >>> [name for name, _ in with_output_norm(nn.Identity(), 4, "scale").named_parameters()]
+        ['1.weight']
+    """
+    if not output_norm:
+        return projector
+    norm = nn.BatchNorm1d(width, affine=output_norm == "scale")
+    norm.register_parameter("bias", None)
+    return nn.Sequential(projector, norm)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_modules.contrast import Contrast, Paired
-from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
+from ssl_modules.extractions.base import Extraction, MomentumSchedule, TeacherUpdate, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import gather, rank
@@ -27,7 +27,8 @@ class Predictor(Extraction):
         out_dim: width of the embedding.
         predictor_dim: width of the predictor's hidden layer.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
-        momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
+        momentum_schedule: "constant", "cosine" or "cosine-endpoint", see :class:`~ssl_modules.extractions.Extraction`.
+        teacher_update: "after" or "before", see :class:`~ssl_modules.extractions.Extraction`.
 
     Raises:
         ValueError: if an argument is outside its range, there is only one view, or no teacher.
@@ -53,6 +54,7 @@ class Predictor(Extraction):
         *,
         momentum: float = 0.996,
         momentum_schedule: MomentumSchedule = "cosine",
+        teacher_update: TeacherUpdate = "after",
     ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("predictor_dim", predictor_dim)):
@@ -63,6 +65,7 @@ class Predictor(Extraction):
         check_momentum(momentum, momentum_schedule)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
+        self.teacher_update = teacher_update
 
     def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         self.heads = PooledMLP(out_channels[-1], self.hidden_dim, self.out_dim, bias=True)

@@ -8,8 +8,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast, Paired, Rows
-from ssl_modules.extractions.base import Extraction, MomentumSchedule, at_least_two, check_momentum
-from ssl_modules.extractions.heads import MLP, PooledMLP
+from ssl_modules.extractions.base import Extraction, MomentumSchedule, TeacherUpdate, at_least_two, check_momentum
+from ssl_modules.extractions.heads import MLP, PooledMLP, with_output_norm
 from ssl_modules.extractions.ranks import Ranks
 from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.distributed import gather, rank, world_size
@@ -33,6 +33,7 @@ class Queue(Extraction):
         out_dim: width of the embedding, D.
         layers: number of the projector's linear layers.
         batch_norm: whether the projector's hidden layers have batch norm.
+        output_norm: whether the projector ends in a batch norm without parameters, and its last layer has no bias.
         size: number of keys in the queue, K. 0 = no queue, which needs ``keys_as_negatives``.
         symmetric: whether student and teacher both see all views; else the teacher sees only view 0 and the student all
             others.
@@ -43,7 +44,8 @@ class Queue(Extraction):
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
         ranks: rule that ranks the queue's keys (RINCE); None = they are negatives.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
-        momentum_schedule: "constant", or "cosine" from ``momentum`` to 1 over the run.
+        momentum_schedule: "constant", "cosine" or "cosine-endpoint", see :class:`~ssl_modules.extractions.Extraction`.
+        teacher_update: "after" or "before", see :class:`~ssl_modules.extractions.Extraction`.
 
     Raises:
         ValueError: if an argument is outside its range, there is only one view, or no teacher; if a batch has more keys
@@ -75,6 +77,7 @@ class Queue(Extraction):
         batch_norm: bool = False,
         size: int = 65536,
         *,
+        output_norm: bool = False,
         symmetric: bool = False,
         teacher_count: int | None = None,
         keys_as_negatives: bool = False,
@@ -83,6 +86,7 @@ class Queue(Extraction):
         ranks: Ranks | None = None,
         momentum: float = 0.999,
         momentum_schedule: MomentumSchedule = "constant",
+        teacher_update: TeacherUpdate = "after",
     ) -> None:
         super().__init__()
         numbers = {"hidden_dim": hidden_dim, "out_dim": out_dim, "layers": layers, "predictor_dim": predictor_dim}
@@ -105,6 +109,7 @@ class Queue(Extraction):
         self.out_dim = out_dim
         self.layers = layers
         self.batch_norm = batch_norm
+        self.output_norm = output_norm
         self.size = size
         self.symmetric = symmetric
         self.teacher_count = teacher_count
@@ -115,6 +120,7 @@ class Queue(Extraction):
         check_momentum(momentum, momentum_schedule)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
+        self.teacher_update = teacher_update
         self._waiting: tuple[list[Tensor], Tensor] | None = None
 
     @property
@@ -125,7 +131,8 @@ class Queue(Extraction):
     def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         features = out_channels[-1]
         widths = [features, *[self.hidden_dim or features] * (self.layers - 1), self.out_dim]
-        self.heads = PooledMLP(*widths, batch_norm=self.batch_norm, bias=True)
+        projector = PooledMLP(*widths, batch_norm=self.batch_norm, bias=not self.output_norm)
+        self.heads = with_output_norm(projector, self.out_dim, self.output_norm)
         self.predictor = (
             nn.Identity() if self.predictor_dim is None else MLP(self.out_dim, self.predictor_dim, self.out_dim)
         )

@@ -69,7 +69,7 @@ class RINCE(ContrastiveModule):
         self,
         augmentation: str | Augmentation = "rince",
         encoder: str | nn.Module = "resnet18",
-        extraction: Extraction = Queue(size=4096, ranks=LabelRanks(), momentum=0.99),
+        extraction: Extraction = Queue(size=4096, ranks=LabelRanks(), momentum=0.99, teacher_update="before"),
         similarity: Similarity = Cosine(),
         loss: Loss = RINCELoss(temperatures=(0.1, 0.225), modes="out-in"),
         *,

@@ -96,7 +96,7 @@ def test_the_defaults_train_one_step(case):
 
 def test_the_loss_falls_on_a_tiny_set(case):
     seed_everything(0)
-    module = case.build(optimizer=partial(torch.optim.AdamW, lr=3e-3))
+    module = case.build(optimizer=partial(torch.optim.AdamW, lr=3e-3), schedule=WarmupCosine(0.1))
     if module.teacher is not None:  # freeze teacher and queue: both may keep the loss from falling
         module.teacher.momentum, module.teacher.schedule = 1.0, "constant"
         module.extraction.after_backward = lambda: None

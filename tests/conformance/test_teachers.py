@@ -20,10 +20,11 @@ def test_nothing_of_the_teacher_has_a_gradient_and_the_optimiser_does_not_see_it
     assert own.isdisjoint(p for group in module.param_groups() for p in group["params"])
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate):
+@pytest.mark.parametrize(("accumulate", "moment"), [(1, "after"), (4, "after"), (1, "before"), (4, "before")])
+def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate, moment):
     seed_everything(0)
     module = case.build()
+    module.extraction.teacher_update = moment
     m, schedule = module.teacher.momentum, module.teacher.schedule
     parts = [module.encoder, module.extraction.heads], [module.teacher.encoder, module.teacher.heads]
     student, teacher = ([p for part in side for p in part.parameters()] for side in parts)
@@ -32,11 +33,15 @@ def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate):
     updates = 0
 
     class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.before = [p.detach().clone() for p in student]
+
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             nonlocal updates, expected
             if (batch_idx + 1) % accumulate == 0:
                 rate = m if schedule == "constant" else momentum_at(updates, 3, m)
-                expected = [rate * e + (1 - rate) * s.detach() for e, s in zip(expected, student, strict=True)]
+                target = self.before if moment == "before" else [p.detach() for p in student]
+                expected = [rate * e + (1 - rate) * s for e, s in zip(expected, target, strict=True)]
                 updates += 1
             for own, e in zip(teacher, expected, strict=True):
                 torch.testing.assert_close(own.detach(), e, rtol=1e-5, atol=1e-7)
@@ -46,3 +51,9 @@ def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate):
     run.fit(module, one_batch(images(), batches))
     assert updates == 3
     assert not all(map(torch.equal, student, teacher))
+
+
+def test_another_moment_or_schedule_is_refused(case):
+    for name in ("teacher_update", "momentum_schedule"):
+        with pytest.raises(ValueError, match=f"{name}: expected .*, got 'later'"):
+            type(case.extraction)(**{**case.extraction.arguments, name: "later"})

@@ -141,6 +141,18 @@ def test_a_batch_norm_without_parameters_may_come_last():
     torch.testing.assert_close(z.var(0, correction=0), torch.ones(5), rtol=1e-2, atol=0)
 
 
+def test_the_last_batch_norm_may_have_a_scale_alone():
+    extraction = AllViews(out_dim=5, output_norm="scale")
+    extraction.build(out_channels=(6,))
+    _, norm = extraction.heads
+    assert [name for name, _ in norm.named_parameters()] == ["weight"]
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(1.0, 6.0))
+    z = extraction.heads((torch.rand(200, 6, 2, 2),))
+    torch.testing.assert_close(z.mean(0), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(z.std(0, correction=0), torch.arange(1.0, 6.0), rtol=1e-2, atol=0)
+
+
 def test_hidden_width_is_the_encoders_by_default():
     extraction = AllViews()
     extraction.build(out_channels=(3, 6))

@@ -383,3 +383,15 @@ def test_levels_that_no_rule_reads_are_refused():
     ids = ids_of(4).repeat(1, 2)
     with pytest.raises(ValueError, match=r"ids: expected \[N, 1\], .* ranks reads, got \[4, 2\]"):
         queue()(vectors(1, 4), vectors(1, 4), ids, None)
+
+
+def test_the_projector_may_end_in_a_batch_norm_without_parameters():
+    extraction = Queue(out_dim=5, size=8, layers=3, batch_norm=True, output_norm=True)
+    extraction.build(out_channels=(6,))
+    plain = Queue(out_dim=5, size=8, layers=3, batch_norm=True)
+    plain.build(out_channels=(6,))
+    shapes = [p.shape for p in plain.heads.parameters()]
+    assert [p.shape for p in extraction.heads.parameters()] == shapes[:-1]  # the norm replaces the last bias
+    z = extraction.heads((torch.rand(200, 6, 2, 2),))
+    torch.testing.assert_close(z.mean(0), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(z.var(0, correction=0), torch.ones(5), rtol=1e-2, atol=0)

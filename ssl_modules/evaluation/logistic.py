@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_modules.evaluation.checks import check_count, check_features, check_labelled, check_multilabel, class_count
 from ssl_modules.evaluation.linear import standardized
 from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.threads import SMALL, one_thread
 
 TOLERANCE = 1e-9  # of each entry of the gradient
 ROUNDING = 1e-12  # of the objective: above its rounding errors, far below any difference that matters
@@ -115,7 +116,8 @@ def _fit(features: Tensor, targets: Tensor, link: Link, penalty: float, max_iter
     # In float32, the loss stops changing while the weights still have errors of some percent.
     x = features.to("cpu" if features.device.type == "mps" else features.device, torch.float64)  # mps has no float64
     x, mean, std = standardized(x, torch.finfo(features.dtype).eps)
-    weight, bias = _minimise(x, targets.to(x), link, penalty, max_iter).split([x.shape[1], 1], dim=1)
+    with one_thread(x.numel() * targets.shape[1] < SMALL):
+        weight, bias = _minimise(x, targets.to(x), link, penalty, max_iter).split([x.shape[1], 1], dim=1)
     weight = weight / std
     bias = bias[:, 0] - weight @ mean
     dtype = torch.promote_types(features.dtype, torch.float32)

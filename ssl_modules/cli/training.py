@@ -46,9 +46,8 @@ class ContrastiveCLI(LightningCLI):
     configured under its own key: ``knn_probe``, ``linear_probe``, ``collapse_monitor``, ``lr_monitor``,
     ``best_checkpoint``, ``last_checkpoint``; ``null`` switches it off. The probes use the finest level of hierarchical
     targets unless ``level`` is given. If the data have no targets, a single class, or several labels per image, the run
-    has no probes, and the log says why. A progress bar for terminals of 80 columns is added unless ``trainer`` has one or
-    switches it off. If the run lacks the probe whose metric the best checkpoint monitors, it has no
-    best checkpoint either.
+    has no probes, and the log says why. If the run lacks the probe whose metric the best checkpoint monitors, it has no
+    best checkpoint either. Its progress bar fits into 80 columns, unless ``trainer`` gives another or none.
     """
 
     def __init__(

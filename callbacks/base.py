@@ -52,8 +52,10 @@ class MeasuringCallback(NamedCallback):
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         trainer.callbacks = sorted(callbacks, key=lambda it: not isinstance(it, MeasuringCallback))  # type: ignore
 
-    def _log(self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float], **options: Any) -> None:
-        """Log metrics, whose values are the same in every process.
+    def _log(
+        self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float], on_bar: str | None = None
+    ) -> None:
+        """Log metrics, whose values are the same in every process; the progress bar shows the metric ``on_bar``.
 
         Raises:
             ValueError: if something else logs a metric of the same name.
@@ -63,8 +65,10 @@ class MeasuringCallback(NamedCallback):
             if found is not None and (own is None or not np.isclose(found.item(), own, rtol=1e-6, equal_nan=True)):
                 raise ValueError(self._collision(metric))
         try:
-            # Reducing by the maximum keeps the value exact; a mean might round it.
-            pl_module.log_dict(metrics, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True, **options)
+            for metric, value in metrics.items():
+                bar = metric == on_bar
+                # Reducing by the maximum keeps the value exact; a mean might round it.
+                pl_module.log(metric, value, bar, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
         except Exception as error:  # Lightning's own, if the module logs one with other options in the same hook
             if "twice" in str(error):
                 raise ValueError(self._collision(" or ".join(metrics))) from error

@@ -168,7 +168,7 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
             trainer: the Trainer; None in :meth:`evaluate`.
 
         Returns:
-            Metric to value, without the probe's name.
+            Metric to value, without the probe's name. The progress bar shows the first.
         """
 
     def read(self, part: str, module: nn.Module, trainer: Any) -> Labelled:
@@ -314,7 +314,7 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
         self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **settings, **metrics}
         if is_first:
             rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in settings.items())}")
-        self._log(trainer, pl_module, metrics, prog_bar=True)
+        self._log(trainer, pl_module, metrics, on_bar=next(iter(metrics), None))  # it has room for one
 
     def _is_due(self, trainer: Trainer) -> bool:
         last = -1 if self.result is None else int(self.result["epoch"] or 0)

@@ -230,7 +230,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         extra = self.extra_loss(images, embedded.features, embedded.student)
         contrasts = self.contrasts(images, embedded, generator)
         loss = self.objective(contrasts)
-        self.log("train/chance", chance_level(contrasts, self.loss), prog_bar=True, batch_size=len(images))
+        self.log("train/chance", chance_level(contrasts, self.loss), batch_size=len(images))
         if extra is not None:
             self.log("train/extra_loss", extra, batch_size=len(images))
             loss = loss + extra

@@ -1,16 +1,22 @@
 """Views per second of SimCLR's augmentation without blur, beside what people use today.
 
-    python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--rounds 7]
+    python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--busy 0 1 2] [--rounds 7]
 
 All apply a random resized crop, a flip, colour jitter of half strength and grayscale to the same images in memory, and
 return float tensors in [0, 1]: 32 px from 32, 96 from 96, 224 from 256. torchvision and lightly process one image at a
 time, as a data set does; kornia and ours process a batch. "Ours, exact" draws the order of the jitter for each image;
 "ours, linear" folds the jitter into one colour map. All keep freed memory, as our fits on a CPU do. MiB: peak of
 PyTorch's allocator while one batch was made (512, 64 and 32 images), including the views.
+
+The last table of each size has the same pipelines beside other processes that keep 0, 1 or 2 cores busy: views per
+second on the first number of threads, and how many times as fast the other numbers are.
 """
 
 import argparse
-from collections.abc import Callable, Iterable
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import kornia.augmentation as kornia
@@ -83,10 +89,59 @@ def pipelines(size: int) -> dict[str, tuple[int, Callable[[], Any]]]:
     }
 
 
+def _spin() -> None:
+    while True:
+        pass
+
+
+@contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """Keep this number of cores busy inside a ``with`` block."""
+    processes = [multiprocessing.get_context("spawn").Process(target=_spin, daemon=True) for _ in range(count)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def beside_neighbours(size: int, counts: list[int], busy: list[int], rounds: int) -> None:
+    """Print a table of the pipelines' speed beside busy processes. All numbers of threads take turns in one run."""
+
+    def on(count: int, run: Callable[[], Any]) -> Callable[[], None]:
+        def limited() -> None:
+            with threads(count):
+                run()
+
+        return limited
+
+    candidates = pipelines(size)
+    runs = {f"{name} {count}": on(count, run) for name, (_, run) in candidates.items() for count in counts}
+    rows: dict[str, list[str | float]] = {name: [name] for name in candidates}
+    header = ["pipeline"]
+    for number in busy:
+        with neighbours(number):
+            seconds = interleaved(runs, rounds)
+        header += [f"{number} busy: views/s, {_threads(counts[0])}", *(f"{_threads(c)}: x times" for c in counts[1:])]
+        for name, (views, _) in candidates.items():
+            one, *more = (seconds[f"{name} {count}"] for count in counts)
+            rows[name] += [views / one, *(one / other for other in more)]
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print_table(f"Augmentation, {size} px, beside busy processes (load averages {load})", header, rows.values())
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SOURCE))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--busy", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     keep_freed_memory()
@@ -102,8 +157,10 @@ def main() -> None:
                 (name, f"{speed:,.0f}", speeds["ours, exact"] / speed, speeds["ours, linear"] / speed, memory[name])
                 for name, speed in speeds.items()
             )
-            title = f"Augmentation, {size} px from {SOURCE[size]}, {count} thread{'s' * (count > 1)}"
+            title = f"Augmentation, {size} px from {SOURCE[size]}, {_threads(count)}"
             print_table(title, ("pipeline", "views/s", "exact is x times", "linear is x times", "MiB"), rows)
+        if args.busy:
+            beside_neighbours(size, args.threads, args.busy, args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Aspect 1: augmentations, which turn a batch of images into V batches of views."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ssl_modules.augmentations.patches import PatchGrid
 from ssl_modules.utils.checks import check_instances, check_number
 from ssl_modules.utils.configurable import Configurable
 from ssl_modules.utils.pixels import check_range
+from ssl_modules.utils.threads import one_thread, share_out
 
 PORTION = 3 * 2**17  # numbers in the images that are transformed together: 1.5 MiB
 
@@ -180,30 +182,52 @@ class JointViews(Augmentation):
 
 
 def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws for all images, then applies all operations to a few images at a time, which stay in the CPU's cache."""
+    """Draws for all images, then applies all operations to a few images at a time, which stay in a core's cache.
+
+    On a CPU, several threads share these portions out. The views don't depend on the number of threads.
+    """
     drawn: list[tuple[Operation, Any]] = []
     like = images  # draw reads only shape and device
-    for transform in transforms:
-        drawn.append((transform, transform.draw(like, generator)))
-        if transform.image_size is not None:
-            like = like[:, :, :1, :1].expand(-1, -1, transform.image_size, transform.image_size)
+    threads = images.device.type == "cpu" and not torch.compiler.is_compiling()
+    with one_thread(threads):
+        for transform in transforms:
+            drawn.append((transform, transform.draw(like, generator)))
+            if transform.image_size is not None:
+                like = like[:, :, :1, :1].expand(-1, -1, transform.image_size, transform.image_size)
+        portions = _portions(images, drawn)
 
-    views = torch.empty(0, device=images.device)
-    for rows in _portions(images, drawn):
+    views: list[Tensor] = []
+    first = threading.Lock()
+
+    def make(rows: Rows) -> None:
         some = to_float(rows_of(images, rows))
         if isinstance(rows, slice) and images.is_floating_point():  # cloned, as all views are made from this batch
             some = some.clone()
         for transform, parameters in drawn:
             some = transform.transform(some, rows_of(parameters, rows))
         if isinstance(rows, slice):
-            return some
-        if len(views) == 0:
-            views = some.new_empty(len(images), *some.shape[1:])
-        views.index_copy_(0, rows, some)
-    return views
+            views.append(some)
+            return
+        with first:
+            if not views:
+                views.append(some.new_empty(len(images), *some.shape[1:]))
+        views[0].index_copy_(0, rows, some)
+
+    if threads and not _differentiable(images, drawn):
+        share_out(make, portions)
+    else:
+        for rows in portions:
+            make(rows)
+    return views[0]
 
 
-def _portions(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Iterable[Rows]:
+def _differentiable(images: Tensor, drawn: list[tuple[Operation, Any]]) -> bool:
+    """Whether gradients are recorded. The order of their sums would depend on the threads."""
+    learned = (parameter for transform, _ in drawn for parameter in transform.parameters())
+    return torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in learned))
+
+
+def _portions(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Sequence[Rows]:
     """Rows of images that fit into the CPU's cache, grouped by ``group_key``; on an accelerator, all images at once."""
     sides = [transform.image_size or 0 for transform, _ in drawn]
     size = max(1, PORTION // max(images[0].numel(), images.shape[1] * max(sides) ** 2))

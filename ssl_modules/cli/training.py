@@ -18,6 +18,7 @@ from jsonargparse.typing import import_object
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -26,6 +27,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
 from ssl_modules.cli.failures import Conflict, cannot_hold, cause_in_configuration, check_optimizer
 from ssl_modules.cli.parser import Parser, as_namespace, swapped_classes_inherit_nothing
+from ssl_modules.cli.progress import ProgressBar
 from ssl_modules.datamodules import BaseDataModule, ImageFiles
 from ssl_modules.last_checkpoint import LastCheckpoint
 from ssl_modules.module import ContrastiveModule
@@ -45,7 +47,7 @@ class ContrastiveCLI(LightningCLI):
     ``best_checkpoint``, ``last_checkpoint``; ``null`` switches it off. The probes use the finest level of hierarchical
     targets unless ``level`` is given. If the data have no targets, a single class, or several labels per image, the run
     has no probes, and the log says why. If the run lacks the probe whose metric the best checkpoint monitors, it has no
-    best checkpoint either.
+    best checkpoint either. Its progress bar fits into 80 columns, unless ``trainer`` gives another or none.
     """
 
     def __init__(
@@ -209,8 +211,8 @@ class ContrastiveCLI(LightningCLI):
         if reason is not None and any(isinstance(callback, OnlineProbe) for callback in given):
             rank_zero_info(f"no probes: {reason}")
             given = [callback for callback in given if not isinstance(callback, OnlineProbe)]
-        own = config["callbacks"] or []
-        probes = [c for c in (*given, *(own if isinstance(own, list) else [own])) if isinstance(c, OnlineProbe)]
+        own = _listed(config["callbacks"] or [])
+        probes = [c for c in (*given, *own) if isinstance(c, OnlineProbe)]
         for probe in given:
             if isinstance(probe, OnlineProbe) and self.datamodule.target_type == "hierarchical" and probe.level is None:
                 probe.level = 0
@@ -223,10 +225,13 @@ class ContrastiveCLI(LightningCLI):
             return False
 
         wanted = [callback for callback in given if not is_useless(callback)]
+        if config["enable_progress_bar"] is not False and not any(
+            isinstance(callback, AnyProgressBar) for callback in own
+        ):
+            wanted.append(ProgressBar())
         if config["logger"] is False:  # the run has no folder for its config
             self.save_config_callback = None
-        plugins = config.get("plugins") or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        plugins = _listed(config.get("plugins") or [])
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, SafeCheckpointIO()]
         return super()._instantiate_trainer(config, wanted)
@@ -288,6 +293,10 @@ def _arguments(config: Any) -> dict[str, Any]:
     if config is None:
         return {}
     return vars(config.get("init_args", Namespace()) if "class_path" in config else config)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _plain(value: Any) -> Any:

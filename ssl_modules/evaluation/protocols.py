@@ -109,9 +109,9 @@ def few_label_protocol(
 ) -> dict[str, float]:
     """Accuracy of a classifier trained with few labels: mean and standard deviation over random subsets.
 
-    For one class per sample, it is the accuracy of :func:`~ssl_modules.evaluation.logistic_classifier`. For multi-label
-    targets, it is the mAP of :func:`~ssl_modules.evaluation.svm_scores`. The subsets are drawn by
-    :func:`~ssl_modules.evaluation.balanced_rows`.
+    For one class per sample, it is the accuracy of :func:`~ssl_modules.evaluation.logistic_classifier` with its default
+    penalty: the optimum for the subset's standardised features. For multi-label targets, it is the mAP of
+    :func:`~ssl_modules.evaluation.svm_scores`. The subsets are drawn by :func:`~ssl_modules.evaluation.balanced_rows`.
 
     Args:
         train: samples to draw the subsets from.

@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from ssl_modules.evaluation.checks import check_count, check_labelled, class_count
 from ssl_modules.utils.seeds import derive_generator
+from ssl_modules.utils.threads import SMALL, one_thread
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def sgd_classifier(
     """
     check_labelled("features", features, targets)
     check_count("features", features)
-    weight, bias = _steps(features, targets.long(), class_count(targets, num_classes), recipe, seed)
+    num_classes = class_count(targets, num_classes)
+    with one_thread(recipe.batch_size * features.shape[1] * num_classes < SMALL):
+        weight, bias = _steps(features, targets.long(), num_classes, recipe, seed)
     if not weight.isfinite().all():
         raise ValueError(
             f"recipe: expected finite weights, got NaN or infinity at a learning_rate of {recipe.learning_rate}; lower "

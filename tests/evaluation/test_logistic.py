@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,6 +39,43 @@ def test_several_labels_equal_scikit_learn():
     torch.testing.assert_close(scores, torch.from_numpy(expected), rtol=0, atol=64e-9 / 1e-2)
 
 
+def clusters(classes, dim, count, spread):
+    source = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(classes, dim, generator=source, dtype=torch.float64)
+    targets = torch.arange(count) % classes
+    return centres[targets] + spread * torch.randn(count, dim, generator=source, dtype=torch.float64), targets
+
+
+def like_a_networks(count):
+    source = torch.Generator().manual_seed(0)  # 512 features of 64 pixels: strongly correlated
+    return (FEATURES[:count] @ torch.randn(64, 512, generator=source, dtype=torch.float64)).relu(), TARGETS[:count]
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-6])
+@pytest.mark.parametrize(
+    ("features", "targets"),
+    [
+        pytest.param(*like_a_networks(150), id="512 correlated features"),
+        pytest.param(*like_a_networks(10), id="one image of each class"),
+        pytest.param(*clusters(5, dim=8, count=200, spread=0.1), id="separable classes"),
+        pytest.param(*clusters(100, dim=32, count=1000, spread=3.0), id="100 classes"),
+        pytest.param(torch.cat([FEATURES, 1e3 * FEATURES[:, 20:30]], dim=1)[:300], TARGETS[:300], id="equal features"),
+        pytest.param(*clusters(2, dim=4, count=1, spread=1.0), id="one image"),
+    ],
+)
+def test_the_gradient_at_the_result_is_zero(features, targets, penalty):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        weight, bias = logistic_classifier(features, targets, num_classes=101, penalty=penalty)
+    std = features.std(dim=0, correction=0)
+    scaled = (weight * std.where(std > 0, 1)).requires_grad_()  # the weights of the standardised features
+    offset = (bias + weight @ features.mean(dim=0)).requires_grad_()
+    x = (features - features.mean(dim=0)) / std.where(std > 0, 1)
+    loss = F.cross_entropy(F.linear(x, scaled, offset), targets) + penalty / 2 * scaled.square().sum()
+    for gradient in torch.autograd.grad(loss, [scaled, offset]):
+        assert gradient.abs().max() < 2e-9  # 1e-9 and rounding
+
+
 def test_float32_features_give_the_float64_probabilities():
     expected = F.linear(FEATURES, *logistic_classifier(FEATURES[:1000], TARGETS[:1000])).softmax(dim=1)
     weight, bias = logistic_classifier(FEATURES[:1000].float(), TARGETS[:1000])
@@ -57,8 +96,9 @@ def test_nothing_of_the_surroundings_is_needed_or_kept():
 
 
 def test_it_warns_where_it_has_not_converged():
-    with pytest.warns(UserWarning, match="not converged in max_iter=3; raise it"):
+    with pytest.warns(UserWarning, match="not converged in max_iter=3; raise it") as caught:
         weight, _ = logistic_classifier(FEATURES[:100], TARGETS[:100], max_iter=3)
+    assert caught[0].filename == __file__
     assert weight.isfinite().all()
 
 

@@ -1,0 +1,49 @@
+"""The command's progress bar."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, RichProgressBarTheme
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, with a metric on each line and names that fit into a terminal of 80 columns.
+
+    A metric's name is shown without what stands before its last slash, unless two metrics would then have one name. The
+    number of the run's folder is left out, and the bar itself is shorter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(theme=RichProgressBarTheme(metrics_text_delimiter="\n"))
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Lightning's columns, with a bar of ten characters."""
+        columns = super().configure_columns(trainer)
+        for column in columns:
+            if isinstance(column, CustomBarColumn):
+                column.bar_width = 10
+        return columns
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The metrics on the bar by their short names."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return shortened(metrics)
+
+
+def shortened(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics by the last part of their names, or the whole name where that would be ambiguous.
+
+    Args:
+        metrics: names to values.
+
+    Example:
+        >>> shortened({"train/loss": 4.0, "probe/knn_top1": 0.9, "ema/knn_top1": 0.8})
+        {'loss': 4.0, 'probe/knn_top1': 0.9, 'ema/knn_top1': 0.8}
+    """
+    last = [name.rpartition("/")[2] for name in metrics]
+    return {
+        short if last.count(short) == 1 else name: value
+        for short, (name, value) in zip(last, metrics.items(), strict=True)
+    }

@@ -73,8 +73,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         """
         if isinstance(self.dataset, TensorImages):
             return tuple(values[0] for values in self.__getitems__([index]))
-        item = self.dataset[index]
-        image, target, _ = fields(item)
+        image, target, _ = fields(self.dataset[index], f"item {index}")
         image = to_uint8(image, self.dims[0], self.white)
         if tuple(image.shape) != self.dims:
             fix = "bring images to one size in the data set's transform"
@@ -100,12 +99,18 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
             raise ValueError(
                 f"item {index}: expected (image, target), got an image only; give a target, or target_type='none'"
             )
+        if isinstance(target, str):
+            raise TypeError(
+                f"target {index}: expected integers, got {target!r}; give class indices, class_names.index(target)"
+            )
         value = as_tensor(f"target {index}", target)
         if value.is_floating_point() or value.is_complex():
-            raise TypeError(f"target {index}: expected integers, got {value.dtype}; give class indices")
+            raise TypeError(f"target {index}: expected integers, got {value.dtype}; give class indices, int(target)")
         if tuple(value.shape) != self.target_shape:
             raise ValueError(
-                f"target {index}: expected shape {list(self.target_shape)}, got {list(value.shape)}; see target_type"
+                f"target {index}: expected shape {list(self.target_shape)}, got {list(value.shape)}; "
+                "target_type='single' takes one class, 'multilabel' 0 or 1 for each class, 'hierarchical' one class "
+                "for each of levels="
             )
         return value.long()
 

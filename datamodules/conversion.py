@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.pixels import overshoots
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's mode by number of channels
 GRAY = ("1", "L", "LA", "I", "F")
@@ -211,14 +212,37 @@ def _from_floats(image: Tensor) -> Tensor:
     return levels.to(torch.uint8)
 
 
+def fix_of_images(images: Tensor) -> str:
+    """Advice on how to convert images, in a tensor or an array, to a tensor of uint8."""
+    if images.dtype == torch.bool:
+        return "give torch.as_tensor(images).to(torch.uint8) * 255"
+    if images.is_complex() or images.numel() == 0:
+        return "give torch.as_tensor(images).to(torch.uint8)"
+    if images.is_floating_point():
+        low, high = (bound.item() for bound in images.aminmax())
+        if low >= 0 and high <= 1:
+            return "from floats in [0, 1]: (torch.as_tensor(images) * 255).round().to(torch.uint8)"
+        return _fix(low, high).replace("image", "torch.as_tensor(images)")
+    low, high = (int(bound) for bound in images.long().aminmax())
+    if low >= 0 and high <= 255:
+        of_one = " * 255 if 1 means white, or without * 255 if 255 does" if high <= 1 else ""
+        return f"give torch.as_tensor(images).to(torch.uint8){of_one}"
+    return (
+        "choose the level that means white, such as white = 4095, and give (torch.as_tensor(images).float() * (255 / "
+        "white)).round().clamp(0, 255).to(torch.uint8)"
+    )
+
+
 def _fix(low: float, high: float) -> str:
     """Advice on how to convert float images with this minimum and maximum to uint8."""
     if math.isnan(low):
         return "replace NaN, such as by image.nan_to_num()"
-    if low >= 0 and 1 < high <= 255:
-        return "for levels from 0 to 255 give image.round().to(torch.uint8)"
-    if low >= 0 and high > 255:
-        return "for levels from 0 to 4095 give (image * (255 / 4095)).round().to(torch.uint8)"
+    if (low < 0 or high > 1) and overshoots(low, high):
+        return "where resizing has overshot, give (image.clamp(0, 1) * 255).round().to(torch.uint8)"
+    if low >= 0 and high > 1:
+        white = next((level for level in (255, 4095, WHITE) if high <= level), f"{high:g}")
+        scaled = "image" if white == 255 else f"(image * (255 / {white}))"
+        return f"for levels from 0 to {white} give {scaled}.round().to(torch.uint8)"
     if -1 <= low < 0 and high <= 1:
         return "for values from -1 to 1 give ((image + 1) * 127.5).round().to(torch.uint8)"
     if low < 0:

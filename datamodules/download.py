@@ -42,18 +42,20 @@ class DownloadableDataModule(BaseDataModule):
         return not_found(path, self.how_to_get)
 
 
-def not_found(path: str | Path, fix: str) -> FileNotFoundError:
+def not_found(path: str | Path, fix: str, argument: str = "root") -> FileNotFoundError:
     """The error to raise for a file or folder missing in ``root``.
 
     Args:
         path: path of the file or folder.
         fix: what to do about it.
+        argument: name of the argument that gives the path.
 
     Example:
         >>> not_found("data/images", "pass download=True")
         FileNotFoundError('root: expected data/images, got no such file or folder; pass download=True')
     """
-    return FileNotFoundError(f"root: expected {path}, got no such file or folder; {fix}")
+    found = "a file, which is no folder" if Path(path).is_file() else "no such file or folder"
+    return FileNotFoundError(f"{argument}: expected {path}, got {found}; {fix}")
 
 
 def download_and_unpack(url: str, root: str | Path, md5: str) -> None:

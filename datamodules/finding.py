@@ -85,8 +85,8 @@ def find_classes(folder: Path) -> list[str]:
     if not with_images:
         found = f"none in {', '.join(folders)}" if folders else "no folders"
         raise ValueError(
-            f"class_folders: expected folders with images ({ENDINGS}) in {folder}, got {found}; without classes pass "
-            "class_folders=False"
+            f"class_folders: expected folders with images ({ENDINGS}) in {folder}, got {found}; give the folder that "
+            "holds one folder of images for each class"
         )
     empty = sorted({*folders} - {*with_images})
     if empty:

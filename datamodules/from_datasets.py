@@ -1,16 +1,17 @@
 """A data module for training and test sets of your own."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ssl_modules.batch import fields
 from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.datamodules.conversion import WhiteLevel, to_uint8
 from ssl_modules.datamodules.images import TensorImages, pixel_statistics
 from ssl_modules.datamodules.targets import TargetType
-from ssl_modules.utils.checks import check_instance
+from ssl_modules.utils.checks import check_instance, got
 
 
 class ImageDataModule(BaseDataModule):
@@ -78,7 +79,7 @@ class ImageDataModule(BaseDataModule):
         channels, height, width = _first_dims(train, self.white_level) if dims is None else dims
         self.dims = (channels, height, width)
         if mean is None or std is None:
-            mean, std = _measured_statistics(train, mean, std)
+            mean, std = _measured_statistics(train, mean, std, white)
         self.mean, self.std = tuple(mean), tuple(std)
         self.target_type = target_type
         self.levels = {level: tuple(names) for level, names in (levels or {}).items()}
@@ -101,13 +102,33 @@ def _check_data_set(part: str, dataset: Any) -> None:
     is_list_of_others = isinstance(dataset, list) and not all(
         isinstance(item, tuple | list | Mapping) for item in dataset[:1]
     )
-    if not hasattr(dataset, "__getitem__") or isinstance(dataset, type | str) or is_list_of_others:
-        raise TypeError(f"{part}: expected a map-style data set of (image, target), got {dataset!r}")
+    is_stream = isinstance(dataset, IterableDataset)
+    if not hasattr(dataset, "__getitem__") or isinstance(dataset, type | str) or is_stream or is_list_of_others:
+        raise TypeError(
+            f"{part}: expected a map-style data set of (image, target), got {got(dataset)}; {_fix(dataset)}"
+        )
+    if hasattr(dataset, "__len__") and len(dataset) == 0:
+        raise ValueError(f"{part}: expected at least one image, got none; give a data set that is not empty")
+
+
+def _fix(dataset: Any) -> str:
+    """Advice on what to give in place of something that is no data set."""
+    if isinstance(dataset, DataLoader):
+        return "give its data set, loader.dataset"
+    if isinstance(dataset, IterableDataset):
+        return "it has no order, so pass your DataLoader of it to Trainer.fit, without a data module"
+    if isinstance(dataset, type):
+        return f"give an instance, {dataset.__name__}(...)"
+    if isinstance(dataset, str | Path):
+        return f"for a folder of images use ImageFolderDataModule({str(dataset)!r})"
+    if isinstance(dataset, list):
+        return "give a list of (image, target), or pairs with target_type='none': [(image, -1), ...]"
+    return "give a list of (image, target), or a torch.utils.data.Dataset"
 
 
 def _first_dims(train: Dataset, white: WhiteLevel) -> tuple[int, int, int]:
     """(C, H, W) of the first image of a map-style data set."""
-    image = to_uint8(fields(train[0])[0], white=white)
+    image = to_uint8(fields(train[0], "train")[0], white=white)
     if image.ndim != 3:
         raise ValueError(f"train: expected images [C, H, W], got {list(image.shape)}; one channel: image[None]")
     if image.shape[2] in (1, 3, 4) and image.shape[0] > 4:
@@ -122,13 +143,14 @@ def _first_dims(train: Dataset, white: WhiteLevel) -> tuple[int, int, int]:
 
 
 def _measured_statistics(
-    train: Dataset, mean: Sequence[float] | None, std: Sequence[float] | None
+    train: Dataset, mean: Sequence[float] | None, std: Sequence[float] | None, white: int | None
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of each channel; None is replaced by measured values, for images in memory only."""
     if not isinstance(train, TensorImages):
+        scale = "" if white is None else f", white={white}"
         raise ValueError(
             f"mean, std: expected numbers for images that are not in memory, got {mean}, {std}; "
-            "pass both, for pixels in [0, 1] (pixel_statistics measures them)"
+            f"pass both, for pixels in [0, 1]; mean, std = pixel_statistics(train{scale}) measures them"
         )
     measured = pixel_statistics(train.images)
     return mean or measured[0], std or measured[1]

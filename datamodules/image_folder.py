@@ -13,7 +13,7 @@ from ssl_modules.datamodules.finding import ENDINGS, absolute, find_classes, fin
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.utils.checks import check_choice
+from ssl_modules.utils.checks import check_choice, got
 
 
 class ImageFolderDataModule(FilesDataModule):
@@ -74,7 +74,7 @@ class ImageFolderDataModule(FilesDataModule):
         WhiteLevel(white)  # raises if white is out of range
         root = Path(root).expanduser()
         self.name = root.resolve().name
-        self.class_names = tuple(find_classes(_existing(root))) if class_folders else ()
+        self.class_names = tuple(find_classes(_existing(root, "root"))) if class_folders else ()
         self.num_classes = len(self.class_names)
         self.target_type = "single" if class_folders else "none"
         self.dims = (in_channels, *self.dims[1:])
@@ -84,7 +84,7 @@ class ImageFolderDataModule(FilesDataModule):
         if in_memory and (self.augmentation is not None or self.decode_size is not None):
             raise ValueError(
                 f"in_memory: expected neither decode_size nor augmentation, as images are decoded once, at image_size, "
-                f"got decode_size={self.decode_size} and augmentation={self.augmentation!r}; leave these out, or "
+                f"got decode_size={self.decode_size} and augmentation={got(self.augmentation)}; leave these out, or "
                 "in_memory"
             )
         self.root = absolute(root)
@@ -102,8 +102,8 @@ class ImageFolderDataModule(FilesDataModule):
             FileNotFoundError: if a folder is missing.
             ValueError: if there are no images, or the test folder has none of the classes.
         """
-        train = _existing(Path(self.root))
-        test = None if self.test is None else _existing(Path(self.test))
+        train = _existing(Path(self.root), "root")
+        test = None if self.test is None else _existing(Path(self.test), "test")
         if self.class_folders and test is not None:
             self._compare(test)
         return self._part(train, is_train=True), None if test is None else self._part(test, is_train=False)
@@ -125,14 +125,17 @@ class ImageFolderDataModule(FilesDataModule):
         else:
             paths, targets = find_images(folder), None
             if not paths:
-                raise ValueError(f"{folder}: expected images ({ENDINGS}), got none; give the folder of your images")
+                raise ValueError(
+                    f"{'root' if is_train else 'test'}: expected images ({ENDINGS}) in {folder}, got none; give the "
+                    "folder of your images"
+                )
         files = self.files(folder, paths, targets, self.white)
         return read_all(files, self.num_workers) if self.keep_in_memory else files
 
 
-def _existing(folder: Path) -> Path:
+def _existing(folder: Path, argument: str) -> Path:
     if not folder.is_dir():
-        raise not_found(folder, "give the folder of your images")
+        raise not_found(folder, "give the folder of your images", argument)
     return folder
 
 

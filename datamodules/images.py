@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssl_modules.datamodules.conversion import as_tensor
+from ssl_modules.batch import fields
+from ssl_modules.datamodules.conversion import WhiteLevel, as_tensor, fix_of_images, to_uint8
 
 
 class TensorImages(Dataset[tuple[Tensor, Tensor]]):
@@ -33,10 +34,7 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, images: Tensor | np.ndarray, targets: Tensor | np.ndarray | Sequence[Any] | None = None) -> None:
         images = as_tensor("images", images)
         if images.dtype != torch.uint8:
-            raise TypeError(
-                f"images: expected uint8, got {images.dtype}; "
-                "from floats in [0, 1]: torch.as_tensor(images * 255).round().to(torch.uint8)"
-            )
+            raise TypeError(f"images: expected uint8, got {images.dtype}; {fix_of_images(images)}")
         if images.ndim != 4:
             raise ValueError(f"images: expected [N, C, H, W], got {list(images.shape)}; one channel: images[:, None]")
         targets = torch.full((len(images),), -1, device=images.device) if targets is None else as_targets(targets)
@@ -86,11 +84,14 @@ def as_targets(targets: Any) -> Tensor:
     return values.long()
 
 
-def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(
+    images: Tensor | Dataset[Any], white: int | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, over pixels in [0, 1].
 
     Args:
-        images: [N, C, H, W], uint8.
+        images: [N, C, H, W], uint8; or a map-style data set, as for :class:`ImageDataModule`.
+        white: for a data set, the pixel value of white in images of more than 8 bits; None for 65535.
 
     Returns:
         ``(mean, std)``, C numbers each.
@@ -101,9 +102,23 @@ def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ..
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in images.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()  # [256]
+    counts = _level_counts(images) if isinstance(images, Tensor) else _summed_level_counts(images, WhiteLevel(white))
+    for count in counts:
+        share = count.double() / count.sum()  # [256]
         mean = (share * levels).sum()
         means.append(mean.item())
         stds.append((share * (levels - mean) ** 2).sum().sqrt().item())
     return tuple(means), tuple(stds)
+
+
+def _level_counts(images: Tensor) -> Tensor:
+    """How often each channel of ``[N, C, H, W]`` has each level, ``[C, 256]``."""
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+
+
+def _summed_level_counts(dataset: Any, white: WhiteLevel) -> Tensor:
+    first = to_uint8(fields(dataset[0], "item 0")[0], white=white)
+    counts = torch.zeros(len(first), 256, dtype=torch.int64)
+    for index in range(len(dataset)):
+        counts += _level_counts(to_uint8(fields(dataset[index], f"item {index}")[0], len(first), white)[None])
+    return counts

@@ -45,19 +45,44 @@ def check_targets(part: str, targets: Tensor, target_type: TargetType, class_cou
         >>> check_targets("train", torch.tensor([0, 3]), "single", [3])
         Traceback (most recent call last):
         ...
-        ValueError: train: expected targets from 0 to below [3], got 3; see num_classes and levels
+        ValueError: train: expected targets from 0 to below [3], got 3; give num_classes=4
     """
     shape = target_shape(target_type, class_counts[0], len(class_counts))
     if shape is None:
         return
     if tuple(targets.shape[1:]) != shape:
+        fix = _fix_of_shape(targets)
         raise ValueError(
-            f"{part}: expected targets {['N', *shape]} for target_type={target_type!r}, got {list(targets.shape)}"
+            f"{part}: expected targets {['N', *shape]} for target_type={target_type!r}, got {list(targets.shape)}; "
+            f"{fix}"
         )
     limits = [2] if target_type == "multilabel" else class_counts
     wrong = (targets < 0) | (targets >= targets.new_tensor(limits))
     if wrong.any():
         raise ValueError(
             f"{part}: expected targets from 0 to below {limits}, got {targets[wrong][0].item()}; "
-            "see num_classes and levels"
+            f"{_fix_of_range(targets, target_type)}"
         )
+
+
+def _fix_of_shape(targets: Tensor) -> str:
+    if targets.ndim == 1:
+        return "give target_type='single' for one class per image"
+    if targets.ndim == 2:
+        return (
+            "give target_type='multilabel' for columns of 0 and 1, one per class, or target_type='hierarchical' with "
+            "levels= for columns of classes; one of these columns alone, targets[:, 0], is 'single'"
+        )
+    return "give one row per image"
+
+
+def _fix_of_range(targets: Tensor, target_type: TargetType) -> str:
+    if (targets == -1).all():
+        return "-1 stands for no target: give targets, or target_type='none' with num_classes=0"
+    if (targets < 0).any():
+        return "leave out the images without a target, or give target_type='none' with num_classes=0 to use no target"
+    if target_type == "single":
+        return f"give num_classes={int(targets.max()) + 1}"
+    if target_type == "multilabel":
+        return "give columns of 0 and 1, one per class"
+    return "give levels= the names of all classes of each level"

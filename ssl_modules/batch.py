@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_modules.utils.distributed import rank, world_size
-from ssl_modules.utils.pixels import check_channels_first
+from ssl_modules.utils.pixels import check_channels_first, fix_of_missing_axes
 
 _IMAGE_NDIM = 4
 _ROWS = 2**20  # ids reserve this many images per batch and process
@@ -83,7 +83,7 @@ class Batch:
         return labels.to(self.device)
 
 
-def fields(batch: Any) -> tuple[Any, Any, Any]:
+def fields(batch: Any, name: str = "batch") -> tuple[Any, Any, Any]:
     """Return images, targets and index of a batch or of one sample, by position or by key; None for what is missing.
 
     A tuple or list holds them in this order, and may hold more. In a mapping, such as a row of a Hugging Face data set,
@@ -92,6 +92,7 @@ def fields(batch: Any) -> tuple[Any, Any, Any]:
 
     Args:
         batch: what a loader or a data set gives.
+        name: "batch", or what to call a sample of a data set in an error.
 
     Raises:
         ValueError: if a mapping has none of the keys for images, or two keys for the same field.
@@ -101,7 +102,7 @@ def fields(batch: Any) -> tuple[Any, Any, Any]:
         (('pixels', 3, None), ('pixels', 3, None))
     """
     if isinstance(batch, Mapping):
-        images, targets, index = (_by_key(batch, field) for field in KEYS)
+        images, targets, index = (_by_key(batch, field, name) for field in KEYS)
         return images, targets, index
     if isinstance(batch, list | tuple):
         images, targets, index = [*batch, None, None, None][:3]
@@ -109,13 +110,15 @@ def fields(batch: Any) -> tuple[Any, Any, Any]:
     return batch, None, None
 
 
-def _by_key(batch: Mapping[str, Any], field: str) -> Any:
+def _by_key(batch: Mapping[str, Any], field: str, name: str) -> Any:
     found = [key for key in KEYS[field] if key in batch]
     if len(found) > 1 or (not found and field == "images"):
         expected = "a key for images, one of" if not found else f"one key for {field} out of"
+        of_loader = "give batches (images, targets), for example by the loader's collate_fn"
+        of_data_set = "let the data set give (image, target), or rename its keys"
         raise ValueError(
-            f"batch: expected {expected} {', '.join(KEYS[field])}, got the keys {', '.join(map(str, batch))}; "
-            "give batches (images, targets), for example by the loader's collate_fn"
+            f"{name}: expected {expected} {', '.join(KEYS[field])}, got the keys {', '.join(map(str, batch))}; "
+            + (of_loader if name == "batch" else of_data_set)
         )
     return batch[found[0]] if found else None
 
@@ -169,13 +172,18 @@ def _is_image(x: Any) -> bool:
 
 def _views(views: Sequence[Tensor]) -> list[Tensor]:
     if len({len(view) for view in views}) > 1:
-        raise ValueError(f"batch: expected as many images in each view, got {[len(view) for view in views]}")
+        raise ValueError(
+            f"batch: expected as many images in each view, got {[len(view) for view in views]}; the loader has to give "
+            "view 1 of all images, then view 2 of all"
+        )
     return list(views)
 
 
 def _images(x: Tensor) -> Tensor:
     if not _is_image(x):
-        raise TypeError(f"batch: expected images [N, ch, height, width], got {_describe(x)}")
+        raise TypeError(
+            f"batch: expected images [N, ch, height, width], got {_describe(x)}; {fix_of_missing_axes(x.ndim)}"
+        )
     return x
 
 

@@ -25,6 +25,7 @@ from ssl_modules.evaluation.protocols import (
 )
 from ssl_modules.evaluation.shared_features import SharedFeatures
 from ssl_modules.finetuning import FineTuning
+from ssl_modules.utils.checks import check_instance, got
 
 if TYPE_CHECKING:
     from ssl_modules.datamodules import BaseDataModule
@@ -72,6 +73,12 @@ def evaluate(
         >>> evaluate(nn.Flatten(), DigitsDataModule(), {"knn": {"k": 5}})["knn"]["top1"] > 0.9
         True
     """
+    from ssl_modules.datamodules import BaseDataModule  # noqa: PLC0415  # the data modules import a lot
+
+    check_instance("module", module, nn.Module, "read a checkpoint by load_module(path)")
+    check_instance(
+        "data", data, BaseDataModule, "from data sets make one, ImageDataModule(train, test, num_classes=...)"
+    )
     if isinstance(protocols, str):
         raise ValueError(f"protocols: expected a list such as [{protocols!r}], got {protocols!r}")
     settings = dict(protocols) if isinstance(protocols, Mapping) else {name: {} for name in protocols}
@@ -150,9 +157,12 @@ def finetune(
     """
     encoder = getattr(module, "encoder", None)
     if not isinstance(encoder, Encoder):
-        raise ValueError(f"finetune: needs an Encoder at module.encoder, but {type(module).__name__} has {encoder!r}")
+        raise ValueError(
+            f"needs an Encoder at module.encoder, but {type(module).__name__} has {got(encoder)}; give "
+            "Representation(Encoder(network, image_size=..., in_channels=...)) of ssl_modules.encoders"
+        )
     if data.target_type == "none":
-        raise ValueError(f"finetune: {data.name} has no targets to learn from")
+        raise ValueError(f"{data.name} has no targets to learn from; give labelled data")
     rows = None
     if share is not None:
         targets = data.labelled_targets()

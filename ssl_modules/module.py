@@ -132,6 +132,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         super().__init__()
         self.save_hyperparameters(storable(self.arguments))
         check_optimizer(optimizer)
+        check_number("image_size", image_size, least=1)
+        check_number("in_channels", in_channels, least=1)
         if base_batch_size is not None:
             check_number("base_batch_size", base_batch_size, least=1)
         if anchor_block is not None:
@@ -156,10 +158,10 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         self.teacher = build_teacher(self.encoder, self.extraction, compile) if self.plan.teacher else None
         # DDP reads this attribute of the module; it must not broadcast these buffers.
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in self.extraction.replicated_buffers]
-        self.similarity = copy_of("similarity", similarity, Similarity)
-        self.loss = copy_of("loss", loss, Loss)
+        self.similarity = copy_of("similarity", similarity, Similarity, "give an object, such as Cosine()")
+        self.loss = copy_of("loss", loss, Loss, "give an object, such as InfoNCE(), or a subclass of Loss")
         self.optimizer = optimizer
-        self.schedule = copy_of("schedule", schedule, Schedule)
+        self.schedule = copy_of("schedule", schedule, Schedule, "give an object, such as WarmupCosine()")
         self.base_batch_size = base_batch_size
         self.decay_norms = decay_norms
         self.anchor_block = anchor_block

@@ -39,7 +39,11 @@ from ssl_modules.similarities import Cosine, Dot
             TypeError,
             r"loss: expected .*, got the class InfoNCE; give an instance, InfoNCE\(...\)",
         ),
-        ({"loss": nn.CrossEntropyLoss}, TypeError, "loss: expected .* Loss, got the class CrossEntropyLoss$"),
+        (
+            {"loss": nn.CrossEntropyLoss},
+            TypeError,
+            "loss: expected .* Loss, got the class CrossEntropyLoss; give an object, such as InfoNCE",
+        ),
         ({"extraction": None}, TypeError, "extraction: expected an object of the class Extraction, got None"),
         ({"schedule": 0.1}, TypeError, "schedule: expected an object of the class Schedule, got 0.1"),
         ({"optimizer": None}, TypeError, "optimizer: expected a function of parameter groups, .* got None"),

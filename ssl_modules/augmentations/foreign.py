@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssl_modules.augmentations.operation import Operation, to_float
 from ssl_modules.augmentations.views import Augmentation
 from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.pixels import fix_of_range, fix_of_type
 
 Per = Literal["image", "batch"]
 Form = Literal["float", "tensor", "numpy", "pil"]  # input format of a transform
@@ -158,10 +159,28 @@ def not_an_augmentation(value: Any, image_size: int) -> TypeError:
         return TypeError("augmentation: got a list of augmentations; join their views: JointViews(augmentations)")
     if callable(first):
         what = f"a list of {len(value)} callables" if several else describe(value)
-        return TypeError(
-            f"augmentation: got {what}; wrap it: Foreign({'transforms' if several else 'transform'}, size={image_size})"
-        )
+        fix = f"wrap it: Foreign({'transforms' if several else 'transform'}, size={image_size})"
+        if _takes_generator(first):
+            fix = "do the same in a subclass of Augmentation, in make_views(self, images, generator)"
+        return TypeError(f"augmentation: got {what}; {fix}")
+    if isinstance(value, str):
+        fix = f"; give an object, such as SimCLRViews({image_size}, views=1) for one view"
+        return TypeError(f"augmentation: expected an Augmentation, got {value!r}{fix}")
     return TypeError(f"augmentation: expected an Augmentation or the name of a policy, got {value!r}")
+
+
+def _takes_generator(transform: Any) -> bool:
+    """Whether a function has two required arguments, as the images and the generator of an augmentation."""
+    if not inspect.isroutine(transform):
+        return False
+    try:
+        inspect.signature(transform).bind(None, None)
+        inspect.signature(transform).bind(None)
+    except ValueError:
+        return False  # a builtin without a signature
+    except TypeError as error:
+        return "missing a required" in str(error)
+    return False
 
 
 def describe(transform: Any) -> str:
@@ -303,9 +322,10 @@ def _one_image(transform: Any, form: Form, image: Tensor, size: int | None) -> T
     if made.ndim == 4 and len(made) == 1:  # kornia adds a batch axis
         made = made[0]
     if made.ndim != 3:
+        fix = "use per='batch' if it takes batches" if made.ndim > 3 else "add the axis of channels, image[None]"
         raise ValueError(
             f"transform: {describe(transform)} has to return one image [ch, {size}, {size}], but returned "
-            f"{list(made.shape)}; use per='batch' if it takes batches"
+            f"{list(made.shape)}; {fix}"
         )
     _check_side(transform, made, size)
     return _floats(transform, made)
@@ -337,7 +357,12 @@ def _as_tensor(transform: Any, made: Any) -> Tensor:
         return made[None] if made.ndim == 2 else made.permute(2, 0, 1)
     if not isinstance(made, Tensor):
         several = isinstance(made, list | tuple)
-        hint = "; give one transform for each view, Foreign([transform, ...], ...)" if several else ""
+        hint = ""
+        if several:
+            hint = (
+                "; give the transform of one view, which is called for each view, or one for each, Foreign([transform, "
+                "...], ...)"
+            )
         raise TypeError(
             f"transform: {describe(transform)} has to return one image, as a tensor, a numpy array or a PIL image, but "
             f"returned {_kind(made)}{hint}"
@@ -365,7 +390,8 @@ def _floats(transform: Any, made: Tensor) -> Tensor:
         return made.float().div_(255)
     if not made.is_floating_point():
         raise TypeError(
-            f"transform: {describe(transform)} has to return uint8, or float in [0, 1], but returned {made.dtype}"
+            f"transform: {describe(transform)} has to return uint8, or float in [0, 1], but returned {made.dtype}; "
+            f"{fix_of_type(made)}"
         )
     return made.float()
 
@@ -377,5 +403,5 @@ def _check_values(transform: Any, view: Tensor) -> None:
     if low < -BEYOND or high > 1 + BEYOND:
         raise ValueError(
             f"transform: {describe(transform)} made pixels from {low:g} to {high:g}, which have to lie in [0, 1]; "
-            "leave normalisation to the encoder (mean=, std=), and divide by 255 what is larger"
+            f"{fix_of_range(low, high)}"
         )

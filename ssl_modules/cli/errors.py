@@ -16,7 +16,9 @@ _BOILERPLATE = re.compile(
     r"|a class path \(str\)|a dict with)"
 )
 _TYPE = re.compile(r"Expected a (?:<class '([^']+)'>|typing\.Literal\[(.*?)\])")
-_OPTION = re.compile(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^.= ]+)")
+_OPTION = re.compile(r"Option '([^']+)' is not accepted|unrecognized arguments: --([^= ]+)")
+_YAML = re.compile(r'in "<(?:unicode|byte) string>", line (\d+), column (\d+)')
+_TYPE_NAMES = {"collections.abc.Sequence": "a list", "collections.abc.Mapping": "a mapping", "NoneType": "null"}
 _PLACE = re.compile(r"Parser key \"(?P<key>[^\"]+)\"|class_path '(?P<cls>[^']+)'")
 
 
@@ -30,6 +32,8 @@ def short_error(message: str) -> str:
         ...   Given value: {...}''')
         "model > InfoNCE: option 'temprature' is not accepted; did you mean 'temperature'?"
     """
+    if problem := _faulty_config(message):
+        return problem
     said = [line for line in message.splitlines() if line.strip() and not _BOILERPLATE.search(line)]
     lines = [line for line in said if not _TYPE.search(line)]
     if not lines:
@@ -51,7 +55,7 @@ def short_error(message: str) -> str:
     if kind := _TYPE.search(cause):  # the line names the first of a union's types
         others = [_TYPE.search(line) for line, i in zip(lines, indents, strict=True) if i == indents[deepest]]
         kinds = ", ".join(match[1] or match[2] for match in others if match).split(", ")
-        *first, last = dict.fromkeys(kinds)
+        *first, last = (_TYPE_NAMES.get(name, name) for name in dict.fromkeys(kinds))
         cause = f"expected {', '.join(first)}{' or ' if first else ''}{last}{cause[kind.end() :]}"
     if within := re.search(r"\(class_path='([^']+)'", cause):  # the class of a callable, such as an optimiser
         has_last = bool(way) and way[-1] in inspect.signature(import_object(within[1])).parameters
@@ -60,6 +64,8 @@ def short_error(message: str) -> str:
         cause = re.sub(r"\. Got value: Namespace\(.*", "", cause)
     if missing := re.match(r"the following arguments are required: (.*)", cause):
         names = re.sub(r"\w+\.(model|data)\b", r"--\1", missing[1])  # without the subcommand's name
+        if not way:
+            names = ", ".join(f"--{name.removeprefix('--')}" for name in names.split(", "))
         cause = f"{names} {'are' if ',' in names else 'is'} missing"
     elif cause.startswith("No module named"):
         cause += "; to import from this folder, run python -m ssl_modules in place of ssl-modules"
@@ -68,7 +74,25 @@ def short_error(message: str) -> str:
         name = option[1] or option[2]
         near = f"; it is now {RENAMED[name]}" if name in RENAMED and "loss" in accepted else None
         cause = f"option '{name}' is not accepted{near or did_you_mean(name, accepted)}"
+    cause = re.sub(r'^Parser key "([^"]+)": ', r"\1: ", cause)
     return f"{' > '.join(way)}: {cause}" if way else cause
+
+
+def _faulty_config(message: str) -> str | None:
+    """The error of a config file that holds no options, or no YAML; with the line and the column where it stops."""
+    if text := re.search(r"Unexpected config: (.*)", message):
+        return f"config: expected options, such as model: SimCLR, got {text[1]!r}"
+    place = _YAML.findall(message)
+    if not place:
+        return None
+    line, column = place[-1]
+    said = [text.rpartition("config: ")[2].strip() for text in message.splitlines()]
+    problem = next((text for text in said if re.search("expected|found|not allowed", text)), "")
+    option = re.search(r'Parser key "([^"]+)"', message)
+    return (
+        f"{option[1] if option else 'config'}: expected YAML, got an error in line {line}, column {column}"
+        f"{f' ({problem})' if problem else ''}; mend it there: close brackets and quotes, and use spaces, not tabs"
+    )
 
 
 def _indent(line: str) -> int:

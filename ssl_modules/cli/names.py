@@ -40,6 +40,8 @@ _PARTS = (methods, datamodules, augmentations, extractions, similarities, losses
 _OURS = {name: getattr(part, name) for part in _PARTS for name in dir(part)}
 _SIDE = 224  # pixels; any size will do, as a policy's class doesn't depend on it
 _KEYS = {"class_path", "init_args", "dict_kwargs"}
+_LIKE_CLASS_PATH = {"class", "cls", "class_name", "classpath", "_target_"}
+_FILES = (".yaml", ".yml", ".json")
 
 
 def with_class(kind: Any, value: Any) -> Any:
@@ -80,12 +82,18 @@ def _problem(name: str, kind: Any, bases: tuple[type, ...], value: Any, previous
     if not isinstance(given, dict):
         return None
     if "class_path" not in given:
-        key = next(iter(given.get("init_args", given)), None)
-        return key and _named(name, kind, key, "...", previous)
+        return _without_class(name, kind, given, previous)
     beside = [key for key in given if key not in _KEYS and not key.startswith("__")]
     if beside:
         return f"option {beside[0]!r} stands beside class_path; put it under init_args"
     return _wrong_class(kind, bases, given["class_path"])
+
+
+def _without_class(name: str, kind: Any, given: dict[str, Any], previous: Any) -> str | None:
+    if misnamed := next((key for key in given if key in _LIKE_CLASS_PATH), None):
+        return f"option {misnamed!r} is not accepted; give the class under class_path and its arguments under init_args"
+    key = next(iter(given.get("init_args", given)), None)
+    return key and _named(name, kind, key, "...", previous)
 
 
 def _wrong_text(kind: Any, bases: tuple[type, ...], value: str) -> str | None:
@@ -160,7 +168,7 @@ def _wrong_class(kind: Any, bases: tuple[type, ...], path: Any) -> str | None:
     package, _, name = str(path).rpartition(".")
     found = _OURS.get(name)
     if package and not (package.startswith("ssl_modules") and isinstance(found, type)):
-        return None  # jsonargparse imports it
+        return _wrong_foreign_class(kind, bases, str(path))
     if name in _names(kind) or (os.path.exists(name) and found is None) or not (name.isidentifier() or "(" in name):
         return None
     known = sorted(name for name in _names(kind) if not name.startswith("_") and not _is_abstract(name))
@@ -169,6 +177,24 @@ def _wrong_class(kind: Any, bases: tuple[type, ...], path: Any) -> str | None:
         near = did_you_mean("", known)
         return f"{name} is {other}{f', not {wanted}' if wanted else ''}{near}"
     return f"there is no class {name!r}{did_you_mean(name, known)}"
+
+
+def _wrong_foreign_class(kind: Any, bases: tuple[type, ...], path: str) -> str | None:
+    """The problem with a dotted name of a class that is not ours."""
+    if path.endswith(_FILES) or not all(part.isidentifier() for part in path.split(".")):
+        return None
+    package, _, name = path.rpartition(".")
+    try:
+        found = import_object(path)
+    except ModuleNotFoundError as error:
+        return str(error) if error.name and path.startswith(error.name) else None
+    except (ImportError, ValueError, AttributeError):
+        return f"there is no {name!r} in {package}"
+    wanted = _kind_of(bases)
+    if wanted is None or not isinstance(found, type) or issubclass(found, bases):
+        return None
+    known = sorted(name for name in _names(kind) if hasattr(_OURS.get(name), "__module__") and not _is_abstract(name))
+    return f"{path} is not {wanted}{did_you_mean('', known)}"
 
 
 def _is_abstract(name: str) -> bool:

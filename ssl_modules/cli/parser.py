@@ -1,9 +1,11 @@
 """The command line's parser: objects as defaults, short help, and errors of one line."""
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from inspect import signature
 from typing import Any, NoReturn
 
 from jsonargparse import DefaultHelpFormatter, Namespace, _typehints
@@ -16,6 +18,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ssl_modules.cli.errors import did_you_mean, short_error
 from ssl_modules.cli.names import refuse_wrong_value, with_class
+from ssl_modules.datamodules import BaseDataModule
+from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.configurable import Configurable, build, class_path, to_config
 
 _FEW = 20  # maximum number of subclasses in help
@@ -39,7 +43,8 @@ class Parser(LightningArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, formatter_class=Help, **kwargs)
+        # An abbreviation would hide a misspelt option: --lr would be read as the start of --lr_monitor.
+        super().__init__(*args, formatter_class=Help, allow_abbrev=False, **kwargs)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         """Build a default object again that jsonargparse has read from the source as class path and arguments."""
@@ -75,11 +80,32 @@ class Parser(LightningArgumentParser):
 
     def _nearest_option(self, message: str) -> str:
         """The closest option, if the unknown one is outside of model and data; jsonargparse refuses these first."""
+        if unknown := re.match(r"unrecognized arguments: --(?P<option>[^= ]+)", message):
+            return _did_you_mean_option(unknown["option"], [action.dest for action in self._all_actions()])
         unknown = re.match(r"Subcommand '(?P<command>[^']+)' does not accept option '(?P<option>[^']+)'", message)
         if unknown is None:
             return ""
         parsers = next(action.choices for action in self._actions if isinstance(action.choices, Mapping))
         return did_you_mean(unknown["option"], [action.dest for action in parsers[unknown["command"]]._actions])
+
+    def _all_actions(self) -> Iterator[Any]:
+        """The actions of the parser and of its subcommands."""
+        for action in self._actions:
+            yield action
+            if isinstance(action.choices, Mapping):
+                for parser in action.choices.values():
+                    yield from parser._actions
+
+
+def _did_you_mean_option(option: str, known: list[str]) -> str:
+    """The end of an error about an unknown option: the options that end with its name, or the closest one."""
+    data, model = signature(BaseDataModule).parameters, signature(ContrastiveModule).parameters
+    inner = [*(f"data.{name}" for name in data), *(f"model.{name}" for name in model), "model.optimizer.lr"]
+    same = dict.fromkeys(name for name in [*known, *inner] if name.endswith(f".{option}"))
+    if same:
+        return f"; did you mean {' or '.join(f'--{name}' for name in same)}?"
+    near = difflib.get_close_matches(option, known, n=1)
+    return f"; did you mean --{near[0]}?" if near else ""
 
 
 class _Option(ActionTypeHint):

@@ -51,10 +51,25 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
         return NETWORKS[name](image_size=image_size, in_channels=in_channels)
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, [*NETWORKS, *timm.list_models()], n=4, cutoff=0.5)
+        if name.rpartition(".")[2][:1].isupper():  # the name of a class
+            raise ValueError(
+                f"encoder: timm knows no model {name!r}; for a network of your own give an object, or on the command "
+                "line its dotted name, such as mine.Net, with python -m ssl_modules in place of ssl-modules if it is "
+                "in the current folder"
+            )
         raise ValueError(
             f"encoder: timm knows no model {name!r}"
             + (f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() lists them all")
         )
     config = timm.get_pretrained_cfg(name)
     size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **size)
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **size)
+    except OSError as error:
+        if not pretrained:
+            raise
+        said = str(error).partition("\n")[0]
+        raise ValueError(
+            f"pretrained: the weights of {name} can't be downloaded ({said}); connect to the internet once, or give "
+            "False and load a file of weights"
+        ) from error

@@ -22,7 +22,7 @@ def build_extraction(extraction: Extraction, encoder: Encoder, sizes: Sequence[i
         TypeError: if ``extraction`` is not an :class:`Extraction`.
         ValueError: if it has heads already, or doesn't fit the maps.
     """
-    extraction = copy_of("extraction", extraction, Extraction)
+    extraction = copy_of("extraction", extraction, Extraction, "give an object, such as AllViews()")
     if extraction.heads is not None:
         raise ValueError(
             f"extraction: this {type(extraction).__name__} belongs to another module; give each module a new one"

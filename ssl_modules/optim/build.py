@@ -11,6 +11,7 @@ from timm.optim import Lars
 from torch.optim import Optimizer
 
 from ssl_modules.optim.schedules import Schedule
+from ssl_modules.utils.checks import check_instance
 
 
 def check_optimizer(optimizer: Any) -> None:
@@ -22,7 +23,13 @@ def check_optimizer(optimizer: Any) -> None:
         ...
         TypeError: optimizer: expected a function of parameter groups, such as partial(torch.optim.SGD, lr=0.1), got 0.1
     """
-    if not callable(optimizer) or isinstance(optimizer, Optimizer):
+    if isinstance(optimizer, Optimizer):
+        name = type(optimizer).__name__
+        raise TypeError(
+            f"optimizer: expected a function of parameter groups, got a {name} object, which has parameters already; "
+            f"give partial({name}, lr=...)"
+        )
+    if not callable(optimizer):
         raise TypeError(
             "optimizer: expected a function of parameter groups, such as partial(torch.optim.SGD, lr=0.1), got "
             f"{optimizer!r}"
@@ -46,10 +53,12 @@ def build_optimizer(
         base_batch_size: images per optimiser step for which the learning rates are given; None = no scaling.
 
     Raises:
+        TypeError: if the function returns no optimiser.
         ValueError: if the run has no known end, or an epoch no known length, and the schedule needs it; or if
             ``base_batch_size`` is given and the batch size is unknown.
     """
     built = optimizer(groups)
+    check_instance("optimizer", built, Optimizer, "let the function return torch.optim.SGD(groups, lr=...) or another")
     if isinstance(built, Lars) and not any(g["weight_decay"] or g["always_adapt"] for g in built.param_groups):
         rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
     for group in built.param_groups:
@@ -79,7 +88,10 @@ def _steps_per_epoch(trainer: pl.Trainer) -> int | float:
 def _batch_size(trainer: pl.Trainer) -> int:
     """Images per optimiser step, over all processes."""
     trainer.fit_loop.setup_data()
-    batch_size = getattr(trainer.train_dataloader, "batch_size", None)
+    loader = trainer.train_dataloader
+    batch_size = getattr(loader, "batch_size", None)
+    if batch_size is None:  # a batch sampler has its own
+        batch_size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
     if batch_size is None:
         raise ValueError(
             "base_batch_size: the training loader has no batch_size to scale the learning rate by; give the final "

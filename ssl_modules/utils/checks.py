@@ -181,7 +181,7 @@ def check_instance(name: str, value: Any, kind: type | UnionType, fix: str = "")
     if isinstance(value, type) and issubclass(value, kind):
         fix = f"give an instance, {value.__name__}(...)"
     kinds = _either(each.__name__ for each in get_args(kind) or (kind,))
-    raise TypeError(f"{name}: expected an object of the class {kinds}, got {_got(value)}{_then(fix)}")
+    raise TypeError(f"{name}: expected an object of the class {kinds}, got {got(value)}{_then(fix)}")
 
 
 def check_instances(name: str, values: Any, kind: type, fix: str = "") -> None:
@@ -206,7 +206,7 @@ def check_instances(name: str, values: Any, kind: type, fix: str = "") -> None:
         given = f"{type(values).__name__}(...)"
         raise TypeError(f"{name}: expected a list of objects of the class {kind.__name__}, got {given}; give [{given}]")
     if not isinstance(values, Iterable) or isinstance(values, str | bytes | Mapping):
-        raise TypeError(f"{name}: expected a list of objects of the class {kind.__name__}, got {_got(values)}")
+        raise TypeError(f"{name}: expected a list of objects of the class {kind.__name__}, got {got(values)}")
     for value in values:
         check_instance(name, value, kind, fix)
 
@@ -237,7 +237,7 @@ def check_types(init: Callable[..., None], arguments: Mapping[str, Any]) -> None
     for name, annotation in inspect.get_annotations(init).items():
         if name in arguments and _is_plain(annotation) and not _allows(annotation, value := arguments[name]):
             fix = "; give one number per channel" if name in _PER_CHANNEL else ""
-            message = f"{name}: expected {_words(annotation)}, got {_got(value)}{fix}"
+            message = f"{name}: expected {_words(annotation)}, got {got(value)}{fix}"
             raise ValueError(message) if _is_wrong_value(annotation, value) else TypeError(message)
 
 
@@ -341,7 +341,7 @@ def _alternatives(annotation: Any) -> list[str]:
     return [names.get(origin or annotation) or annotation.__name__]
 
 
-def _got(value: Any) -> str:
+def got(value: Any) -> str:
     """Describe a value in a message: a class by its name, and an object with a long repr by its class."""
     if isinstance(value, type):
         return f"the class {value.__name__}"

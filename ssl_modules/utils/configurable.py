@@ -320,13 +320,19 @@ def build(name: str, value: Any) -> Any:
     return functools.partial(cls, **arguments) if _is_torchs(cls) else cls(**arguments)
 
 
-def copy_of(name: str, value: Any, kind: type[_Kind]) -> _Kind:
+def copy_of(name: str, value: Any, kind: type[_Kind], fix: str = "") -> _Kind:
     """A copy of an argument, so that objects don't share a default that is an object.
+
+    Args:
+        name: name of the argument.
+        value: value of the argument.
+        kind: class of the argument.
+        fix: advice that ends the message.
 
     Raises:
         TypeError: if the value is not an instance of ``kind``.
     """
-    check_instance(name, value, kind)
+    check_instance(name, value, kind, fix)
     return deepcopy(value)
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 ROUNDING = 1e-3  # resized float images may exceed [0, 1] by this much
+_OVERSHOOT = 0.25  # bicubic interpolation of black beside white exceeds [0, 1] by less
+_LEVELS = 2**16 - 1  # the largest white level of a file
 
 _copied: WeakKeyDictionary[Any, tuple[Tensor, Any] | None] = WeakKeyDictionary()  # bounds being copied from a GPU
 
@@ -37,7 +39,9 @@ def check_form(images: Any, spatial_dims: int = 2) -> None:
     """
     if not isinstance(images, Tensor):
         from_array = "torch.from_numpy(images), and from [N, H, W, ch] also .permute(0, 3, 1, 2)"
-        fix = from_array if hasattr(images, "__array__") else "collate or stack the images first"
+        fix = (
+            from_array if hasattr(images, "__array__") else "give a tensor; from a list of tensors torch.stack(images)"
+        )
         raise TypeError(f"images: expected a tensor, got {type(images).__name__}; {fix}")
     if images.ndim != 2 + spatial_dims:
         raise ValueError(
@@ -45,7 +49,7 @@ def check_form(images: Any, spatial_dims: int = 2) -> None:
             + _fix_of_axes(images.ndim, spatial_dims)
         )
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}; {_fix_of_type(images)}")
+        raise TypeError(f"images: expected uint8, or float in [0, 1], got {images.dtype}; {fix_of_type(images)}")
 
 
 def check_channels_first(images: Tensor, in_channels: int) -> None:
@@ -100,7 +104,7 @@ def check_range(images: Tensor, reader: Any) -> None:
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise ValueError(
             f"images: float images have to lie in [0, 1], but these go from {low:g} to {high:g}; "
-            + _fix_of_range(low, high)
+            + fix_of_range(low, high)
         )
 
 
@@ -146,24 +150,56 @@ def _axes(spatial_dims: int) -> str:
 
 
 def _fix_of_axes(ndim: int, spatial_dims: int) -> str:
+    if spatial_dims != 2:
+        return "give a tensor with all of these axes"
     if ndim < 2 + spatial_dims:
-        return "add what is missing, such as images.unsqueeze(1) for [N, height, width]"
+        return fix_of_missing_axes(ndim)
     return "clips [N, channels, T, height, width] need an encoder of clips; a frame is an image, clips[:, :, 0]"
 
 
-def _fix_of_type(images: Tensor) -> str:
+def fix_of_missing_axes(ndim: int) -> str:
+    """Advice on how to make images ``[N, channels, height, width]`` of a tensor with fewer axes."""
+    return {
+        3: "use images[:, None] for gray images [N, height, width], or images[None] for one image [channels, height, "
+        "width]",
+        2: "use images[None, None] for one gray image [height, width], or images.view(N, channels, height, width) for "
+        "flattened ones",
+    }.get(ndim, "give images, not a list of numbers")
+
+
+def fix_of_type(images: Tensor) -> str:
+    """Advice on how to convert images that are neither uint8 nor float."""
     if images.dtype == torch.bool:
         return "use images.float()"
-    if images.is_complex() or images.numel() == 0:
-        return "give one of these"
-    low, high = (int(bound) for bound in images.long().aminmax())
-    if low >= 0 and high <= 255:
-        return "use images.to(torch.uint8)"
+    if images.is_complex():
+        return "give the magnitudes, images.abs(), divided by their largest value"
+    low, high = (int(bound) for bound in images.long().aminmax()) if images.numel() else (0, 255)
+    if low < 0 or high > _LEVELS:
+        return _SCALE
+    if high <= 255:
+        with_one = "images.float() if 1 means white, or images.to(torch.uint8) if 255 does"
+        return f"use {with_one if high <= 1 else 'images.to(torch.uint8)'}"
     return "divide by the level that means white, images.float() / 65535 for 16 bits or / 4095 for 12"
 
 
-def _fix_of_range(low: float, high: float) -> str:
+_SCALE = (
+    "choose the levels that mean black and white, the same for all images, and give ((images.float() - black) / (white "
+    "- black)).clamp(0, 1)"
+)
+
+
+def overshoots(low: float, high: float) -> bool:
+    """Whether the range of images exceeds [0, 1] by so little that interpolation may be the cause."""
+    return low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT
+
+
+def fix_of_range(low: float, high: float) -> str:
+    """Advice on how to convert float images with this minimum and maximum to [0, 1]."""
+    if overshoots(low, high):
+        return "where resizing has overshot, give images.clamp(0, 1); where images are normalised, give raw pixels"
     if low >= 0:
+        if high > _LEVELS:
+            return _SCALE
         of_bytes = high <= 255
         return "divide by 255, or give uint8" if of_bytes else "divide by the level that means white, 4095 or 65535"
     if low >= -1 and high <= 1:

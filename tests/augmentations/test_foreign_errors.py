@@ -32,7 +32,11 @@ def test_pil_images_of_other_channels_are_refused_early():
     [
         (lambda x: x[:, :8, :8], ValueError, r"size: expected views of 16 x 16 pixels, but .* made \[3, 8, 8\]"),
         (lambda x: x[0, :16, :16], ValueError, r"has to return one image \[ch, 16, 16\], but returned \[16, 16\]"),
-        (lambda x: [x, x], TypeError, "returned a list of 2; give one transform for each view"),
+        (
+            lambda x: [x, x],
+            TypeError,
+            "returned a list of 2; give the transform of one view, which is called for each view, or one for each",
+        ),
         (lambda x: None, TypeError, "has to return one image, .* but returned a NoneType"),
         (lambda x: {"img": x}, TypeError, "but returned a dict"),
         (lambda x: np.zeros(3), TypeError, r"but returned a numpy array \[3\] of float64"),
@@ -40,7 +44,7 @@ def test_pil_images_of_other_channels_are_refused_early():
         (
             lambda x: x[:, :16, :16] * 2 - 1,
             ValueError,
-            "made pixels from -.*; leave normalisation",
+            r"made pixels from -1 to 1, .*; give \(images \+ 1\) / 2, and leave normalisation",
         ),
         (lambda x: x[:, :16, :16] * 255, ValueError, "divide by 255"),
         (lambda x: x[:, :16, :16] * torch.nan, ValueError, "made pixels that are NaN, of images without"),

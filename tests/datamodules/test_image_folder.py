@@ -63,11 +63,12 @@ def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
         data(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
     with pytest.raises(
-        ValueError, match=r"class_folders: expected folders with images .*flat, got no folders; .*class_folders=False"
+        ValueError,
+        match=r"class_folders: expected folders with images .*flat, got no folders; give the folder that holds",
     ):
         data(tmp_path / "flat")
     with pytest.raises(
-        ValueError, match=r"flat: expected images \(\.jpg, .*\), got none; give the folder of your images"
+        ValueError, match=r"root: expected images \(\.jpg, .*\) in .*flat, got none; give the folder of your images"
     ):
         data(tmp_path / "flat", class_folders=False).setup()
     with pytest.raises(FileNotFoundError, match=r"expected .*missing, got no such file or folder"):

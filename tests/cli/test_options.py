@@ -85,7 +85,7 @@ def aspect(**value):
     return ("--config", config(class_path="SimCLR", init_args=value))
 
 
-LOSSES = "there are Alignment, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss"
+LOSSES = "there are Alignment, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss, SupConLoss"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ class PlainBackbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         out = self.model(images)
         maps = (out,) if isinstance(out, Tensor) else out
-        if not (isinstance(maps, list | tuple) and all(isinstance(m, Tensor) for m in maps)):
+        # A tuple of types, as torch 2.6 can't trace a union.
+        if not (isinstance(maps, (list, tuple)) and all(isinstance(m, Tensor) for m in maps)):
             raise TypeError(
                 f"encoder: expected a vector, a map or a sequence of maps from {type(self.model).__name__}, "
                 f"got a {type(out).__name__}; give a module that returns its features"

@@ -1,9 +1,10 @@
 # Needs only Python >= 3.11: "make demo" and "make test".
 PYTHON ?= python3
 RUN = .venv/bin/python
-INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --python $(RUN) --constraint constraints.txt --group dev
+INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install
+INSTALL_TESTED = $(INSTALL) --python $(RUN) --constraint constraints.txt --group dev
 
-.PHONY: demo test test-all test-bolts lint types check bench budget notebooks clean
+.PHONY: demo test test-all test-bolts lint types check floors newest release bench budget notebooks clean
 
 demo: .venv/installed
 	$(RUN) examples/demo.py $(if $(DATA),"$(DATA)")
@@ -31,6 +32,17 @@ types: .venv/installed
 
 check: lint types test-all test-bolts
 
+# The tests with the lowest versions that pyproject.toml allows of the direct dependencies, and with the newest versions
+# on the index. Each environment is made afresh. They leave out the extra bolts, of which there is one version.
+floors: RESOLUTION = lowest-direct
+newest: RESOLUTION = highest
+floors newest: .venv/uv
+	$(PYTHON) -m venv --clear .venv-$@
+	$(INSTALL) --python .venv-$@/bin/python --resolution $(RESOLUTION) --upgrade --group dev --editable '.[viz,bench]'
+	.venv-$@/bin/python -m pytest -m "not slow"
+
+release: check floors newest
+
 # Speed and memory compared with other libraries, as ratios of one run. Use an otherwise idle machine.
 bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/augmentation.py
@@ -50,24 +62,27 @@ notebooks: .venv/installed
 	$(RUN) -m jupytext --to ipynb examples/notebooks/*.py
 
 clean:
-	rm -rf .venv .venv-bolts build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bolts .venv-floors .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-.venv/installed: pyproject.toml constraints.txt
+# uv from constraints.txt, unless there is one that knows dependency groups.
+.venv/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python >= 3.11 is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1); say which: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(RUN) || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install --help 2>&1 | grep -q -e --group || \
-		$(RUN) -m pip install --quiet --constraint constraints.txt uv
-	$(INSTALL) --editable '.[viz]'
+	@$(INSTALL) --help 2>&1 | grep -q -e --group || $(RUN) -m pip install --quiet --constraint constraints.txt uv
+	@touch $@
+
+.venv/installed: .venv/uv pyproject.toml constraints.txt
+	$(INSTALL_TESTED) --editable '.[viz]'
 	@touch $@
 
 .venv/installed-bench: .venv/installed
-	$(INSTALL) --editable '.[viz,bench]'
+	$(INSTALL_TESTED) --editable '.[viz,bench]'
 	@touch $@
 
 # lightning-bolts needs older versions of setuptools and pytorch-lightning than the rest.
 .venv-bolts/installed: .venv/installed
 	@test -x .venv-bolts/bin/python || $(PYTHON) -m venv .venv-bolts || { rm -rf .venv-bolts; exit 1; }
-	grep -v -E '^(setuptools|pytorch-lightning)==' constraints.txt | PATH="$(CURDIR)/.venv/bin:$$PATH" \
-		uv pip install --python .venv-bolts/bin/python --constraint - --editable '.[bolts]' pytest
+	grep -v -E '^(setuptools|pytorch-lightning)==' constraints.txt | \
+		$(INSTALL) --python .venv-bolts/bin/python --constraint - --editable '.[bolts]' pytest
 	@touch $@

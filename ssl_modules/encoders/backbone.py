@@ -107,12 +107,14 @@ class PlainBackbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         out = self.model(images)
         maps = (out,) if isinstance(out, Tensor) else out
-        if isinstance(maps, list | tuple) and any(isinstance(m, Tensor) and m.ndim < 2 for m in maps):
+        # A tuple of types, as torch 2.6 can't trace a union.
+        is_sequence = isinstance(maps, (list, tuple))
+        if is_sequence and any(isinstance(m, Tensor) and m.ndim < 2 for m in maps):
             raise ValueError(
                 f"encoder: expected a vector [B, C] or a map [B, C, ...] from {type(self.model).__name__}, got "
                 f"{[list(m.shape) for m in maps]} for {len(images)} images; let it return features, one row per image"
             )
-        if not (isinstance(maps, list | tuple) and all(isinstance(m, Tensor) for m in maps)):
+        if not (is_sequence and all(isinstance(m, Tensor) for m in maps)):
             raise TypeError(
                 f"encoder: expected a vector, a map or a sequence of maps from {type(self.model).__name__}, "
                 f"got a {type(out).__name__}; give a module that returns its features"

@@ -109,7 +109,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         num_workers = available_workers() if num_workers is None else num_workers
         check_number("num_workers", num_workers, least=0)
         self._check_facts()
-        self.batch_size = batch_size
+        self.batch_size = self._given_batch_size = batch_size
         self.val_size = val_size
         self.seed = seed
         self.num_workers = num_workers
@@ -202,16 +202,25 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
     def train_dataloader(self) -> ResumableDataLoader:
         """Loader of the training part, shuffled by (seed, epoch), without the last incomplete batch.
 
+        A ``batch_size`` that was set after construction, as Lightning's ``BatchSizeFinder`` does, is lowered to the
+        number of images.
+
         Raises:
             ValueError: if there is no full batch.
         """
         loader = self._loader("train", self.train_set, shuffle=True)
-        if len(loader) == 0:
+        images = len(loader.sampler)  # type: ignore[arg-type]
+        if len(loader) > 0:
+            return loader
+        if images == 0 or self.batch_size == self._given_batch_size:
             raise ValueError(
-                f"batch_size: expected at most the {len(loader.sampler)} training images of each process, "  # type: ignore[arg-type]
-                f"got {self.batch_size}, which leaves no full batch"
+                f"batch_size: expected at most the {images} training images of each process, got {self.batch_size}, "
+                "which leaves no full batch"
             )
-        return loader
+        self.batch_size = images
+        if "batch_size" in self.hparams:  # Lightning reads it here
+            self.hparams["batch_size"] = images
+        return self._loader("train", self.train_set, shuffle=True)
 
     def val_dataloader(self) -> ResumableDataLoader | list[ResumableDataLoader]:
         """Loader of the validation part in stored order, or an empty list: Lightning then skips validation."""

@@ -23,10 +23,12 @@ from ssl_modules.last_batch import check_last_batch
 from ssl_modules.losses.base import full_precision
 from ssl_modules.optim import Schedule, WarmupCosine, build_optimizer, check_optimizer, param_groups
 from ssl_modules.optim.resumed import keep_options, options
+from ssl_modules.optim.tuning import Tunable
 from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.configurable import Configurable, storable
 from ssl_modules.utils.distributed import rank
 from ssl_modules.utils.finite import FiniteLoss
+from ssl_modules.utils.lightning import prunes
 from ssl_modules.utils.memory import keep_freed_memory
 from ssl_modules.utils.pixels import read_bounds
 from ssl_modules.utils.plain_checkpoint import PlainModule
@@ -35,7 +37,7 @@ from ssl_modules.utils.seeds import derive_generator
 TargetType = Literal["single", "hierarchical", "multilabel"]
 
 
-class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
+class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningModule):
     """Supervised training of an encoder with a linear classifier, or of the classifier alone.
 
     ``module(images)`` returns the scores ``[N, num_classes]`` of raw pixels, uint8 or float in [0, 1]. The loss is the
@@ -80,6 +82,7 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
     """
 
     accepts_uint8 = True
+    replaceable = ("optimizer", "schedule")
 
     def __init__(
         self,
@@ -150,6 +153,11 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
             self.encoder.eval()
         return self
 
+    @property
+    def backbone(self) -> Encoder:
+        """The encoder, by the name that Lightning's ``BackboneFinetuning`` reads."""
+        return self.encoder
+
     def forward(self, images: Tensor) -> Tensor:
         """The scores ``[N, num_classes]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1]."""
         return self.head(pool(self.encoder(images)))
@@ -218,6 +226,9 @@ class FineTuning(FiniteLoss, PlainModule, Configurable, pl.LightningModule):
         return targets
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if prunes(self.trainer):
+            self.to(memory_format=torch.contiguous_format)  # activations stay channels-last
         if self.device.type == "cpu":
             keep_freed_memory()
 

@@ -3,6 +3,7 @@
 from collections.abc import Sized
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -12,14 +13,16 @@ from ssl_modules.last_batch import check_last_batch
 from ssl_modules.objective import ranking
 from ssl_modules.optim import build_optimizer, param_groups
 from ssl_modules.optim.resumed import keep_options, options
+from ssl_modules.optim.tuning import Tunable
 from ssl_modules.rehearsal import rehearse_step
 from ssl_modules.utils.distributed import world_size
 from ssl_modules.utils.finite import FiniteLoss
+from ssl_modules.utils.lightning import prunes
 from ssl_modules.utils.memory import keep_freed_memory
 from ssl_modules.utils.resuming import ExactResume
 
 
-class TrainerHooks(FiniteLoss, ExactResume):
+class TrainerHooks(FiniteLoss, ExactResume, Tunable):
     """Mixin with all Trainer hooks of a :class:`~ssl_modules.ContrastiveModule` except the training step.
 
     A subclass that overrides a hook must call ``super()``, except for ``configure_optimizers``, ``param_groups``
@@ -87,6 +90,8 @@ class TrainerHooks(FiniteLoss, ExactResume):
 
     def on_fit_start(self: Any) -> None:
         super().on_fit_start()
+        if prunes(self.trainer):
+            self.to(memory_format=torch.contiguous_format)  # activations stay channels-last
         if self.device.type == "cpu":
             keep_freed_memory()
 

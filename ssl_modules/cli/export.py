@@ -1,10 +1,12 @@
 """``ssl-modules export``: write a checkpoint's encoder to a weights file that timm or torchvision loads."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ssl_modules.checkpoint import load_module
 from ssl_modules.cli.failures import cannot_hold
 from ssl_modules.cli.parser import Parser
+from ssl_modules.encoders.export import check_suffix
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.configurable import NotInCheckpoint
 
@@ -25,11 +27,12 @@ def main(args: Sequence[str]) -> None:
     )
     config = parser.parse_args(list(args))
     try:
+        check_suffix(Path(config.out))
         module = load_module(config.ckpt)
         weights = module.export_encoder(config.out)
     except NotInCheckpoint as error:
         parser.error(cannot_hold(error.name, error.kind))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     count = sum(value.numel() for value in weights.values())
     print(f"{module.encoder.name}, {count:,} numbers in {len(weights)} tensors: {config.out}")

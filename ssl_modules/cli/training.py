@@ -28,11 +28,13 @@ from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearP
 from ssl_modules.cli.failures import Conflict, cannot_hold, cause_in_configuration, check_optimizer
 from ssl_modules.cli.parser import Parser, as_namespace, swapped_classes_inherit_nothing
 from ssl_modules.cli.progress import ProgressBar
+from ssl_modules.cli.saved_config import SavedConfig
 from ssl_modules.datamodules import BaseDataModule, ImageFiles
 from ssl_modules.last_checkpoint import LastCheckpoint
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.checkpoint_io import SafeCheckpointIO, read_checkpoint
 from ssl_modules.utils.configurable import Configurable, find_class, not_stored
+from ssl_modules.utils.files import replacing
 from ssl_modules.utils.plain_checkpoint import STATE
 
 _LINKED = ("image_size", "in_channels", "mean", "std")  # arguments of the model that come from the data
@@ -58,6 +60,7 @@ class ContrastiveCLI(LightningCLI):
     ) -> None:
         defaults: dict[str, Any] = {
             "parser_class": Parser,
+            "save_config_callback": SavedConfig,
             "auto_configure_optimizers": False,
             "seed_everything_default": 0,
             "subclass_mode_model": model_class is None,
@@ -255,8 +258,8 @@ class ContrastiveCLI(LightningCLI):
         if isinstance(images := self.datamodule.test_set, ImageFiles):
             arrays["path"] = np.array([str(images.path(i)) for i in index.tolist()])
         path = Path(self.trainer.log_dir or ".") / "features.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **arrays)
+        with replacing("features", path) as file:
+            np.savez(file, **arrays)
         print(f"features {list(arrays['features'].shape)}: {path}")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

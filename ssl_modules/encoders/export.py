@@ -11,12 +11,13 @@ from zlib import crc32
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_modules.encoders.encoder import Encoder
 from ssl_modules.encoders.names import NETWORKS
 from ssl_modules.utils.checkpoint_io import check_sums
+from ssl_modules.utils.files import replacing
 
 _KEY = "ssl_modules"  # key of the metadata in a safetensors file
 _SUM = "ssl_modules.crc32"  # key of the weights' checksum in the metadata
@@ -32,13 +33,27 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
 
     Raises:
         ValueError: if the file ends in anything else.
+        OSError: if the file can't be written; a previous file is unchanged.
     """
-    if path.suffix == ".safetensors":
-        texts = {_KEY: json.dumps(metadata), _SUM: checksum(weights)}
-        save_file({k: v.contiguous() for k, v in weights.items()}, path, texts)
-    elif path.suffix == ".pt":
-        torch.save({"state_dict": weights, "metadata": metadata}, path)
-    else:
+    check_suffix(path)
+    with replacing("path", path) as file:
+        if path.suffix == ".pt":
+            torch.save({"state_dict": weights, "metadata": metadata}, file)
+        else:
+            texts = {_KEY: json.dumps(metadata), _SUM: checksum(weights)}
+            file.write(save({k: v.contiguous() for k, v in weights.items()}, texts))
+
+
+def check_suffix(path: Path) -> None:
+    """Raise unless a file of weights ends in ``.safetensors`` or ``.pt``.
+
+    Example:
+        >>> check_suffix(Path("encoder.txt"))
+        Traceback (most recent call last):
+        ...
+        ValueError: path: expected a file ending in .safetensors or .pt, got 'encoder.txt'
+    """
+    if path.suffix not in (".safetensors", ".pt"):
         raise ValueError(f"path: expected a file ending in .safetensors or .pt, got {path.name!r}")
 
 
@@ -52,13 +67,15 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None) -> dict[str
     Args:
         encoder: the encoder to export.
         path: file to write the weights to, with architecture, image size, mean and std as metadata. It ends in
-            ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. None = write no file.
+            ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. Its folder is made if needed.
+            None = write no file.
 
     Returns:
         Names to tensors, copied to the CPU.
 
     Raises:
         ValueError: if the file ends in anything else.
+        OSError: if the file can't be written; a previous file is unchanged.
 
     Example:
         >>> weights = export_encoder(Encoder("test_resnet", image_size=32, in_channels=1), "encoder.safetensors")

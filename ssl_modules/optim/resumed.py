@@ -6,6 +6,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
+from ssl_modules.utils.lightning import reads_a_search
+
 
 def options(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Return the options of each parameter group, such as weight decay and the initial learning rate."""
@@ -21,13 +23,18 @@ def keep_options(trainer: pl.Trainer, configured: list[dict[str, Any]]) -> None:
 
     A warning names each option that differs in the checkpoint, with both values.
 
+    In a fit that continues no checkpoint, nothing changes.
+
     Args:
         trainer: a Trainer that has restored its optimiser and schedule.
         configured: the result of :func:`options` before the checkpoint was restored.
     """
+    if trainer.ckpt_path is None or reads_a_search(trainer):
+        return
     (optimizer,) = trainer.optimizers
     changed = {}
-    for i, (restored, wanted) in enumerate(zip(options(optimizer), configured, strict=True)):
+    # A callback may have added groups after these.
+    for i, (restored, wanted) in enumerate(zip(options(optimizer), configured, strict=False)):
         group: dict[str, Any] = optimizer.param_groups[i]
         for name in wanted:
             if restored.get(name) == wanted[name]:

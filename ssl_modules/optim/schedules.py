@@ -84,8 +84,16 @@ class FactorSchedule(Schedule):
                 "max_epochs: a schedule needs an end; set Trainer(max_epochs=...), or max_steps for a loader without a "
                 "length"
             )
-        scheduler = LambdaLR(optimizer, lambda step: self(step, int(steps), steps_per_epoch))
+        scheduler = _OwnGroups(optimizer, lambda step: self(step, int(steps), steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class _OwnGroups(LambdaLR):
+    """Leaves alone the groups that are added later; Lightning's ``BackboneFinetuning`` sets their rate itself."""
+
+    def get_lr(self) -> list[Any]:
+        own = super().get_lr()
+        return [*own, *(group["lr"] for group in self.optimizer.param_groups[len(own) :])]
 
 
 class WarmupSchedule(FactorSchedule):

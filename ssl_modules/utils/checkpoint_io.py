@@ -4,18 +4,15 @@ import io
 import os
 import warnings
 import zipfile
-from contextlib import suppress
-from glob import escape
 from pathlib import Path
 from pickle import UnpicklingError
-from shutil import disk_usage
 from typing import Any, BinaryIO
 
 import torch
 from fsspec.core import url_to_fs
 from lightning.fabric.plugins import TorchCheckpointIO
 
-_PART = ".part"  # suffix of a file that is being written
+from ssl_modules.utils.files import replacing
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -54,13 +51,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
             file_system.makedirs(os.path.dirname(name), exist_ok=True)
             file_system.pipe_file(name, buffer.getvalue())
             return
-        try:
-            _write(checkpoint, Path(name))
-        except (OSError, RuntimeError) as error:  # torch hides the system's error in a RuntimeError
-            reason = getattr(error, "strerror", None) or error
-            folder = next(parent for parent in Path(name).absolute().parents if parent.exists())
-            free = disk_usage(folder).free / 2**20
-            raise OSError(f"checkpoint: {path} can't be written, with {free:,.0f} MiB free there: {reason}") from error
+        with replacing("checkpoint", Path(name)) as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
@@ -143,29 +135,6 @@ def check_sums(file: BinaryIO, path: str | Path) -> None:
         raise ValueError(f"path: {path} is cut off or damaged ({error}); take another checkpoint") from error
     if damaged is not None:
         raise ValueError(f"path: {path} is damaged: {damaged} has another checksum; take another checkpoint")
-
-
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
-    folder = path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f".{escape(path.name)}.*{_PART}"):  # left by a killed process
-        left.unlink(missing_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
-    try:
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    with suppress(OSError):  # some network file systems can't flush a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _protocols(file_system: Any) -> tuple[str, ...]:

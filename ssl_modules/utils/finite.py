@@ -21,6 +21,10 @@ class FiniteLoss:
 
     _losses: Tensor | None = None  # sum since the last optimiser step, over all processes
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()  # type: ignore[misc]
+        self._losses = None  # an earlier run may have ended in the middle of a step
+
     def on_before_backward(self, loss: Tensor) -> None:
         value = loss.detach().float().sum()
         if world_size() > 1:

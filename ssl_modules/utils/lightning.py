@@ -1,8 +1,10 @@
 """All private names of Lightning that we use; a test checks that each version still has them."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 
 __all__ = [
@@ -10,6 +12,8 @@ __all__ = [
     "attached_trainer",
     "class_method_only",
     "continue_epoch",
+    "prunes",
+    "reads_a_search",
     "restore_loader_states",
     "state_key",
 ]
@@ -24,6 +28,19 @@ NO_INSTANTIATOR: dict[str, Any] = {"_instantiator": None}
 def attached_trainer(module: pl.LightningModule) -> Any:
     """The Trainer of a module, or None; ``module.trainer`` would raise."""
     return module._trainer
+
+
+def prunes(trainer: pl.Trainer) -> bool:
+    """Whether a Trainer has Lightning's ModelPruning, whose default needs contiguous weights."""
+    return any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def reads_a_search(trainer: pl.Trainer) -> bool:
+    """Whether the last checkpoint that a Trainer read is the file of a LearningRateFinder or BatchSizeFinder.
+
+    These finders save the state of a fit before they search, and restore it afterwards.
+    """
+    return Path(str(trainer.ckpt_path)).name.startswith((".lr_find_", ".scale_batch_size_"))
 
 
 def restore_loader_states(trainer: pl.Trainer) -> None:

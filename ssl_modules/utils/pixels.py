@@ -2,7 +2,8 @@
 
 Images are tensors ``[N, ch, ...]``, uint8, or float in [0, 1]. The range of every float batch is checked. On a GPU,
 only the check of the first batch waits for the result; the range of a later batch is read when the next batch comes.
-Graphs traced by ``torch.compile`` or ``torch.export`` contain no check.
+Graphs traced by ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` contain no check, and ``torch.func`` makes
+none.
 """
 
 import math
@@ -123,7 +124,9 @@ def read_bounds(values: Tensor, reader: Any) -> tuple[float, float] | None:
         >>> read_bounds(torch.tensor([3, 1, 2]), torch.nn.Identity())
         (1, 3)
     """
-    if torch.compiler.is_compiling() or values.is_meta or values.numel() == 0:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or values.is_meta or values.numel() == 0:
+        return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(values):  # torch.func's tensors have no values of their own
         return None
     bounds = torch.stack(values.detach().aminmax())
     if bounds.is_cuda:

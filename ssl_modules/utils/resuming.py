@@ -7,7 +7,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ssl_modules.utils.distributed import gather_objects, rank
-from ssl_modules.utils.lightning import attached_trainer, continue_epoch, restore_loader_states
+from ssl_modules.utils.lightning import attached_trainer, continue_epoch, reads_a_search, restore_loader_states
 from ssl_modules.utils.pending import rewind
 from ssl_modules.utils.plain_checkpoint import STATE
 from ssl_modules.utils.seeds import derive_generator, global_random_state, set_global_random_state
@@ -42,6 +42,7 @@ class ExactResume:
         return derive_generator(seed, stage, epoch, batch_idx, rank(), device=device)
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()  # type: ignore[misc]
         module: Any = self
         if not self._resumed:
             self._run_seed = module.trainer.strategy.broadcast(int(torch.randint(2**62, ())))
@@ -94,9 +95,12 @@ class ExactResume:
         module: Any = self
         trainer, state = attached_trainer(module), checkpoint.get(STATE)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and state is not None:
+            states, losses = state["random_state"], state["epoch_loss"]
+            if reads_a_search(trainer):  # the fit starts as if there had been no search
+                set_global_random_state(states[rank()])
+                return
             self._resumed = True
             self._run_seed = state["seed"]
-            states, losses = state["random_state"], state["epoch_loss"]
             self._random_state = states[rank()] if rank() < len(states) else None
             self._epoch_loss = self._not_logged = losses[rank()] if rank() < len(losses) else (0.0, 0)
             self._validation_is_pending = rewind(checkpoint["loops"]["fit_loop"])

@@ -12,7 +12,6 @@ import torch
 from modules import build, loader
 
 from ssl_modules import SafeCheckpointIO, SimCLR, load_module
-from ssl_modules.utils import checkpoint_io
 from ssl_modules.utils.checkpoint_io import read_checkpoint
 
 OLD, NEW = ({"state_dict": {"w": torch.full((1000,), value)}} for value in (1.0, 2.0))
@@ -76,7 +75,7 @@ def test_a_kill_during_a_save_leaves_the_file_and_what_it_left_is_removed(tmp_pa
 
 
 def test_a_fit_ends_at_the_first_save_that_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_io, "_write", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Denied")))
+    monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Denied")))
     callback = pl.callbacks.ModelCheckpoint(tmp_path)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, callbacks=[callback], plugins=[SafeCheckpointIO()]

@@ -1,7 +1,5 @@
 """What the callbacks have in common: a name of their own, and for those that log metrics, their place in the order."""
 
-from typing import Any
-
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 

@@ -17,6 +17,7 @@ from ssl_modules.augmentations.operation import Operation, to_float
 from ssl_modules.augmentations.views import Augmentation
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.pixels import fix_of_range, fix_of_type
+from ssl_modules.utils.threads import one_thread
 
 Per = Literal["image", "batch"]
 Form = Literal["float", "tensor", "numpy", "pil"]  # input format of a transform
@@ -120,7 +121,9 @@ class Foreign(Augmentation):
         self.check_channels(images.shape[1])
         seeds = torch.randint(2**63 - 1, (len(self.sizes),), generator=generator, device=images.device).tolist()
         views = []
-        with _global_states_kept(images.device):
+        # One image is too small to be worth splitting an operation over threads, which would wait for each other.
+        alone = self.per == "image" and images.device.type == "cpu"
+        with _global_states_kept(images.device), one_thread(alone):
             for transform, form, size, seed in zip(self.transforms, self.forms, self.sizes, seeds, strict=True):
                 _seed(transform, seed, images.device)
                 if self.per == "batch":

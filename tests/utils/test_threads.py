@@ -4,7 +4,7 @@ import threading
 import pytest
 import torch
 
-from ssl_modules.augmentations import Operation, Views, policy
+from ssl_modules.augmentations import Foreign, Operation, Views, policy
 from ssl_modules.utils.threads import one_thread, share_out
 
 
@@ -162,3 +162,16 @@ def test_a_process_forked_after_operations_on_several_threads_makes_the_same_vie
     finally:
         child.kill()
         child.join()
+
+
+def test_a_transform_of_one_image_runs_on_one_thread():
+    counts = []
+
+    def note(images):
+        counts.append(torch.get_num_threads())
+        return images
+
+    images, _ = images_and_generator(count=3, size=8)
+    Foreign(note, size=8, views=1)(images)
+    Foreign(note, size=8, views=1, per="batch")(images)
+    assert counts == [1, 1, 1, 4]

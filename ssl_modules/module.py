@@ -161,7 +161,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         self.similarity = copy_of("similarity", similarity, Similarity, "give an object, such as Cosine()")
         self.loss = copy_of("loss", loss, Loss, "give an object, such as InfoNCE(), or a subclass of Loss")
         self.optimizer = optimizer
-        self.schedule = copy_of("schedule", schedule, Schedule, "give an object, such as WarmupCosine()")
+        self.schedule = copy_of("schedule", schedule, Schedule, "give an object, such as WarmupCosine() or Constant()")
         self.base_batch_size = base_batch_size
         self.decay_norms = decay_norms
         self.anchor_block = anchor_block

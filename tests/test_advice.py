@@ -23,7 +23,7 @@ from ssl_modules.datamodules import (
 from ssl_modules.encoders import Encoder, Representation
 from ssl_modules.extractions import AllViews
 from ssl_modules.losses import InfoNCE
-from ssl_modules.optim import WarmupCosine
+from ssl_modules.optim import Constant
 from ssl_modules.similarities import Cosine
 
 GRAY = torch.rand(4, 8, 8)
@@ -161,8 +161,8 @@ CASES = {
     ),
     "no schedule": (
         lambda: build(schedule=None),
-        r"schedule: .*got None; give an object, such as WarmupCosine\(\)",
-        lambda: build(schedule=WarmupCosine()),
+        r"schedule: .*got None; give an object, such as WarmupCosine\(\) or Constant\(\)",
+        lambda: build(schedule=Constant()),
     ),
     "a loss by name": (
         lambda: build(loss="infonce"),

@@ -71,7 +71,7 @@ def short_error(message: str) -> str:
         cause += "; to import from this folder, run python -m ssl_modules in place of ssl-modules"
     elif option := _OPTION.search(cause):
         accepted = list(inspect.signature(import_object(classes[0])).parameters) if classes else []
-        name = option[1] or option[2]
+        name = option[1] or (option[2].partition(".")[0] if classes else option[2])
         near = f"; it is now {RENAMED[name]}" if name in RENAMED and "loss" in accepted else None
         cause = f"option '{name}' is not accepted{near or did_you_mean(name, accepted)}"
     cause = re.sub(r'^Parser key "([^"]+)": ', r"\1: ", cause)

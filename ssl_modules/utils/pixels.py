@@ -33,7 +33,7 @@ def check_form(images: Any, spatial_dims: int = 2) -> None:
 
     Example:
         >>> check_form(torch.zeros(1, 3, 8, 8))
-        >>> check_form(torch.zeros(1, 3, 8, 8, dtype=torch.int64))
+        >>> check_form(torch.full((1, 3, 8, 8), 255))
         Traceback (most recent call last):
         ...
         TypeError: images: expected uint8, or float in [0, 1], got torch.int64; use images.to(torch.uint8)

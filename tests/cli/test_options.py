@@ -182,7 +182,7 @@ def test_a_part_given_beside_the_class_of_the_model(refused):
 
 def test_a_module_that_cannot_be_imported(refused):
     assert refused("--model", "not_there.Mine") == (
-        "model > Mine: No module named 'not_there'; to import from this folder, run python -m ssl_modules in place of "
+        "model: No module named 'not_there'; to import from this folder, run python -m ssl_modules in place of "
         "ssl-modules"
     )
 

@@ -161,7 +161,7 @@ def test_a_class_may_be_a_link_to_a_folder_elsewhere(root, tmp_path):
 def test_other_files_are_counted_in_one_line(root, caplog):
     for name in ("cat/notes.txt", "dog/more.TXT", "dog/film.heic", "cat/LICENSE"):
         (root / name).touch()
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
         data(root).setup()
     lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert lines == [f"{root}: 4 files that are no images by their endings left out: 2 .txt, 1 no ending, 1 .heic"]

@@ -228,12 +228,14 @@ def test_a_method_of_ones_own_is_one_call():
 
 
 @needs_vectors
-def test_a_compiled_encoder_in_half_precision_learns_as_the_plain_one_does():
+def test_a_compiled_encoder_learns_as_the_plain_one_does():
     losses = []
-    for given, precision in (({}, "32-true"), ({"compile": True}, "bf16-mixed")):
+    for given, precision in (({}, "32-true"), ({"compile": True}, "32-true"), ({"compile": True}, "bf16-mixed")):
         seed_everything(0)
         module = build(**given)
         run = trainer(max_epochs=1, limit_train_batches=2, precision=precision)
         run.fit(module, DataLoader(TensorDataset(pixels()), batch_size=4))
         losses.append(run.callback_metrics["train/loss_epoch"].item())
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    # torch 2.6 rounds as often as without compile=True: by 2 % of the loss
+    assert losses[2] == pytest.approx(losses[0], rel=0.03)

@@ -78,8 +78,9 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         if not len(paths):
             raise ValueError(f"paths: expected at least one image in {root}, got none")
         targets = torch.full((len(paths),), -1) if targets is None else as_targets(targets)
-        if len(targets) != len(paths):
-            raise ValueError(f"targets: expected one for each of {len(paths)} images, got {len(targets)}")
+        if targets.ndim == 0 or len(targets) != len(paths):
+            found = len(targets) if targets.ndim else "a single number"
+            raise ValueError(f"targets: expected one for each of {len(paths)} images, got {found}")
         check_number("image_size", image_size, least=1)
         decode_size = round(image_size * 8 / 7) if decode_size is None else decode_size
         if decode_size < image_size:

@@ -44,6 +44,8 @@ ALLOWED = (
     ("classes", "an unknown name", "is a file, which is read when the data is set up"),
     ("features", "an unknown name", "is looked up in the module, which the constructor doesn't have"),
     ("name", "an unknown name", "is free to choose"),
+    ("filename", "an unknown name", "is free to choose"),
+    ("key", "an unknown name", "is looked up in the step's result, which the constructor doesn't have"),
     ("root", "an unknown name", "is a folder, which is read when the data is set up"),
     ("folder", "an unknown name", "is a folder, which is made when it is needed"),
     ("test", "an unknown name", "is a folder, which is read when the data is set up"),

@@ -21,6 +21,8 @@ from ssl_modules.datamodules import ImageDataModule, TensorImages
 from ssl_modules.encoders import Encoder, Representation
 from ssl_modules.extractions import Queue
 
+pytestmark = pytest.mark.slow  # a sweep over features; make check runs it
+
 PAGE = (Path(__file__).parents[1] / "docs" / "lightning.md").read_text()
 SGD = partial(torch.optim.SGD, lr=0.01)
 SMALL = {"encoder": "test_resnet", "image_size": 8, "in_channels": 1, "optimizer": SGD, "base_batch_size": None}

@@ -1,5 +1,7 @@
 """What the callbacks have in common: a name of their own, and for those that log metrics, their place in the order."""
 
+from typing import Any
+
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -22,9 +24,9 @@ class NamedCallback(Checked, Callback):
         """
         return state_key(self, name=self.name) if self._is_set_up else state_key(self, name=self.name, id=id(self))
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         """Raise if the Trainer has another callback of the same class and name."""
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
+        for other in trainer.callbacks:
             if other is not self and type(other) is type(self) and other.name == self.name:
                 raise ValueError(
                     f"name: expected another name for each {type(self).__name__} of a Trainer, got {self.name!r} "
@@ -38,7 +40,7 @@ class MeasuringCallback(NamedCallback):
 
     _logged: dict[str, float]
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         """Move the callbacks that measure to the front of the Trainer's list, and start a new run.
 
         There they run before callbacks that read their metrics in the same hook, and before those that undo at the end
@@ -47,8 +49,7 @@ class MeasuringCallback(NamedCallback):
         super().setup(trainer, pl_module, stage)
         self._logged = {}
         # A new list, because the Trainer iterates over the old one.
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        trainer.callbacks = sorted(callbacks, key=lambda it: not isinstance(it, MeasuringCallback))  # type: ignore
+        trainer.callbacks = sorted(trainer.callbacks, key=lambda it: not isinstance(it, MeasuringCallback))
 
     def _log(
         self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float], on_bar: str | None = None

@@ -27,15 +27,6 @@ def test_byol_loss_and_gradient_are_the_official_ones(block):
             np.testing.assert_allclose(p.grad.numpy(), v[name], rtol=0, atol=1e-10)
 
 
-@pytest.fixture
-def problem():
-    g = torch.Generator().manual_seed(1)
-    scores = torch.randn(9, 14, generator=g, dtype=torch.float64)
-    relation = torch.randint(-1, 3, (9, 14), generator=g).to(torch.int8)
-    relation[2] = relation[2].clamp(max=0)  # an anchor without positives
-    return scores, relation
-
-
 def test_equals_the_equation(problem):
     scores, relation = problem
     terms = [2 - 2 * scores[a, c].item() for a in range(9) for c in range(14) if relation[a, c] > 0]

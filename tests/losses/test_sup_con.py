@@ -22,17 +22,6 @@ def slow_sup_con(scores, relation, temperature, mode):
     return sum(terms) / len(terms)
 
 
-@pytest.fixture
-def problem():
-    g = torch.Generator().manual_seed(1)
-    scores = torch.randn(9, 14, generator=g, dtype=torch.float64)
-    relation = torch.randint(-1, 3, (9, 14), generator=g).to(torch.int8)
-    relation[2] = relation[2].clamp(max=0)  # an anchor without positives
-    relation[5][relation[5] == 0] = 1  # one without negatives
-    relation[7] = -1  # one without positives and negatives
-    return scores, relation
-
-
 both = pytest.mark.parametrize("mode", ["out", "in"])
 
 

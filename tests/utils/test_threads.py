@@ -146,7 +146,6 @@ def _augment(connection):
     connection.send(_views())
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the system can't fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded, use of fork:DeprecationWarning")
 def test_a_process_forked_after_operations_on_several_threads_makes_the_same_views(monkeypatch):
     monkeypatch.setattr("ssl_modules.augmentations.views.PORTION", 3 * 64 * 64 * 3)

@@ -1,8 +1,9 @@
 """Aspect 1: batched augmentations with parameters drawn per image."""
 
 from ssl_modules.augmentations.blur import GaussianBlur
+from ssl_modules.augmentations.build import not_an_augmentation
 from ssl_modules.augmentations.color import ColorDrop, RandomGrayscale, RandomSolarize
-from ssl_modules.augmentations.foreign import Foreign, not_an_augmentation
+from ssl_modules.augmentations.foreign import Foreign
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop, RandomShift
 from ssl_modules.augmentations.jitter import ColorJitter
 from ssl_modules.augmentations.operation import Operation

@@ -28,8 +28,6 @@ from ssl_modules.augmentations import (
 )
 from ssl_modules.utils.configurable import build, storable
 
-Albumented.__module__ = "albumentations.core.composition"
-
 
 @every
 @pytest.mark.parametrize("floats", [False, True])

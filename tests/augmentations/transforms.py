@@ -57,6 +57,8 @@ class Crop(nn.Module):
 class Albumented:
     """The calling convention of albumentations: numpy in, a dict out, generators of its own."""
 
+    __module__ = "albumentations.core.composition"  # the package is recognised by it
+
     def __init__(self, *transforms):
         self.transforms = list(transforms)
         self.set_random_state(np.random.default_rng(), random.Random())

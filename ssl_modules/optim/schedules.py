@@ -111,10 +111,7 @@ class WarmupSchedule(FactorSchedule):
     """
 
     def __init__(self, warmup: int | float = 0, ramp: Ramp = "s/W") -> None:
-        if not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
-            raise ValueError(
-                f"warmup: expected a share of the run (float, 0 to 1), or a number of steps (int), got {warmup!r}"
-            )
+        _check_amounts("warmup", [warmup], "steps")
         self.warmup = warmup
         self.ramp = ramp
 
@@ -130,7 +127,7 @@ class WarmupSchedule(FactorSchedule):
 
     def warmup_steps(self, steps: int, steps_per_epoch: int | float) -> int:
         """Return the number of warm-up steps; arguments as in ``__call__``."""
-        return round(self.warmup * steps) if isinstance(self.warmup, float) else self.warmup
+        return amount_of(self.warmup, steps)
 
 
 class WarmupCosine(WarmupSchedule):
@@ -204,10 +201,7 @@ class EpochCosine(FactorSchedule):
     """
 
     def __init__(self, warmup: int | float = 0, *, start: float = 0.0, floor: float = 0.0) -> None:
-        if not 0 <= warmup <= (1 if isinstance(warmup, float) else math.inf):
-            raise ValueError(
-                f"warmup: expected a share of the run (float, 0 to 1), or a number of epochs (int), got {warmup!r}"
-            )
+        _check_amounts("warmup", [warmup], "epochs")
         check_number("start", start, least=0)
         check_number("floor", floor, least=0, most=1)
         self.warmup = warmup
@@ -217,7 +211,7 @@ class EpochCosine(FactorSchedule):
     def __call__(self, step: int, steps: int, steps_per_epoch: int | float) -> float:
         length = length_of_epoch(steps_per_epoch)
         epoch, epochs = step // length, steps / length
-        warmup = round(self.warmup * epochs) if isinstance(self.warmup, float) else self.warmup
+        warmup = amount_of(self.warmup, epochs)
         if epoch < warmup:
             rise = step / (warmup * length)
             return self.start + (cosine(warmup / epochs, self.floor) - self.start) * rise
@@ -268,11 +262,7 @@ class MultiStep(WarmupSchedule):
     ) -> None:
         super().__init__(warmup, ramp)
         check_numbers("milestones", milestones, least=0)
-        if any(isinstance(milestone, float) and milestone > 1 for milestone in milestones):
-            raise ValueError(
-                "milestones: expected shares of the run (floats, 0 to 1), or numbers of epochs (ints), got "
-                f"{milestones}"
-            )
+        _check_amounts("milestones", milestones, "epochs")
         check_number("gamma", gamma, above=0, most=1)
         self.milestones = tuple(milestones)
         self.gamma = gamma
@@ -280,7 +270,7 @@ class MultiStep(WarmupSchedule):
     def after(self, step: int, warmup_steps: int, steps: int, steps_per_epoch: int | float) -> float:
         """Return the factor of all drops so far."""
         passed = [
-            step >= round(milestone * steps)
+            step >= amount_of(milestone, steps)
             if isinstance(milestone, float)
             else step >= milestone * length_of_epoch(steps_per_epoch)
             for milestone in self.milestones
@@ -331,6 +321,16 @@ class TorchSchedule(Schedule):
         return {name: given[name] for name in ABSOLUTE if given.get(name)}
 
 
+def amount_of(amount: int | float, total: int | float) -> int:
+    """Return a number of steps or epochs, given as a share of the total (float) or as itself (int).
+
+    Example:
+        >>> amount_of(0.25, 10), amount_of(3, 10)
+        (2, 3)
+    """
+    return round(amount * total) if isinstance(amount, float) else amount
+
+
 def cosine(progress: float, floor: float = 0.0) -> float:
     """Half a cosine from 1 to ``floor`` as ``progress`` goes from 0 to 1; ``floor`` after that.
 
@@ -357,6 +357,14 @@ def length_of_epoch(steps_per_epoch: int | float) -> int:
             "Trainer(limit_train_batches=...) to a number of batches, or use a schedule by steps: WarmupCosine()"
         )
     return int(steps_per_epoch)
+
+
+def _check_amounts(name: str, amounts: Sequence[int | float], unit: str) -> None:
+    for amount in amounts:
+        if not 0 <= amount <= (1 if isinstance(amount, float) else math.inf):
+            raise ValueError(
+                f"{name}: expected a share of the run (float, 0 to 1), or a number of {unit} (int), got {amount!r}"
+            )
 
 
 def _check_metric(cls: Any) -> None:

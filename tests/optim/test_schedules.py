@@ -113,7 +113,7 @@ def test_another_warmup_is_refused(schedule, warmup):
         (lambda: WarmupCosine(ramp="linear"), "ramp: expected"),
         (lambda: EpochCosine(start=-1.0), "start: expected"),
         (lambda: MultiStep(()), "milestones: expected"),
-        (lambda: MultiStep((1.5,)), "milestones: expected shares of the run"),
+        (lambda: MultiStep((1.5,)), "milestones: expected a share of the run"),
         (lambda: MultiStep((1,), gamma=0.0), "gamma: expected"),
         (lambda: TorchSchedule(0.1), "scheduler: expected a function of an optimiser"),
         (lambda: TorchSchedule(StepLR(sgd(), 3)), "scheduler: expected a function of an optimiser"),

@@ -219,9 +219,12 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
         most = 1 if several else self.num_classes - 1
         low, high = read_bounds(targets, self) or (0, most)
         if not (low >= 0 and high <= most):  # negated, so that NaN fails too
+            fix = "leave out unlabelled images"
+            if low >= 0 and high > most and not several:
+                fix = f"give num_classes={int(high) + 1}, or number the classes from 0"
             raise ValueError(
                 f"targets: go from {low} to {high}, but num_classes={self.num_classes} and target_type="
-                f"{self.target_type!r} allow 0 to {most}; leave out unlabelled images"
+                f"{self.target_type!r} allow 0 to {most}; {fix}"
             )
         return targets
 

@@ -38,7 +38,7 @@ def test_arguments_that_do_not_fit_are_named(given, error, message):
         ({}, torch.zeros(16), r"targets: torch.float32 \[16\] of 16 images don't fit target_type='single'"),
         ({}, torch.zeros(15).long(), r"targets: torch.int64 \[15\] of 16 images"),
         ({}, torch.full((16,), -1), "targets: go from -1 to -1, but num_classes=10 and .* allow 0 to 9; leave out"),
-        ({}, torch.full((16,), 10), "targets: go from 10 to 10, but num_classes=10"),
+        ({}, torch.full((16,), 10), "targets: go from 10 to 10, .* give num_classes=11, or number"),
         ({"target_type": "hierarchical"}, labels(), "don't fit target_type='hierarchical', level=0"),
         ({"target_type": "hierarchical", "level": 2}, torch.zeros(16, 2).long(), "'hierarchical', level=2 and num_cl"),
         ({"target_type": "multilabel"}, labels(), "don't fit target_type='multilabel', level=0 and num_classes=10"),

@@ -156,7 +156,7 @@ class JointViews(Augmentation):
 
     def __init__(self, parts: list[Augmentation], shared: list[Operation] | None = None) -> None:
         super().__init__()
-        check_instances("parts", parts, Augmentation)
+        check_instances("parts", parts, Augmentation, "wrap operations: Views([...])")
         if not parts:
             raise ValueError("parts: expected at least one augmentation, got none")
         if shared is not None:

@@ -115,8 +115,11 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             with path.open("rb") as file:
                 check_sums(file, path.name)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError, IndexError, IsADirectoryError) as error:
-        raise ValueError(f"path: {path.name} is no file of tensors and plain data: {error}") from error
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError, LookupError, IsADirectoryError) as error:
+        raise ValueError(
+            f"path: {path.name} is no file of tensors and plain data, or is damaged; give a file written by "
+            "export_encoder, torch.save or safetensors"
+        ) from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise ValueError(
             f"path: {path.name} is a checkpoint of a whole module; load that by load_from_checkpoint, and take its "

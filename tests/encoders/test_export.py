@@ -201,7 +201,7 @@ def test_files_of_other_things_are_refused(content, message, tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"hello, I am text"])
 def test_files_that_are_broken_are_refused(content, ending, tmp_path):
     path = tmp_path / f"weights.{ending}"
     path.write_bytes(content)

@@ -15,6 +15,8 @@ from ssl_modules.cli import main
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
 from ssl_modules.extractions import Queue
 
+pytestmark = pytest.mark.slow  # each test is a search and one or two fits
+
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
 
@@ -221,7 +223,6 @@ def test_an_optimiser_without_a_rate_is_said():
         trainer(max_epochs=1, callbacks=[LearningRateFinder()]).fit(module, data(batch_size=8))
 
 
-@pytest.mark.slow
 def test_the_command_searches_a_rate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(

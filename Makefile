@@ -32,8 +32,9 @@ types: .venv/installed
 
 check: lint types test-all test-bolts
 
-# The tests with the lowest versions that pyproject.toml allows of the direct dependencies, and with the newest versions
-# on the index. Each environment is made afresh. They leave out the extra bolts, of which there is one version.
+# Run the tests with the lowest versions of the direct dependencies that pyproject.toml allows (floors), or with the
+# newest versions on the index (newest). Each target recreates its environment. Both leave out the extra "bolts", because
+# lightning-bolts has only one version that works.
 floors: RESOLUTION = lowest-direct
 newest: RESOLUTION = highest
 floors newest: .venv/uv
@@ -64,7 +65,7 @@ notebooks: .venv/installed
 clean:
 	rm -rf .venv .venv-bolts .venv-floors .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-# uv from constraints.txt, unless there is one that knows dependency groups.
+# Install uv from constraints.txt, unless an installed uv supports dependency groups.
 .venv/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python >= 3.11 is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1); say which: make PYTHON=python3.12" >&2; exit 1; }

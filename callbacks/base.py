@@ -1,4 +1,4 @@
-"""What the callbacks have in common: a name of their own, and for those that log metrics, their place in the order."""
+"""Base classes of the callbacks: they give each callback a name, and run callbacks that log metrics before others."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from ssl_modules.utils.lightning import state_key
 
 
 class NamedCallback(Checked, Callback):
-    """A callback that differs by its ``name`` from others of its class in a Trainer."""
+    """A callback with a ``name``; callbacks of the same class in one Trainer need different names."""
 
     name: str
     _is_set_up = False
 
     @property
     def state_key(self) -> str:
-        """The key of the state in a checkpoint; callbacks of the same class differ by their names.
+        """The key of the callback's state in a checkpoint; it contains the ``name``.
 
-        Before :meth:`setup`, each object has a key of its own. So a Trainer takes two callbacks of the same name, and
-        :meth:`setup` can say what to change.
+        Before :meth:`setup`, the key also contains the object's id. A Trainer therefore accepts two callbacks with the
+        same name, and :meth:`setup` can raise an error that says what to change.
         """
         return state_key(self, name=self.name) if self._is_set_up else state_key(self, name=self.name, id=id(self))
 
@@ -36,28 +36,28 @@ class NamedCallback(Checked, Callback):
 
 
 class MeasuringCallback(NamedCallback):
-    """A callback that logs metrics, before other callbacks may read them, wherever it is in the Trainer's list."""
+    """A callback that logs metrics; it runs before the callbacks that read them, wherever the user lists it."""
 
     _logged: dict[str, float]
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
-        """Move the callbacks that measure to the front of the Trainer's list, and start a new run.
+        """Move all measuring callbacks to the front of the Trainer's list, and forget the metrics of an earlier run.
 
-        There they run before callbacks that read their metrics in the same hook, and before those that undo at the end
-        of a validation what they did for it, such as Lightning's ``WeightAveraging``.
+        At the front, they run before other callbacks that read the metrics in the same hook. They also run before
+        Lightning's ``WeightAveraging``, which restores the trained weights at the end of a validation.
         """
         super().setup(trainer, pl_module, stage)
         self._logged = {}
-        # A new list, because the Trainer iterates over the old one.
+        # Assign a new list, because the Trainer is iterating over the old one.
         trainer.callbacks = sorted(trainer.callbacks, key=lambda it: not isinstance(it, MeasuringCallback))
 
     def _log(
         self, trainer: Trainer, pl_module: LightningModule, metrics: dict[str, float], on_bar: str | None = None
     ) -> None:
-        """Log metrics, whose values are the same in every process; the progress bar shows the metric ``on_bar``.
+        """Log metrics that have the same values in all processes; the progress bar shows the metric ``on_bar``.
 
         Raises:
-            ValueError: if something else logs a metric of the same name.
+            ValueError: if the module or another callback logs a metric of the same name.
         """
         for metric in metrics:
             found, own = trainer.callback_metrics.get(metric), self._logged.get(metric)
@@ -68,7 +68,7 @@ class MeasuringCallback(NamedCallback):
                 bar = metric == on_bar
                 # Reducing by the maximum keeps the value exact; a mean might round it.
                 pl_module.log(metric, value, bar, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True)
-        except Exception as error:  # Lightning's own, if the module logs one with other options in the same hook
+        except Exception as error:  # Lightning raises if the module logs a metric with other options in the same hook
             if "twice" in str(error):
                 raise ValueError(self._collision(" or ".join(metrics))) from error
             raise

@@ -21,11 +21,11 @@ from ssl_modules.utils.distributed import rank, world_size
 class CollapseMonitor(MeasuringCallback):
     """Measures whether a module's features collapse, on the features that its training step computes anyway.
 
-    It needs neither labels nor another forward. It attaches to any LightningModule. The features are what
-    ``training_step`` returns beside its loss, ``{"loss": loss, "features": h.detach()}``, as all methods of this
-    package do, or under another ``key``; or the output of a submodule that the step calls. A step that returns its loss
-    alone gets one warning and is not measured. At the end of each training epoch the last ``size`` features of all
-    processes are measured:
+    It needs neither labels nor another forward pass. It attaches to any LightningModule. It reads the features from
+    the dict that ``training_step`` returns, ``{"loss": loss, "features": h.detach()}``; all methods of this package
+    return them. ``key`` chooses another entry of the dict. Alternatively, it reads the output of a submodule that the
+    step calls. If the step returns only its loss, the monitor warns once and measures nothing. At the end of each
+    training epoch it measures the last ``size`` features of all processes:
 
     - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of the dimension: about 1 if the
       features spread over all directions, 0 if they are all the same;
@@ -33,9 +33,9 @@ class CollapseMonitor(MeasuringCallback):
     - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 if they are all the same.
 
     Args:
-        features: None for an entry of the step's result; or the dotted name of a submodule, for its output at the
-            first call in the step. ``[N, D]``, or ``[N, D, 1, 1]``.
-        key: the entry of the step's result that holds the features, unless ``features`` names a submodule.
+        features: None reads the entry ``key`` of the dict that the step returns. The dotted name of a submodule reads
+            the submodule's output in its first call of the step. Features are ``[N, D]``, or ``[N, D, 1, 1]``.
+        key: the entry of the dict that holds the features; unused if ``features`` names a submodule.
         size: number of features to measure, at least 2. They are kept between the steps, on the module's device.
         name: first part of the metrics' names. Two monitors need two names.
 
@@ -143,8 +143,8 @@ class CollapseMonitor(MeasuringCallback):
             )
         return (
             f'training_step: expected a dict with "{self.key}" [N, D], got {_describe(found)}; return '
-            f'{{"loss": loss, "{self.key}": features.detach()}}, or name in key= the entry that holds features [N, D], '
-            "or in features= the submodule that computes them"
+            f'{{"loss": loss, "{self.key}": features.detach()}}, or pass key= the name of the entry that holds '
+            "features [N, D], or features= the name of the submodule that computes them"
         )
 
     @property

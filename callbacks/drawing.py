@@ -15,7 +15,7 @@ class DrawingProbe(OnlineProbe):
     """An :class:`OnlineProbe` whose outcome is a picture; it logs no metric. A subclass writes :meth:`_figure`.
 
     Args:
-        class_names: names of the classes; None for those of the datamodule, or the labels.
+        class_names: names of the classes; None uses the datamodule's names, or the labels if it has none.
         folder: where to write a file as well; None writes one only where no logger takes images.
         settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
 

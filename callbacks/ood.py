@@ -31,12 +31,12 @@ class OutOfDistributionProbe(OnlineProbe):
     :func:`~ssl_modules.evaluation.detection`. The outliers need one more pass through the module.
 
     Args:
-        outliers: the other data set's images, of the size and scale of the test images: a loader, a map-style data
-            set, or a datamodule with a ``probe_test_dataloader()`` or ``val_dataloader()``. At most ``bank_size`` of
-            them are read. Labels are not read and need not be there.
+        outliers: images of another data set, with the size and scale of the test images. A loader, a map-style data
+            set, or a datamodule with a ``probe_test_dataloader()`` or ``val_dataloader()``. The probe reads at most
+            ``bank_size`` of them. They need no labels.
         prepare_outliers: function that maps a batch of ``outliers`` to images as the module expects them. None uses
-            ``prepare``; without one, a batch is images, a tuple that begins with them, or a mapping with a key such
-            as "image".
+            ``prepare``. Without either function, a batch is a tensor of images, a tuple whose first item is the
+            images, or a mapping with a key such as "image".
         scores: which to compute.
         k: number of neighbours of ``"neighbours"``, at most the number of training images used.
         name: first part of the metrics' names.
@@ -119,7 +119,7 @@ def _without_labels(batch: Any) -> tuple[Any, Tensor]:
         images = None
     if not isinstance(images, Tensor):
         raise ValueError(
-            f"outliers: expected batches of images or (images, ...), got {kind_of(batch)}; give prepare_outliers= a "
-            "function of the batch that returns images"
+            f"outliers: expected batches of images or (images, ...), got {kind_of(batch)}; pass prepare_outliers=, a "
+            "function that takes the batch and returns images"
         )
     return images, torch.zeros(len(images), dtype=torch.long)

@@ -125,16 +125,17 @@ def shortened(name: str, length: int = 16) -> str:
 def names_of_classes(
     labels: Tensor, data: Any = None, level: int | None = None, given: Sequence[str] | None = None
 ) -> dict[int, str]:
-    """The name of each label: from a list, or from a datamodule if it has enough names, else the label itself.
+    """Map each label to its name: from a list, or from a datamodule if it has enough names, else the label itself.
 
     Args:
         labels: ``[N]``.
-        data: with ``class_names``, or for hierarchical targets ``levels``, name of each level to names of its classes.
-        level: of hierarchical targets.
-        given: names of the user, which come before those of ``data``.
+        data: a datamodule with ``class_names``, or for hierarchical targets with ``levels``, which maps the name of
+            each level to the names of its classes.
+        level: the level of hierarchical targets.
+        given: the user's names; they take precedence over those of ``data``.
 
     Raises:
-        ValueError: if a label has no place in ``given``.
+        ValueError: if ``given`` has no name for a label.
 
     Example:
         >>> names_of_classes(torch.tensor([10**12, 0]))
@@ -145,7 +146,7 @@ def names_of_classes(
         if found[-1] >= len(given):
             raise ValueError(
                 f"class_names: expected a name for each label, got {len(given)} names and a label {found[-1]}; give "
-                "more names, or None for the labels themselves"
+                "more names, or None to show the labels themselves"
             )
         return {label: given[label] for label in found}
     names = getattr(data, "class_names", None) or []

@@ -45,25 +45,26 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
     **Data**: a probe uses the first of these that is given: ``train`` and ``test``; ``datamodule``; the Trainer's
     datamodule; the Trainer's training and validation loaders. It calls ``probe_train_dataloader()`` and
     ``probe_test_dataloader()`` of a datamodule; if these do not exist, ``train_dataloader()`` and
-    ``val_dataloader()``. A data set as ``train`` or ``test`` is read in batches of 128; a list of ``(image, label)``
-    is one, while a list of batches is a loader. The images should not be augmented. The probe reads all samples of a
-    map-style data set, in the order of the data set. It ignores the loader's shuffling, ``drop_last`` and distributed
-    splitting, and the Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number of batches.
+    ``val_dataloader()``. If ``train`` or ``test`` is a data set, the probe reads it in batches of 128. A list of
+    ``(image, label)`` is a data set; a list of batches is a loader. The images should not be augmented. The probe reads
+    all samples of a map-style data set, in the order of the data set. It ignores the loader's shuffling, ``drop_last``
+    and distributed splitting, and the Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number
+    of batches.
 
-    **Labels**: a label is the name of a class, an integer of at least 0 and of any size. -1 is refused, because it
-    usually means "unlabelled". For an accuracy, a test image of a class without training images counts
-    as wrong.
+    **Labels**: a label is the name of a class: an integer of at least 0 and of any size. The label -1 raises an error,
+    because it usually means "unlabelled". In accuracies, a test image of a class without training images counts as
+    wrong.
 
     **Times**: ``on_train_start`` checks one batch of each loader, and all targets that a data set stores as
     ``targets``, so that errors are raised before the first step. The probe runs in ``on_validation_epoch_end``, except
     in the sanity check. If the Trainer runs no validation loop, it runs in ``on_train_epoch_end``. The probe also runs
     in ``Trainer.validate``. It runs in ``Trainer.test`` if its training data are its own or those of a datamodule.
 
-    **Order**: the place in the Trainer's list of callbacks makes no difference, because ``setup`` moves the probes to
-    its front. So ``ModelCheckpoint``, ``EarlyStopping``, a scheduler and your own callbacks read the metrics of this
-    epoch. In a validation, a probe evaluates the same weights as the validation, also under Lightning's
-    ``WeightAveraging`` and ``EMAWeightAveraging``; without a validation loop, it evaluates the weights that are
-    trained, not their average.
+    **Order**: a probe may stand anywhere in the Trainer's list of callbacks, because ``setup`` moves the probes to the
+    front. ``ModelCheckpoint``, ``EarlyStopping``, learning-rate schedulers and your own callbacks therefore read the
+    metrics of the same epoch. During validation, a probe evaluates the weights that the validation uses; these are the
+    averaged weights under Lightning's ``WeightAveraging`` and ``EMAWeightAveraging``. Without a validation loop, the
+    probe evaluates the trained weights, not their average.
 
     **Sharing**: all probes of one Trainer share their features, through
     :func:`~ssl_modules.evaluation.shared_features.shared_features`. If probes have the same loaders or datamodule,
@@ -71,16 +72,16 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
     are freed when all probes of the epoch have run.
 
     Args:
-        train: labelled training images, a loader or a map-style data set; requires ``test``.
-        test: labelled test images, a loader or a map-style data set; requires ``train``.
+        train: loader or map-style data set of the labelled training images; requires ``test``.
+        test: loader or map-style data set of the labelled test images; requires ``train``.
         datamodule: datamodule of the probe. The probe prepares it and sets it up, unless it is the Trainer's.
-        features: None uses ``module(images)``; a dotted name uses the output of that submodule in ``module(images)``,
-            or, if the module has no ``forward``, in a call of the outermost part of the name that has one, such as
-            ``module.backbone(images)`` for "backbone" and "backbone.layer4"; in Python, also a function
+        features: None uses ``module(images)``. A dotted name uses the output of that submodule in ``module(images)``.
+            If the module has no ``forward``, the probe instead calls the outermost submodule along the name that has
+            one, such as ``module.backbone(images)`` for "backbone" and "backbone.layer4". In Python, also a function
             ``(module, images) -> [N, D]``.
         prepare: function that maps a loader's batch to ``(images as the module expects them, targets)``; None uses the
-            first two items of a tuple, or the entries of a mapping by the keys of
-            :func:`~ssl_modules.batch.fields`, such as "image" and "label".
+            first two items of a tuple, or the entries of a mapping under keys such as "image" and "label"
+            (:func:`~ssl_modules.batch.fields` lists them).
         level: the column of targets ``[N, levels]``; None for targets ``[N]``.
         bank_size: number of training images to use, a fixed random subset; None for all.
         every_n_epochs: the probe runs if at least n epochs have passed since its last run, and in the last epoch.
@@ -168,7 +169,7 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
             trainer: the Trainer; None in :meth:`evaluate`.
 
         Returns:
-            Metric to value, without the probe's name. The progress bar shows the first.
+            The value of each metric, by its name without the probe's name. The progress bar shows the first metric.
         """
 
     def read(self, part: str, module: nn.Module, trainer: Any) -> Labelled:
@@ -251,12 +252,12 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
         self.result = state_dict["result"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take a place before other callbacks, and clear the data and the result of an earlier run."""
+        """Move the probe before other callbacks, and clear the data and the result of an earlier run."""
         super().setup(trainer, pl_module, stage)
         self._loaders = {}
         release(trainer)
         if stage == "fit" and trainer.current_epoch == 0:
-            self.load_state_dict({"result": None})  # that of a checkpoint is loaded after this
+            self.load_state_dict({"result": None})  # the Trainer loads a checkpoint's result after this hook
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try one batch of each loader, count all samples, and check all targets that the data sets store."""
@@ -314,7 +315,7 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
         self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **settings, **metrics}
         if is_first:
             rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in settings.items())}")
-        self._log(trainer, pl_module, metrics, on_bar=next(iter(metrics), None))  # it has room for one
+        self._log(trainer, pl_module, metrics, on_bar=next(iter(metrics), None))  # the bar has room for one metric
 
     def _is_due(self, trainer: Trainer) -> bool:
         last = -1 if self.result is None else int(self.result["epoch"] or 0)

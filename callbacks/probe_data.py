@@ -48,10 +48,10 @@ def check_data(name: str, data: Any, otherwise: str = "") -> None:
     Args:
         name: name of the argument.
         data: value of the argument.
-        otherwise: what else the argument may be, for the message.
+        otherwise: words for the message that say what else the argument may be.
 
     Raises:
-        TypeError: if it is not.
+        TypeError: if ``data`` is anything else.
     """
     is_loader = hasattr(data, "__iter__") and not isinstance(data, Mapping)
     if data is not None and (isinstance(data, str | type) or not (is_loader or is_data_set(data))):

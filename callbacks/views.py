@@ -20,9 +20,9 @@ class ViewGrid(NamedCallback):
     """Draws the views of a few training images, at the start of the training.
 
     A row is an image, if the batch has it, beside its views; a view of patches is drawn as a grid. If the loader makes
-    the views, batches ``([view1, view2], ...)``, they are drawn as they are. Otherwise, for ``(images, ...)``, images
-    alone, or a mapping with a key such as "image", ``augmentation`` makes them. The picture goes to every logger that
-    takes images, and to a file if none does. It needs matplotlib.
+    the views, so that batches are ``([view1, view2], ...)``, they are drawn as they are. Otherwise, ``augmentation``
+    makes them from the batch: ``(images, ...)``, images alone, or a mapping with a key such as "image". The picture
+    goes to every logger that takes images, and to a file if none does. It needs matplotlib.
 
     Attaches to any LightningModule. It draws at the first batch of each ``fit`` and leaves random states as they are.
 
@@ -94,8 +94,8 @@ class ViewGrid(NamedCallback):
             read = read_batch(batch if self.prepare is None else self.prepare(batch))
         except (TypeError, ValueError) as error:
             error.add_note(
-                f"{self.name}: ViewGrid could not read the batch; give prepare= a function of the batch that returns "
-                "(images, ...) or ([view1, view2], ...)"
+                f"{self.name}: ViewGrid could not read the batch; pass prepare=, a function that takes the batch and "
+                "returns (images, ...) or ([view1, view2], ...)"
             )
             raise
         if read.views is not None:

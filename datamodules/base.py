@@ -202,11 +202,11 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
     def train_dataloader(self) -> ResumableDataLoader:
         """Loader of the training part, shuffled by (seed, epoch), without the last incomplete batch.
 
-        A ``batch_size`` that was set after construction, as Lightning's ``BatchSizeFinder`` does, is lowered to the
-        number of images.
+        If ``batch_size`` was changed after construction, as by Lightning's ``BatchSizeFinder``, and exceeds the number
+        of images, it is lowered to this number.
 
         Raises:
-            ValueError: if there is no full batch.
+            ValueError: if there are too few images for a full batch of the ``batch_size`` given to the constructor.
         """
         loader = self._loader("train", self.train_set, shuffle=True)
         images = len(loader.sampler)  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
                 "which leaves no full batch"
             )
         self.batch_size = images
-        if "batch_size" in self.hparams:  # Lightning reads it here
+        if "batch_size" in self.hparams:  # BatchSizeFinder reads the batch size from hparams
             self.hparams["batch_size"] = images
         return self._loader("train", self.train_set, shuffle=True)
 

@@ -26,8 +26,8 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
 
     Args:
         dataset: map-style data set; an item is an image, a tuple that starts with image and target, or a mapping with
-            the keys of :func:`~ssl_modules.batch.fields`. An image is a PIL image, or a tensor or array [C, H, W], as
-            :func:`~ssl_modules.datamodules.conversion.to_uint8` takes it.
+            the keys that :func:`~ssl_modules.batch.fields` lists. An image is a PIL image, or a tensor or array
+            [C, H, W], that :func:`~ssl_modules.datamodules.conversion.to_uint8` can convert.
         dims: (C, H, W) of every image; gray images are converted to colour if C is 3, and colour to gray if C is 1.
         target_shape: shape of one target; None to ignore targets and return -1.
         return_index: whether items and batches also hold the rows in ``dataset``, after images and targets.

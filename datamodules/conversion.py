@@ -97,7 +97,7 @@ class WhiteLevel:
 
 
 def as_tensor(name: str, values: Any) -> Tensor:
-    """Return a tensor, an array, a number or a list of numbers as a tensor; tensors and arrays are not copied.
+    """Convert a tensor, an array, a number or a list of numbers to a tensor, without copying tensors and arrays.
 
     Args:
         name: name of the argument in the error.
@@ -116,8 +116,8 @@ def as_tensor(name: str, values: Any) -> Tensor:
             return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"{name}: expected a tensor, an array or a list of numbers, got {_shown(values)}; give numbers, as many in "
-            "each row"
+            f"{name}: expected a tensor, an array or a list of numbers, got {_shown(values)}; give numbers, the same "
+            "count in each row"
         ) from error
 
 
@@ -213,7 +213,7 @@ def _from_floats(image: Tensor) -> Tensor:
 
 
 def fix_of_images(images: Tensor) -> str:
-    """Advice on how to convert images, in a tensor or an array, to a tensor of uint8."""
+    """Return advice, for an error, on how to convert images in a tensor or an array to a tensor of uint8."""
     if images.dtype == torch.bool:
         return "give torch.as_tensor(images).to(torch.uint8) * 255"
     if images.is_complex() or images.numel() == 0:
@@ -238,7 +238,7 @@ def _fix(low: float, high: float) -> str:
     if math.isnan(low):
         return "replace NaN, such as by image.nan_to_num()"
     if (low < 0 or high > 1) and overshoots(low, high):
-        return "where resizing has overshot, give (image.clamp(0, 1) * 255).round().to(torch.uint8)"
+        return "if resizing has moved pixels out of [0, 1], give (image.clamp(0, 1) * 255).round().to(torch.uint8)"
     if low >= 0 and high > 1:
         white = next((level for level in (255, 4095, WHITE) if high <= level), f"{high:g}")
         scaled = "image" if white == 255 else f"(image * (255 / {white}))"

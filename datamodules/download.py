@@ -48,13 +48,13 @@ def not_found(path: str | Path, fix: str, argument: str = "root") -> FileNotFoun
     Args:
         path: path of the file or folder.
         fix: what to do about it.
-        argument: name of the argument that gives the path.
+        argument: name of the argument that holds the path.
 
     Example:
         >>> not_found("data/images", "pass download=True")
         FileNotFoundError('root: expected data/images, got no such file or folder; pass download=True')
     """
-    found = "a file, which is no folder" if Path(path).is_file() else "no such file or folder"
+    found = "a file, not a folder" if Path(path).is_file() else "no such file or folder"
     return FileNotFoundError(f"{argument}: expected {path}, got {found}; {fix}")
 
 

@@ -14,12 +14,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ssl_modules.datamodules.unreadable import OF_FILE, retried
 
 ENDINGS = ", ".join(IMG_EXTENSIONS)
-# Folders that operating systems and network drives add; some hold small copies of the images.
+# Operating systems and network drives add these folders; some of them hold small copies of the images.
 OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 def absolute(path: str | Path) -> str:
-    """The absolute form of a path, so that a later ``os.chdir`` does not change its meaning; ``~`` is the home folder.
+    """Return the absolute path, which stays valid after ``os.chdir``; ``~`` stands for the home folder.
 
     Args:
         path: path of a file or folder.
@@ -34,9 +34,9 @@ def absolute(path: str | Path) -> str:
 def find_images(folder: Path) -> list[str]:
     """Paths of the image files in a folder and its subfolders, sorted and relative to it.
 
-    Image files are recognised by their extensions. A log message counts the other files. Hidden files and folders and
-    those of operating systems, such as ``__MACOSX``, are ignored. Links are followed, but no folder is searched twice,
-    and no folder that contains ``folder``, so a link to a parent folder causes no endless loop.
+    Image files are recognised by their extensions. A log message counts the other files. Hidden files and folders are
+    ignored, and so are folders that operating systems add, such as ``__MACOSX``. Links are followed, but no folder is
+    searched twice. A link to a folder that contains ``folder`` is not followed, because it would cause an endless loop.
 
     Args:
         folder: folder to search.
@@ -57,13 +57,14 @@ def find_images(folder: Path) -> list[str]:
 
 
 def find_classes(folder: Path) -> list[str]:
-    """Names of the folders in a folder that hold images, sorted. A warning names the folders without images.
+    """Return the sorted names of the class folders, which are the subfolders with images; warn about all others.
 
     Args:
         folder: folder that holds one folder per class.
 
     Raises:
-        ValueError: if there are no such folders, images lie beside them, or two of them are the same folder.
+        ValueError: if no subfolder has images, if images lie beside the subfolders, or if two names link to the same
+            folder.
         SystemFault: as in :func:`find_images`.
 
     Example:
@@ -78,7 +79,7 @@ def find_classes(folder: Path) -> list[str]:
     if stray:
         raise ValueError(
             f"class_folders: expected all images in class folders, got {len(stray)} beside them in {folder}, such as "
-            f"{stray[0]}; move them to one, or pass class_folders=False to use all images without classes"
+            f"{stray[0]}; move these to a class folder, or pass class_folders=False to use all images without classes"
         )
     folders = [name for name in entries if (folder / name).is_dir() and not _contains(folder / name, folder)]
     with_images = [name for name in folders if retried(folder, partial(_has_image, folder / name))]
@@ -90,14 +91,14 @@ def find_classes(folder: Path) -> list[str]:
         )
     empty = sorted({*folders} - {*with_images})
     if empty:
-        rank_zero_warn(f"{folder}: {_folders(len(empty))} without images left out: {listed(empty)}")
+        rank_zero_warn(f"{folder}: left out {_folders(len(empty))} without images: {listed(empty)}")
     of_real = {os.path.realpath(folder / name): name for name in with_images}
     for name in with_images:
         other = of_real[os.path.realpath(folder / name)]
         if other != name:
             raise ValueError(
-                f"class_folders: expected one folder for each class in {folder}, got the same folder as {name} and "
-                f"{other}; remove the link"
+                f"class_folders: expected one folder for each class in {folder}, got {name} and {other}, which are the "
+                "same folder; remove the link"
             )
     return with_images
 
@@ -105,16 +106,17 @@ def find_classes(folder: Path) -> list[str]:
 def find_labelled_images(folder: Path, names: Sequence[str], *, complete: bool = True) -> tuple[list[str], Tensor]:
     """Paths of the image files of all classes, and their class indices [N].
 
-    Files and folders are ignored as in :func:`find_images`. A link to a folder of another class is not followed.
+    It ignores the same files and folders as :func:`find_images`, and does not follow links to a folder of another
+    class.
 
     Args:
         folder: folder that holds one folder per class.
         names: names of these folders, in the order of the classes.
-        complete: whether every class must have images; if not, a warning names the classes that have none.
+        complete: whether every class must have images; if False, a warning names the classes without images.
 
     Raises:
-        FileNotFoundError: if a class has no folder, and ``complete``.
-        ValueError: if a class has no images, and ``complete``.
+        FileNotFoundError: if ``complete`` and a class has no folder.
+        ValueError: if ``complete`` and a class has no images.
         SystemFault: as in :func:`find_images`.
     """
     paths: list[str] = []
@@ -136,15 +138,16 @@ def find_labelled_images(folder: Path, names: Sequence[str], *, complete: bool =
         paths += [os.path.join(name, path) for path in found]
         targets += [target] * len(found)
     if missing:
-        rank_zero_warn(f"{folder}: no images of {len(missing)} of {len(names)} classes: {listed(missing)}")
+        rank_zero_warn(f"{folder}: {len(missing)} of {len(names)} classes have no images: {listed(missing)}")
     _count_others(folder, others)
     return paths, torch.tensor(targets)
 
 
 def _search(folder: Path, of_others: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Paths of all files that are not ignored, relative to ``folder``; links to folders ``of_others`` aren't followed.
+    """Yield the paths, relative to ``folder``, of all files that are not ignored.
 
-    ``of_others`` are real paths; that of ``folder`` may be among them.
+    ``of_others`` are real paths of folders of other classes; links to them are not followed. The real path of
+    ``folder`` may be one of them.
     """
     searched: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=_raise_unless_missing, followlinks=True):
@@ -160,14 +163,14 @@ def _search(folder: Path, of_others: frozenset[str] = frozenset()) -> Iterator[s
 
 
 def _files(folder: Path, of_others: frozenset[str] = frozenset()) -> tuple[list[str], Counter[str]]:
-    """The images, sorted, and the number of other files by ending; see :func:`_search`."""
+    """Return the sorted image paths, and the number of other files by extension; see :func:`_search`."""
     images: list[str] = []
     others: Counter[str] = Counter()
     for path in _search(folder, of_others):
         if _is_image(path):
             images.append(path)
         else:
-            others[os.path.splitext(path)[1].lower() or "no ending"] += 1
+            others[os.path.splitext(path)[1].lower() or "no extension"] += 1
     return sorted(images), others
 
 
@@ -176,7 +179,7 @@ def _has_image(folder: Path) -> bool:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or a folder of an operating system.
+    """Return whether the name is that of a hidden file or folder, or of a folder that operating systems add.
 
     Example:
         >>> is_ignored("__MACOSX"), is_ignored(".cache"), is_ignored("cat")
@@ -190,7 +193,7 @@ def _is_image(name: str) -> bool:
 
 
 def _contains(outer: Path, inner: Path) -> bool:
-    """Whether a folder is another one, or contains it, after following links."""
+    """Return whether ``outer``, with links resolved, is ``inner`` or contains it."""
     real, start = os.path.realpath(outer), os.path.realpath(inner)
     return os.path.commonpath([real, start]) == real
 
@@ -204,7 +207,7 @@ def _count_others(folder: Path, others: Counter[str]) -> None:
     if others:
         counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         rest = "" if len(others) <= 5 else ", ..."
-        rank_zero_info(f"{folder}: {others.total()} files that are no images by their endings left out: {counts}{rest}")
+        rank_zero_info(f"{folder}: left out {others.total()} files without an image extension: {counts}{rest}")
 
 
 def _folders(count: int) -> str:
@@ -212,7 +215,7 @@ def _folders(count: int) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first five names, for a message.
+    """Join the first five names, for a message.
 
     Example:
         >>> listed("abcdefg")

@@ -19,9 +19,9 @@ class ImageDataModule(BaseDataModule):
 
     Args:
         train: training part: :class:`TensorImages`, :class:`ImageFiles`, or any map-style data set of
-            ``(image, target)``, or of mappings such as ``{"image": image, "label": target}`` (see
-            :func:`~ssl_modules.batch.fields`), as Hugging Face data sets have them. All images have one size. They are
-            PIL images of any mode, or tensors or arrays [C, H, W], uint8, uint16, or float k / 255.
+            ``(image, target)`` or of mappings such as ``{"image": image, "label": target}``, for example a Hugging
+            Face data set; :func:`~ssl_modules.batch.fields` lists the keys. All images have the same size. They are
+            PIL images of any mode, or tensors or arrays [C, H, W] of uint8, uint16, or float values k / 255.
         test: test part, in the same form; None if there is none.
         name: name of the data set, for logs.
         num_classes: number of classes at the finest level; 0 without targets.
@@ -97,7 +97,7 @@ def _check_data_set(part: str, dataset: Any) -> None:
     if isinstance(dataset, Mapping):
         raise TypeError(
             f"{part}: expected a map-style data set, got a {type(dataset).__name__} with the keys "
-            f"{', '.join(map(str, dataset))}; give one of its values"
+            f"{', '.join(map(str, dataset))}; give the data set under one of these keys"
         )
     is_list_of_others = isinstance(dataset, list) and not all(
         isinstance(item, tuple | list | Mapping) for item in dataset[:1]
@@ -112,17 +112,17 @@ def _check_data_set(part: str, dataset: Any) -> None:
 
 
 def _fix(dataset: Any) -> str:
-    """Advice on what to give in place of something that is no data set."""
+    """Return advice, for an error, on what to pass instead of ``dataset``, which is not a map-style data set."""
     if isinstance(dataset, DataLoader):
         return "give its data set, loader.dataset"
     if isinstance(dataset, IterableDataset):
-        return "it has no order, so pass your DataLoader of it to Trainer.fit, without a data module"
+        return "its items have no index, so pass a DataLoader of it to Trainer.fit, without a data module"
     if isinstance(dataset, type):
         return f"give an instance, {dataset.__name__}(...)"
     if isinstance(dataset, str | Path):
         return f"for a folder of images use ImageFolderDataModule({str(dataset)!r})"
     if isinstance(dataset, list):
-        return "give a list of (image, target), or pairs with target_type='none': [(image, -1), ...]"
+        return "give a list of (image, target); without targets, give [(image, -1), ...] and target_type='none'"
     return "give a list of (image, target), or a torch.utils.data.Dataset"
 
 

@@ -21,16 +21,16 @@ class ImageFolderDataModule(FilesDataModule):
 
     With ``class_folders``, each folder in ``root`` is a class, as for torchvision's ``ImageFolder``. It may have
     subfolders. Classes are numbered in alphabetical order. Without ``class_folders``, all images in ``root`` and its
-    subfolders are used, without targets. Hidden files and folders are ignored, and so are folders of operating systems,
-    such as ``__MACOSX``. Folders without images are no classes; a warning names them. A log message counts files that
-    are no images by their endings. A link to a folder of another class is not followed.
+    subfolders are used, without targets. Hidden files and folders are ignored, and so are folders that operating
+    systems add, such as ``__MACOSX``. A folder without images is not a class, and a warning names it. A log message
+    counts the files without an image extension. A link to a folder of another class is not followed.
 
     :class:`ImageFiles` describes the two ways to make training batches, and how validation and test images are resized.
 
     Args:
         root: folder of the training images.
-        test: folder of the test images, with class folders of the same names; None if there is none. Warnings name
-            classes without test images, and folders of other classes, which are left out.
+        test: folder of the test images, with class folders of the same names; None if there is none. A warning names
+            the classes without test images. Folders of other classes are left out, and a warning names them.
         class_folders: whether the folders in ``root`` are classes.
         in_channels: 3 for colour, 1 for gray; other images are converted.
         mean: mean of each channel, for pixels in [0, 1]; None for ImageNet's, averaged over its channels for gray.
@@ -100,7 +100,7 @@ class ImageFolderDataModule(FilesDataModule):
 
         Raises:
             FileNotFoundError: if a folder is missing.
-            ValueError: if there are no images, or the test folder has none of the classes.
+            ValueError: if there are no images, or if the test folder has none of the training folder's classes.
         """
         train = _existing(Path(self.root), "root")
         test = None if self.test is None else _existing(Path(self.test), "test")
@@ -113,11 +113,11 @@ class ImageFolderDataModule(FilesDataModule):
         unknown = [name for name in found if name not in self.class_names]
         if len(unknown) == len(found):
             raise ValueError(
-                f"test: expected the class folders of {self.root}, {listed(self.class_names)}, got {listed(unknown)} "
-                f"in {test}; give them the same names"
+                f"test: expected folders with the names of the classes in {self.root}, {listed(self.class_names)}, got "
+                f"{listed(unknown)} in {test}; rename the test folders to these classes"
             )
         if unknown:
-            rank_zero_warn(f"{test}: folders of classes without training images left out: {listed(unknown)}")
+            rank_zero_warn(f"{test}: left out folders of classes without training images: {listed(unknown)}")
 
     def _part(self, folder: Path, *, is_train: bool) -> ImageFiles | TensorImages:
         if self.class_folders:

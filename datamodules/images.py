@@ -16,9 +16,9 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
     """Labelled images in memory, indexed by one row or by many rows at once.
 
     Args:
-        images: [N, C, H, W], uint8; a tensor or an array, which is not copied.
-        targets: integers: [N] classes, [N, levels] classes from fine to coarse, or [N, classes] of 0 and 1 (several
-            labels per image); a tensor, an array or a list. None for no labels, which sets every target to -1.
+        images: tensor or array [N, C, H, W] of uint8; it is not copied.
+        targets: tensor, array or list of integers: [N] classes, [N, levels] classes from fine to coarse, or
+            [N, classes] of 0 and 1 (several labels per image). None for no labels, which sets every target to -1.
 
     Raises:
         TypeError: if images are not uint8, or targets are not integers.
@@ -66,7 +66,7 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 def as_targets(targets: Any) -> Tensor:
-    """Return targets as a tensor of int64.
+    """Convert targets to a tensor of int64.
 
     Args:
         targets: integers, in a tensor, an array or a list.
@@ -90,8 +90,8 @@ def pixel_statistics(
     """Mean and standard deviation of each channel, over pixels in [0, 1].
 
     Args:
-        images: [N, C, H, W], uint8; or a map-style data set, as for :class:`ImageDataModule`.
-        white: for a data set, the pixel value of white in images of more than 8 bits; None for 65535.
+        images: tensor [N, C, H, W] of uint8; or a map-style data set that :class:`ImageDataModule` accepts.
+        white: if ``images`` is a data set, the pixel value of white in images of more than 8 bits; None for 65535.
 
     Returns:
         ``(mean, std)``, C numbers each.
@@ -112,7 +112,7 @@ def pixel_statistics(
 
 
 def _level_counts(images: Tensor) -> Tensor:
-    """How often each channel of ``[N, C, H, W]`` has each level, ``[C, 256]``."""
+    """Count how often each of the 256 pixel values occurs in each channel of ``[N, C, H, W]``: ``[C, 256]``."""
     return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
 
 

@@ -71,18 +71,18 @@ def _fix_of_shape(targets: Tensor) -> str:
     if targets.ndim == 2:
         return (
             "give target_type='multilabel' for columns of 0 and 1, one per class, or target_type='hierarchical' with "
-            "levels= for columns of classes; one of these columns alone, targets[:, 0], is 'single'"
+            "levels= for columns of classes; to use one column alone, give targets[:, 0] and target_type='single'"
         )
     return "give one row per image"
 
 
 def _fix_of_range(targets: Tensor, target_type: TargetType) -> str:
     if (targets == -1).all():
-        return "-1 stands for no target: give targets, or target_type='none' with num_classes=0"
+        return "-1 means that an image has no target; give targets, or target_type='none' with num_classes=0"
     if (targets < 0).any():
         return "leave out the images without a target, or give target_type='none' with num_classes=0 to use no target"
     if target_type == "single":
         return f"give num_classes={int(targets.max()) + 1}"
     if target_type == "multilabel":
         return "give columns of 0 and 1, one per class"
-    return "give levels= the names of all classes of each level"
+    return "give the names of all classes of each level in levels="

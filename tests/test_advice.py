@@ -1,4 +1,4 @@
-"""Follows the advice of error messages: provoke the error, match its message, do what it says, and it works."""
+"""Each test provokes an error, matches its message, and shows that following the message's advice works."""
 
 from functools import partial
 
@@ -216,7 +216,7 @@ CASES = {
     ),
     "an iterable data set": (
         lambda: train_part(Stream()),
-        "train: .*pass your DataLoader of it to Trainer.fit",
+        "train: .*pass a DataLoader of it to Trainer.fit",
         lambda: trainer(max_epochs=-1, max_steps=2).fit(build(), DataLoader(Stream(), batch_size=4)),
     ),
     "a loader for a data set": (
@@ -256,7 +256,7 @@ CASES = {
     ),
     "two columns of targets": (
         lambda: train_part(TensorImages(BYTES, torch.stack([LABELS, LABELS], 1))),
-        r"train: .*got \[8, 2\]; give target_type='multilabel' .* targets\[:, 0\], is 'single'",
+        r"train: .*got \[8, 2\]; give target_type='multilabel' .* targets\[:, 0\] and target_type='single'",
         lambda: train_part(TensorImages(BYTES, torch.stack([LABELS, LABELS], 1)), target_type="multilabel"),
     ),
     "evaluation of a name": (
@@ -315,7 +315,7 @@ def test_the_advice_works_when_followed(case):
     ids=["bool", "shares", "levels", "12 bits", "16 bits", "-1 to 1", "overshot", "int16", "array"],
 )
 def test_each_advice_for_images_in_memory_keeps_the_picture(images):
-    """The code in the message runs as it stands, on what was given; the result is the picture but for rounding."""
+    """The code in the message runs on the given images and returns the original picture, up to rounding."""
     with pytest.raises(TypeError, match="images: expected uint8") as refused:
         TensorImages(images)
     advice = str(refused.value).partition("; ")[2]
@@ -336,13 +336,13 @@ def test_a_batch_sampler_with_a_batch_size_scales_the_learning_rate():
     assert rate(sampled(BatchSampler(range(8), 4, drop_last=False))) == pytest.approx(0.1 * 4 / 16)
 
 
-def test_statistics_of_photos_are_those_of_the_pixels():
+def test_statistics_of_photos_equal_the_statistics_of_their_pixels():
     assert pixel_statistics(PHOTOS) == pixel_statistics(BYTES)
     deep = Items([(image.to(torch.uint16) * 16, 0) for image in BYTES])
     assert pixel_statistics(deep, white=255 * 16) == pixel_statistics(BYTES)
 
 
-def test_the_name_of_a_policy_where_an_object_is_wanted():
+def test_a_policy_name_in_place_of_an_object_gives_an_error_with_advice():
     assert str(not_an_augmentation("simclr", 8)) == (
         "augmentation: expected an Augmentation, got 'simclr'; give an object, such as SimCLRViews(8, views=1) for one "
         "view"
@@ -350,7 +350,7 @@ def test_the_name_of_a_policy_where_an_object_is_wanted():
     assert SimCLRViews(8, views=1).sizes == (8,)
 
 
-def test_folders_name_the_argument(tmp_path):
+def test_errors_about_folders_name_the_argument(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)
@@ -358,7 +358,7 @@ def test_folders_name_the_argument(tmp_path):
     made = partial(ImageFolderDataModule, tmp_path / "train", image_size=8, batch_size=2)
     with pytest.raises(FileNotFoundError, match=r"test: expected .*nowhere, got no such file or folder; give the fol"):
         made(test=tmp_path / "nowhere").setup()
-    with pytest.raises(FileNotFoundError, match=r"root: expected .*1.png, got a file, which is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"root: expected .*1.png, got a file, not a folder"):
         ImageFolderDataModule(tmp_path / "train/a/1.png", image_size=8)
     with pytest.raises(ValueError, match=r"class_folders: .*empty, got no folders; give the folder that holds one"):
         ImageFolderDataModule(tmp_path / "empty", image_size=8)

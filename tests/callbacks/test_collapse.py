@@ -131,7 +131,7 @@ def test_features_under_another_name(tmp_path):
         return {"loss": outputs["loss"], "embedding": outputs["features"], "features": "other"}
 
     module.training_step = renamed
-    with pytest.raises(ValueError, match=r"'embedding': a tensor \[64, 32\].* name in key= the entry"):
+    with pytest.raises(ValueError, match=r"'embedding': a tensor \[64, 32\].* key= the name of the entry"):
         trainer(tmp_path, [CollapseMonitor()], max_epochs=1).fit(module, train_loader())
     module.seen = [[]]
     fit = trainer(tmp_path, [CollapseMonitor(key="embedding", size=100)], max_epochs=1)

@@ -151,7 +151,7 @@ def test_view_grid_names_itself_and_prepare(tmp_path):
     grid = ViewGrid(augmentation=lambda images, generator: [images])
     with pytest.raises(ValueError, match="keys") as error:
         grid.draw(nn.Flatten(), batch)
-    assert "views: ViewGrid could not read the batch; give prepare=" in error.value.__notes__[0]
+    assert "views: ViewGrid could not read the batch; pass prepare=" in error.value.__notes__[0]
     grid.prepare = lambda batch: (batch["x"], batch["y"])
     assert grid.draw(nn.Flatten(), batch) is not None
     assert ViewGrid(augmentation=grid.augmentation).draw(nn.Flatten(), {"image": IMAGES[:4]}) is not None

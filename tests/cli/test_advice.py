@@ -1,4 +1,4 @@
-"""Each error of the command line is one line that names the option; what it says works when pasted."""
+"""Each error of the command line is one line that names the option, and its advice works when pasted."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ RUN = ("fit", "--model", "SimCLR", "--data", "DigitsDataModule")
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
+def in_its_own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -26,7 +26,7 @@ def refused(*options):
     with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as stop:
         main(options)
     assert stop.value.code == 2
-    return said.getvalue().splitlines()[-1]  # Lightning warns before it, as a test passes the arguments itself
+    return said.getvalue().splitlines()[-1]  # Lightning prints a warning first, because the test passes the arguments
 
 
 def accepted(*options):
@@ -66,7 +66,7 @@ def accepted(*options):
         (("--config", "nowhere.yaml"), "config: File does not exist: ", None),
     ],
 )
-def test_an_option_that_is_refused_is_named_and_the_advice_is_accepted(given, message, advised):
+def test_an_error_about_an_option_names_it_and_its_advice_works(given, message, advised):
     line = refused(*RUN, *given)
     assert line.startswith(f"error: {message}")
     if advised is None and "did you mean" in message:
@@ -91,7 +91,7 @@ def test_an_option_that_is_refused_is_named_and_the_advice_is_accepted(given, me
         ),
     ],
 )
-def test_a_config_file_that_is_refused_is_named_and_the_advice_is_accepted(text, message, advised):
+def test_an_error_about_a_config_file_says_what_is_wrong_and_its_advice_works(text, message, advised):
     assert refused(*written(text), "--data", "DigitsDataModule").startswith(f"error: {message}")
     assert accepted(*written(advised), "--data", "DigitsDataModule")
 
@@ -106,7 +106,7 @@ def test_a_config_file_that_is_refused_is_named_and_the_advice_is_accepted(text,
         (("export",), "--ckpt is missing"),
     ],
 )
-def test_a_command_that_is_refused_is_named(given, message):
+def test_an_error_about_a_command_says_what_is_wrong(given, message):
     start, _, end = message.partition(".*")
     line = refused(*given)
     assert line.startswith(f"error: {start}")

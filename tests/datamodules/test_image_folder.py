@@ -58,7 +58,7 @@ def test_folders_may_be_in_the_home_folder(root, monkeypatch):
     assert (module.root, module.test) == (str(root), str(root.parent / "test"))
 
 
-def test_what_is_wrong_with_a_folder_is_said(root, tmp_path):
+def test_errors_say_what_is_wrong_with_a_folder(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"root: expected .*nowhere, got no such file or folder"):
         data(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
@@ -101,11 +101,11 @@ def test_folders_of_operating_systems_are_ignored(root, place):
     assert module.load()[0].names() == paths
 
 
-def test_folders_without_images_are_no_classes(root):
+def test_folders_without_images_are_not_classes(root):
     (root / "bird").mkdir()
     (root / "notes" / "deep").mkdir(parents=True)
     (root / "notes" / "deep" / "a.txt").touch()
-    with pytest.warns(UserWarning, match="pets: 2 folders without images left out: bird, notes"):
+    with pytest.warns(UserWarning, match="pets: left out 2 folders without images: bird, notes"):
         module = data(root)
     module.setup()
     assert module.class_names == ("cat", "dog")
@@ -118,14 +118,17 @@ def test_a_test_folder_may_lack_classes_and_have_others(root, tmp_path):
     write_image(test / "wolf" / "1.png")
     (test / "fox").mkdir()
     module = data(root, test=test)
-    with pytest.warns(UserWarning, match="some: 1 folder without images left out: fox") as record:
+    with pytest.warns(UserWarning, match="some: left out 1 folder without images: fox") as record:
         module.setup()
     found = [str(warning.message) for warning in record]
-    assert any("some: folders of classes without training images left out: wolf" in text for text in found)
-    assert any("some: no images of 1 of 2 classes: cat" in text for text in found)
+    assert any("some: left out folders of classes without training images: wolf" in text for text in found)
+    assert any("some: 1 of 2 classes have no images: cat" in text for text in found)
     assert module.test_set.targets.tolist() == [1]
     (test / "dog").rename(test / "Dog")
-    with pytest.raises(ValueError, match=r"test: expected the class folders of .*, cat, dog, got Dog, wolf in .*same"):
+    with pytest.raises(
+        ValueError,
+        match=r"test: expected folders with the names of the classes in .*, cat, dog, got Dog, wolf in .*; rename",
+    ):
         data(root, test=test).setup()
     (test / "Dog").rename(test / "dog")
     data(root, test=test).setup()
@@ -142,7 +145,7 @@ def test_links_put_no_image_into_two_classes(root):
     assert module.class_names == ("cat", "dog")
     assert module.load()[0].names() == names
     (root / "hound").symlink_to(root / "dog")
-    with pytest.raises(ValueError, match=r"expected one folder for each class .* same folder as dog and hound; remove"):
+    with pytest.raises(ValueError, match=r"expected one folder for each class .*, got dog and hound, which are the same"):
         data(root)
     (root / "hound").unlink()
     data(root)
@@ -164,7 +167,7 @@ def test_other_files_are_counted_in_one_line(root, caplog):
     with caplog.at_level("INFO", logger="lightning.pytorch"):
         data(root).setup()
     lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
-    assert lines == [f"{root}: 4 files that are no images by their endings left out: 2 .txt, 1 no ending, 1 .heic"]
+    assert lines == [f"{root}: left out 4 files without an image extension: 2 .txt, 1 no extension, 1 .heic"]
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

@@ -84,15 +84,16 @@ class Batch:
 
 
 def fields(batch: Any, name: str = "batch") -> tuple[Any, Any, Any]:
-    """Return images, targets and index of a batch or of one sample, by position or by key; None for what is missing.
+    """Return images, targets and index of a batch or of one sample; each is None if it is missing.
 
-    A tuple or list holds them in this order, and may hold more. In a mapping, such as a row of a Hugging Face data set,
-    the images have the key ``image``, ``images``, ``img``, ``pixel_values`` or ``views``; the targets ``label``,
-    ``labels``, ``target`` or ``targets``; the index ``index``. Anything else is images alone.
+    A tuple or list holds them in this order, and may hold more items. In a mapping, such as a row of a Hugging Face
+    data set, the images have the key ``image``, ``images``, ``img``, ``pixel_values`` or ``views``. The targets have
+    the key ``label``, ``labels``, ``target`` or ``targets``, and the index has the key ``index``. Any other object
+    counts as images.
 
     Args:
-        batch: what a loader or a data set gives.
-        name: "batch", or what to call a sample of a data set in an error.
+        batch: a batch of a loader, or a sample of a data set.
+        name: what errors call it: "batch", or a name for the sample.
 
     Raises:
         ValueError: if a mapping has none of the keys for images, or two keys for the same field.
@@ -128,16 +129,16 @@ def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
 
     Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
     Shapes are not used to guess: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is always images and targets.
-    A mapping is read by its keys, see :func:`fields`.
+    A mapping is read by its keys, as :func:`fields` describes.
 
     Args:
-        batch: what a loader gives.
-        in_channels: number of channels, to refuse images ``[N, H, W, ch]``; None = any.
+        batch: a batch of a loader.
+        in_channels: number of channels, to raise an error for images ``[N, H, W, ch]``; None = any number.
 
     Raises:
-        TypeError: for anything else; the message describes it.
-        ValueError: if the keys of a mapping are unknown, the views differ in their number of images, or only their last
-            axis has ``in_channels``.
+        TypeError: if the batch has another form; the message describes it.
+        ValueError: if the keys of a mapping are unknown, if the views differ in their number of images, or if the
+            channels are on the last axis.
 
     Example:
         >>> x, y = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -156,8 +157,8 @@ def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
     else:
         raise TypeError(
             "batch: expected images, or (images or a list of views, targets, ...), got "
-            f"{_describe(batch)}; torch's default collate_fn stacks arrays and lists of one "
-            "size to a tensor"
+            f"{_describe(batch)}; torch's default collate_fn stacks arrays and lists of the same "
+            "size into a tensor"
         )
     read = Batch(images, views, targets if isinstance(targets, Tensor) else None, index)
     if in_channels is not None:
@@ -173,8 +174,8 @@ def _is_image(x: Any) -> bool:
 def _views(views: Sequence[Tensor]) -> list[Tensor]:
     if len({len(view) for view in views}) > 1:
         raise ValueError(
-            f"batch: expected as many images in each view, got {[len(view) for view in views]}; the loader has to give "
-            "view 1 of all images, then view 2 of all"
+            f"batch: expected the same number of images in each view, got {[len(view) for view in views]}; the loader "
+            "has to give view 1 of all images, then view 2 of all images"
         )
     return list(views)
 

@@ -75,9 +75,9 @@ def evaluate(
     """
     from ssl_modules.datamodules import BaseDataModule  # noqa: PLC0415  # the data modules import a lot
 
-    check_instance("module", module, nn.Module, "read a checkpoint by load_module(path)")
+    check_instance("module", module, nn.Module, "load a checkpoint with load_module(path)")
     check_instance(
-        "data", data, BaseDataModule, "from data sets make one, ImageDataModule(train, test, num_classes=...)"
+        "data", data, BaseDataModule, "make one from data sets: ImageDataModule(train, test, num_classes=...)"
     )
     if isinstance(protocols, str):
         raise ValueError(f"protocols: expected a list such as [{protocols!r}], got {protocols!r}")

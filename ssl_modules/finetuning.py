@@ -155,7 +155,7 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
 
     @property
     def backbone(self) -> Encoder:
-        """The encoder, by the name that Lightning's ``BackboneFinetuning`` reads."""
+        """The encoder, under the name that Lightning's ``BackboneFinetuning`` reads."""
         return self.encoder
 
     def forward(self, images: Tensor) -> Tensor:

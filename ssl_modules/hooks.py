@@ -62,7 +62,7 @@ class TrainerHooks(FiniteLoss, ExactResume, Tunable):
         return self(images.images), images.index
 
     def param_groups(self: Any) -> list[dict[str, Any]]:
-        """Groups of the trainable parameters; biases and norms have no weight decay unless ``decay_norms`` is set."""
+        """Return groups of the trainable parameters; biases and norms have weight decay only with ``decay_norms``."""
         return param_groups([self], self.decay_norms)
 
     def configure_optimizers(self: Any) -> OptimizerLRScheduler:
@@ -78,7 +78,7 @@ class TrainerHooks(FiniteLoss, ExactResume, Tunable):
             self._update_teacher()
 
     def on_before_optimizer_step(self: Any, optimizer: Any) -> None:
-        """Update the teacher after the backward pass, if it moves towards the student before the optimiser's step."""
+        """Update the teacher before the optimiser's step, if the extraction has ``teacher_update="before"``."""
         super().on_before_optimizer_step(optimizer)
         if self.extraction.teacher_update == "before":
             self._update_teacher()

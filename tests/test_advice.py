@@ -186,12 +186,12 @@ CASES = {
     ),
     "an augmentation as a function": (
         lambda: step(BYTES, augmentation=two_views),
-        r"augmentation: got the function two_views; do the same in a subclass of Augmentation, in make_views\(self, im",
+        r"augmentation: got the function two_views; move its code to a subclass of Augmentation, into make_views\(self",
         lambda: step(BYTES, augmentation=TwoViews()),
     ),
     "a transform that makes two views": (
         lambda: step(BYTES, augmentation=Foreign(lambda x: [x, x], size=8)),
-        "transform: .*returned a list of 2; give the transform of one view",
+        "transform: .*returned a list of 2; give a transform that makes one view",
         lambda: step(BYTES, augmentation=Foreign(lambda x: x, size=8)),
     ),
     "a transform that drops the channels": (
@@ -261,12 +261,12 @@ CASES = {
     ),
     "evaluation of a name": (
         lambda: evaluate("resnet18", DigitsDataModule(), ["knn"]),
-        r"module: .*'resnet18'; read a checkpoint by load_module",
+        r"module: .*'resnet18'; load a checkpoint with load_module",
         None,
     ),
     "evaluation on a loader": (
         lambda: evaluate(nn.Flatten(), DataLoader(TensorImages(BYTES, LABELS)), ["knn"]),
-        r"data: .*; from data sets make one, ImageDataModule\(train, test, num_classes=...\)",
+        r"data: .*; make one from data sets: ImageDataModule\(train, test, num_classes=...\)",
         lambda: evaluate(nn.Flatten(), of_two_parts(), {"knn": {"k": 3}}),
     ),
     "fine-tuning of a network": (

@@ -43,7 +43,7 @@ def build_augmentation(augmentation: str | Augmentation, image_size: int, in_cha
 
 
 def not_an_augmentation(value: Any, image_size: int) -> TypeError:
-    """The error for a value that is not an augmentation; the message says how to make one of it.
+    """Return the error for a value that is not an augmentation; the message says how to make an augmentation from it.
 
     Args:
         value: The value passed as an augmentation.
@@ -71,7 +71,7 @@ def not_an_augmentation(value: Any, image_size: int) -> TypeError:
         what = f"a list of {len(value)} callables" if several else describe(value)
         fix = f"wrap it: Foreign({'transforms' if several else 'transform'}, size={image_size})"
         if _takes_generator(first):
-            fix = "do the same in a subclass of Augmentation, in make_views(self, images, generator)"
+            fix = "move its code to a subclass of Augmentation, into make_views(self, images, generator)"
         return TypeError(f"augmentation: got {what}; {fix}")
     if isinstance(value, str):
         fix = f"; give an object, such as SimCLRViews({image_size}, views=1) for one view"
@@ -80,7 +80,7 @@ def not_an_augmentation(value: Any, image_size: int) -> TypeError:
 
 
 def _takes_generator(transform: Any) -> bool:
-    """Whether a function has two required arguments, as the images and the generator of an augmentation."""
+    """Return whether a function has two required arguments, like an augmentation's images and generator."""
     if not inspect.isroutine(transform):
         return False
     try:

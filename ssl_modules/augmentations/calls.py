@@ -1,4 +1,4 @@
-"""Calls of other libraries' transforms: images in the transform's format, and a checked view from what it returns."""
+"""Calls other libraries' transforms: converts images to the transform's format, and checks the view that it returns."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from ssl_modules.augmentations.operation import to_float
 from ssl_modules.augmentations.transforms import Form, describe
 from ssl_modules.utils.pixels import fix_of_range, fix_of_type
 
-BEYOND = 0.5  # tolerance around [0, 1]: cubic resizing and noise exceed [0, 1] by less, normalised images by more
+# Tolerance around [0, 1]. Cubic resizing and noise exceed [0, 1] by less, and normalised images exceed it by more.
+BEYOND = 0.5
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -26,7 +27,7 @@ def call_for_batch(transform: Any, images: Tensor, size: int | None) -> Tensor:
         size: side of the view, in pixels.
 
     Raises:
-        TypeError: if it returns anything but a tensor.
+        TypeError: if the transform returns anything but a tensor.
         ValueError: if the tensor has another shape.
 
     Example:
@@ -59,7 +60,7 @@ def call_for_image(transform: Any, form: Form, image: Tensor, size: int | None) 
         size: side of the view, in pixels.
 
     Raises:
-        TypeError: if it returns no image.
+        TypeError: if the transform returns no image.
         ValueError: if the image has another shape.
 
     Example:
@@ -87,14 +88,14 @@ def check_values(transform: Any, view: Tensor) -> None:
         view: float tensor.
 
     Raises:
-        ValueError: if it has; the message says what to do.
+        ValueError: if a pixel is NaN or far outside [0, 1]; the message says what to do.
 
     Example:
         >>> check_values(torch.relu, torch.tensor([0.0, 1.0]))
     """
     low, high = (bound.item() for bound in view.aminmax())
     if math.isnan(low):
-        raise ValueError(f"transform: {describe(transform)} made pixels that are NaN, of images without; mend it")
+        raise ValueError(f"transform: {describe(transform)} made NaN pixels from images without NaN; correct it")
     if low < -BEYOND or high > 1 + BEYOND:
         raise ValueError(
             f"transform: {describe(transform)} made pixels from {low:g} to {high:g}, which have to lie in [0, 1]; "
@@ -131,8 +132,8 @@ def _as_tensor(transform: Any, made: Any) -> Tensor:
         hint = ""
         if several:
             hint = (
-                "; give the transform of one view, which is called for each view, or one for each, Foreign([transform, "
-                "...], ...)"
+                "; give a transform that makes one view, which is then called for each view, or a list with a transform "
+                "for each view, Foreign([transform, ...], ...)"
             )
         raise TypeError(
             f"transform: {describe(transform)} has to return one image, as a tensor, a numpy array or a PIL image, but "
@@ -151,7 +152,7 @@ def _check_side(transform: Any, made: Tensor, size: int | None) -> None:
     if made.shape[-2:] != (size, size):
         raise ValueError(
             f"size: expected views of {size} x {size} pixels, but {describe(transform)} made {list(made.shape)}; give "
-            "the size that it makes, or let it resize"
+            "the size that the transform makes, or let the transform resize"
         )
 
 

@@ -110,7 +110,7 @@ class Foreign(Augmentation):
         self.check_channels(images.shape[1])
         seeds = torch.randint(2**63 - 1, (len(self.sizes),), generator=generator, device=images.device).tolist()
         views = []
-        # One image is too small to be worth splitting an operation over threads, which would wait for each other.
+        # An operation on one image is too small for several threads: they would mostly wait for each other.
         alone = self.per == "image" and images.device.type == "cpu"
         with _global_states_kept(images.device), one_thread(alone):
             for transform, form, size, seed in zip(self.transforms, self.forms, self.sizes, seeds, strict=True):

@@ -17,7 +17,8 @@ class Operation(Configurable, nn.Module):
     """Base class of random operations: ``forward`` is :meth:`transform` with the parameters of :meth:`draw`.
 
     A subclass implements both. All randomness is in ``draw``, so equal parameters give equal images. On a CPU, several
-    threads call ``transform`` at once, each with a few of the images, so it must not change the operation's attributes.
+    threads call ``transform`` at once, each with a few of the images. It must therefore not change the operation's
+    attributes.
 
     Attributes:
         image_size: Side in pixels of the resulting images, or None if the operation keeps the size.

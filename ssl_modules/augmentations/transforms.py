@@ -1,4 +1,4 @@
-"""Transforms of other libraries, and plain functions: what they are, and in which format they take an image."""
+"""Inspects other libraries' transforms and plain functions: what they are, and which image format they take."""
 
 import functools
 import inspect
@@ -17,7 +17,7 @@ FROM_PIL = {("torchvision.transforms.transforms", name) for name in ("ToTensor",
 
 
 def describe(transform: Any) -> str:
-    """A callable's kind, library and name in words, for error messages.
+    """Return a callable's kind, library and name in words, for error messages.
 
     Example:
         >>> describe(describe)
@@ -41,7 +41,7 @@ def check_transform(transform: Any, per: Per) -> None:
 
     Raises:
         TypeError: if it is not callable, is a class, or is an operation or augmentation of this package.
-        ValueError: if it normalises, or if it does not draw for each image of a batch.
+        ValueError: if it normalises, or if ``per`` is "batch" and it would not draw separately for each image.
 
     Example:
         >>> check_transform(nn.Identity(), "batch")
@@ -74,7 +74,7 @@ def check_transform(transform: Any, per: Per) -> None:
 
 
 def parts_of(transform: Any) -> Iterator[Any]:
-    """Yield a transform and all the transforms inside it that can be found.
+    """Yield a transform and all transforms that can be found inside it.
 
     Example:
         >>> [type(part).__name__ for part in parts_of(nn.Sequential(nn.Identity()))]

@@ -182,9 +182,9 @@ class JointViews(Augmentation):
 
 
 def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws for all images, then applies all operations to a few images at a time, which stay in a core's cache.
+    """Draw parameters for all images, then apply all operations to portions of images that fit into a core's cache.
 
-    On a CPU, several threads share these portions out. The views don't depend on the number of threads.
+    On a CPU, several threads work on different portions. The views don't depend on the number of threads.
     """
     drawn: list[tuple[Operation, Any]] = []
     like = images  # draw reads only shape and device
@@ -222,7 +222,7 @@ def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Gener
 
 
 def _differentiable(images: Tensor, drawn: list[tuple[Operation, Any]]) -> bool:
-    """Whether gradients are recorded. The order of their sums would depend on the threads."""
+    """Return whether gradients are recorded; threads would then add them up in an order that is not reproducible."""
     learned = (parameter for transform, _ in drawn for parameter in transform.parameters())
     return torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in learned))
 

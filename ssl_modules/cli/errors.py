@@ -79,7 +79,10 @@ def short_error(message: str) -> str:
 
 
 def _faulty_config(message: str) -> str | None:
-    """The error of a config file that holds no options, or no YAML; with the line and the column where it stops."""
+    """Return the error for a config file without options or with invalid YAML, else None.
+
+    For invalid YAML, the error names the line and the column.
+    """
     if text := re.search(r"Unexpected config: (.*)", message):
         return f"config: expected options, such as model: SimCLR, got {text[1]!r}"
     place = _YAML.findall(message)
@@ -91,7 +94,7 @@ def _faulty_config(message: str) -> str | None:
     option = re.search(r'Parser key "([^"]+)"', message)
     return (
         f"{option[1] if option else 'config'}: expected YAML, got an error in line {line}, column {column}"
-        f"{f' ({problem})' if problem else ''}; mend it there: close brackets and quotes, and use spaces, not tabs"
+        f"{f' ({problem})' if problem else ''}; correct it there: close brackets and quotes, and use spaces, not tabs"
     )
 
 

@@ -180,7 +180,7 @@ def _wrong_class(kind: Any, bases: tuple[type, ...], path: Any) -> str | None:
 
 
 def _wrong_foreign_class(kind: Any, bases: tuple[type, ...], path: str) -> str | None:
-    """The problem with a dotted name of a class that is not ours."""
+    """Return what is wrong with the dotted name of a class from outside this package; None if nothing is."""
     if path.endswith(_FILES) or not all(part.isidentifier() for part in path.split(".")):
         return None
     package, _, name = path.rpartition(".")

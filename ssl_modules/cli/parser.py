@@ -43,7 +43,7 @@ class Parser(LightningArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # An abbreviation would hide a misspelt option: --lr would be read as the start of --lr_monitor.
+        # Abbreviations would hide misspelt options: argparse would read --lr as an abbreviation of --lr_monitor.
         super().__init__(*args, formatter_class=Help, allow_abbrev=False, **kwargs)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
@@ -89,7 +89,7 @@ class Parser(LightningArgumentParser):
         return did_you_mean(unknown["option"], [action.dest for action in parsers[unknown["command"]]._actions])
 
     def _all_actions(self) -> Iterator[Any]:
-        """The actions of the parser and of its subcommands."""
+        """Yield the actions of the parser and of its subcommands."""
         for action in self._actions:
             yield action
             if isinstance(action.choices, Mapping):
@@ -98,7 +98,7 @@ class Parser(LightningArgumentParser):
 
 
 def _did_you_mean_option(option: str, known: list[str]) -> str:
-    """The end of an error about an unknown option: the options that end with its name, or the closest one."""
+    """Suggest the options that end with the name of an unknown option, or else the option closest to it."""
     data, model = signature(BaseDataModule).parameters, signature(ContrastiveModule).parameters
     inner = [*(f"data.{name}" for name in data), *(f"model.{name}" for name in model), "model.optimizer.lr"]
     same = dict.fromkeys(name for name in [*known, *inner] if name.endswith(f".{option}"))

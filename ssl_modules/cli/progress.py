@@ -8,17 +8,17 @@ from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, 
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, with a metric on each line and names that fit into a terminal of 80 columns.
+    """Lightning's progress bar, which fits into a terminal of 80 columns and shows each metric on its own line.
 
-    A metric's name is shown without what stands before its last slash, unless two metrics would then have one name. The
-    number of the run's folder is left out, and the bar itself is shorter.
+    It shows only the part of a metric's name after the last slash, unless two metrics would then have the same name. It
+    leaves out the number of the run's folder, and its bar is shorter.
     """
 
     def __init__(self) -> None:
         super().__init__(theme=RichProgressBarTheme(metrics_text_delimiter="\n"))
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """Lightning's columns, with a bar of ten characters."""
+        """Return Lightning's columns, with a bar of ten characters."""
         columns = super().configure_columns(trainer)
         for column in columns:
             if isinstance(column, CustomBarColumn):
@@ -26,14 +26,14 @@ class ProgressBar(RichProgressBar):
         return columns
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The metrics on the bar by their short names."""
+        """Return the bar's metrics under their short names."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return shortened(metrics)
 
 
 def shortened(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics by the last part of their names, or the whole name where that would be ambiguous.
+    """Shorten each metric's name to its last part, unless two metrics would then have the same name.
 
     Args:
         metrics: names to values.

@@ -1,4 +1,4 @@
-"""Keeps the config of a run in its folder, also if the folder holds the config of another run."""
+"""Saves a run's config in its folder, even if the folder already holds another run's config."""
 
 import os
 from itertools import count
@@ -11,14 +11,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class SavedConfig(SaveConfigCallback):
-    """Lightning's callback that saves the config, which never replaces another file.
+    """Lightning's callback that saves the config, changed so that it never replaces another file.
 
-    If ``config.yaml`` is there already, it writes ``config_1.yaml``, or the next free name, and logs the name. A file
-    with the same content is not written again.
+    If ``config.yaml`` exists already, the callback writes ``config_1.yaml``, or the next free name, and logs the name.
+    If a file has the same content, the callback writes nothing.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folder: Any = trainer.log_dir  # all processes have to ask
+        folder: Any = trainer.log_dir  # in all processes, because reading it broadcasts between them
         if not (self.already_saved or self.overwrite):
             name = self._free_name(folder) if trainer.is_global_zero else None
             name = trainer.strategy.broadcast(name)
@@ -27,7 +27,7 @@ class SavedConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, stage)
 
     def _free_name(self, folder: str) -> str | None:
-        """The first name that no file has; None if a file with this config comes before."""
+        """Return the first unused file name; None if a file with the same content exists under an earlier name."""
         files, config = get_filesystem(folder), self.parser.dump(self.config, skip_none=False)
         stem, ending = os.path.splitext(self.config_filename)
         for number in count():
@@ -39,5 +39,5 @@ class SavedConfig(SaveConfigCallback):
                 if file.read() == config:
                     return None
         if number:
-            rank_zero_info(f"config: saved as {path}, as {self.config_filename} is of another run")
+            rank_zero_info(f"config: saved as {path}, because another run has {self.config_filename}")
         return name

@@ -49,7 +49,7 @@ class ContrastiveCLI(LightningCLI):
     ``best_checkpoint``, ``last_checkpoint``; ``null`` switches it off. The probes use the finest level of hierarchical
     targets unless ``level`` is given. If the data have no targets, a single class, or several labels per image, the run
     has no probes, and the log says why. If the run lacks the probe whose metric the best checkpoint monitors, it has no
-    best checkpoint either. Its progress bar fits into 80 columns, unless ``trainer`` gives another or none.
+    best checkpoint either. The run's progress bar fits into 80 columns; ``trainer`` can replace it or switch it off.
     """
 
     def __init__(

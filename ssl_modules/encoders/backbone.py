@@ -107,7 +107,7 @@ class PlainBackbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         out = self.model(images)
         maps = (out,) if isinstance(out, Tensor) else out
-        # A tuple of types, as torch 2.6 can't trace a union.
+        # isinstance gets a tuple of types, because torch 2.6 can't trace a union of types.
         is_sequence = isinstance(maps, (list, tuple))
         if is_sequence and any(isinstance(m, Tensor) and m.ndim < 2 for m in maps):
             raise ValueError(

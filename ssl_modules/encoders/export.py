@@ -45,7 +45,7 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
 
 
 def check_suffix(path: Path) -> None:
-    """Raise unless a file of weights ends in ``.safetensors`` or ``.pt``.
+    """Raise an error unless the path of a weights file ends in ``.safetensors`` or ``.pt``.
 
     Example:
         >>> check_suffix(Path("encoder.txt"))
@@ -67,8 +67,8 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None) -> dict[str
     Args:
         encoder: the encoder to export.
         path: file to write the weights to, with architecture, image size, mean and std as metadata. It ends in
-            ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. Its folder is made if needed.
-            None = write no file.
+            ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. Its folder is created if
+            needed. None = write no file.
 
     Returns:
         Names to tensors, copied to the CPU.

@@ -53,9 +53,9 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
         near = difflib.get_close_matches(name, [*NETWORKS, *timm.list_models()], n=4, cutoff=0.5)
         if name.rpartition(".")[2][:1].isupper():  # the name of a class
             raise ValueError(
-                f"encoder: timm knows no model {name!r}; for a network of your own give an object, or on the command "
-                "line its dotted name, such as mine.Net, with python -m ssl_modules in place of ssl-modules if it is "
-                "in the current folder"
+                f"encoder: timm knows no model {name!r}; for a network of your own, give an object; on the command "
+                "line, give its dotted name, such as mine.Net, and run python -m ssl_modules in place of ssl-modules "
+                "if its file is in the current folder"
             )
         raise ValueError(
             f"encoder: timm knows no model {name!r}"
@@ -70,6 +70,6 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
             raise
         said = str(error).partition("\n")[0]
         raise ValueError(
-            f"pretrained: the weights of {name} can't be downloaded ({said}); connect to the internet once, or give "
-            "False and load a file of weights"
+            f"pretrained: the weights of {name} can't be downloaded ({said}); connect to the internet once, or pass "
+            "pretrained=False and load the weights from a file"
         ) from error

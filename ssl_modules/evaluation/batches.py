@@ -27,9 +27,9 @@ from ssl_modules.utils.seeds import derive_generator
 
 
 def is_data_set(data: Any) -> bool:
-    """Return whether data are single samples: a map-style data set, or a list of samples with a plain label.
+    """Return whether ``data`` holds single samples: a map-style data set, or a list of samples with one label each.
 
-    A list of batches, whose labels are tensors ``[N]``, is a loader. So is a list without labels.
+    A list of batches is a loader; the labels of its items are tensors ``[N]``. A list without labels is a loader too.
 
     Example:
         >>> image, images = torch.ones(1, 8, 8), torch.ones(2, 1, 8, 8)
@@ -39,7 +39,7 @@ def is_data_set(data: Any) -> bool:
     if isinstance(data, list | tuple):
         try:
             label = fields(data[0])[1] if data else None
-        except ValueError:  # a mapping with other keys, which a function of the user reads
+        except ValueError:  # a mapping with other keys, which the user's prepare function reads
             return False
         return isinstance(label, Number | str) or getattr(label, "ndim", None) == 0
     is_indexed = hasattr(data, "__getitem__") and hasattr(data, "__len__")
@@ -47,10 +47,9 @@ def is_data_set(data: Any) -> bool:
 
 
 def loader_of(data: Any) -> DataLoader:
-    """Return a loader of a map-style data set, in its order and in batches of 128.
+    """Return a loader that reads a map-style data set in its order and in batches of 128.
 
-    Raises:
-        ValueError: when it is read, if samples are not tensors of one size and numbers.
+    Reading it raises a ValueError if the samples do not consist of numbers and of tensors of the same size.
     """
     return DataLoader(data, batch_size=128, collate_fn=_collate)
 
@@ -230,8 +229,8 @@ def _collate(samples: list[Any]) -> Any:
         return default_collate(samples)
     except (TypeError, RuntimeError) as error:
         raise ValueError(
-            "the data set: expected samples such as (image, label), of tensors of one size and numbers, got "
-            f"{kind_of(samples[0])}; give it a transform to such tensors, which for a Hugging Face data set is "
+            "the data set: expected samples such as (image, label), of tensors of the same size and numbers, got "
+            f"{kind_of(samples[0])}; give it a transform that returns tensors, which for a Hugging Face data set is "
             '.with_format("torch"), or give a DataLoader with a collate_fn'
         ) from error
 

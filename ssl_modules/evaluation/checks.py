@@ -140,11 +140,11 @@ def check_multilabel(name: str, features: Tensor, targets: Tensor) -> None:
 
 
 def class_count(targets: Tensor, num_classes: int | None) -> int:
-    """Return ``num_classes``; if it is None, the largest target plus one, and a million at most.
+    """Return ``num_classes``; if it is None, return the largest target plus one, which may be at most a million.
 
     Raises:
-        ValueError: if a target is not below ``num_classes``; or if that is None, and all targets are the same, or one
-            is so large that it must be an id, for which there can't be a column of scores.
+        ValueError: if a target is not below ``num_classes``. If ``num_classes`` is None: if all targets are the same,
+            or if one is so large that a column of scores for each class would not fit into memory.
 
     Example:
         >>> import torch
@@ -164,7 +164,7 @@ def class_count(targets: Tensor, num_classes: int | None) -> int:
             )
         if largest >= 1_000_000:
             raise ValueError(
-                f"targets: expected class indices below 1,000,000, got {largest}; number the classes, such as by "
+                f"targets: expected class indices below 1,000,000, got {largest}; number the classes, for example by "
                 "classes, targets = targets.unique(return_inverse=True), or give num_classes="
             )
         return largest + 1

@@ -58,11 +58,11 @@ def features_and_targets(
     Args:
         module: any module, on its device.
         batch: a batch of the loader.
-        features: None uses ``module(images)``; a dotted name uses the output of that submodule in ``module(images)``,
-            or, if the module has no ``forward``, in a call of the outermost part of the name that has one; or a
-            function ``(module, images) -> features``.
+        features: None uses ``module(images)``. A dotted name uses the output of that submodule in ``module(images)``;
+            if the module has no ``forward``, the outermost submodule along the name that has one is called instead. A
+            function ``(module, images) -> features`` is called.
         prepare: function that maps a batch to ``(images, targets)`` as the module expects them; None uses the first two
-            items of a tuple, or the entries of a mapping by the keys of :func:`~ssl_modules.batch.fields`.
+            items of a tuple, or the entries of a mapping under the keys that :func:`~ssl_modules.batch.fields` lists.
         precision: a Trainer's ``precision_plugin``, to compute with the precision of training; None for that of the
             module.
 
@@ -72,8 +72,8 @@ def features_and_targets(
 
     Raises:
         ValueError: if the batch has no labels, the module can't take it, or the output is not one vector per image. The
-            message names the argument to change: ``train`` or ``test``, ``prepare``, or ``features``. An exception of
-            the module itself is passed on with a note that shows such a function.
+            message names the argument to change: ``train`` or ``test``, ``prepare``, or ``features``. If the module
+            itself raises an exception, it is raised again with a note that shows a function for ``features``.
 
     Example:
         >>> batch = torch.ones(4, 1, 2, 2), torch.arange(4)
@@ -98,14 +98,15 @@ def features_and_targets(
     source = "the function" if callable(features) else "module(images)" if features is None else repr(features)
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"features: expected one tensor [N, D] from {source}, got {_described(output)}; give a function that takes "
-            f"one, such as features=lambda module, images: {_vectors_of(features, output)}"
+            f"features: expected one tensor [N, D] from {source}, got {_described(output)}; give a function that "
+            f"returns one, such as features=lambda module, images: {_vectors_of(features, output)}"
         )
     vectors = as_vectors(output)
     if vectors is None or len(vectors) != len(targets):
         raise ValueError(
             f"features: expected [{len(targets)}, D] from {source}, got {list(output.shape)}, not one vector for each "
-            f"target; pool it in a function, such as features=lambda module, images: {_vectors_of(features, output)}"
+            "target; pool the output in a function, such as features=lambda module, images: "
+            f"{_vectors_of(features, output)}"
         )
     return vectors.to(torch.promote_types(output.dtype, torch.float32)), targets
 
@@ -201,26 +202,26 @@ def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor
         )
     if isinstance(targets, tuple | list) and targets and isinstance(targets[0], str):
         raise ValueError(
-            f"the loader: expected targets that are integers, got strings such as {targets[0]!r}; number the classes, "
-            f"with names a list of them: prepare=lambda batch: ({_key(batch, images)}, "
+            f"the loader: expected targets that are integers, got strings such as {targets[0]!r}; number the classes; "
+            f"if names is the list of classes, pass prepare=lambda batch: ({_key(batch, images)}, "
             f"torch.tensor([names.index(name) for name in {_key(batch, targets)}]))"
         )
     if not isinstance(images, Tensor) or not isinstance(targets, Tensor):
         raise ValueError(
-            f"the loader: expected (images, targets), got {kind_of(batch)}; give prepare= a function of the batch that "
-            "returns them, or give the probe loaders of its own: train= and test="
+            f"the loader: expected (images, targets), got {kind_of(batch)}; pass prepare=, a function that takes the "
+            "batch and returns them, or give the probe its own loaders: train= and test="
         )
     return images, targets
 
 
 def _key(batch: Any, part: Any) -> str:
-    """Python for an entry of a batch."""
+    """Return the Python expression for the entry ``part`` of a batch."""
     items = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
     return next(f"batch[{key!r}]" for key, value in items if value is part)
 
 
 def kind_of(value: Any) -> str:
-    """Describe the types of a batch or a sample for a message.
+    """Describe the types in a batch or a sample, for a message.
 
     Example:
         >>> kind_of((torch.zeros(1), ["cat"])), kind_of({"x": 1})
@@ -266,20 +267,21 @@ def _output(module: nn.Module, images: Any, features: Features) -> Any:
 
 
 def has_forward(module: nn.Module) -> bool:
-    """Return whether a module defines a ``forward``; a LightningModule need not.
+    """Return whether a module defines a ``forward``; a LightningModule may lack one.
 
     Example:
         >>> has_forward(nn.Linear(2, 2)), has_forward(nn.ModuleList())
         (True, False)
     """
-    inherited = ("_forward_unimplemented", "LightningModule.forward")  # of torch, and of both namespaces of Lightning
+    # Names of the placeholder in torch, and in both lightning and pytorch_lightning.
+    inherited = ("_forward_unimplemented", "LightningModule.forward")
     return getattr(module.forward, "__qualname__", "") not in inherited
 
 
 def _start(module: nn.Module, name: str) -> str:
-    """The part to call for the output of submodule ``name``, the outermost one with a forward; "" is the module itself.
+    """Return the name of the part to call so that submodule ``name`` runs: the outermost part that has a forward.
 
-    A part without parameters is refused, because it can't be where the images enter.
+    "" stands for the module itself. A part without parameters raises an error, because it can't take the images.
     """
     path = name.split(".")
     for depth in range(len(path) + 1):
@@ -310,7 +312,7 @@ def _call(module: nn.Module, start: str, images: Any) -> Any:
 
 
 def _a_child(module: nn.Module) -> str:
-    """The name of a module's first child that has a forward and parameters, for an example."""
+    """Return the name of the first child with a forward and parameters, for an example in a message."""
     for name, child in module.named_children():
         if has_forward(child) and any(True for _ in child.parameters()):
             return name
@@ -318,7 +320,7 @@ def _a_child(module: nn.Module) -> str:
 
 
 def _expression(name: str | None) -> str:
-    """Python for the call of a submodule; of the module itself, if there is no name."""
+    """Return the Python expression that calls a submodule, or the module itself if there is no name."""
     if not name:
         return "module(images)"
     is_attribute = all(part.isidentifier() for part in name.split("."))
@@ -326,7 +328,7 @@ def _expression(name: str | None) -> str:
 
 
 def _vectors_of(features: Features, output: Any) -> str:
-    """Python that takes vectors from an output, for a message."""
+    """Return the Python expression that gets vectors from an output, for a message."""
     expression = "module.encoder(images)" if callable(features) else _expression(features)
     accessor, tensor = next(iter(_tensors(output)), ("", None))
     if tensor is None or tensor.ndim < 3:
@@ -337,10 +339,10 @@ def _vectors_of(features: Features, output: Any) -> str:
 
 
 def _tensors(output: Any) -> list[tuple[str, Tensor]]:
-    """The tensors of an output, each with the Python that takes it from there."""
+    """Return the tensors in an output, each with the Python accessor that gets it, such as ".logits" or "[0]"."""
     if isinstance(output, Tensor):
         return [("", output)]
-    if isinstance(output, Mapping):  # those of transformers have attributes as well
+    if isinstance(output, Mapping):  # the outputs of transformers models also have attributes
         items = [(f".{key}" if hasattr(output, key) else f"[{key!r}]", value) for key, value in output.items()]
     elif isinstance(output, Sequence) and not isinstance(output, str):
         items = [(f"[{index}]", value) for index, value in enumerate(output)]

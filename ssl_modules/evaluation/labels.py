@@ -1,4 +1,4 @@
-"""Numbers for class labels: a label is the name of a class, an integer of any size."""
+"""Numbers the classes from 0: a label is the name of a class and may be an integer of any size."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,9 @@ def number_classes(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor, int]:
         test: ``[Q]``, labels of the test samples.
 
     Returns:
-        The numbers ``[N]`` and ``[Q]``, and the number C of classes. Test samples of a class without training samples
-        get the number C, for which a classifier has no score, so that they count as wrong.
+        The class numbers of the training samples ``[N]`` and of the test samples ``[Q]``, and the number of classes C.
+        Test samples of a class without training samples get the number C. They count as wrong, because a classifier
+        has no score for class C.
 
     Example:
         >>> number_classes(torch.tensor([10**12, 7, 7]), torch.tensor([7, 8, 10**12]))

@@ -13,11 +13,12 @@ from ssl_modules.evaluation.linear import standardized
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.threads import SMALL, one_thread
 
-TOLERANCE = 1e-9  # of each entry of the gradient
-ROUNDING = 1e-12  # of the objective: above its rounding errors, far below any difference that matters
+TOLERANCE = 1e-9  # largest absolute entry of the gradient at which the fit stops
+ROUNDING = 1e-12  # tolerance for the objective: above its rounding errors, and far below any difference that matters
 
-# From scores [N, classes]: the log of the normaliser, [N] or [N, classes], whose gradient are the probabilities
-# [N, classes], and the function that multiplies a change of the scores by the probabilities' derivative.
+# A link maps scores [N, classes] to three values: the log of the normaliser, [N] or [N, classes]; the probabilities
+# [N, classes], which are its gradient; and a function that multiplies a change of the scores by the derivative of the
+# probabilities.
 Link = Callable[[Tensor], tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]
 
 
@@ -31,9 +32,9 @@ def logistic_classifier(
     ``LogisticRegression`` with ``C = 1 / (penalty * N)`` after a ``StandardScaler``. The returned classifier takes raw
     features, because it includes the standardisation.
 
-    The problem is strictly convex in the weights, so they have one optimum. Newton's method finds it, in float64, and
-    solves for each step by conjugate gradients. It stops where no entry of the gradient exceeds 1e-9. No weight is then
-    further than ``1e-9 * sqrt(num_classes * (D + 1)) / penalty`` from the optimum.
+    The objective is strictly convex in the weights, so exactly one optimum exists. Newton's method finds it in float64,
+    and computes each step with conjugate gradients. It stops when no entry of the gradient exceeds 1e-9. Each weight is
+    then within ``1e-9 * sqrt(num_classes * (D + 1)) / penalty`` of the optimum.
 
     Args:
         features: ``[N, D]``, N >= 1.
@@ -125,13 +126,13 @@ def _fit(features: Tensor, targets: Tensor, link: Link, penalty: float, max_iter
 
 
 def _minimise(x: Tensor, y: Tensor, link: Link, penalty: float, max_iter: int) -> Tensor:
-    """Minimise over the parameters ``[classes, D + 1]``: the weights, and in the last column the bias.
+    """Return the parameters ``[classes, D + 1]`` that minimise the objective; the last column is the bias.
 
     Args:
         x: ``[N, D]``, standardised.
         y: ``[N, classes]`` of 0 and 1.
         link: softmax or sigmoid.
-        penalty: weight of the L2 penalty, which leaves the bias out.
+        penalty: weight of the L2 penalty, which does not include the bias.
         max_iter: maximum number of Newton steps.
     """
     penalties = x.new_full((x.shape[1] + 1,), penalty)
@@ -158,7 +159,7 @@ def _minimise(x: Tensor, y: Tensor, link: Link, penalty: float, max_iter: int) -
         gradient = gradient_of(p - y, parameters)
         if gradient.abs().max() <= TOLERANCE:
             return parameters
-        # The mean square of a feature is 1, so this approximates the diagonal of the Hessian.
+        # The mean square of each feature is 1, so this expression approximates the diagonal of the Hessian.
         diagonal = (p * (1 - p)).mean(0)[:, None] + penalty
         step = _solve(partial(hessian, derivative), -gradient, diagonal)
         change, slope, before = scores_of(step), (gradient * step).sum(), objective(scores, parameters)
@@ -173,12 +174,12 @@ def _minimise(x: Tensor, y: Tensor, link: Link, penalty: float, max_iter: int) -
 
 
 def _solve(hessian: Callable[[Tensor], Tensor], right: Tensor, diagonal: Tensor) -> Tensor:
-    """Solve ``hessian(step) = right`` by conjugate gradients, the more accurately the smaller the right side is."""
+    """Solve ``hessian(step) = right`` by conjugate gradients; the tolerance shrinks with the norm of ``right``."""
     step, residual = torch.zeros_like(right), right
     scaled = residual / diagonal
     direction, product = scaled, (residual * scaled).sum()
     enough = right.norm() * right.norm().sqrt().clamp(max=0.1)
-    for _ in range(right.numel()):  # in exact arithmetic, it ends by then
+    for _ in range(right.numel()):  # in exact arithmetic, this many iterations always suffice
         curved = hessian(direction)
         length = product / (direction * curved).sum()
         step, residual = step + length * direction, residual - length * curved

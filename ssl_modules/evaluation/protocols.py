@@ -1,8 +1,9 @@
 """Evaluation protocols: functions from the labelled features of a training and a test part to metrics.
 
 Each protocol takes :class:`Labelled` features, and its settings as keywords. It returns metrics by name, in [0, 1].
-Targets are ``[N]``, one class per sample: integers of any size, the names of the classes. Test samples of a class
-without training samples count as wrong. Some protocols also take multi-label targets ``[N, classes]`` of 0 and 1.
+Targets are ``[N]``, one class per sample. They are integers of any size, which serve as names of classes. Test samples
+of a class without training samples count as wrong. Some protocols also take multi-label targets ``[N, classes]`` of 0
+and 1.
 """
 
 from collections.abc import Sequence
@@ -110,8 +111,8 @@ def few_label_protocol(
     """Accuracy of a classifier trained with few labels: mean and standard deviation over random subsets.
 
     For one class per sample, it is the accuracy of :func:`~ssl_modules.evaluation.logistic_classifier` with its default
-    penalty: the optimum for the subset's standardised features. For multi-label targets, it is the mAP of
-    :func:`~ssl_modules.evaluation.svm_scores`. The subsets are drawn by :func:`~ssl_modules.evaluation.balanced_rows`.
+    penalty, fitted to the subset's standardised features. For multi-label targets, it is the mAP of
+    :func:`~ssl_modules.evaluation.svm_scores`. :func:`~ssl_modules.evaluation.balanced_rows` draws the subsets.
 
     Args:
         train: samples to draw the subsets from.
@@ -211,5 +212,5 @@ def _check_classes(protocol: str, train: Labelled, test: Labelled) -> None:
         check_labelled(f"{protocol}, {name}", *part)
     if bool((train.targets == train.targets[0]).all()):
         raise ValueError(
-            f"{protocol}: expected training samples of two or more classes, got class {train.targets[0]} alone"
+            f"{protocol}: expected training samples of two or more classes, got only class {train.targets[0]}"
         )

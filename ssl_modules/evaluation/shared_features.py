@@ -37,7 +37,7 @@ class SharedFeatures:
     """
 
     def __init__(self) -> None:
-        self._loaders: list[tuple[Any, str, Any]] = []  # datamodule and part, or data set, and its loader
+        self._loaders: list[tuple[Any, str, Any]] = []  # (datamodule, part, loader) or (data set, "", loader)
         self._module: nn.Module | None = None
         self._weights: list[Tensor] = []
         self._passes: list[tuple[Any, ...]] = []
@@ -61,7 +61,7 @@ class SharedFeatures:
         return known[which]
 
     def as_loader(self, data: Any) -> Any:
-        """Return a loader of a map-style data set, the same at each call; a loader is returned as it is."""
+        """Return a loader of a map-style data set, the same object at each call; return a loader unchanged."""
         if not is_data_set(data):
             return data
         known = [loader for asked, _, loader in self._loaders if asked is data]

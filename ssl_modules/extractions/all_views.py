@@ -24,8 +24,8 @@ class AllViews(Extraction):
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding.
         layers: number of linear layers.
-        output_norm: whether the projector ends in a batch norm; True = without parameters, "scale" = with a scale but
-            no bias, as in google's SimCLR.
+        output_norm: whether the projector ends in a batch norm. True = a batch norm without parameters; "scale" = one
+            with a scale but no bias, as in Google's SimCLR code.
         same_view_negatives: whether an anchor's negatives are only the same view of other images (GroCo).
         positive_count: number of leading views that are positives, 2 or more; for multi-crop, where small crops are
             only anchors. "large" = the leading views of the first view's size, which must be the largest. None = all.

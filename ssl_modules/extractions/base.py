@@ -25,10 +25,10 @@ class Extraction(Configurable, nn.Module, ABC):
     Attributes:
         heads: None until :meth:`build`.
         momentum: momentum of the teacher's moving average, in [0, 1]; None = no teacher.
-        momentum_schedule: "constant"; or "cosine" from ``momentum`` to 1, which it reaches one update after the end of
-            the run (BYOL), or "cosine-endpoint", which reaches 1 at the last update (SCE).
-        teacher_update: whether the teacher moves towards the student as it is "after" the optimiser's step, or as it
-            was "before" it (RINCE).
+        momentum_schedule: "constant", or a cosine from ``momentum`` to 1. "cosine" would reach 1 one update after the
+            end of the run (BYOL); "cosine-endpoint" reaches 1 at the last update (SCE).
+        teacher_update: "after" moves the teacher towards the student's weights after the optimiser's step; "before"
+            moves it towards the weights before the step (RINCE).
         replicated_buffers: names of buffers that are equal in all processes; DDP must not broadcast them.
     """
 

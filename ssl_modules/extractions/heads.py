@@ -76,7 +76,7 @@ class PooledMLP(nn.Module):
 
 
 def with_output_norm(projector: nn.Module, width: int, output_norm: bool | Literal["scale"]) -> nn.Module:
-    """A projector that ends in a batch norm, if it is wanted.
+    """Return a projector, followed by a batch norm if ``output_norm`` is set.
 
     Args:
         projector: maps to ``[B, width]``.

@@ -27,8 +27,8 @@ class Predictor(Extraction):
         out_dim: width of the embedding.
         predictor_dim: width of the predictor's hidden layer.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
-        momentum_schedule: "constant", "cosine" or "cosine-endpoint", see :class:`~ssl_modules.extractions.Extraction`.
-        teacher_update: "after" or "before", see :class:`~ssl_modules.extractions.Extraction`.
+        momentum_schedule: "constant", "cosine" or "cosine-endpoint"; see :class:`~ssl_modules.extractions.Extraction`.
+        teacher_update: "after" or "before"; see :class:`~ssl_modules.extractions.Extraction`.
 
     Raises:
         ValueError: if an argument is outside its range, there is only one view, or no teacher.

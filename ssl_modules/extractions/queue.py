@@ -33,7 +33,8 @@ class Queue(Extraction):
         out_dim: width of the embedding, D.
         layers: number of the projector's linear layers.
         batch_norm: whether the projector's hidden layers have batch norm.
-        output_norm: whether the projector ends in a batch norm without parameters, and its last layer has no bias.
+        output_norm: whether the projector ends in a batch norm without parameters; its last linear layer then has no
+            bias.
         size: number of keys in the queue, K. 0 = no queue, which needs ``keys_as_negatives``.
         symmetric: whether student and teacher both see all views; else the teacher sees only view 0 and the student all
             others.
@@ -44,8 +45,8 @@ class Queue(Extraction):
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
         ranks: rule that ranks the queue's keys (RINCE); None = they are negatives.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
-        momentum_schedule: "constant", "cosine" or "cosine-endpoint", see :class:`~ssl_modules.extractions.Extraction`.
-        teacher_update: "after" or "before", see :class:`~ssl_modules.extractions.Extraction`.
+        momentum_schedule: "constant", "cosine" or "cosine-endpoint"; see :class:`~ssl_modules.extractions.Extraction`.
+        teacher_update: "after" or "before"; see :class:`~ssl_modules.extractions.Extraction`.
 
     Raises:
         ValueError: if an argument is outside its range, there is only one view, or no teacher; if a batch has more keys

@@ -31,8 +31,8 @@ class InfoNCE(Loss):
         in:  mean over anchors a of -log( sum_p e^s_ap / (sum_p e^s_ap + sum_{n in N(a)} e^s_an) )
 
     In "out" the denominator of a pair has no other positives of its anchor. The modes are equal if every anchor has one
-    positive. Both skip anchors without a positive. SupCon's "out" and "in" are other means: see
-    :class:`~ssl_modules.losses.SupConLoss`.
+    positive. Both skip anchors without a positive. SupCon's losses "out" and "in" differ from these
+    modes; :class:`~ssl_modules.losses.SupConLoss` computes them.
 
     Args:
         temperature: divisor of the scores, > 0.

@@ -20,8 +20,9 @@ class SupConLoss(Loss):
         out (eq. 2): mean over anchors a of mean over p in P(a) of -log( e^s_ap / sum_{c in C(a)} e^s_ac )
         in  (eq. 3): mean over anchors a of -log( mean over p in P(a) of e^s_ap / sum_{c in C(a)} e^s_ac )
 
-    These are not the modes of :class:`~ssl_modules.losses.InfoNCE`: there, the denominator of a pair has no other
-    positives of its anchor, and "out" is a mean over pairs. All are equal if every anchor has one positive. Both modes
+    These modes differ from those of :class:`~ssl_modules.losses.InfoNCE` with the same names. In InfoNCE's "out", the
+    denominator of a pair has no other positives of its anchor, and the mean is over pairs. InfoNCE's "in" takes the sum
+    over the positives instead of the mean. All modes are equal if every anchor has one positive. Both modes
     skip anchors without a positive. The paper finds "out" better. The official code computes "out" and multiplies it
     by ``temperature / base_temperature``, 1 by default.
 

@@ -251,5 +251,5 @@ def test_operations_of_albumentations_are_independent():
 
 
 def test_a_transform_that_makes_nan_is_named():
-    with pytest.raises(ValueError, match=r"transform: .* made pixels that are NaN"):
+    with pytest.raises(ValueError, match=r"transform: .* made NaN pixels"):
         Foreign(lambda images: images / 0 * 0, size=8, per="batch")(torch.rand(2, 3, 8, 8))

@@ -35,7 +35,7 @@ def test_pil_images_of_other_channels_are_refused_early():
         (
             lambda x: [x, x],
             TypeError,
-            "returned a list of 2; give the transform of one view, which is called for each view, or one for each",
+            "returned a list of 2; give a transform that makes one view, which is then called for each view, or a list",
         ),
         (lambda x: None, TypeError, "has to return one image, .* but returned a NoneType"),
         (lambda x: {"img": x}, TypeError, "but returned a dict"),
@@ -47,7 +47,7 @@ def test_pil_images_of_other_channels_are_refused_early():
             r"made pixels from -1 to 1, .*; give \(images \+ 1\) / 2, and leave normalisation",
         ),
         (lambda x: x[:, :16, :16] * 255, ValueError, "divide by 255"),
-        (lambda x: x[:, :16, :16] * torch.nan, ValueError, "made pixels that are NaN, of images without"),
+        (lambda x: x[:, :16, :16] * torch.nan, ValueError, "made NaN pixels from images without NaN"),
     ],
 )
 def test_wrong_images_are_named(made, error, message):

@@ -174,7 +174,7 @@ def test_the_batch_of_nan_is_named(tmp_path, name):
     [
         (DataLoader(IMAGES[:0]), "expected samples of the outliers loader, got none; .* as outliers="),
         ([IMAGES[600:700, :, :4, :4].repeat(1, 3, 1, 1)], "expected input.* to have 1 channels"),
-        ([{"x": IMAGES[600:]}], "outliers: expected batches of images or .*, got dict.*; give prepare_outliers="),
+        ([{"x": IMAGES[600:]}], "outliers: expected batches of images or .*, got dict.*; pass prepare_outliers="),
     ],
 )
 def test_outliers_are_tried_as_well(tmp_path, outliers, message):

@@ -125,7 +125,7 @@ class Growing(Dataset):
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (Growing(), ValueError, r"of tensors of one size and numbers, got tuple\(Tensor, int\)"),
+        (Growing(), ValueError, r"of tensors of the same size and numbers, got tuple\(Tensor, int\)"),
         ("images", TypeError, "train: expected a loader or a map-style data set, got 'images'"),
         (3, TypeError, "train: expected a loader or a map-style data set, got 3"),
         ({"train": 1}, TypeError, "train: expected a loader or a map-style data set, got {'train': 1}"),

@@ -85,7 +85,7 @@ def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
         ),
         (
             {"outliers": [{"x": OUTLIERS}]},
-            "outliers: expected batches of images or .*, got dict\\(x: Tensor\\); give prepare_outliers=",
+            "outliers: expected batches of images or .*, got dict\\(x: Tensor\\); pass prepare_outliers=",
         ),
         (
             {"outliers": [OUTLIERS * torch.nan]},

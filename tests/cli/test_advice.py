@@ -80,7 +80,7 @@ def test_an_error_about_an_option_names_it_and_its_advice_works(given, message, 
     [
         (
             "model: [\n",
-            "config: expected YAML, got an error in line 2, column 1 (did not find expected node content); mend it",
+            "config: expected YAML, got an error in line 2, column 1 (did not find expected node content); correct it",
             "model: SimCLR\n",
         ),
         ("just text", "config: expected options, such as model: SimCLR, got 'just text'", "model: SimCLR"),

@@ -145,7 +145,7 @@ def test_links_put_no_image_into_two_classes(root):
     assert module.class_names == ("cat", "dog")
     assert module.load()[0].names() == names
     (root / "hound").symlink_to(root / "dog")
-    with pytest.raises(ValueError, match=r"expected one folder for each class .*, got dog and hound, which are the same"):
+    with pytest.raises(ValueError, match=r"one folder for each class .*, got dog and hound, which are the same folder"):
         data(root)
     (root / "hound").unlink()
     data(root)

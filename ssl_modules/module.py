@@ -48,9 +48,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
 
     ``module(images)`` returns the representation ``[N, D]`` of raw pixels, uint8 or float in [0, 1]: the mean of the
     encoder's deepest map. If the augmentation cuts patches, that map is a grid of patches. Training takes ``images``,
-    ``(images, ...)``, ``([view1, view2, ...], ...)``, or a mapping such as ``{"image": images}`` from any loader, see
-    :func:`~ssl_modules.batch.fields`. It makes views of images on the device, and logs ``train/loss`` and
-    ``train/chance``, the loss if all candidates had the same score. Validation and test log the loss,
+    ``(images, ...)``, ``([view1, view2, ...], ...)``, or a mapping such as ``{"image": images}`` from any loader;
+    :func:`~ssl_modules.batch.fields` lists the keys. Training makes the views on the device. It logs ``train/loss``,
+    and ``train/chance``, the loss if all candidates had the same score. Validation and test log the loss,
     ``contrast_top1``, the share of anchors whose best candidate is a positive, and ``contrast_ap``, the average
     precision of an anchor's positives among its candidates. On a CPU, fitting keeps freed memory, see
     :func:`~ssl_modules.utils.memory.keep_freed_memory`.
@@ -81,7 +81,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per optimiser step, over all processes, for which the learning rate is given; the rate
             is scaled linearly to the actual number. None = no scaling.
-        decay_norms: whether biases and norms have weight decay, as all other weights.
+        decay_norms: whether biases and norms have the same weight decay as all other weights; False = none.
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = no blocks.
 
     Raises:

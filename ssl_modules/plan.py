@@ -65,7 +65,7 @@ class ViewPlan:
         if len(views) == 1 < len(self.sizes):
             raise ValueError(
                 f"views: expected {len(self.sizes)} per image, as the augmentation declares, got 1; give the images "
-                "without the list, (images, ...), and the augmentation makes the views"
+                "without the list, (images, ...), so that the augmentation makes the views"
             )
         if len(views) != len(self.sizes):
             raise ValueError(
@@ -84,7 +84,7 @@ class ViewPlan:
             if size is not None and is_whole and side != (size, size):
                 raise ValueError(
                     f"views: expected view {i} to have {size} x {size} pixels, which the augmentation declares in its "
-                    f"sizes, got {side[0]} x {side[1]}; declare the sizes that are made; where the loader makes "
-                    f"them, build the module with augmentation=ReadyViews({[side[0] for side in sides]}) and "
+                    f"sizes, got {side[0]} x {side[1]}; declare the actual sizes; if the loader makes the views, "
+                    f"build the module with augmentation=ReadyViews({[side[0] for side in sides]}) and "
                     f"image_size={side[0]}"
                 )

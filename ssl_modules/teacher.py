@@ -24,7 +24,7 @@ class Teacher(nn.Module):
         encoder: the student's encoder, which is copied.
         heads: the student's heads, which are copied.
         momentum: m of the first update, in [0, 1].
-        schedule: "constant"; or "cosine" or "cosine-endpoint" from ``momentum`` to 1, see :func:`momentum_at`.
+        schedule: "constant"; or "cosine" or "cosine-endpoint", from ``momentum`` to 1 (see :func:`momentum_at`).
 
     Raises:
         ValueError: if ``momentum`` or ``schedule`` is invalid.
@@ -68,7 +68,7 @@ class Teacher(nn.Module):
             steps: number of updates in the run.
 
         Raises:
-            ValueError: if the schedule is a cosine and the run has no known end.
+            ValueError: if the schedule is "cosine" or "cosine-endpoint" and the length of the run is unknown.
         """
         if self.schedule != "constant" and not 0 < steps < float("inf"):  # -1 for a loader without a length
             raise ValueError(
@@ -109,12 +109,12 @@ def build_teacher(encoder: Encoder, extraction: Extraction, compile: bool = Fals
 
 
 def momentum_at(step: int, last: float, first: float) -> float:
-    """The momentum at an update; it rises from ``first`` to 1 along half a cosine (BYOL, arXiv 2006.07733).
+    """Return the momentum of an update; it rises from ``first`` to 1 along half a cosine (BYOL, arXiv 2006.07733).
 
     Args:
         step: number of the update, from 0.
-        last: number of the update that would have the momentum 1: S in a run of S updates for "cosine", which no update
-            reaches; S - 1 for "cosine-endpoint".
+        last: number of the update with momentum 1. In a run of S updates, it is S for "cosine", so that no update
+            reaches 1, and S - 1 for "cosine-endpoint".
         first: momentum at step 0.
 
     Example:

@@ -124,9 +124,9 @@ CASES = {
         r"images: .*torch.int64; use images.float\(\) if 1 means white",
         lambda: step((BYTES > 99).long().float()),
     ),
-    "overshot": (
+    "images that resizing has moved out of the range": (
         lambda: step(BYTES / 240 - 0.05),
-        r"images: .* from -0.05 to 1.0125; where resizing has overshot, give images.clamp\(0, 1\)",
+        r"images: .* from -0.05 to 1.0125; if resizing has moved pixels out of \[0, 1\], give images.clamp\(0, 1\)",
         lambda: step((BYTES / 240 - 0.05).clamp(0, 1)),
     ),
     "signed levels": (
@@ -156,7 +156,7 @@ CASES = {
     ),
     "a function without an optimiser": (
         lambda: fit(sampled([[0, 1]]), optimizer=lambda groups: None),
-        r"optimizer: .*got None; let the function return torch.optim.SGD\(groups, lr=...\)",
+        r"optimizer: .*got None; let the function return an optimiser, such as torch.optim.SGD\(groups, lr=...\)",
         lambda: fit(sampled([[0, 1]]), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1)),
     ),
     "no schedule": (
@@ -312,7 +312,7 @@ def test_the_advice_works_when_followed(case):
         BYTES.short(),
         BYTES.numpy().astype(np.float64) / 255,
     ],
-    ids=["bool", "shares", "levels", "12 bits", "16 bits", "-1 to 1", "overshot", "int16", "array"],
+    ids=["bool", "shares", "levels", "12 bits", "16 bits", "-1 to 1", "out of range", "int16", "array"],
 )
 def test_each_advice_for_images_in_memory_keeps_the_picture(images):
     """The code in the message runs on the given images and returns the original picture, up to rounding."""

@@ -132,8 +132,8 @@ def _as_tensor(transform: Any, made: Any) -> Tensor:
         hint = ""
         if several:
             hint = (
-                "; give a transform that makes one view, which is then called for each view, or a list with a transform "
-                "for each view, Foreign([transform, ...], ...)"
+                "; give a transform that makes one view, which is then called for each view, or a list of one "
+                "transform for each view, Foreign([transform, ...], ...)"
             )
         raise TypeError(
             f"transform: {describe(transform)} has to return one image, as a tensor, a numpy array or a PIL image, but "

@@ -30,9 +30,9 @@ class GroCo(ContrastiveModule):
     candidates have no gradient.
 
     The recipe is the authors' for 100 epochs of ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. For
-    200 and 400 epochs they halve the learning rate and warm up for 10 epochs. The learning rate is large because the
-    gradient is small: with a steepness of 1 the sort is so soft that the loss falls only by about a quarter from equal
-    cosines to the best ones.
+    200 and 400 epochs, the authors halve the learning rate and warm up for 10 epochs. The learning rate is large
+    because the gradient is small: with a steepness of 1 the sort is so soft that the loss falls only by about a quarter
+    from equal cosines to the best ones.
 
     For multi-crop use ``augmentation="groco-multicrop"`` and 10 epochs of warm-up. The large views come first; only
     they are positives (``positive_count="large"``).

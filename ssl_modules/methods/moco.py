@@ -28,9 +28,10 @@ class MoCo(ContrastiveModule):
     Views are crops with flip, colour jitter, grayscale and, from 64 pixels on, blur. The projector has one hidden layer
     and no batch norm. The teacher's momentum is an argument of the extraction, the queue.
 
-    The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. As in its code,
-    biases and norms have weight decay, and the learning rate changes after each epoch. A queue much larger than the
-    data set contains the anchors' own earlier keys as negatives; at 32 pixels, 4,096 keys are common.
+    The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. As in the
+    official code, weight decay applies to biases and norms, and the learning rate changes after each epoch. A queue
+    much larger than the data set contains the anchors' own earlier keys as negatives; at 32 pixels, 4,096 keys are
+    common.
 
     Batch-norm statistics can reveal the anchor's key, as it is from the same batch. The paper shuffles batches between
     devices before the teacher sees them; ``batch_norm_splits=8`` imitates this on a single device. With

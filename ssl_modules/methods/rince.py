@@ -35,10 +35,10 @@ class RINCE(ContrastiveModule):
     For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks``
     needs no labels; it is not from the paper.
 
-    The recipe is the authors' for CIFAR-100, where they use a ResNet-50 and 1,000 epochs. Their commands for CIFAR-100
-    use the cumulative form, ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225), cumulative=True)``. For
-    ImageNet-100 they use ``SimilarityRanks(..., thresholds=[0.4])``, 8,192 keys and a learning rate of 0.3 per 768
-    images.
+    The recipe is the authors' for CIFAR-100, where they train a ResNet-50 for 1,000 epochs. Their commands for
+    CIFAR-100 use the cumulative form, ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225),
+    cumulative=True)``. For ImageNet-100 they use ``SimilarityRanks(..., thresholds=[0.4])``, 8,192 keys and a learning
+    rate of 0.3 for 768 images per step.
 
     Args:
         augmentation: the name of a policy, or an augmentation.

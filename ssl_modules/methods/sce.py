@@ -30,12 +30,12 @@ class SCE(ContrastiveModule):
     both views are strong. The projector has one hidden layer. The queue gives the loss each anchor's own key as
     reference.
 
-    The recipe is the authors' for 200 epochs of CIFAR-10. Their teacher's batch norms normalise eight shuffled parts of
-    a batch separately; ``batch_norm_splits=8`` does this in both networks.
+    The recipe is the authors' for 200 epochs of CIFAR-10. In their code, the teacher's batch norms normalise eight
+    shuffled parts of a batch separately; ``batch_norm_splits=8`` does this in teacher and student.
 
     For ImageNet they use ``Queue(hidden_dim=2048, out_dim=256, layers=3, batch_norm=True, output_norm=True, size=65536,
-    symmetric=True, reference=True, predictor_dim=4096, momentum=0.99, momentum_schedule="cosine-endpoint")``, a
-    teacher's temperature of 0.07 and LARS.
+    symmetric=True, reference=True, predictor_dim=4096, momentum=0.99, momentum_schedule="cosine-endpoint")``,
+    a teacher temperature of 0.07 and LARS.
 
     Args:
         augmentation: the name of a policy, or an augmentation.

@@ -26,7 +26,7 @@ def check_optimizer(optimizer: Any) -> None:
     if isinstance(optimizer, Optimizer):
         name = type(optimizer).__name__
         raise TypeError(
-            f"optimizer: expected a function of parameter groups, got a {name} object, which has parameters already; "
+            f"optimizer: expected a function of parameter groups, got a {name} object, which already has parameters; "
             f"give partial({name}, lr=...)"
         )
     if not callable(optimizer):
@@ -54,11 +54,13 @@ def build_optimizer(
 
     Raises:
         TypeError: if the function returns no optimiser.
-        ValueError: if the run has no known end, or an epoch no known length, and the schedule needs it; or if
+        ValueError: if the schedule needs the length of the run or of an epoch, and this length is unknown; or if
             ``base_batch_size`` is given and the batch size is unknown.
     """
     built = optimizer(groups)
-    check_instance("optimizer", built, Optimizer, "let the function return torch.optim.SGD(groups, lr=...) or another")
+    check_instance(
+        "optimizer", built, Optimizer, "let the function return an optimiser, such as torch.optim.SGD(groups, lr=...)"
+    )
     if isinstance(built, Lars) and not any(g["weight_decay"] or g["always_adapt"] for g in built.param_groups):
         rank_zero_warn("optimizer: timm's Lars adapts no group whose weight_decay is 0, so this is plain SGD")
     for group in built.param_groups:
@@ -73,8 +75,8 @@ def build_optimizer(
         if absolute:
             rates = ", ".join(f"{name}={value}" for name, value in absolute.items())
             rank_zero_warn(
-                f"schedule: {rates} of torch's scheduler is not scaled by {batch_size} / {base_batch_size}, unlike the "
-                "learning rate; give the final rates, and base_batch_size=None"
+                f"schedule: {rates} of torch's scheduler is not scaled by {batch_size} / {base_batch_size}, but the "
+                "learning rate is; give the final rates, and base_batch_size=None"
             )
     return schedule.attach(built, trainer.estimated_stepping_batches, _steps_per_epoch(trainer))
 
@@ -90,7 +92,7 @@ def _batch_size(trainer: pl.Trainer) -> int:
     trainer.fit_loop.setup_data()
     loader = trainer.train_dataloader
     batch_size = getattr(loader, "batch_size", None)
-    if batch_size is None:  # a batch sampler has its own
+    if batch_size is None:  # with a batch sampler, the loader's batch_size is None
         batch_size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
     if batch_size is None:
         raise ValueError(

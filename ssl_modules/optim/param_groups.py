@@ -14,7 +14,7 @@ def param_groups(modules: Iterable[nn.Module], decay_norms: bool = False) -> lis
 
     Args:
         modules: modules with the parameters; shared parameters are included once.
-        decay_norms: whether biases and norms have weight decay too; there is one group then.
+        decay_norms: whether weight decay applies to biases and norms too; if True, all parameters form one group.
 
     Returns:
         Groups for any torch optimiser; empty groups are left out.

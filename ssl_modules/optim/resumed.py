@@ -23,7 +23,7 @@ def keep_options(trainer: pl.Trainer, configured: list[dict[str, Any]]) -> None:
 
     A warning names each option that differs in the checkpoint, with both values.
 
-    In a fit that continues no checkpoint, nothing changes.
+    If the fit does not continue from a checkpoint, nothing changes.
 
     Args:
         trainer: a Trainer that has restored its optimiser and schedule.
@@ -33,7 +33,7 @@ def keep_options(trainer: pl.Trainer, configured: list[dict[str, Any]]) -> None:
         return
     (optimizer,) = trainer.optimizers
     changed = {}
-    # A callback may have added groups after these.
+    # The lengths may differ, because a callback may have added groups after the configured ones.
     for i, (restored, wanted) in enumerate(zip(options(optimizer), configured, strict=False)):
         group: dict[str, Any] = optimizer.param_groups[i]
         for name in wanted:

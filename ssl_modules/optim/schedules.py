@@ -1,4 +1,4 @@
-"""Learning-rate schedules: formulas over the steps of a run, and torch's schedulers."""
+"""Learning-rate schedules: formulas that depend on the step of a run, and torch's schedulers."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ ABSOLUTE = ("eta_min", "max_lr", "base_lr")  # arguments of torch's schedulers t
 
 
 class Schedule(Configurable, ABC):
-    """The learning rate over a run: the base class of formulas and of torch's schedulers."""
+    """Base class of learning-rate schedules: of formulas, and of the wrapper for torch's schedulers."""
 
     __repr__ = described
 
@@ -35,18 +35,20 @@ class Schedule(Configurable, ABC):
         """Return the optimiser with its scheduler, in Lightning's format.
 
         Args:
-            optimizer: has the learning rates that the schedule changes.
+            optimizer: optimiser whose learning rates the schedule changes.
             steps: number of optimiser steps in the run; -1 or infinite if unknown.
             steps_per_epoch: number of optimiser steps in an epoch; infinite if unknown.
         """
 
     def absolute_rates(self) -> dict[str, Any]:
-        """Return the learning rates that the schedule sets itself, by argument; they are not scaled."""
+        """Return the schedule's arguments that are learning rates, by name; they are not scaled to the batch size."""
         return {}
 
 
 class FactorSchedule(Schedule):
-    """A formula for the factor of the optimiser's learning rate at each step. Subclasses implement ``__call__``.
+    """Base class of formulas: at each step, a formula gives the factor that multiplies the optimiser's learning rate.
+
+    Subclasses implement ``__call__``.
 
     Example:
         >>> class Linear(FactorSchedule):
@@ -74,10 +76,10 @@ class FactorSchedule(Schedule):
     def attach(
         self, optimizer: Optimizer, steps: int | float, steps_per_epoch: int | float
     ) -> OptimizerLRSchedulerConfig:
-        """Return the optimiser with the schedule, updated at each optimiser step.
+        """Return the optimiser with a scheduler that updates the learning rate at each optimiser step.
 
         Raises:
-            ValueError: if the run has no known end, or an epoch no known length that the formula needs.
+            ValueError: if the length of the run is unknown, or if the formula needs an unknown length of an epoch.
         """
         if not 0 < steps < math.inf:  # -1 for a loader without a length
             raise ValueError(
@@ -89,7 +91,7 @@ class FactorSchedule(Schedule):
 
 
 class _OwnGroups(LambdaLR):
-    """Leaves alone the groups that are added later; Lightning's ``BackboneFinetuning`` sets their rate itself."""
+    """Keeps the learning rates of groups that are added later, because ``BackboneFinetuning`` sets these itself."""
 
     def get_lr(self) -> list[Any]:
         own = super().get_lr()
@@ -97,10 +99,10 @@ class _OwnGroups(LambdaLR):
 
 
 class WarmupSchedule(FactorSchedule):
-    """A linear warm-up, and another formula after it. Subclasses implement :meth:`after`.
+    """Base class of schedules with a linear warm-up, followed by another formula. Subclasses implement :meth:`after`.
 
-    Step s of W warm-up steps has the factor that ``ramp`` names. Official programs differ in it: "s/W" in the code of
-    SimCLR, BYOL, GroCo and bolts; "s/(W-1)" in that of SCE; "(s+1)/W" in that of AMDIM.
+    ``ramp`` is the formula for the factor at step s of W warm-up steps. The official code of SimCLR, BYOL, GroCo and
+    bolts uses "s/W", that of SCE uses "s/(W-1)", and that of AMDIM uses "(s+1)/W".
 
     Args:
         warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
@@ -117,7 +119,7 @@ class WarmupSchedule(FactorSchedule):
 
     @abstractmethod
     def after(self, step: int, warmup_steps: int, steps: int, steps_per_epoch: int | float) -> float:
-        """Return the factor of a step after the warm-up; arguments as in ``__call__``."""
+        """Return the factor of a step after the warm-up; the arguments are those of ``__call__``."""
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int | float) -> float:
         warmup_steps = self.warmup_steps(steps, steps_per_epoch)
@@ -126,24 +128,24 @@ class WarmupSchedule(FactorSchedule):
         return self.after(step, warmup_steps, steps, steps_per_epoch)
 
     def warmup_steps(self, steps: int, steps_per_epoch: int | float) -> int:
-        """Return the number of warm-up steps; arguments as in ``__call__``."""
+        """Return the number of warm-up steps; the arguments are those of ``__call__``."""
         return amount_of(self.warmup, steps)
 
 
 class WarmupCosine(WarmupSchedule):
     """Linear warm-up to 1, then half a cosine to ``floor``.
 
-    The cosine would reach ``floor`` one step, or one epoch, after the end of the run.
+    The cosine would reach ``floor`` one step after the end of the run, or one epoch after it if ``per`` is "epoch".
 
     Args:
-        warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps, or of epochs
-            if ``per`` is "epoch".
-        ramp: formula of the warm-up, see :class:`WarmupSchedule`.
+        warmup: length of the warm-up. A float in [0, 1] is a share of all steps. An int is a number of steps, or of
+            epochs if ``per`` is "epoch".
+        ramp: formula of the warm-up; see :class:`WarmupSchedule`.
         floor: factor at the end of the cosine, in [0, 1].
         per: "step" if the cosine changes at each step; "epoch" if it changes after each epoch, as in MoCo's code.
 
     Raises:
-        ValueError: if ``warmup`` is negative, or a float above 1, or ``floor`` is outside [0, 1].
+        ValueError: if ``warmup`` is negative or a float above 1, or if ``floor`` is outside [0, 1].
 
     Example:
         >>> schedule = WarmupCosine(warmup=2)
@@ -181,10 +183,11 @@ class WarmupCosine(WarmupSchedule):
 
 
 class EpochCosine(FactorSchedule):
-    """The schedule of SupContrast's code, which RINCE uses: it changes after each epoch.
+    """The schedule of SupContrast's code, which RINCE uses: after the warm-up, it changes once per epoch.
 
-    Epoch e of E, counted from 1, has the factor ``floor + (1 - floor) (1 + cos(pi e / E)) / 2``. Step s of W warm-up
-    steps rises linearly from ``start`` to the factor of the last warm-up epoch: ``start + (factor - start) s / W``.
+    Epoch e of E, counted from 1, has the factor ``floor + (1 - floor) (1 + cos(pi e / E)) / 2``. During the warm-up,
+    the factor rises linearly from ``start`` to the factor of the last warm-up epoch. Step s of W warm-up steps has the
+    factor ``start + (factor - start) s / W``.
 
     Args:
         warmup: length of the warm-up: a float in [0, 1] is a share of all epochs, an int a number of epochs.
@@ -223,7 +226,7 @@ class Constant(WarmupSchedule):
 
     Args:
         warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
-        ramp: formula of the warm-up, see :class:`WarmupSchedule`.
+        ramp: formula of the warm-up; see :class:`WarmupSchedule`.
 
     Example:
         >>> [Constant(warmup=2)(step, steps=4, steps_per_epoch=2) for step in range(4)]
@@ -239,10 +242,10 @@ class MultiStep(WarmupSchedule):
     """A learning rate that drops by a factor after certain epochs, after an optional warm-up.
 
     Args:
-        milestones: where it drops: floats in [0, 1] are shares of the run, ints are numbers of epochs.
+        milestones: when the rate drops: floats in [0, 1] are shares of the run, ints are numbers of epochs.
         gamma: factor of each drop, in (0, 1].
         warmup: length of the warm-up: a float in [0, 1] is a share of all steps, an int a number of steps.
-        ramp: formula of the warm-up, see :class:`WarmupSchedule`.
+        ramp: formula of the warm-up; see :class:`WarmupSchedule`.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -268,7 +271,7 @@ class MultiStep(WarmupSchedule):
         self.gamma = gamma
 
     def after(self, step: int, warmup_steps: int, steps: int, steps_per_epoch: int | float) -> float:
-        """Return the factor of all drops so far."""
+        """Return the product of the factors of all drops so far."""
         passed = [
             step >= amount_of(milestone, steps)
             if isinstance(milestone, float)
@@ -285,7 +288,7 @@ class TorchSchedule(Schedule):
         scheduler: function of an optimiser that returns a scheduler, such as
             ``functools.partial(StepLR, step_size=30)``. Arguments that are learning rates, such as ``eta_min``, are not
             scaled by the batch size.
-        interval: whether the scheduler makes a step after each "epoch", or after each optimiser "step".
+        interval: "epoch" calls the scheduler after each epoch, "step" after each step of the optimiser.
 
     Raises:
         ValueError: for ``ReduceLROnPlateau``, which needs a metric.
@@ -322,7 +325,7 @@ class TorchSchedule(Schedule):
 
 
 def amount_of(amount: int | float, total: int | float) -> int:
-    """Return a number of steps or epochs, given as a share of the total (float) or as itself (int).
+    """Convert ``amount`` to a number of steps or epochs: a float is a share of ``total``, an int is the number itself.
 
     Example:
         >>> amount_of(0.25, 10), amount_of(3, 10)
@@ -332,7 +335,7 @@ def amount_of(amount: int | float, total: int | float) -> int:
 
 
 def cosine(progress: float, floor: float = 0.0) -> float:
-    """Half a cosine from 1 to ``floor`` as ``progress`` goes from 0 to 1; ``floor`` after that.
+    """Return half a cosine, which falls from 1 to ``floor`` as ``progress`` goes from 0 to 1, and then stays there.
 
     Example:
         >>> cosine(0.0), cosine(0.5, floor=0.5), cosine(2.0)
@@ -353,7 +356,7 @@ def length_of_epoch(steps_per_epoch: int | float) -> int:
     """
     if not math.isfinite(steps_per_epoch):
         raise ValueError(
-            "schedule: needs the length of an epoch, which the training loader doesn't tell; set "
+            "schedule: needs the length of an epoch, but the training loader has no length; set "
             "Trainer(limit_train_batches=...) to a number of batches, or use a schedule by steps: WarmupCosine()"
         )
     return int(steps_per_epoch)
@@ -370,6 +373,6 @@ def _check_amounts(name: str, amounts: Sequence[int | float], unit: str) -> None
 def _check_metric(cls: Any) -> None:
     if isinstance(cls, type) and issubclass(cls, ReduceLROnPlateau):
         raise ValueError(
-            "scheduler: ReduceLROnPlateau needs a metric, and no loss of a contrastive run tells when to reduce the "
-            "rate; use WarmupCosine, or override configure_optimizers"
+            "scheduler: ReduceLROnPlateau needs a metric, but a contrastive loss doesn't show when to reduce the rate; "
+            "use WarmupCosine, or override configure_optimizers"
         )

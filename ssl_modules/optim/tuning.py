@@ -1,4 +1,4 @@
-"""What Lightning's LearningRateFinder and BatchSizeFinder need of a module."""
+"""A mixin with all that Lightning's LearningRateFinder and BatchSizeFinder need in a module."""
 
 import inspect
 from functools import partial
@@ -10,11 +10,11 @@ from ssl_modules.utils.lightning import attached_trainer, reads_a_search
 
 
 class Tunable:
-    """Mixin for LightningModules whose learning rate and batch size can be searched by Lightning's finders.
+    """Mixin for LightningModules that lets Lightning's finders search for the learning rate and the batch size.
 
     After its search, a finder restores weights, optimiser and loops from a file. This class then builds optimiser and
-    schedule again, because the learning rate and the number of steps depend on what was found. A subclass that
-    overrides one of these hooks must call ``super()``.
+    schedule again, because the learning rate and the number of steps depend on the value that was found. A subclass
+    that overrides one of these hooks must call ``super()``.
     """
 
     _searched = False  # whether a finder has finished a search for the next fit
@@ -23,7 +23,7 @@ class Tunable:
     def lr(self: Any) -> float:
         """The learning rate of ``optimizer``, for ``base_batch_size`` images.
 
-        If it is set, ``base_batch_size`` becomes None: a rate that was found by trial is for the actual batch size.
+        Setting it also sets ``base_batch_size`` to None, because a finder tries rates at the actual batch size.
         """
         parameter = inspect.signature(self.optimizer).parameters.get("lr")
         if parameter is None or parameter.default is inspect.Parameter.empty:

@@ -244,7 +244,7 @@ def class_path(cls: type) -> str:
 
 
 def to_config(value: Any) -> Any:
-    """A value as plain data: itself, or the class path and arguments of a configurable object, optimiser or scheduler.
+    """Return a value as plain data: unchanged, or as class path and arguments (configurables, optimisers, schedulers).
 
     Raises:
         NotStored: for anything else, such as a module built by hand or a lambda.
@@ -321,13 +321,13 @@ def build(name: str, value: Any) -> Any:
 
 
 def copy_of(name: str, value: Any, kind: type[_Kind], fix: str = "") -> _Kind:
-    """A copy of an argument, so that objects don't share a default that is an object.
+    """Return a copy of an argument, so that several modules don't share one default object.
 
     Args:
         name: name of the argument.
         value: value of the argument.
         kind: class of the argument.
-        fix: advice that ends the message.
+        fix: advice at the end of the error message.
 
     Raises:
         TypeError: if the value is not an instance of ``kind``.
@@ -345,7 +345,7 @@ def _without_jsonargparse(value: functools.partial) -> functools.partial:
 
 
 def _is_torchs(value: Any) -> TypeGuard[type[torch.optim.Optimizer] | type[LRScheduler]]:
-    """Whether a value is a class of optimisers or learning-rate schedulers, which partials hold."""
+    """Return whether a value is a class of torch's optimisers or learning-rate schedulers."""
     return isinstance(value, type) and issubclass(value, torch.optim.Optimizer | LRScheduler)
 
 

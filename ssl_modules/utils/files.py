@@ -15,16 +15,16 @@ _PART = ".part"  # suffix of a file that is being written
 def replacing(name: str, path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces ``path`` when the block ends without an error.
 
-    The folder is made if it does not exist. The data go to a temporary file beside the target, which is flushed to the
-    disk and then renamed. If the process is killed or the disk is full, the previous file remains. The file gets the
-    permissions of the process's umask.
+    The folder is created if it does not exist. The data go to a temporary file in the same folder, which is flushed to
+    the disk and then renamed. If the process is killed or the disk is full, the previous file remains. The file's
+    permissions follow the umask.
 
     Args:
-        name: what is written, the first word of the error.
+        name: first word of the error, which says what is written.
         path: file to write.
 
     Raises:
-        OSError: if the file can't be written; it names the path, the reason and the free space.
+        OSError: if the file can't be written; the message has the path, the reason and the free space.
 
     Example:
         >>> with replacing("notes", Path("new", "folder", "notes.txt")) as file:

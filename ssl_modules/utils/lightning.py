@@ -31,14 +31,14 @@ def attached_trainer(module: pl.LightningModule) -> Any:
 
 
 def prunes(trainer: pl.Trainer) -> bool:
-    """Whether a Trainer has Lightning's ModelPruning, whose default needs contiguous weights."""
+    """Return whether a Trainer has the callback ModelPruning, which needs contiguous weights by default."""
     return any(isinstance(callback, ModelPruning) for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def reads_a_search(trainer: pl.Trainer) -> bool:
-    """Whether the last checkpoint that a Trainer read is the file of a LearningRateFinder or BatchSizeFinder.
+    """Return whether a LearningRateFinder or BatchSizeFinder wrote the last checkpoint that the Trainer read.
 
-    These finders save the state of a fit before they search, and restore it afterwards.
+    These finders save the state of a fit before their search, and restore it afterwards.
     """
     return Path(str(trainer.ckpt_path)).name.startswith((".lr_find_", ".scale_batch_size_"))
 

@@ -2,8 +2,8 @@
 
 Images are tensors ``[N, ch, ...]``, uint8, or float in [0, 1]. The range of every float batch is checked. On a GPU,
 only the check of the first batch waits for the result; the range of a later batch is read when the next batch comes.
-Graphs traced by ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` contain no check, and ``torch.func`` makes
-none.
+Graphs traced by ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` contain no check. Under ``torch.func``, the
+range is not checked either.
 """
 
 import math
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 ROUNDING = 1e-3  # resized float images may exceed [0, 1] by this much
-_OVERSHOOT = 0.25  # bicubic interpolation of black beside white exceeds [0, 1] by less
-_LEVELS = 2**16 - 1  # the largest white level of a file
+_OVERSHOOT = 0.25  # at an edge from black to white, bicubic interpolation exceeds [0, 1] by less than this
+_LEVELS = 2**16 - 1  # the largest pixel value in an image file
 
 _copied: WeakKeyDictionary[Any, tuple[Tensor, Any] | None] = WeakKeyDictionary()  # bounds being copied from a GPU
 
@@ -41,7 +41,7 @@ def check_form(images: Any, spatial_dims: int = 2) -> None:
     if not isinstance(images, Tensor):
         from_array = "torch.from_numpy(images), and from [N, H, W, ch] also .permute(0, 3, 1, 2)"
         fix = (
-            from_array if hasattr(images, "__array__") else "give a tensor; from a list of tensors torch.stack(images)"
+            from_array if hasattr(images, "__array__") else "give a tensor; for a list of tensors, torch.stack(images)"
         )
         raise TypeError(f"images: expected a tensor, got {type(images).__name__}; {fix}")
     if images.ndim != 2 + spatial_dims:
@@ -126,7 +126,7 @@ def read_bounds(values: Tensor, reader: Any) -> tuple[float, float] | None:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or values.is_meta or values.numel() == 0:
         return None
-    if torch._C._functorch.is_functorch_wrapped_tensor(values):  # torch.func's tensors have no values of their own
+    if torch._C._functorch.is_functorch_wrapped_tensor(values):  # the values of torch.func's tensors can't be read
         return None
     bounds = torch.stack(values.detach().aminmax())
     if bounds.is_cuda:
@@ -161,17 +161,17 @@ def _fix_of_axes(ndim: int, spatial_dims: int) -> str:
 
 
 def fix_of_missing_axes(ndim: int) -> str:
-    """Advice on how to make images ``[N, channels, height, width]`` of a tensor with fewer axes."""
+    """Return advice, for an error, on how to make ``[N, channels, height, width]`` from a tensor with fewer axes."""
     return {
         3: "use images[:, None] for gray images [N, height, width], or images[None] for one image [channels, height, "
         "width]",
         2: "use images[None, None] for one gray image [height, width], or images.view(N, channels, height, width) for "
-        "flattened ones",
+        "flattened images",
     }.get(ndim, "give images, not a list of numbers")
 
 
 def fix_of_type(images: Tensor) -> str:
-    """Advice on how to convert images that are neither uint8 nor float."""
+    """Return advice, for an error, on how to convert images that are neither uint8 nor float."""
     if images.dtype == torch.bool:
         return "use images.float()"
     if images.is_complex():
@@ -192,14 +192,17 @@ _SCALE = (
 
 
 def overshoots(low: float, high: float) -> bool:
-    """Whether the range of images exceeds [0, 1] by so little that interpolation may be the cause."""
+    """Return whether the range exceeds [0, 1] by so little that interpolation may be the cause."""
     return low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT
 
 
 def fix_of_range(low: float, high: float) -> str:
-    """Advice on how to convert float images with this minimum and maximum to [0, 1]."""
+    """Return advice, for an error, on how to convert float images with this minimum and maximum to [0, 1]."""
     if overshoots(low, high):
-        return "where resizing has overshot, give images.clamp(0, 1); where images are normalised, give raw pixels"
+        return (
+            "if resizing has moved pixels out of [0, 1], give images.clamp(0, 1); if images are normalised, give raw "
+            "pixels"
+        )
     if low >= 0:
         if high > _LEVELS:
             return _SCALE

@@ -96,7 +96,7 @@ class ExactResume:
         trainer, state = attached_trainer(module), checkpoint.get(STATE)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and state is not None:
             states, losses = state["random_state"], state["epoch_loss"]
-            if reads_a_search(trainer):  # the fit starts as if there had been no search
+            if reads_a_search(trainer):  # the fit starts from the random state before the search
                 set_global_random_state(states[rank()])
                 return
             self._resumed = True

@@ -1,7 +1,8 @@
-"""Work on several threads of a processor.
+"""Distributes work over threads, or keeps it on one thread.
 
-PyTorch splits each operation over its threads, and waits after each for the slowest. If another process takes one of
-the cores, every operation waits for it. Many small operations are then far slower on several threads than on one.
+PyTorch splits each operation over its threads, and waits for the slowest thread after each operation. If another
+process uses one of the cores, every operation waits for that core. Many small operations are then far slower on several
+threads than on one.
 """
 
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-SMALL = 2**25  # multiplications in a product of matrices, below which threads mostly wait for each other
+SMALL = 2**25  # matrix products with fewer multiplications run on one thread: several would mostly wait for each other
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def one_thread(use: bool = True) -> Iterator[None]:
     """Run the calling thread's operations on one thread inside a ``with`` block.
 
     Args:
-        use: False changes nothing.
+        use: whether to do so; False leaves the number of threads as it is.
 
     Example:
         >>> with one_thread():
@@ -40,15 +41,16 @@ def one_thread(use: bool = True) -> Iterator[None]:
 def share_out(work: Callable[[Any], None], items: Sequence[Any]) -> None:
     """Call a function for each item, on as many threads as PyTorch is set to use.
 
-    Each thread does whole items, with operations that run on it alone, and takes the next item when it is done. A slow
-    core does fewer items, and no operation waits for it. The threads end before the function returns.
+    Each thread processes whole items, runs their operations alone, and takes the next item when it is done. A slow core
+    therefore processes fewer items, and no operation waits for it. The threads end before the function returns.
 
     Args:
-        work: called once for each item, in the current grad and inference mode, from several threads at once.
-        items: taken in this order.
+        work: function that is called once for each item, from several threads at once. It runs in the caller's grad
+            and inference mode.
+        items: the items, which are started in this order.
 
     Raises:
-        BaseException: the first that ``work`` raises. Items that were not yet begun are left out.
+        BaseException: the first exception that ``work`` raises. No further items are then started.
 
     Example:
         >>> squares = {}
@@ -59,7 +61,7 @@ def share_out(work: Callable[[Any], None], items: Sequence[Any]) -> None:
     left = iter(items)
     lock = threading.Lock()
     errors: list[BaseException] = []
-    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()  # each thread has its own
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()  # a new thread doesn't inherit them
 
     def take() -> None:
         try:
@@ -70,12 +72,13 @@ def share_out(work: Callable[[Any], None], items: Sequence[Any]) -> None:
                     if item is left:
                         return
                     work(item)
-        except BaseException as error:  # raised below, in the calling thread
+        except BaseException as error:  # share_out raises it in the calling thread
             errors.append(error)
 
-    # Threads of this call only: after a fork, the child of a process would lack those of a pool.
+    # Each call starts its own threads. A pool's threads would be missing in a forked child process.
     helpers = [threading.Thread(target=take) for _ in range(min(torch.get_num_threads(), len(items)) - 1)]
-    with one_thread():  # a thread that sets its own number of threads sets that of new threads, too; restored here
+    # Setting the number of threads in a helper also sets the default for new threads; leaving this block restores it.
+    with one_thread():
         for helper in helpers:
             helper.start()
         take()

@@ -214,7 +214,7 @@ def test_the_error_shows_how_to_take_vectors_from_other_outputs(output, shown):
         (
             (IMAGES, TARGETS),
             {"features": lambda module, images: images},
-            r"expected \[5, D\] from .*, got \[5, 1, 2, 2\].*; pool it",
+            r"expected \[5, D\] from .*, got \[5, 1, 2, 2\].*; pool the output",
         ),
         ((IMAGES, TARGETS), {"features": lambda module, images: [images]}, "expected one tensor .*, got a list"),
         ((IMAGES, TARGETS[:4]), {}, "expected \\[4, D\\] from module"),

@@ -84,7 +84,7 @@ def test_anything_else_is_refused_by_name(batch, message):
         ({"image": X, "label": Y, "labels": Y}, "expected one key for targets out of"),
     ],
 )
-def test_keys_that_are_unknown_or_ambiguous_are_refused(batch, message):
+def test_unknown_or_ambiguous_keys_raise_an_error(batch, message):
     with pytest.raises(ValueError, match=f"batch: {message}.*collate_fn"):
         read_batch(batch)
 
@@ -101,7 +101,7 @@ def rename(rows):
         ((X[0], 1), lambda rows: tuple(zip(*rows, strict=True)), default_collate),
     ],
 )
-def test_the_advice_of_the_messages_works(item, refused, advised):
+def test_following_the_advice_in_the_messages_works(item, refused, advised):
     with pytest.raises((TypeError, ValueError), match="collate_fn"):
         read_batch(next(iter(DataLoader([item] * 4, batch_size=4, collate_fn=refused))))
     batch = read_batch(next(iter(DataLoader([item] * 4, batch_size=4, collate_fn=advised))))

@@ -228,7 +228,7 @@ def test_a_method_of_ones_own_is_one_call():
 
 
 @needs_vectors
-def test_a_compiled_encoder_learns_as_the_plain_one_does():
+def test_a_compiled_encoder_learns_like_the_uncompiled_one():
     losses = []
     for given, precision in (({}, "32-true"), ({"compile": True}, "32-true"), ({"compile": True}, "bf16-mixed")):
         seed_everything(0)

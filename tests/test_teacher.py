@@ -51,7 +51,7 @@ def test_a_cosine_reaches_one_at_the_last_update_or_one_later(schedule, last):
         assert teacher.encoder.weight.item() == pytest.approx(expected, abs=1e-15)
 
 
-def test_a_cosine_over_one_update_starts_at_its_momentum():
+def test_a_cosine_over_one_update_uses_the_first_momentum():
     student, teacher = linear(np.ones((1, 1))), Teacher(linear(np.zeros((1, 1))), nn.Identity(), 0.5, "cosine-endpoint")
     teacher.update(student, nn.Identity(), 0, 1)
     assert teacher.encoder.weight.item() == 0.5

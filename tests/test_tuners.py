@@ -80,7 +80,7 @@ def test_the_batch_size_finder_stays_inside_a_methods_constraints():
     assert found(groco(), batch_size=16, init_val=16, max_trials=2)[0] == 32
 
 
-def test_only_a_batch_size_that_was_set_later_is_lowered():
+def test_only_a_batch_size_that_was_set_after_construction_is_lowered():
     own = data(batch_size=64)
     own.setup()
     with pytest.raises(ValueError, match="batch_size: expected at most the 40 training images"):
@@ -105,7 +105,7 @@ class Record(Callback):
 
 @pytest.mark.parametrize("network", ["test_resnet", WithDropout])
 @pytest.mark.parametrize("build", [simclr, moco, tuned.build])
-def test_a_fit_after_a_search_is_that_without_one(build, network):
+def test_a_fit_after_a_search_starts_like_a_fit_without_one(build, network):
     """Seed, queue, teacher, optimiser, schedule, random state and the sampler's epoch are as if nothing had run."""
 
     def fit(batch_size, *callbacks):
@@ -166,7 +166,7 @@ def test_the_rate_that_was_found_is_used_and_saved(build, tmp_path):
     assert tuned.equal(after, expected)
 
 
-def test_the_search_has_no_schedule_and_each_rate_as_it_is():
+def test_the_search_uses_each_rate_without_schedule_and_scaling():
     finder = LearningRateFinder(min_lr=1e-4, max_lr=1e-1, num_training_steps=12, early_stop_threshold=None)
     seen = []
 
@@ -190,7 +190,7 @@ def test_both_finders_work_together():
     assert record.rates == pytest.approx([module.lr] * len(record.rates))
 
 
-def test_a_loader_given_to_fit_is_read_in_full_after_a_search():
+def test_after_a_search_the_fit_reads_all_batches_of_its_loader():
     own = data(batch_size=8)
     own.setup()
     given, count = own.train_dataloader(), []
@@ -216,14 +216,14 @@ def test_the_rate_can_be_read_and_set(optimizer):
     assert getattr(optimizer, "keywords", {}) == before
 
 
-def test_an_optimiser_without_a_rate_is_said():
+def test_an_optimiser_without_an_argument_lr_raises_an_error():
     module = simclr(optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
     assert not hasattr(module, "lr")
     with pytest.raises(AttributeError, match="lr"):
         trainer(max_epochs=1, callbacks=[LearningRateFinder()]).fit(module, data(batch_size=8))
 
 
-def test_the_command_searches_a_rate(tmp_path, monkeypatch):
+def test_the_command_searches_for_a_learning_rate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(
         [

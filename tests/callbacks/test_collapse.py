@@ -122,7 +122,7 @@ def test_manual_optimisation_that_returns_nothing_is_told_how(tmp_path):
         trainer(tmp_path, [CollapseMonitor()]).fit(module, train_loader())
 
 
-def test_features_under_another_name(tmp_path):
+def test_the_monitor_reads_features_under_another_key(tmp_path):
     module = watched()
     step = module.training_step
 

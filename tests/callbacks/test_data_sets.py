@@ -46,7 +46,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_data_set_is_as_good_as_a_loader(tmp_path, form):
+def test_a_data_set_gives_the_same_result_as_a_loader(tmp_path, form):
     data = {"train": FORMS[form](TRAIN), "test": FORMS[form](TEST)}
     assert OnlineKNNProbe(**data).evaluate(nn.Flatten()) == OnlineKNNProbe(**own()).evaluate(nn.Flatten())
     probes = [OnlineKNNProbe(**data), OnlineSGDProbe(**data, num_classes=10), NeighbourGrid(**data, queries=2, k=2)]
@@ -55,7 +55,7 @@ def test_a_data_set_is_as_good_as_a_loader(tmp_path, form):
     assert {"probe/knn_top1", "probe/sgd_top1"} <= run.callback_metrics.keys()
 
 
-def test_probes_of_one_data_set_share_its_pass(tmp_path):
+def test_probes_with_the_same_data_set_share_one_pass(tmp_path):
     module, seen = stranger(), []
     module.encoder.register_forward_hook(lambda part, given, output: seen.append(len(output)))
     data = {"train": TRAIN, "test": TEST, "features": "encoder"}
@@ -81,7 +81,7 @@ def test_outliers_may_be_a_data_set(outliers):
     assert OutOfDistributionProbe(**own(), outliers=outliers).evaluate(nn.Flatten()) == expected
 
 
-def test_outliers_may_have_a_form_of_their_own():
+def test_prepare_outliers_reads_batches_of_another_form():
     data = {
         "train": [{"x": x, "y": y} for x, y in train_loader()],
         "test": [{"x": x, "y": y} for x, y in test_loader()],
@@ -99,7 +99,7 @@ def test_outliers_may_have_a_form_of_their_own():
         probe.evaluate(nn.Flatten())
 
 
-def test_a_folder_needs_a_transform_to_tensors(tmp_path):
+def test_a_data_set_of_pil_images_needs_a_transform_to_tensors(tmp_path):
     for row in range(40):
         folder = tmp_path / str(TARGETS[row].item())
         folder.mkdir(exist_ok=True)
@@ -131,12 +131,12 @@ class Growing(Dataset):
         ({"train": 1}, TypeError, "train: expected a loader or a map-style data set, got {'train': 1}"),
     ],
 )
-def test_other_data_are_refused(data, error, message):
+def test_data_of_other_types_raise_an_error(data, error, message):
     with pytest.raises(error, match=message):
         OnlineKNNProbe(train=data, test=TEST).evaluate(nn.Flatten())
 
 
-def test_several_validation_loaders_need_data_of_ones_own(tmp_path):
+def test_with_several_validation_loaders_a_probe_needs_its_own_data(tmp_path):
     module = stranger(validates=True)
     module.validation_step = lambda batch, batch_idx, dataloader_idx=0: None
     with pytest.raises(ValueError, match=r"expected one test loader with labels in the run, got 2 of them; .* test="):
@@ -146,7 +146,7 @@ def test_several_validation_loaders_need_data_of_ones_own(tmp_path):
     assert [name for name in run.callback_metrics if "probe" in name] == ["probe/knn_top1", "probe/knn_top5"]
 
 
-def test_view_grid_names_itself_and_prepare(tmp_path):
+def test_an_error_of_view_grid_names_the_callback_and_prepare(tmp_path):
     batch = {"x": IMAGES[:4], "y": TARGETS[:4]}
     grid = ViewGrid(augmentation=lambda images, generator: [images])
     with pytest.raises(ValueError, match="keys") as error:
@@ -157,7 +157,7 @@ def test_view_grid_names_itself_and_prepare(tmp_path):
     assert ViewGrid(augmentation=grid.augmentation).draw(nn.Flatten(), {"image": IMAGES[:4]}) is not None
 
 
-def test_a_hugging_face_data_set():
+def test_a_hugging_face_data_set_gives_the_same_result():
     datasets = pytest.importorskip("datasets")
     pictures = [Image.fromarray((image[0] * 16).byte().numpy()) for image in IMAGES[:500]]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})

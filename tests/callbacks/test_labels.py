@@ -66,7 +66,7 @@ def test_protocols_do_not_depend_on_the_size_of_labels(protocol):
     assert named == protocol(train, test)
 
 
-def test_few_labels_of_any_size():
+def test_few_label_subsets_do_not_depend_on_the_size_of_labels():
     train, test = (Labelled(IMAGES[s].flatten(1), NAMES[TARGETS[s]]) for s in (slice(100), slice(100, 150)))
     rows = balanced_rows(train.targets, per_class=2)
     assert train.targets[rows].unique(return_counts=True)[1].tolist() == [2] * 10
@@ -99,7 +99,7 @@ def test_classes_without_training_samples_count_as_wrong():
         lambda *given, **options: sgd_classifier(*given, recipe=SGDRecipe(0.1, 8, 1), **options),
     ],
 )
-def test_functions_of_class_indices_refuse_ids_and_say_how_to_number_them(function):
+def test_functions_of_class_indices_reject_huge_labels_and_say_how_to_number_them(function):
     features, targets = IMAGES[:64].flatten(1), NAMES[TARGETS[:64]]
     with pytest.raises(
         ValueError, match=r"targets: expected class indices below 1,000,000, got 1000000000000"
@@ -111,7 +111,7 @@ def test_functions_of_class_indices_refuse_ids_and_say_how_to_number_them(functi
     function(features, targets)
 
 
-def test_a_head_of_fixed_size_refuses_ids(tmp_path):
+def test_the_sgd_probe_rejects_labels_beyond_its_number_of_classes(tmp_path):
     probe = OnlineSGDProbe(**data(NAMES[TARGETS]), num_classes=10)
     with pytest.raises(
         ValueError, match=r"num_classes: expected more than every target, got 10 and .* to 1000000000000"
@@ -133,7 +133,7 @@ def test_pictures_show_the_labels():
 
 
 @pytest.mark.parametrize("keys", [(0, 1), ("image", "label")])
-def test_strings_are_refused_with_a_function_that_numbers_them(keys):
+def test_an_error_for_string_labels_shows_a_function_that_numbers_them(keys):
     names = ["cat", "dog"]
     samples = [(image, names[target % 2]) for image, target in zip(IMAGES, TARGETS.tolist(), strict=True)]
     if keys[0] == "image":

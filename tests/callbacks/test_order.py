@@ -60,7 +60,7 @@ class Reader(pl.Callback):
 
 
 @pytest.mark.parametrize("validates", [False, True])
-def test_a_callback_listed_before_reads_the_metrics_of_this_epoch(tmp_path, validates):
+def test_a_callback_listed_before_a_probe_reads_the_metrics_of_the_same_epoch(tmp_path, validates):
     reader, probe, monitor = Reader(), OnlineKNNProbe(**own()), CollapseMonitor(features="encoder")
     values = []
     module = stranger(validates=validates)
@@ -74,7 +74,7 @@ def test_a_callback_listed_before_reads_the_metrics_of_this_epoch(tmp_path, vali
 
 
 @pytest.mark.parametrize("validates", [False, True])
-def test_a_scheduler_reads_the_metric_of_this_epoch(tmp_path, validates):
+def test_a_scheduler_reads_the_metric_of_the_same_epoch(tmp_path, validates):
     probe, seen = OnlineKNNProbe(**own()), []
 
     class Plateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -109,7 +109,7 @@ def test_other_callbacks_keep_their_order(tmp_path):
         lambda **name: ViewGrid(augmentation=lambda images, generator: [images], **name),
     ],
 )
-def test_two_of_a_kind_need_two_names(tmp_path, make):
+def test_two_callbacks_of_the_same_class_need_two_names(tmp_path, make):
     module = stranger()
     with pytest.raises(ValueError, match=r"name: expected another name for each .* of a Trainer, got ") as error:
         trainer(tmp_path, [make(), make()]).fit(module, train_loader())
@@ -119,7 +119,7 @@ def test_two_of_a_kind_need_two_names(tmp_path, make):
 
 
 @pytest.mark.parametrize("hook", ["validation_step", "on_validation_epoch_end", "on_train_epoch_end"])
-def test_a_metric_that_the_module_logs_as_well_is_named(tmp_path, hook):
+def test_an_error_names_a_metric_that_the_module_also_logs(tmp_path, hook):
     module = stranger(validates=True)
     setattr(module, hook, lambda *batch: module.log("probe/knn_top1", 0.5))
     with pytest.raises(ValueError, match=r'metrics that nothing else logs, got .probe/knn_top1.*name="probe_2"'):
@@ -130,7 +130,7 @@ def test_a_metric_that_the_module_logs_as_well_is_named(tmp_path, hook):
     assert {"probe_2/knn_top1", "probe/knn_top1"} <= fit.callback_metrics.keys()
 
 
-def test_two_classes_with_one_metric_are_named(tmp_path):
+def test_an_error_names_a_metric_that_two_callbacks_log(tmp_path):
     class Mine(OnlineKNNProbe):
         pass
 

@@ -177,7 +177,7 @@ def test_constructor_errors(make, message):
     ("probe", "loaders", "message"),
     [
         (OnlineKNNProbe(**own(), features="encodr"), {}, "near matches: encoder"),
-        (OnlineKNNProbe(**own(), features="encoder.0"), {}, r"\[64, 8, 8, 8\].*pool it"),
+        (OnlineKNNProbe(**own(), features="encoder.0"), {}, r"\[64, 8, 8, 8\].*pool the output"),
         (OnlineKNNProbe(), {}, "expected one test loader with labels in the run, got none"),
         (OnlineKNNProbe(), {"train_dataloaders": [train_loader(), train_loader()]}, "got 2 of them"),
         (

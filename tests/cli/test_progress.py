@@ -44,6 +44,6 @@ def test_the_bar_shows_the_loss_and_one_metric_of_each_probe_in_80_columns(tmp_p
         assert name not in bars[-1]
 
 
-def test_names_that_would_be_the_same_stay_whole():
+def test_names_stay_whole_if_their_last_parts_are_equal():
     metrics = {"train/loss": 1, "a/b/top1": 2, "c/top1": 3, "plain": 4}
     assert shortened(metrics) == {"loss": 1, "a/b/top1": 2, "c/top1": 3, "plain": 4}

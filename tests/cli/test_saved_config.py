@@ -42,7 +42,7 @@ def test_every_command_works_in_the_folder_of_a_run(tmp_path, monkeypatch, caplo
 
 
 @pytest.mark.parametrize("settings", [{}, {"save_config_kwargs": {"overwrite": True}}])
-def test_a_config_of_the_same_content_is_left_alone(tmp_path, monkeypatch, settings):
+def test_a_config_with_the_same_content_is_not_written_again(tmp_path, monkeypatch, settings):
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     Path("run/config.yaml").write_text("a: of another tool\n")

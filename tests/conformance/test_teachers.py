@@ -21,7 +21,7 @@ def test_nothing_of_the_teacher_has_a_gradient_and_the_optimiser_does_not_see_it
 
 
 @pytest.mark.parametrize(("accumulate", "moment"), [(1, "after"), (4, "after"), (1, "before"), (4, "before")])
-def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate, moment):
+def test_the_teacher_is_updated_once_per_optimiser_step(case, accumulate, moment):
     seed_everything(0)
     module = case.build()
     module.extraction.teacher_update = moment
@@ -53,7 +53,7 @@ def test_the_teacher_follows_once_per_step_of_the_optimiser(case, accumulate, mo
     assert not all(map(torch.equal, student, teacher))
 
 
-def test_another_moment_or_schedule_is_refused(case):
+def test_an_unknown_teacher_update_or_momentum_schedule_raises_an_error(case):
     for name in ("teacher_update", "momentum_schedule"):
         with pytest.raises(ValueError, match=f"{name}: expected .*, got 'later'"):
             type(case.extraction)(**{**case.extraction.arguments, name: "later"})

@@ -37,7 +37,7 @@ def trainer(*callbacks):
     return Trainer(max_steps=2, accelerator="cpu", callbacks=[*callbacks], **off)
 
 
-def test_a_loader_of_rows_trains(rows):
+def test_a_module_trains_on_a_loader_of_rows(rows):
     loader = DataLoader(rows.with_format("torch"), batch_size=10)
     batch = read_batch(next(iter(loader)))
     assert torch.equal(batch.images, IMAGES[:10])
@@ -48,7 +48,7 @@ def test_a_loader_of_rows_trains(rows):
 
 
 @pytest.mark.parametrize("form", [None, "torch", "numpy"])
-def test_a_data_module_of_rows_equals_that_of_tuples(rows, form):
+def test_a_data_module_of_rows_equals_a_data_module_of_tuples(rows, form):
     part = rows if form is None else rows.with_format(form)
     if form == "numpy":
         part = part.map(lambda row: {"pixels": np.asarray(row[rows.column_names[0]])[None]})
@@ -65,6 +65,6 @@ def test_a_data_module_of_rows_equals_that_of_tuples(rows, form):
     assert "probe/knn_top1" in fit.callback_metrics
 
 
-def test_all_parts_at_once_are_refused(rows):
+def test_a_dict_of_splits_raises_an_error(rows):
     with pytest.raises(TypeError, match=r"train: expected a map-style data set, got .* with the keys train; give one"):
         ImageDataModule(datasets.DatasetDict(train=rows), num_classes=10, **STATISTICS)

@@ -92,7 +92,7 @@ def without_warnings(build):
 
 
 @pytest.mark.parametrize("place", [".", "cat"])
-def test_folders_of_operating_systems_are_ignored(root, place):
+def test_folders_that_operating_systems_add_are_ignored(root, place):
     paths = data(root).load()[0].names()
     for name in ("__MACOSX/cat/._1.png", "@eaDir/1.png/small.jpg", "$RECYCLE.BIN/1.png", ".cache/1.png"):
         write_image(root / place / name)
@@ -161,7 +161,7 @@ def test_a_class_may_be_a_link_to_a_folder_elsewhere(root, tmp_path):
     assert module.load()[0].targets.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_other_files_are_counted_in_one_line(root, caplog):
+def test_one_log_line_counts_the_other_files(root, caplog):
     for name in ("cat/notes.txt", "dog/more.TXT", "dog/film.heic", "cat/LICENSE"):
         (root / name).touch()
     with caplog.at_level("INFO", logger="lightning.pytorch"):

@@ -52,7 +52,7 @@ def test_bad_tensors_are_named(bad_images, targets, error, message):
 
 
 @pytest.mark.parametrize("targets", [[2, 0, 1, 1, 0, 2], np.array([2, 0, 1, 1, 0, 2], dtype=np.uint8), range(6)])
-def test_arrays_and_lists_are_taken_without_a_copy(images, targets):
+def test_arrays_and_lists_are_accepted_without_a_copy(images, targets):
     array = images.numpy()
     array.flags.writeable = False  # as a memory-mapped file opened for reading
     data = TensorImages(array, targets)
@@ -62,7 +62,7 @@ def test_arrays_and_lists_are_taken_without_a_copy(images, targets):
 
 
 @pytest.mark.parametrize("targets", [["cat"] * 6, [[1, 2], [3]] * 3, np.array(["cat"] * 6), [None] * 6])
-def test_targets_that_are_no_numbers_are_refused(images, targets):
+def test_targets_that_are_not_numbers_raise_an_error(images, targets):
     with pytest.raises(TypeError, match=r"targets: expected a tensor, an array or a list of numbers, got .*give numb"):
         TensorImages(images, targets)
 
@@ -80,7 +80,7 @@ def test_the_advice_for_arrays_works(given, mended):
     assert TensorImages(mended(given)).dims == (1, 4, 4)
 
 
-def test_items_may_be_mappings_arrays_and_pictures(images):
+def test_items_may_be_mappings_arrays_and_pil_images(images):
     rows = images.numpy()
     reference = BatchedImages(TensorImages(images, [4, 3, 2, 1, 0, 5]), (3, 4, 4), ()).__getitems__([1, 5])
     for items in (
@@ -98,7 +98,7 @@ def test_items_may_be_mappings_arrays_and_pictures(images):
         assert all(torch.equal(got, expected) for got, expected in zip(batch, reference, strict=True))
 
 
-def test_names_as_targets_and_parts_as_one_data_set_are_refused(images):
+def test_class_names_as_targets_and_a_dict_of_splits_raise_errors(images):
     statistics = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     data = ImageDataModule([{"image": images[0], "label": "cat"}], num_classes=2, batch_size=1, **statistics)
     data.setup()
@@ -110,7 +110,7 @@ def test_names_as_targets_and_parts_as_one_data_set_are_refused(images):
     assert ImageDataModule(parts["train"], parts["test"], num_classes=2, **statistics).dims == (3, 4, 4)
 
 
-def test_arrays_with_channels_last_are_refused(images):
+def test_arrays_with_channels_last_raise_an_error(images):
     array = images.permute(0, 2, 3, 1).numpy().repeat(2, axis=1)
     with pytest.raises(ValueError, match=r"looks like .*; give torch.as_tensor\(images\).permute\(0, 3, 1, 2\), or"):
         ImageDataModule(TensorImages(array, range(6)), num_classes=6)

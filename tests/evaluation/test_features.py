@@ -121,14 +121,14 @@ class LightningWithoutForward(pl.LightningModule):
 
 
 @pytest.mark.parametrize("make", [WithoutForward, LightningWithoutForward])
-def test_without_a_forward_the_named_part_reads_the_images(make):
+def test_without_a_forward_the_named_submodule_gets_the_images(make):
     net = make()
     expected = net.backbone[:2](IMAGES)
     assert torch.equal(features_and_targets(net, (IMAGES, TARGETS), features="backbone.1")[0], expected)
     assert torch.equal(features_and_targets(net, (IMAGES, TARGETS), features="backbone")[0], expected.relu())
 
 
-def test_without_a_forward_the_outermost_part_that_has_one_reads_the_images():
+def test_without_a_forward_the_outermost_submodule_with_one_gets_the_images():
     net = WithoutForward()
     found, _ = features_and_targets(net, (IMAGES, TARGETS), features="encoders.0")
     assert torch.equal(found, net.encoders[0](IMAGES))
@@ -149,7 +149,7 @@ def followed(net, error, batch=(IMAGES, TARGETS)):
         ("heads", "got 'heads', a ModuleDict without forward; give a function"),
     ],
 )
-def test_what_can_not_read_images_is_refused_with_a_function_that_can(features, message):
+def test_an_error_for_a_part_that_takes_no_images_shows_a_function_that_works(features, message):
     net = WithoutForward()
     with pytest.raises(ValueError, match=message) as error:
         features_and_targets(net, (IMAGES, TARGETS), features=features)
@@ -168,7 +168,7 @@ class OfSteps(Net):
 
 @pytest.mark.parametrize(("make", "kind"), [(OfDicts, IndexError), (OfSteps, TypeError)])
 @pytest.mark.parametrize("features", [None, "encoder"])
-def test_a_forward_with_other_arguments_raises_its_own_error_and_a_function(make, kind, features):
+def test_the_error_of_a_forward_with_other_arguments_gets_a_note_with_a_function(make, kind, features):
     net = make()
     with pytest.raises(kind) as error:
         features_and_targets(net, (IMAGES, TARGETS), features=features)
@@ -195,7 +195,7 @@ class Output(dict):
     ],
     ids=["object", "dict", "tuple", "namespace", "tokens", "maps", "clips"],
 )
-def test_the_error_shows_how_to_take_vectors_from_other_outputs(output, shown):
+def test_the_error_shows_how_to_get_vectors_from_other_outputs(output, shown):
     class Other(Net):
         def forward(self, images):
             return output(self.encoder(images))

@@ -141,7 +141,7 @@ def test_a_batch_norm_without_parameters_may_come_last():
     torch.testing.assert_close(z.var(0, correction=0), torch.ones(5), rtol=1e-2, atol=0)
 
 
-def test_the_last_batch_norm_may_have_a_scale_alone():
+def test_the_last_batch_norm_may_have_a_scale_but_no_bias():
     extraction = AllViews(out_dim=5, output_norm="scale")
     extraction.build(out_channels=(6,))
     _, norm = extraction.heads

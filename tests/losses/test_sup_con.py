@@ -27,7 +27,7 @@ both = pytest.mark.parametrize("mode", ["out", "in"])
 
 @both
 @pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])
-def test_equals_the_equations(problem, mode, temperature):
+def test_the_loss_equals_the_equations(problem, mode, temperature):
     scores, relation = problem
     expected = slow_sup_con(scores, relation, temperature, mode)
     assert SupConLoss(temperature, mode)(scores, relation).item() == pytest.approx(expected, rel=1e-12)
@@ -50,13 +50,13 @@ def test_shares_of_blocks_add_up(problem, mode):
 
 
 @both
-def test_with_one_positive_per_anchor_it_is_info_nce(problem, mode):
+def test_with_one_positive_per_anchor_the_loss_equals_info_nce(problem, mode):
     scores, _ = problem
     relation = torch.eye(9, 14, dtype=torch.int8)
     torch.testing.assert_close(SupConLoss(0.2, mode)(scores, relation), InfoNCE(0.2)(scores, relation))
 
 
-def test_with_more_positives_it_is_neither_mode_of_info_nce(problem):
+def test_with_more_positives_the_loss_differs_from_both_modes_of_info_nce(problem):
     scores, relation = problem
     for mode in ("out", "in"):
         for other in ("out", "in"):
@@ -81,7 +81,7 @@ def labelled(dtype=torch.float64):
     return vectors, labels, (labels[:, None] == labels).to(torch.int8).fill_diagonal_(-1)
 
 
-def test_equals_pytorch_metric_learning():
+def test_the_loss_equals_pytorch_metric_learning():
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     vectors, labels, relation = labelled()
     expected = losses.SupConLoss(temperature=0.1)(vectors, labels)
@@ -93,6 +93,6 @@ def test_equals_pytorch_metric_learning():
 
 
 @pytest.mark.parametrize("arguments", [{"temperature": 0}, {"temperature": -1.0}])
-def test_a_temperature_that_is_not_positive_is_refused(arguments):
+def test_a_temperature_that_is_not_positive_raises_an_error(arguments):
     with pytest.raises(ValueError, match="temperature: expected"):
         SupConLoss(**arguments)

@@ -44,7 +44,7 @@ def half_cosine(progress):
 
 @pytest.mark.parametrize(("steps", "warmup"), [(20, 5), (20, 0), (7, 7), (1, 0)])
 @pytest.mark.parametrize("floor", [0.0, 0.1])
-def test_warmup_and_cosine_are_the_formula(steps, warmup, floor):
+def test_warmup_and_cosine_follow_the_formula(steps, warmup, floor):
     schedule = WarmupCosine(warmup, floor=floor)
     for s in range(steps):
         expected = s / warmup if s < warmup else floor + (1 - floor) * half_cosine((s - warmup) / (steps - warmup))
@@ -59,11 +59,11 @@ def test_warmup_and_cosine_are_the_formula(steps, warmup, floor):
     [("s/W", [0, 0.25, 0.5, 0.75, 1]), ("s/(W-1)", [0, 1 / 3, 2 / 3, 1, 1]), ("(s+1)/W", [0.25, 0.5, 0.75, 1, 1])],
 )
 @pytest.mark.parametrize("cls", [WarmupCosine, Constant, partial(MultiStep, (100,))])
-def test_ramps_are_their_names(cls, ramp, expected):
+def test_each_ramp_computes_the_formula_in_its_name(cls, ramp, expected):
     assert factors(cls(warmup=4, ramp=ramp), 100)[:5] == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_ramp_of_one_step():
+def test_a_warmup_of_one_step():
     assert [WarmupCosine(1, ramp)(0, 4, 1) for ramp in ("s/W", "s/(W-1)", "(s+1)/W")] == [0, 0, 1]
 
 
@@ -77,7 +77,7 @@ def test_one_is_a_step_and_one_point_zero_is_the_whole_run():
     assert factors(WarmupCosine(1.0), 4) == [0, 0.25, 0.5, 0.75]
 
 
-def test_per_epoch_the_rate_is_that_of_the_epochs_first_step():
+def test_with_per_epoch_the_rate_stays_that_of_the_epochs_first_step():
     by_step = factors(WarmupCosine(0), 12, 3)
     assert factors(WarmupCosine(0, per="epoch"), 12, 3) == [by_step[s // 3 * 3] for s in range(12)]
     # A warm-up of epochs rises by step.
@@ -86,7 +86,7 @@ def test_per_epoch_the_rate_is_that_of_the_epochs_first_step():
     assert factors(WarmupCosine(0.5, per="epoch"), 12, 3) == with_warmup
 
 
-def test_milestones_are_epochs_or_shares():
+def test_milestones_are_epochs_or_shares_of_the_run():
     expected = [1.0] * 6 + [0.2] * 3 + [0.2**2] * 3
     assert factors(MultiStep((2, 3), gamma=0.2), 12, 3) == expected
     assert factors(MultiStep((0.5, 0.75), gamma=0.2), 12, 3) == expected
@@ -101,7 +101,7 @@ def test_milestones_are_epochs_or_shares():
 
 @pytest.mark.parametrize("schedule", [WarmupCosine, Constant, EpochCosine, partial(MultiStep, (1,))])
 @pytest.mark.parametrize("warmup", [1.5, -0.1, -1, True, "0.1", None])
-def test_another_warmup_is_refused(schedule, warmup):
+def test_a_warmup_outside_its_range_raises_an_error(schedule, warmup):
     with pytest.raises((TypeError, ValueError), match=rf"warmup: expected .*int.*, got {warmup!r}"):
         schedule(warmup=warmup)
 
@@ -125,7 +125,7 @@ def test_another_warmup_is_refused(schedule, warmup):
         ),
     ],
 )
-def test_bad_arguments_are_named(build, message):
+def test_errors_name_bad_arguments(build, message):
     with pytest.raises((TypeError, ValueError), match=message):
         build()
 
@@ -151,7 +151,7 @@ def test_a_schedule_needs_an_end(steps):
 @pytest.mark.parametrize(
     "schedule", [WarmupCosine(0, per="epoch"), WarmupCosine(1, per="epoch"), EpochCosine(), MultiStep((3,))]
 )
-def test_a_schedule_by_epochs_needs_their_length(schedule):
+def test_a_schedule_by_epochs_needs_the_length_of_an_epoch(schedule):
     with pytest.raises(ValueError, match=r"schedule: needs the length of an epoch, .*; set Trainer\(limit_train_batch"):
         attached(schedule, 10, math.inf)
     attached(WarmupCosine(), 10, math.inf)
@@ -166,7 +166,7 @@ def test_cosine_is_torchs():
         of_torch.step()
 
 
-def test_the_rates_are_sces():
+def test_the_rates_equal_those_of_sces_code():
     official = np.load(Path(__file__).parents[1] / "reference" / "sce_schedules.npz")["lr"]
     rates = [0.06 * factor for factor in factors(WarmupCosine(10, "s/(W-1)"), len(official))]
     np.testing.assert_allclose(rates, official, rtol=0, atol=1e-15)
@@ -186,7 +186,7 @@ OFFICIAL = {
 
 
 @pytest.mark.parametrize("method", OFFICIAL)
-def test_the_rates_are_those_of_official_runs(method):
+def test_the_rates_equal_those_of_official_runs(method):
     rate, schedule, expected = OFFICIAL[method]
     found = [rate * factor for factor in factors(schedule, 12, 3)][: len(expected)]
     assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
@@ -226,13 +226,13 @@ def test_torchs_schedulers_are_stored_as_plain_data():
     assert attached(again, -1, math.inf)["scheduler"].step_size == 30
 
 
-def test_rates_that_a_scheduler_sets_itself_are_named():
+def test_absolute_rates_returns_only_arguments_that_are_learning_rates():
     given = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=3, eta_min=0.01)
     assert TorchSchedule(given).absolute_rates() == {"eta_min": 0.01}
     assert TorchSchedule(partial(StepLR, step_size=3)).absolute_rates() == WarmupCosine().absolute_rates() == {}
 
 
-def test_decay_of_norms_makes_one_group():
+def test_decay_norms_puts_all_parameters_into_one_group():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     [group] = param_groups([model], decay_norms=True)
     assert group["params"] == [*model.parameters()]

@@ -28,7 +28,7 @@ def mode(path):
 
 
 @pytest.mark.parametrize("name", ["encoder.safetensors", "encoder.pt"])
-def test_an_export_makes_its_folder_and_keeps_the_umask(tmp_path, allowed, name):
+def test_an_export_creates_its_folder_and_follows_the_umask(tmp_path, allowed, name):
     path = tmp_path / "new" / "folder" / name
     module = build("test_resnet")
     module.export_encoder(path)
@@ -37,13 +37,13 @@ def test_an_export_makes_its_folder_and_keeps_the_umask(tmp_path, allowed, name)
     assert tuned.equal(load_encoder(path).network.state_dict(), module.encoder.network.state_dict())
 
 
-def test_a_checkpoint_keeps_the_umask(tmp_path, allowed):
+def test_a_checkpoint_follows_the_umask(tmp_path, allowed):
     path = tmp_path / "new" / "last.ckpt"
     SafeCheckpointIO().save_checkpoint({"state_dict": {}}, path)
     assert mode(path) == allowed
 
 
-def test_an_error_leaves_the_file_and_nothing_else(tmp_path):
+def test_after_an_error_the_previous_file_remains_and_no_other(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("old")
 
@@ -59,7 +59,7 @@ def test_an_error_leaves_the_file_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["", "file/encoder.pt"])
-def test_an_export_that_cannot_be_written_is_one_line(tmp_path, target):
+def test_an_export_that_cannot_be_written_gives_an_error_of_one_line(tmp_path, target):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "encoder.pt").mkdir()
     path = tmp_path / (target or "encoder.pt")
@@ -68,7 +68,7 @@ def test_an_export_that_cannot_be_written_is_one_line(tmp_path, target):
 
 
 @pytest.mark.slow
-def test_the_commands_make_the_folders_that_they_write_to(tmp_path, monkeypatch, capsys, allowed):
+def test_the_commands_create_the_folders_that_they_write_to(tmp_path, monkeypatch, capsys, allowed):
     monkeypatch.chdir(tmp_path)
     data = ("--data", "DigitsDataModule")
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=a/b/run")

@@ -21,7 +21,7 @@ def images_and_generator(count=40, size=64):
     return torch.randint(256, (count, 3, size, size), generator=generator, dtype=torch.uint8), generator
 
 
-def test_all_items_are_done_once_by_threads_that_do_not_split_operations():
+def test_each_item_is_processed_once_by_a_thread_that_does_not_split_operations():
     meet = threading.Barrier(4, timeout=60)  # each thread has to hold one of the first four items
     done = []
 
@@ -37,7 +37,7 @@ def test_all_items_are_done_once_by_threads_that_do_not_split_operations():
     assert set(counts) == {1}
 
 
-def test_nothing_is_left_afterwards():
+def test_no_thread_and_no_setting_remains_afterwards():
     alive = threading.active_count()
     share_out(lambda item: None, range(20))
     assert threading.active_count() == alive
@@ -50,7 +50,7 @@ def test_nothing_is_left_afterwards():
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_an_error_of_any_thread_is_raised_and_ends_the_others(at):
+def test_an_error_in_any_thread_is_raised_and_stops_the_others(at):
     meet = threading.Barrier(4, timeout=60)
     done = []
 
@@ -82,7 +82,7 @@ def test_threads_take_over_grad_and_inference_mode(mode):
     assert seen == [expected] * 4
 
 
-def test_one_thread_is_one_thread_in_the_block_only():
+def test_one_thread_applies_only_inside_the_block():
     with one_thread(False):
         assert torch.get_num_threads() == 4
     with one_thread():
@@ -120,7 +120,7 @@ class Scale(Operation):
         return images * self.factor * parameters.view(-1, 1, 1, 1)
 
 
-def test_gradients_pass_as_from_all_images_at_once(monkeypatch):
+def test_gradients_equal_those_from_all_images_at_once(monkeypatch):
     images, _ = images_and_generator(size=8)
     images = (images / 255).requires_grad_()
     operation = Scale()

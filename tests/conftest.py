@@ -8,7 +8,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))  # tests import their helpers from here, also in spawned processes
 from processes import THREADS
 
-# Lightning passes its log messages on to pytest only if the root logger has a handler when Lightning is imported.
+# Lightning's log messages reach pytest only if the root logger has a handler when Lightning is imported.
 logging.getLogger().addHandler(logging.NullHandler())
 torch.set_num_threads(THREADS)  # 1 by default: tensors are small, and tests run in parallel
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0  # notice dead workers after one second

@@ -152,7 +152,7 @@ class Prototypes(pl.LightningModule):
     def __init__(self):
         super().__init__()
         self.automatic_optimization = False
-        self.queues = nn.ModuleList([nn.Identity()])  # without parameters, before the backbone
+        self.queues = nn.ModuleList([nn.Identity()])  # it comes before the backbone and has no parameters
         self.backbone = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
         self.projector = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8))
         self.prototypes = nn.Linear(8, 12, bias=False)
@@ -183,14 +183,14 @@ class Prototypes(pl.LightningModule):
 
 @dataclass
 class Tokens:
-    """An output as those of transformers."""
+    """An output like those of transformers models."""
 
     logits: torch.Tensor
     last_hidden_state: torch.Tensor
 
 
 class Transformer(pl.LightningModule):
-    """A classifier of patches whose forward takes a dict, and returns an object; it has two validation loaders."""
+    """A classifier of patches whose forward takes a dict and returns an object. It has two validation loaders."""
 
     def __init__(self):
         super().__init__()

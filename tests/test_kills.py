@@ -33,7 +33,7 @@ SHARED_MEMORY = Path("/dev/shm")  # another file system than the temporary folde
 
 def train(case, images, folder, workers, every):
     """Train, from the last checkpoint if there is one, and write the final state."""
-    os.setsid()  # so that its workers are killed with it
+    os.setsid()  # in its own session, the process can be killed together with its workers
     torch.set_num_threads(THREADS)
     seed_everything(random.randrange(1000) if (folder / "last.ckpt").exists() else 0)
     data = ImageFolderDataModule(

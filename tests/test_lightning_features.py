@@ -1,4 +1,4 @@
-"""Each row of docs/lightning.md is tried with a method without and with a teacher and queue, and with fine-tuning."""
+"""Tries each row of docs/lightning.md with SimCLR, with MoCo (a teacher and a queue), and with fine-tuning."""
 
 import os
 import pickle
@@ -97,7 +97,7 @@ def averages(build, **settings):
     torch.manual_seed(0)
     fit(build, ema(), module=again, max_epochs=3, ckpt_path="run/epoch=1.ckpt")
     assert tuned.equal(module.state_dict(), again.state_dict())
-    if build is moco:  # the queue is MoCo's own, and not an average
+    if build is moco:  # the queue must hold MoCo's keys, not averages of keys
         torch.testing.assert_close(module.extraction.keys.norm(dim=1), torch.ones(16))
 
 
@@ -177,7 +177,7 @@ def exports_onnx(build):
 
 def compiles(build):
     module, images = build().eval(), torch.rand(4, 1, 8, 8)
-    torch.compiler.reset()  # other tests' modules count towards the limit of compilations
+    torch.compiler.reset()  # compilations in other tests count towards torch's limit
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images), module(images))
     fit(build, module=torch.compile(build(), backend="aot_eager"), max_epochs=1)
@@ -217,13 +217,13 @@ def copies(build):
 
 
 def logs_to_wandb(build):
-    wandb = pytest.importorskip("wandb", reason="is large, and no part of the dev group")
+    wandb = pytest.importorskip("wandb", reason="wandb is large and not in the dev group")
     logs(build, WandbLogger(save_dir=".", offline=True))
     wandb.finish()
 
 
 def logs_to_mlflow(build):
-    pytest.importorskip("mlflow", reason="is large, and no part of the dev group")
+    pytest.importorskip("mlflow", reason="mlflow is large and not in the dev group")
     logs(build, MLFlowLogger("run", tracking_uri="sqlite:///runs.db"))
 
 
@@ -285,7 +285,7 @@ ROWS = {
     "quantize_dynamic": quantises,
     "deepcopy": copies,
 }
-NO_PREDICTIONS = {"BasePredictionWriter"}  # of FineTuning, whose predict_step is Lightning's
+NO_PREDICTIONS = {"BasePredictionWriter"}  # rows that need a predict_step, which FineTuning doesn't define
 
 
 @pytest.mark.slow

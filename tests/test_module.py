@@ -237,5 +237,5 @@ def test_a_compiled_encoder_learns_like_the_uncompiled_one():
         run.fit(module, DataLoader(TensorDataset(pixels()), batch_size=4))
         losses.append(run.callback_metrics["train/loss_epoch"].item())
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    # torch 2.6 rounds as often as without compile=True: by 2 % of the loss
+    # torch 2.6 rounds as often as without compile=True, which changes the loss by up to 2 %.
     assert losses[2] == pytest.approx(losses[0], rel=0.03)

@@ -1,4 +1,4 @@
-"""Lightning's finders of batch size and learning rate find what works, and the fit starts as if they had not run."""
+"""Lightning's BatchSizeFinder and LearningRateFinder find values that work, and leave no trace in the fit after them."""
 
 from functools import partial
 
@@ -53,7 +53,7 @@ class WithDropout(nn.Module):
 
 
 def found(module, batch_size=4, images=40, **settings):
-    """The batch size that the finder found, the data's, and that of the images in the fit's first batch."""
+    """Return three batch sizes: the one found, the data module's, and that of the fit's first batch."""
     seen = []
 
     class Seen(Callback):
@@ -72,7 +72,7 @@ def test_the_batch_size_finder_finds_the_number_of_images(build):
 
 
 def test_the_batch_size_finder_stays_inside_a_methods_constraints():
-    assert found(moco(), images=200, max_val=64) == (64, 64, 64)  # the queue takes no more keys
+    assert found(moco(), images=200, max_val=64) == (64, 64, 64)  # a batch may not have more keys than the queue
     with pytest.raises(ValueError, match="size: a queue of 64 can't take the 128 keys"):
         found(moco(), images=200)
     with pytest.raises(ValueError, match=r"negatives: expected at most the 3 .*; use larger batches"):
@@ -93,7 +93,7 @@ def test_only_a_batch_size_that_was_set_after_construction_is_lowered():
 
 
 class Record(Callback):
-    """Records what a fit starts from."""
+    """Records the state in which a fit starts."""
 
     def on_train_start(self, trainer, pl_module):
         optimizer = trainer.optimizers[0]
@@ -106,7 +106,7 @@ class Record(Callback):
 @pytest.mark.parametrize("network", ["test_resnet", WithDropout])
 @pytest.mark.parametrize("build", [simclr, moco, tuned.build])
 def test_a_fit_after_a_search_starts_like_a_fit_without_one(build, network):
-    """Seed, queue, teacher, optimiser, schedule, random state and the sampler's epoch are as if nothing had run."""
+    """Seed, queue, teacher, optimiser, schedule, random state and the sampler's epoch equal those without a search."""
 
     def fit(batch_size, *callbacks):
         torch.manual_seed(0)
@@ -128,7 +128,7 @@ def test_a_fit_after_a_search_starts_like_a_fit_without_one(build, network):
     assert searched.steps == plain.steps == 10
     assert searched.rates == plain.rates
     assert tuned.equal(searched.weights, plain.weights)
-    if not (build is tuned.build and network is WithDropout):  # dropout continues the global random state there
+    if not (build is tuned.build and network is WithDropout):  # there, dropout advances the global random state
         assert tuned.equal(after, expected)
 
 
@@ -161,7 +161,7 @@ def test_the_rate_that_was_found_is_used_and_saved(build, tmp_path):
         assert searched.base_batch_size is again.base_batch_size is None
     plain.lr = lr
     expected_rates, expected = fit(plain)
-    assert rates == expected_rates  # with warm-up and cosine
+    assert rates == expected_rates  # those of warm-up and cosine
     assert max(max(step) for step in rates) == pytest.approx(lr)
     assert tuned.equal(after, expected)
 
@@ -240,7 +240,7 @@ def test_the_command_searches_for_a_learning_rate(tmp_path, monkeypatch):
 
 
 def test_digits_keep_their_batch_size_for_the_learning_rate():
-    """The rate is scaled to the batch size that was found, not to the first one."""
+    """The learning rate is scaled to the batch size that the finder found, not to the first one that it tried."""
     module, own = simclr(base_batch_size=256), DigitsDataModule(batch_size=8)
     record = Record()
     finder = BatchSizeFinder(steps_per_trial=1, init_val=16, max_trials=3)

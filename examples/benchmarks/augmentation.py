@@ -8,8 +8,8 @@ time, as a data set does; kornia and ours process a batch. "Ours, exact" draws t
 "ours, linear" folds the jitter into one colour map. All keep freed memory, as our fits on a CPU do. MiB: peak of
 PyTorch's allocator while one batch was made (512, 64 and 32 images), including the views.
 
-The last table of each size has the same pipelines beside other processes that keep 0, 1 or 2 cores busy: views per
-second on the first number of threads, and how many times as fast the other numbers are.
+The last table of each size measures the same pipelines while other processes keep 0, 1 or 2 cores busy. It has the
+views per second with the first number of threads, and the speed with the other numbers of threads relative to that.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def _spin() -> None:
 
 @contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """Keep this number of cores busy inside a ``with`` block."""
+    """Run ``count`` processes inside a ``with`` block, each of which keeps one core busy."""
     processes = [multiprocessing.get_context("spawn").Process(target=_spin, daemon=True) for _ in range(count)]
     for process in processes:
         process.start()
@@ -109,7 +109,10 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def beside_neighbours(size: int, counts: list[int], busy: list[int], rounds: int) -> None:
-    """Print a table of the pipelines' speed beside busy processes. All numbers of threads take turns in one run."""
+    """Print a table of the pipelines' speed while other processes keep cores busy.
+
+    One run alternates between all numbers of threads, so that they see the same load.
+    """
 
     def on(count: int, run: Callable[[], Any]) -> Callable[[], None]:
         def limited() -> None:

@@ -57,7 +57,7 @@ class Crop(nn.Module):
 class Albumented:
     """The calling convention of albumentations: numpy in, a dict out, generators of its own."""
 
-    __module__ = "albumentations.core.composition"  # the package is recognised by it
+    __module__ = "albumentations.core.composition"  # Foreign recognises albumentations by this name
 
     def __init__(self, *transforms):
         self.transforms = list(transforms)

@@ -1,4 +1,4 @@
-"""Probes take data sets in place of loaders, and mappings by their keys."""
+"""Probes accept data sets in place of loaders, and read mappings by their keys."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from ssl_modules.callbacks import (
 
 
 class Rows:
-    """A map-style data set of dicts that is no Dataset of torch, as those of Hugging Face are."""
+    """A map-style data set of dicts that, like those of Hugging Face, is not a subclass of torch's Dataset."""
 
     def __init__(self, part):
         self.part = part
@@ -64,7 +64,7 @@ def test_probes_with_the_same_data_set_share_one_pass(tmp_path):
         probe.setup(run := trainer(tmp_path, probes), module, "fit")
     for probe in probes:
         probe._evaluate(module, run)
-    assert sum(seen) == len(TRAIN) + 2 * len(TEST)  # once more as outliers
+    assert sum(seen) == len(TRAIN) + 2 * len(TEST)  # the test part is read again as outliers
 
 
 def test_a_list_of_batches_is_a_loader():

@@ -1,4 +1,4 @@
-"""Labels are names of classes: integers of any size, of which the memory and the result do not depend."""
+"""Labels may be integers of any size; neither results nor memory depend on their size."""
 
 import re
 
@@ -29,7 +29,7 @@ from ssl_modules.evaluation.protocols import (
 )
 from ssl_modules.evaluation.sgd import SGDRecipe
 
-NAMES = torch.tensor([0, 5, 1_000, 10**9, 2**31, 10**10, 10**11, 5 * 10**11, 10**12 - 1, 10**12])  # rising
+NAMES = torch.tensor([0, 5, 1_000, 10**9, 2**31, 10**10, 10**11, 5 * 10**11, 10**12 - 1, 10**12])  # ascending
 
 
 def data(targets):
@@ -79,7 +79,7 @@ def test_classes_without_training_samples_count_as_wrong():
     assert others.tolist() == [2, 0, 2, 1, 2]
     assert count == 2
     targets = TARGETS.clone()
-    targets[300:400] = 10**12  # of no training image
+    targets[300:400] = 10**12  # a class without training images
     for probe in (OnlineKNNProbe, OnlineLinearProbe):
         whole, half = (probe(**data(labels)).evaluate(nn.Flatten()) for labels in (TARGETS, targets))
         right = probe(

@@ -1,4 +1,4 @@
-"""The place in the Trainer's list of callbacks makes no difference, and names that collide are named."""
+"""A probe's place in the Trainer's list of callbacks makes no difference, and errors name colliding metrics."""
 
 import importlib
 import re
@@ -18,7 +18,7 @@ from ssl_modules.callbacks import (
 
 
 class Weights(Spy):
-    """Notes the weights that it evaluates."""
+    """Records the weights that it evaluates."""
 
     def measure(self, module, trainer):
         self.weights = module.head.weight.clone()
@@ -43,7 +43,7 @@ def test_a_probe_evaluates_the_averaged_weights_that_the_validation_uses(tmp_pat
 
 
 class Reader(pl.Callback):
-    """Reads the metrics as soon as others can."""
+    """Reads the metrics in the first hook in which other callbacks can read them."""
 
     def __init__(self):
         self.read = []
@@ -67,7 +67,7 @@ def test_a_callback_listed_before_a_probe_reads_the_metrics_of_the_same_epoch(tm
     module.on_train_epoch_end = lambda: values.append((probe.result["probe/knn_top1"], len(reader.read)))
     fit = trainer(tmp_path, [reader, probe, monitor], max_epochs=3)
     fit.fit(module, train_loader(), test_loader() if validates else None)
-    assert len({value for value, _ in values}) > 1  # so an old value would show
+    assert len({value for value, _ in values}) > 1  # otherwise, an old value would go unnoticed
     for value, count in values:
         assert reader.read[count - 1]["probe/knn_top1"] == torch.tensor(value).item()
         assert "repr/std" in reader.read[count - 1]

@@ -1,4 +1,4 @@
-"""A run keeps its config in its folder and never replaces another run's."""
+"""A run saves its config in its folder and never replaces another run's config."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_every_command_works_in_the_folder_of_a_run(tmp_path, monkeypatch, caplo
     assert configs() == ["config.yaml", *(f"config_{number}.yaml" for number in (1, 2, 3))]
     assert yaml.safe_load(Path("run/config_3.yaml").read_text())["trainer"]["max_epochs"] == 2
     main(["fit", "--config", "run/config.yaml", "--trainer.max_epochs=2", "--ckpt_path", str(ckpt)])
-    assert len(configs()) == 4  # it is saved already
+    assert len(configs()) == 4  # the config is saved already
 
 
 @pytest.mark.parametrize("settings", [{}, {"save_config_kwargs": {"overwrite": True}}])

@@ -234,7 +234,7 @@ def folder(*classes):
 
 @pytest.mark.parametrize("command", ["fit", "validate"])
 def test_images_of_one_class_need_no_probes(command, caplog):
-    with caplog.at_level("INFO", logger="lightning.pytorch"):  # the examples set its level, too
+    with caplog.at_level("INFO", logger="lightning.pytorch"):  # the docstring examples change its level
         main([command, "--config", write(folder("all"))])
     assert "no probes: images has one class, all" in caplog.messages
     if command == "fit":

@@ -42,8 +42,8 @@ class Project:
     outliers: Any = field(default_factory=lambda: [IMAGES[600:700].flip(2)])
     augmentation: Callable[[Any, Any], list[Any]] | None = flips
     namespace: str = NAMESPACES[0]
-    read_views: Callable[[Any], Any] | None = None  # what the view grid makes of the Trainer's batches
-    monitored: dict[str, Any] | None = None  # the monitor's argument; None: the same features as the probes
+    read_views: Callable[[Any], Any] | None = None  # ViewGrid's prepare function for the Trainer's batches
+    monitored: dict[str, Any] | None = None  # CollapseMonitor's arguments; None = features as for probes
 
     def probe(self) -> dict[str, Any]:
         """The arguments of every probe."""

@@ -77,7 +77,7 @@ def dicts(part, shuffle=False):
 
 
 def rows(part, form):
-    """A loader of what ``form`` makes of an image and its label."""
+    """Return a loader whose samples are ``form(image, label)``."""
     data = [form(image, label) for image, label in zip(IMAGES[part], TARGETS[part], strict=True)]
     return DataLoader(data, batch_size=32, shuffle=True)
 

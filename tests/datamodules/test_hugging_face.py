@@ -1,4 +1,4 @@
-"""Data sets of the package ``datasets``, in memory: as a loader's batches and as parts of a data module."""
+"""Data sets in memory of the package ``datasets`` work in loaders and as parts of a data module."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_a_data_module_of_rows_equals_a_data_module_of_tuples(rows, form):
     if form == "numpy":
         part = part.map(lambda row: {"pixels": np.asarray(row[rows.column_names[0]])[None]})
         part = part.remove_columns(rows.column_names[0]).rename_column("pixels", "image")
-    white = 255 if form == "numpy" else None  # the package stores arrays of int64
+    white = 255 if form == "numpy" else None  # the package stores arrays as int64
     data = ImageDataModule(part, part, num_classes=10, batch_size=10, white=white, **STATISTICS)
     data.setup()
     expected = ImageDataModule([*zip(IMAGES, TARGETS, strict=True)], num_classes=10, batch_size=10, **STATISTICS)

@@ -54,7 +54,7 @@ def test_bad_tensors_are_named(bad_images, targets, error, message):
 @pytest.mark.parametrize("targets", [[2, 0, 1, 1, 0, 2], np.array([2, 0, 1, 1, 0, 2], dtype=np.uint8), range(6)])
 def test_arrays_and_lists_are_accepted_without_a_copy(images, targets):
     array = images.numpy()
-    array.flags.writeable = False  # as a memory-mapped file opened for reading
+    array.flags.writeable = False  # like a memory-mapped file that is opened for reading
     data = TensorImages(array, targets)
     assert data.images.data_ptr() == images.data_ptr()
     assert data.targets.tolist() == list(targets)

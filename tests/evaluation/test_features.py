@@ -104,7 +104,7 @@ def test_uint8_passes_where_it_is_expected():
 
 
 class WithoutForward(nn.Module):
-    """Parts that a training step calls, as a LightningModule without a forward has them."""
+    """A module without a forward, like a LightningModule whose training step calls its submodules."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +135,7 @@ def test_without_a_forward_the_outermost_submodule_with_one_gets_the_images():
 
 
 def followed(net, error, batch=(IMAGES, TARGETS)):
-    """The features by the first function that an error shows."""
+    """Return the features that the first function in an error message computes."""
     text = "\n".join([str(error.value), *getattr(error.value, "__notes__", [])])
     code = re.search(r"features=(lambda module, images: .+?)(, or |, got|$)", text)[1]
     return features_and_targets(net, batch, features=eval(code))[0]
@@ -177,7 +177,7 @@ def test_the_error_of_a_forward_with_other_arguments_gets_a_note_with_a_function
 
 
 class Output(dict):
-    """A mapping with attributes, as the outputs of transformers."""
+    """A mapping whose entries are also attributes, like the outputs of transformers models."""
 
     __getattr__ = dict.__getitem__
 

@@ -391,7 +391,7 @@ def test_the_projector_may_end_in_a_batch_norm_without_parameters():
     plain = Queue(out_dim=5, size=8, layers=3, batch_norm=True)
     plain.build(out_channels=(6,))
     shapes = [p.shape for p in plain.heads.parameters()]
-    assert [p.shape for p in extraction.heads.parameters()] == shapes[:-1]  # the norm replaces the last bias
+    assert [p.shape for p in extraction.heads.parameters()] == shapes[:-1]  # no bias in the last layer
     z = extraction.heads((torch.rand(200, 6, 2, 2),))
     torch.testing.assert_close(z.mean(0), torch.zeros(5), rtol=0, atol=1e-5)
     torch.testing.assert_close(z.var(0, correction=0), torch.ones(5), rtol=1e-2, atol=0)

@@ -74,7 +74,7 @@ def test_large_scores_stay_finite(mode):
 
 
 def labelled(dtype=torch.float64):
-    """Two views of 12 images of 4 classes, and the relation of labels over all views."""
+    """Return two views of 12 images of 4 classes, and the relation in which views of the same class are positives."""
     g = torch.Generator().manual_seed(2)
     labels = torch.randint(4, (12,), generator=g).repeat(2)
     vectors = normalize(torch.randn(24, 5, generator=g, dtype=dtype), dim=1).requires_grad_()

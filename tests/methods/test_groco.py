@@ -26,7 +26,7 @@ def test_the_projector_is_the_authors():
 
 def test_the_recipe_is_the_authors():
     module = GroCo()
-    [group] = module.optimizer(module.param_groups()).param_groups  # biases and norms decay too
+    [group] = module.optimizer(module.param_groups()).param_groups  # weight decay applies to biases and norms too
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (24, 0.9, 1e-6)
     assert (module.base_batch_size, module.schedule.warmup) == (1024, 0.01)
 

@@ -80,7 +80,7 @@ def test_one_is_a_step_and_one_point_zero_is_the_whole_run():
 def test_with_per_epoch_the_rate_stays_that_of_the_epochs_first_step():
     by_step = factors(WarmupCosine(0), 12, 3)
     assert factors(WarmupCosine(0, per="epoch"), 12, 3) == [by_step[s // 3 * 3] for s in range(12)]
-    # A warm-up of epochs rises by step.
+    # The warm-up rises at each step, even if its length is given in epochs.
     with_warmup = factors(WarmupCosine(2, per="epoch"), 12, 3)
     assert with_warmup == [*(s / 6 for s in range(6)), *[1.0] * 3, *[0.5] * 3]
     assert factors(WarmupCosine(0.5, per="epoch"), 12, 3) == with_warmup
@@ -172,7 +172,7 @@ def test_the_rates_equal_those_of_sces_code():
     np.testing.assert_allclose(rates, official, rtol=0, atol=1e-15)
 
 
-# The rates of runs of the official programs: 4 epochs of 3 steps, the first or the first two epochs for warm-up.
+# Learning rates of runs of the official programs, over 4 epochs of 3 steps. The warm-up takes one or two epochs.
 OFFICIAL = {
     "GroCo": (6.0, WarmupCosine(0.25), [0, 2, 4, 6, 5.819077862357725, 5.298133329356934, 4.5, 3.5209445330007916]),
     "SCE": (0.6, WarmupCosine(0.25, "s/(W-1)"), [0, 0.3, 0.6, 0.6, 0.5819077862357726, 0.5298133329356933, 0.45]),

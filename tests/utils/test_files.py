@@ -1,4 +1,4 @@
-"""Files get the umask's permissions and their folder, and replace another only when they are complete."""
+"""Writing a file creates its folder, follows the umask, and replaces an earlier file only when it is complete."""
 
 import json
 import os

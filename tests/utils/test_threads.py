@@ -22,7 +22,7 @@ def images_and_generator(count=40, size=64):
 
 
 def test_each_item_is_processed_once_by_a_thread_that_does_not_split_operations():
-    meet = threading.Barrier(4, timeout=60)  # each thread has to hold one of the first four items
+    meet = threading.Barrier(4, timeout=60)  # waits until four threads hold one item each
     done = []
 
     def work(item):
@@ -134,7 +134,7 @@ def test_gradients_equal_those_from_all_images_at_once(monkeypatch):
     monkeypatch.setattr("ssl_modules.augmentations.views.PORTION", 3 * 8 * 8 * 3)
     for found, expected in zip(gradients(), whole, strict=True):
         torch.testing.assert_close(found, expected)
-    assert operation.seen == {threading.get_ident()}  # the order of the sums stays the same
+    assert operation.seen == {threading.get_ident()}  # one thread, so gradients are added in a fixed order
 
 
 def _views():

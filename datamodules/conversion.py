@@ -221,7 +221,7 @@ def fix_of_images(images: Tensor) -> str:
     if images.is_floating_point():
         low, high = (bound.item() for bound in images.aminmax())
         if low >= 0 and high <= 1:
-            return "from floats in [0, 1]: (torch.as_tensor(images) * 255).round().to(torch.uint8)"
+            return "for floats in [0, 1] give (torch.as_tensor(images) * 255).round().to(torch.uint8)"
         return _fix(low, high).replace("image", "torch.as_tensor(images)")
     low, high = (int(bound) for bound in images.long().aminmax())
     if low >= 0 and high <= 255:

@@ -73,7 +73,7 @@ def evaluate(
         >>> evaluate(nn.Flatten(), DigitsDataModule(), {"knn": {"k": 5}})["knn"]["top1"] > 0.9
         True
     """
-    from ssl_modules.datamodules import BaseDataModule  # noqa: PLC0415  # the data modules import a lot
+    from ssl_modules.datamodules import BaseDataModule  # noqa: PLC0415  # importing the data modules is slow
 
     check_instance("module", module, nn.Module, "load a checkpoint with load_module(path)")
     check_instance(

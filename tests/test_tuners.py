@@ -1,4 +1,4 @@
-"""Lightning's BatchSizeFinder and LearningRateFinder find values that work, and leave no trace in the fit after them."""
+"""Lightning's BatchSizeFinder and LearningRateFinder find values that work, and change nothing else in the fit."""
 
 from functools import partial
 

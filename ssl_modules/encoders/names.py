@@ -51,7 +51,7 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
         return NETWORKS[name](image_size=image_size, in_channels=in_channels)
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, [*NETWORKS, *timm.list_models()], n=4, cutoff=0.5)
-        if name.rpartition(".")[2][:1].isupper():  # the name of a class
+        if name.rpartition(".")[2][:1].isupper():  # probably the name of a class
             raise ValueError(
                 f"encoder: timm knows no model {name!r}; for a network of your own, give an object; on the command "
                 "line, give its dotted name, such as mine.Net, and run python -m ssl_modules in place of ssl-modules "

@@ -188,12 +188,12 @@ def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor
     if prepare is not None:
         prepared = prepare(batch)
         if not (isinstance(prepared, tuple | list) and len(prepared) == 2 and isinstance(prepared[1], Tensor)):
-            raise ValueError(f"prepare: expected (images, targets), targets a tensor, got {kind_of(prepared)}")
+            raise ValueError(f"prepare: expected (images, targets), with targets as a tensor, got {kind_of(prepared)}")
         images, targets = prepared
         return images, targets
     try:
         images, targets, _ = fields(batch)
-    except ValueError:  # other keys
+    except ValueError:  # a mapping with other keys
         images, targets = batch, batch
     if targets is None:
         raise ValueError(
@@ -304,7 +304,7 @@ def _call(module: nn.Module, start: str, images: Any) -> Any:
         return module.get_submodule(start)(images)
     except Exception as error:
         error.add_note(
-            f"features: {_expression(start)} failed, for images {_described(images)}; if {type(module).__name__} takes "
+            f"features: {_expression(start)} failed for images {_described(images)}; if {type(module).__name__} takes "
             "another input, give a function, such as "
             f"features=lambda module, images: module.{_a_child(module)}(images)"
         )

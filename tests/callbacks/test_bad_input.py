@@ -66,10 +66,8 @@ def test_before_the_first_step(tmp_path, name, images, targets, message):
 @pytest.mark.parametrize("name", PROBES)
 def test_maps(tmp_path, name):
     probe = PROBES[name](**own(), features="encoder.0")
-    assert (
-        steps_before(r"features: expected .* from 'encoder.0', got \[64, 8, 8, 8\].*pool the output", probe, tmp_path)
-        == 0
-    )
+    message = r"features: expected .* from 'encoder.0', got \[64, 8, 8, 8\].*pool the output"
+    assert steps_before(message, probe, tmp_path) == 0
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,4 @@ def test_class_names_of_a_level():
     labels = torch.tensor([1, 0, 1])
     assert names_of_classes(labels, data, level=1) == {0: "low", 1: "high"}
     assert names_of_classes(labels, data, level=0) == {0: "0", 1: "1"}
-    assert names_of_classes(2 * labels, data, level=1) == {
-        0: "0",
-        2: "2",
-    }  # one label has no name, so all keep their labels
+    assert names_of_classes(2 * labels, data, level=1) == {0: "0", 2: "2"}  # a label has no name

@@ -172,7 +172,7 @@ def test_the_error_of_a_forward_with_other_arguments_gets_a_note_with_a_function
     net = make()
     with pytest.raises(kind) as error:
         features_and_targets(net, (IMAGES, TARGETS), features=features)
-    assert any("module(images) failed, for images [5, 1, 2, 2]" in note for note in error.value.__notes__)
+    assert any("module(images) failed for images [5, 1, 2, 2]" in note for note in error.value.__notes__)
     assert torch.equal(followed(net, error), net.encoder(IMAGES))
 
 

@@ -117,7 +117,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError, LookupError, IsADirectoryError) as error:
         raise ValueError(
-            f"path: {path.name} is no file of tensors and plain data, or is damaged; give a file written by "
+            f"path: {path.name} is not a file of tensors and plain data, or is damaged; give a file written by "
             "export_encoder, torch.save or safetensors"
         ) from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:

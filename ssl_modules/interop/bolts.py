@@ -76,7 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([(_Nothing, name) for name in classes]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (ValueError, UnpicklingError) as error:
-        raise ValueError(f"path: {Path(path).name} is no file of tensors and plain data: {error}") from error
+        raise ValueError(f"path: {Path(path).name} is not a file of tensors and plain data: {error}") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
         raise ValueError(
             f"path: {Path(path).name} has no state_dict and hyper_parameters, as Lightning's checkpoints do"

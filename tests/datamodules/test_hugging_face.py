@@ -66,5 +66,5 @@ def test_a_data_module_of_rows_equals_a_data_module_of_tuples(rows, form):
 
 
 def test_a_dict_of_splits_raises_an_error(rows):
-    with pytest.raises(TypeError, match=r"train: expected a map-style data set, got .* with the keys train; give one"):
+    with pytest.raises(TypeError, match=r"train: expected a map-style data set, got .* keys train; give the data set"):
         ImageDataModule(datasets.DatasetDict(train=rows), num_classes=10, **STATISTICS)

@@ -191,7 +191,7 @@ def test_a_stem_or_a_size_that_the_weights_are_not_of_is_named(tmp_path):
         ([torch.zeros(1)], "weights.pt holds no names to tensors"),
         ({}, "weights.pt holds no names to tensors"),
         ({"state_dict": {"a": 1}}, "weights.pt holds no names to tensors"),
-        (nn.Linear(1, 1), "weights.pt is no file of tensors and plain data"),
+        (nn.Linear(1, 1), "weights.pt is not a file of tensors and plain data"),
     ],
 )
 def test_files_of_other_things_are_refused(content, message, tmp_path):
@@ -205,7 +205,7 @@ def test_files_of_other_things_are_refused(content, message, tmp_path):
 def test_files_that_are_broken_are_refused(content, ending, tmp_path):
     path = tmp_path / f"weights.{ending}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"path: weights.{ending} is no file of tensors"):
+    with pytest.raises(ValueError, match=f"path: weights.{ending} is not a file of tensors"):
         load_weights(path)
     with pytest.raises(FileNotFoundError):
         load_weights(tmp_path / f"nothing.{ending}")

@@ -122,7 +122,7 @@ def test_commands_of_the_file_do_not_run(tmp_path, function):
     trace = tmp_path / "trace"
     evil = Runs(function, f"touch {trace}" if function is os.system else ["touch", str(trace)])
     torch.save(checkpoint({}, datamodule=evil), tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match=r"path: evil\.ckpt (is no file of tensors and plain data|has no encoder)"):
+    with pytest.raises(ValueError, match=r"path: evil\.ckpt (is not a file of tensors and plain data|has no encoder)"):
         load_encoder(tmp_path / "evil.ckpt")
     assert not trace.exists()
 
@@ -139,7 +139,7 @@ def test_objects_of_unknown_classes_are_left_empty(tmp_path, stranger, monkeypat
 
 def test_other_files_are_named(tmp_path):
     (tmp_path / "text.ckpt").write_text("hello")
-    with pytest.raises(ValueError, match=r"path: text\.ckpt is no file of tensors and plain data"):
+    with pytest.raises(ValueError, match=r"path: text\.ckpt is not a file of tensors and plain data"):
         load_encoder(tmp_path / "text.ckpt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "w.ckpt")
     with pytest.raises(ValueError, match=r"path: w\.ckpt has no state_dict and hyper_parameters, as Lightning's"):

@@ -25,7 +25,7 @@ from ssl_modules.contrast import Contrast
 from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.export import export_encoder
 from ssl_modules.encoders.pooling import pool
-from ssl_modules.encoders.views import encode_views
+from ssl_modules.encoders.views import ViewStatistics, encode, over_views
 from ssl_modules.extractions import Extraction
 from ssl_modules.extractions.build import build_extraction
 from ssl_modules.hooks import TrainerHooks
@@ -76,6 +76,10 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         compile: whether to compile the encoder by ``torch.compile``, at its first batch.
         batch_norm_splits: number of parts of a batch that the encoder's batch norms normalise separately, as if each
             were on its own device; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
+        teacher_batch_norm_splits: the same for the teacher's encoder; None = as ``batch_norm_splits``.
+        view_statistics: "joint" passes all views of one size together through encoder, heads and predictor, so that
+            batch norms normalise them together; "each" passes one view after the other, so that batch norms normalise
+            each alone. ``batch_norm_splits`` splits what is passed together.
         optimizer: function of parameter groups that returns an optimiser, such as
             ``functools.partial(torch.optim.SGD, lr=0.1)``.
         schedule: schedule of the learning rate over the run.
@@ -123,6 +127,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         channels_last: bool | None = None,
         compile: bool = False,
         batch_norm_splits: int | None = None,
+        teacher_batch_norm_splits: int | None = None,
+        view_statistics: ViewStatistics = "joint",
         optimizer: OptimizerCallable,
         schedule: Schedule = WarmupCosine(0.1),
         base_batch_size: int | None = None,
@@ -152,10 +158,18 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             patches=self.augmentation.patches,
             batch_norm_splits=batch_norm_splits,
         )
-        self.extraction = build_extraction(extraction, self.encoder, self.augmentation.sizes)
+        self.extraction = build_extraction(extraction, self.encoder, self.augmentation.sizes, view_statistics)
+        self.view_statistics = view_statistics
         patches = self.augmentation.patches is not None
         self.plan = ViewPlan(self.augmentation.sizes, self.extraction, self.encoder.spatial_dims, patches)
-        self.teacher = build_teacher(self.encoder, self.extraction, compile) if self.plan.teacher else None
+        self.teacher = None
+        if self.plan.teacher:
+            self.teacher = build_teacher(self.encoder, self.extraction, compile, teacher_batch_norm_splits)
+        elif teacher_batch_norm_splits is not None:
+            raise ValueError(
+                f"teacher_batch_norm_splits: got {teacher_batch_norm_splits}, but {type(extraction).__name__} has no "
+                "teacher; pass None, or batch_norm_splits for the encoder"
+            )
         # DDP reads this attribute of the module; it must not broadcast these buffers.
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in self.extraction.replicated_buffers]
         self.similarity = copy_of("similarity", similarity, Similarity, "give an object, such as Cosine()")
@@ -187,12 +201,17 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
     def embed(self, views: Sequence[Tensor]) -> Embedded:
         """Embed the views with the student's encoder and heads and, if there is a teacher, with the teacher's."""
         self.plan.check(views)
-        maps = encode_views(self.encoder, [views[i] for i in self.plan.student], self.encoder.spatial_dims)
-        student = [self.extraction.heads(m) for m in maps]
+
+        def student(view: Tensor) -> tuple[Tensor, Any]:
+            maps = encode(self.encoder, view, self.encoder.spatial_dims)
+            return pool(maps), self.extraction.heads(maps)
+
+        outputs = over_views(student, [views[i] for i in self.plan.student], self.view_statistics)
+        features, embeddings = zip(*outputs, strict=True)
         teacher = None
         if self.teacher is not None:
-            teacher = self.teacher([views[i] for i in self.plan.teacher])
-        return Embedded(pool(maps[0]), student, teacher)
+            teacher = over_views(self.teacher, [views[i] for i in self.plan.teacher], self.view_statistics)
+        return Embedded(features[0], list(embeddings), teacher)
 
     def contrasts(self, batch: Batch, embedded: Embedded, generator: torch.Generator) -> list[Contrast]:
         """The contrasts that the extraction makes of a batch."""

@@ -1,6 +1,5 @@
 """The teacher: an exponential moving average (EMA) of the student's encoder and heads."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from math import cos, pi
 from typing import Any
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.encoders import Encoder, SplitBatchNorm2d
-from ssl_modules.encoders.views import encode_views
+from ssl_modules.encoders.split_norm import split_batch_norms
+from ssl_modules.encoders.views import encode
 from ssl_modules.extractions.base import Extraction, MomentumSchedule, check_momentum
 
 
@@ -25,9 +25,10 @@ class Teacher(nn.Module):
         heads: the student's heads, which are copied.
         momentum: m of the first update, in [0, 1].
         schedule: "constant"; or "cosine" or "cosine-endpoint", from ``momentum`` to 1 (see :func:`momentum_at`).
+        batch_norm_splits: number of parts that the copy's batch norms normalise separately; None = as the encoder's.
 
     Raises:
-        ValueError: if ``momentum`` or ``schedule`` is invalid.
+        ValueError: if ``momentum`` or ``schedule`` is invalid, or the batch norms can't be split.
 
     Example:
         >>> student = nn.Linear(1, 1, bias=False)
@@ -40,12 +41,21 @@ class Teacher(nn.Module):
         0.1
     """
 
-    def __init__(self, encoder: nn.Module, heads: nn.Module, momentum: float, schedule: MomentumSchedule) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        heads: nn.Module,
+        momentum: float,
+        schedule: MomentumSchedule,
+        batch_norm_splits: int | None = None,
+    ) -> None:
         super().__init__()
         check_momentum(momentum, schedule)
         self.momentum = momentum
         self.schedule = schedule
         self.encoder: Any = deepcopy(encoder)
+        if batch_norm_splits is not None:
+            split_batch_norms(self.encoder, batch_norm_splits, "teacher_batch_norm_splits")
         self.heads = deepcopy(heads)
         self.requires_grad_(False)
         for module in self.modules():
@@ -53,9 +63,9 @@ class Teacher(nn.Module):
                 module.interleaved = True
 
     @torch.no_grad()
-    def forward(self, views: Sequence[Tensor]) -> list[Any]:
-        """The outputs of the teacher's heads for its views."""
-        return [self.heads(m) for m in encode_views(self.encoder, views, self.encoder.spatial_dims)]
+    def forward(self, view: Tensor) -> Any:
+        """The output of the teacher's heads for a view."""
+        return self.heads(encode(self.encoder, view, self.encoder.spatial_dims))
 
     @torch.no_grad()
     def update(self, encoder: nn.Module, heads: nn.Module, step: int, steps: float) -> None:
@@ -86,23 +96,27 @@ class Teacher(nn.Module):
         torch._foreach_add_(own, student, alpha=1 - m)
 
 
-def build_teacher(encoder: Encoder, extraction: Extraction, compile: bool = False) -> Teacher:
+def build_teacher(
+    encoder: Encoder, extraction: Extraction, compile: bool = False, batch_norm_splits: int | None = None
+) -> Teacher:
     """Build the teacher that an extraction compares with.
 
     Args:
         encoder: the student's encoder.
         extraction: holds heads, momentum and schedule.
         compile: whether to compile the teacher's encoder, as the copy of a compiled encoder is not compiled.
+        batch_norm_splits: see :class:`Teacher`.
 
     Raises:
-        ValueError: if the extraction has no momentum.
+        ValueError: if the extraction has no momentum, or the batch norms can't be split.
     """
     if extraction.momentum is None:
         raise ValueError(
             f"momentum: expected that of the teacher's average, as {type(extraction).__name__} compares with a "
             "teacher, got None; give a number such as 0.99"
         )
-    teacher = Teacher(encoder, extraction.heads, extraction.momentum, extraction.momentum_schedule)
+    heads, momentum, schedule = extraction.heads, extraction.momentum, extraction.momentum_schedule
+    teacher = Teacher(encoder, heads, momentum, schedule, batch_norm_splits)
     if compile:
         teacher.encoder.compile_backbone()
     return teacher

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import ReadyViews
-from ssl_modules.encoders.views import encode_views
+from ssl_modules.encoders.views import encode, over_views
 from ssl_modules.extractions import AllViews
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Dot
@@ -143,21 +143,21 @@ def test_a_loss_of_ones_own_is_added_and_reaches_the_encoder():
 def test_views_of_several_sizes_are_encoded_each_as_if_alone():
     module = build().eval()
     views = [torch.rand(4, 3, 8, 8), torch.rand(4, 3, 6, 6), torch.rand(4, 3, 8, 8)]
-    for view, maps in zip(views, encode_views(module.encoder, views), strict=True):
+    for view, maps in zip(views, over_views(module.encoder, views, "joint"), strict=True):
         torch.testing.assert_close(maps, module.encoder(view))
 
 
 def test_views_of_bytes_and_of_floats_do_not_mix():
     module = build().eval()
     x = pixels(4)
-    as_bytes, as_floats = encode_views(module.encoder, [x, x / 255])
+    as_bytes, as_floats = over_views(module.encoder, [x, x / 255], "joint")
     torch.testing.assert_close(as_bytes, as_floats)
 
 
 def test_patch_views_become_maps_of_the_grid():
     module = build(PatchNet()).eval()
     view = torch.rand(2, 3, 4, 3, 6, 6)  # [N, rows, cols, ch, h, w]
-    [(m,)] = encode_views(module.encoder, [view])
+    (m,) = encode(module.encoder, view)
     assert m.shape == (2, 8, 3, 4)
     for row in range(3):
         for col in range(4):
@@ -166,16 +166,14 @@ def test_patch_views_become_maps_of_the_grid():
 
 def test_patches_that_are_no_vectors_are_refused():
     with pytest.raises(ValueError, match=r"encoder: gives a map of \[6, 6\] per patch where one vector is needed"):
-        encode_views(build().encoder, [torch.rand(2, 3, 4, 3, 6, 6)])
+        encode(build().encoder, torch.rand(2, 3, 4, 3, 6, 6))
 
 
 def test_clips_go_through_all_views():
     module = build(ClipNet()).eval()
     clips = [torch.rand(4, 3, 6, 8, 8), torch.rand(4, 3, 6, 8, 8)]  # [N, ch, T, H, W]
-    assert [tuple(m.shape) for m in encode_views(module.encoder, clips, spatial_dims=3)[0]] == [
-        (4, 4, 4, 6, 6),
-        (4, 6, 2, 4, 4),
-    ]
+    maps = encode(module.encoder, clips[0], spatial_dims=3)
+    assert [tuple(m.shape) for m in maps] == [(4, 4, 4, 6, 6), (4, 6, 2, 4, 4)]
     torch.testing.assert_close(module(clips[0]), module.encoder(clips[0])[1].mean((2, 3, 4)))
     trainer(max_steps=1).fit(module, DataLoader([(clips, torch.arange(4))], batch_size=None))
 
@@ -200,7 +198,7 @@ def test_views_that_the_module_was_not_built_for_are_refused(views, message):
         (
             pixels(1),
             ValueError,
-            "batch: 1 image is too few for batch norm; use a batch size of at least 2 and drop_last",
+            "batch: 1 image has no negatives; use a batch size of at least 2 and drop_last",
         ),
         (torch.rand(4, 8, 8), TypeError, r"batch: expected images \[N, ch, height, width\]"),
         (torch.zeros(4, 3, 8, 8, dtype=torch.int64), TypeError, "images: expected uint8, or float in .*torch.int64"),

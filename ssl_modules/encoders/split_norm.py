@@ -71,12 +71,13 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
         return (y if self.interleaved else y.transpose(0, 1)).flatten(0, 1)
 
 
-def split_batch_norms(model: nn.Module, splits: int) -> None:
-    """Replace all ``BatchNorm2d`` layers of a network, in place.
+def split_batch_norms(model: nn.Module, splits: int, name: str = "batch_norm_splits") -> None:
+    """Replace all ``BatchNorm2d`` layers of a network, in place; those that are split already get other parts.
 
     Args:
         model: a network whose norms have affine parameters, running statistics and a momentum.
         splits: number of parts, at least 2.
+        name: the argument that errors name.
 
     Raises:
         ValueError: if ``splits`` is below 2, the network has no batch norm, or one that can't be replaced.
@@ -87,15 +88,20 @@ def split_batch_norms(model: nn.Module, splits: int) -> None:
         >>> type(model[1]).__name__
         'SplitBatchNorm2d'
     """
-    check_number("batch_norm_splits", splits, least=2)
+    check_number(name, splits, least=2)
     norms = {id(m): m for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
     for m in norms.values():
-        plain = type(m) is nn.BatchNorm2d and m.affine and m.track_running_stats and m.momentum is not None
+        plain = (
+            type(m) in (nn.BatchNorm2d, SplitBatchNorm2d)
+            and m.affine
+            and m.track_running_stats
+            and m.momentum is not None
+        )
         if not plain:
-            raise ValueError(f"batch_norm_splits: can't split {m!r}, which is no plain batch norm; pass None")
+            raise ValueError(f"{name}: can't split {m!r}, which is no plain batch norm; pass None")
     if not norms:
-        raise ValueError(f"batch_norm_splits: {type(model).__name__} has no batch norm to split; pass None")
+        raise ValueError(f"{name}: {type(model).__name__} has no batch norm to split; pass None")
     for parent in list(model.modules()):
-        for name, child in parent.named_children():
+        for attribute, child in parent.named_children():
             if id(child) in norms:
-                setattr(parent, name, SplitBatchNorm2d(norms[id(child)], splits))
+                setattr(parent, attribute, SplitBatchNorm2d(norms[id(child)], splits))

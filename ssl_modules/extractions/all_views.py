@@ -78,7 +78,7 @@ class AllViews(Extraction):
         hidden = self.hidden_dim or features
         projector = PooledMLP(features, *[hidden] * (self.layers - 1), self.out_dim)
         self.heads = with_output_norm(projector, self.out_dim, self.output_norm)
-        self._built_for = tuple(sizes)
+        self.view_sizes = tuple(sizes)
 
     def student_views(self, views: int) -> Sequence[int]:
         """Indices of the student's views: all."""
@@ -89,12 +89,12 @@ class AllViews(Extraction):
     def _positives(self, views: int) -> int:
         """The number of leading views that are positives."""
         if self.positive_count == "large":
-            if views != len(self._built_for):
+            if views != len(self.view_sizes):
                 raise ValueError(
                     f'views: got {views}, but positive_count="large" was counted among the augmentation\'s '
-                    f"{len(self._built_for)} views; pass augmentation=ReadyViews(sizes) with the sizes of the loader's"
+                    f"{len(self.view_sizes)} views; pass augmentation=ReadyViews(sizes) with the sizes of the loader's"
                 )
-            return _large_views(self._built_for)
+            return _large_views(self.view_sizes)
         if self.positive_count is not None and self.positive_count > views:
             raise ValueError(f"positive_count: expected at most the {views} views there are, got {self.positive_count}")
         return self.positive_count or views
@@ -139,7 +139,7 @@ class AllViews(Extraction):
         ]
 
 
-def _large_views(sizes: tuple[int | None, ...]) -> int:
+def _large_views(sizes: Sequence[int | None]) -> int:
     """The number of large crops: the views before the first smaller one."""
     first = sizes[0]
     if any(size is not None and first is not None and size > first for size in sizes):

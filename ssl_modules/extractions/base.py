@@ -1,13 +1,14 @@
 """Aspect 3, extraction: the base class."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ssl_modules.contrast import Contrast
+from ssl_modules.encoders.views import ViewStatistics, over_views
 from ssl_modules.utils.checks import check_choice, check_number
 from ssl_modules.utils.configurable import Configurable, described
 
@@ -29,12 +30,16 @@ class Extraction(Configurable, nn.Module, ABC):
             end of the run (BYOL); "cosine-endpoint" reaches 1 at the last update (SCE).
         teacher_update: "after" moves the teacher towards the student's weights after the optimiser's step; "before"
             moves it towards the weights before the step (RINCE).
+        view_statistics: "joint" or "each", set by the module; see :class:`~ssl_modules.ContrastiveModule`.
+        view_sizes: side of each view, in pixels, set by the module; None for a view that keeps the images' size.
         replicated_buffers: names of buffers that are equal in all processes; DDP must not broadcast them.
     """
 
     momentum: float | None = None
     momentum_schedule: MomentumSchedule = "constant"
     teacher_update: TeacherUpdate = "after"
+    view_statistics: ViewStatistics = "joint"
+    view_sizes: Sequence[int | None] = ()
     replicated_buffers: Sequence[str] = ()
     __repr__ = described  # its networks belong to the module that built it
 
@@ -81,6 +86,18 @@ class Extraction(Configurable, nn.Module, ABC):
     def levels(self) -> int:
         """Number of columns of ids that it reads: the image's id, then its labels, finer to coarser."""
         return 1
+
+    def over_views(self, network: Callable[[Tensor], Any], student: Sequence[Tensor]) -> list[Any]:
+        """The outputs of a network that only the student has, for each of its views.
+
+        The network's batch norms see the views together or alone, as the module's ``view_statistics`` says.
+
+        Args:
+            network: takes embeddings ``[B, D]`` and returns a tensor, or a collection of tensors.
+            student: embeddings of the student's views, each ``[N, D]``.
+        """
+        sizes = [self.view_sizes[i] for i in self.student_views(len(self.view_sizes))] if self.view_sizes else None
+        return over_views(network, student, self.view_statistics, sizes)
 
     def on_fit_start(self, images: int) -> None:
         """Called at the start of a fit, if the number of training images is known."""

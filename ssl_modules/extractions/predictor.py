@@ -89,7 +89,7 @@ class Predictor(Extraction):
         if teacher is None:
             raise ValueError("teacher: got None, but the predictor needs a teacher's embeddings to predict")
         views = len(self.student_views(len(student)))
-        predictions = [self.predictor(z) for z in student]
+        predictions = self.over_views(self.predictor, student)
         targets = [gather(z) for z in teacher]  # [W N, D] each
         own = rank() * len(ids) + torch.arange(len(ids), device=ids.device)
         relation = Paired(own, candidates=len(targets[0]))

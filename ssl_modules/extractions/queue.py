@@ -169,7 +169,7 @@ class Queue(Extraction):
             raise ValueError("batch: 1 image has no negatives; use a batch size of at least 2 and drop_last=True")
         views = len(student) if self.symmetric else len(student) + 1
         student_views, teacher_views = self.student_views(views), self.teacher_views(views)
-        anchors = dict(zip(student_views, (self.predictor(z) for z in student), strict=True))
+        anchors = dict(zip(student_views, self.over_views(self.predictor, student), strict=True))
         keys = [F.normalize(z.to(self.keys.dtype), dim=1) for z in teacher]  # [N, D] each
         if self.size and self.training and torch.is_grad_enabled():
             self._stage_keys(keys, ids)

@@ -14,6 +14,7 @@ from timm.optim import Lars
 from torch import nn
 
 from ssl_modules.augmentations import Augmentation
+from ssl_modules.encoders.views import ViewStatistics
 from ssl_modules.extractions import Extraction, Predictor
 from ssl_modules.losses import Alignment, Loss
 from ssl_modules.module import ContrastiveModule
@@ -39,6 +40,7 @@ class BYOL(ContrastiveModule):
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -59,6 +61,7 @@ class BYOL(ContrastiveModule):
         optimizer: OptimizerCallable = partial(Lars, lr=0.2, momentum=0.9, weight_decay=1.5e-6),
         schedule: Schedule = WarmupCosine(0.01),
         base_batch_size: int | None = 256,
+        view_statistics: ViewStatistics = "each",
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -70,5 +73,6 @@ class BYOL(ContrastiveModule):
             optimizer=optimizer,
             schedule=schedule,
             base_batch_size=base_batch_size,
+            view_statistics=view_statistics,
             **settings,
         )

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from ssl_modules.augmentations import Augmentation
+from ssl_modules.encoders.views import ViewStatistics
 from ssl_modules.extractions import AllViews, Extraction
 from ssl_modules.losses import GroCoLoss, Loss
 from ssl_modules.module import ContrastiveModule
@@ -47,6 +48,7 @@ class GroCo(ContrastiveModule):
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
         decay_norms: whether biases and norms have weight decay.
+        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -75,6 +77,7 @@ class GroCo(ContrastiveModule):
         schedule: Schedule = WarmupCosine(0.01),
         base_batch_size: int | None = 1024,
         decay_norms: bool = True,
+        view_statistics: ViewStatistics = "each",
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -87,5 +90,6 @@ class GroCo(ContrastiveModule):
             schedule=schedule,
             base_batch_size=base_batch_size,
             decay_norms=decay_norms,
+            view_statistics=view_statistics,
             **settings,
         )

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from ssl_modules.augmentations import Augmentation
+from ssl_modules.encoders.views import ViewStatistics
 from ssl_modules.extractions import Extraction, LabelRanks, Queue
 from ssl_modules.losses import Loss, RINCELoss
 from ssl_modules.module import ContrastiveModule
@@ -51,6 +52,7 @@ class RINCE(ContrastiveModule):
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
         decay_norms: whether biases and norms have weight decay.
+        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Raises:
@@ -77,6 +79,7 @@ class RINCE(ContrastiveModule):
         schedule: Schedule = EpochCosine(0.01, start=0.02, floor=0.001),
         base_batch_size: int | None = 512,
         decay_norms: bool = True,
+        view_statistics: ViewStatistics = "each",
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -89,5 +92,6 @@ class RINCE(ContrastiveModule):
             schedule=schedule,
             base_batch_size=base_batch_size,
             decay_norms=decay_norms,
+            view_statistics=view_statistics,
             **settings,
         )

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from ssl_modules.augmentations import Augmentation
+from ssl_modules.encoders.views import ViewStatistics
 from ssl_modules.extractions import Extraction, Queue
 from ssl_modules.losses import Loss, SCELoss
 from ssl_modules.module import ContrastiveModule
@@ -31,7 +32,7 @@ class SCE(ContrastiveModule):
     reference.
 
     The recipe is the authors' for 200 epochs of CIFAR-10. In their code, the teacher's batch norms normalise eight
-    shuffled parts of a batch separately; ``batch_norm_splits=8`` does this in teacher and student.
+    shuffled parts of a batch separately; ``teacher_batch_norm_splits=8`` does this.
 
     For ImageNet they use ``Queue(hidden_dim=2048, out_dim=256, layers=3, batch_norm=True, output_norm=True, size=65536,
     symmetric=True, reference=True, predictor_dim=4096, momentum=0.99, momentum_schedule="cosine-endpoint")``,
@@ -47,6 +48,7 @@ class SCE(ContrastiveModule):
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
         decay_norms: whether biases and norms have weight decay.
+        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -67,6 +69,7 @@ class SCE(ContrastiveModule):
         schedule: Schedule = WarmupCosine(0.025, "s/(W-1)"),
         base_batch_size: int | None = 256,
         decay_norms: bool = True,
+        view_statistics: ViewStatistics = "each",
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -79,5 +82,6 @@ class SCE(ContrastiveModule):
             schedule=schedule,
             base_batch_size=base_batch_size,
             decay_norms=decay_norms,
+            view_statistics=view_statistics,
             **settings,
         )

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from ssl_modules.augmentations import Augmentation
+from ssl_modules.encoders.views import ViewStatistics
 from ssl_modules.extractions import Extraction, LocalMaps
 from ssl_modules.losses import InfoNCE, Loss
 from ssl_modules.module import ContrastiveModule
@@ -45,6 +46,7 @@ class YADIM(ContrastiveModule):
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
         decay_norms: whether biases and norms have weight decay.
+        view_statistics: "each": batch norms normalise each view alone, as in AMDIM's code; "joint": together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:
@@ -65,6 +67,7 @@ class YADIM(ContrastiveModule):
         schedule: Schedule = MultiStep((5 / 6, 14 / 15), gamma=0.2, warmup=500, ramp="(s+1)/W"),
         base_batch_size: int | None = None,
         decay_norms: bool = True,
+        view_statistics: ViewStatistics = "each",
         **settings: Any,
     ) -> None:
         super().__init__(
@@ -77,5 +80,6 @@ class YADIM(ContrastiveModule):
             schedule=schedule,
             base_batch_size=base_batch_size,
             decay_norms=decay_norms,
+            view_statistics=view_statistics,
             **settings,
         )

@@ -24,6 +24,7 @@ from ssl_modules.augmentations import (
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
 from ssl_modules.extractions import AllViews, Extraction, LocalMaps, NeighbourRanks, PatchContext, Predictor, Queue
 from ssl_modules.losses import GroCoLoss
+from ssl_modules.optim import MultiStep
 
 SIZE = 8
 ENCODER = "test_resnet"  # timm's test network: 0.4 million parameters
@@ -63,6 +64,13 @@ class Case:
 
 CASES = [
     Case(SimCLR, SimCLRViews(SIZE, strength=0.5, blur=False)),
+    Case(
+        SimCLR,
+        SimCLRViews(SIZE, strength=0.5, blur=False),
+        AllViews(output_norm="scale"),
+        {"view_statistics": "each", "decay_norms": True, "schedule": MultiStep((0.5,))},
+        name="SimCLR-options",
+    ),
     Case(MoCo, MoCoViews(SIZE, blur=False), Queue(out_dim=16, size=20, momentum=0.9), falls_to=0.2),
     Case(
         SCE,
@@ -80,6 +88,26 @@ CASES = [
             "augmentation": "sce-multicrop",
             "extraction": Queue(batch_norm=True, size=4096, symmetric=True, teacher_count=2, reference=True),
         },
+    ),
+    Case(
+        SCE,
+        SCEViews(SIZE, ["strong-alpha", "strong-beta"]),
+        Queue(
+            out_dim=16,
+            layers=3,
+            batch_norm=True,
+            output_norm=True,
+            size=20,
+            symmetric=True,
+            reference=True,
+            predictor_dim=16,
+            momentum=0.9,
+            momentum_schedule="cosine-endpoint",
+            teacher_update="before",
+        ),
+        {"view_statistics": "joint", "teacher_batch_norm_splits": 2},
+        falls_to=0.4,
+        name="SCE-options",
     ),
     Case(
         RINCE,

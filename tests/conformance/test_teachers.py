@@ -30,7 +30,7 @@ def test_the_teacher_is_updated_once_per_optimiser_step(case, accumulate, moment
     student, teacher = ([p for part in side for p in part.parameters()] for side in parts)
     expected = [p.clone() for p in teacher]
     assert all(map(torch.equal, student, teacher))  # the teacher starts as a copy
-    updates = 0
+    updates, last = 0, 2 if schedule == "cosine-endpoint" else 3
 
     class Watch(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -39,7 +39,7 @@ def test_the_teacher_is_updated_once_per_optimiser_step(case, accumulate, moment
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             nonlocal updates, expected
             if (batch_idx + 1) % accumulate == 0:
-                rate = m if schedule == "constant" else momentum_at(updates, 3, m)
+                rate = m if schedule == "constant" else momentum_at(updates, last, m)
                 target = self.before if moment == "before" else [p.detach() for p in student]
                 expected = [rate * e + (1 - rate) * s for e, s in zip(expected, target, strict=True)]
                 updates += 1

@@ -7,7 +7,7 @@ from encoders.networks import Clips, pixels, randomised
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import PatchGrid, RandomResizedCrop, Views
 from ssl_modules.encoders import Encoder
-from ssl_modules.encoders.views import encode_views
+from ssl_modules.encoders.views import encode
 
 
 def pooled(encoder, images):
@@ -74,7 +74,7 @@ def test_the_representation_is_the_mean_over_the_grid():
     module = SimCLR(augmentation, "test_resnet", mean=(0.5,) * 3).eval()
     x = pixels(3) / 255
     grid = PatchGrid(16, 8)(x)  # [N, rows, cols, ch, h, w]
-    [maps] = encode_views(module.encoder, [grid])
+    maps = encode(module.encoder, grid)
     for m, expected in zip(module.encoder(x), maps, strict=True):
         torch.testing.assert_close(m, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(module(x), maps[-1].mean((2, 3)), rtol=1e-4, atol=1e-5)

@@ -208,7 +208,7 @@ def test_the_student_alone_has_the_predictor():
     extraction = queue(predictor_dim=9)
     student, teacher = vectors(2, 4), vectors(1, 4, seed=2)
     [c] = extraction(student, teacher, ids_of(4), None)
-    torch.testing.assert_close(c.anchors, torch.cat([extraction.predictor(z) for z in student]))
+    torch.testing.assert_close(c.anchors, extraction.predictor(torch.cat(student)))
     torch.testing.assert_close(c.candidates[:4], normalize(teacher[0], dim=1))
 
 

@@ -4,7 +4,7 @@ import torch
 from ssl_modules import CPC
 from ssl_modules.augmentations import CPCViews, SimCLRViews
 from ssl_modules.encoders import CPCEncoder
-from ssl_modules.encoders.views import encode_views
+from ssl_modules.encoders.views import encode
 
 
 def small(**given):
@@ -31,9 +31,9 @@ def test_the_representation_is_the_mean_over_the_patches():
 def test_patches_tell_nothing_of_each_other():
     module = small()
     view = torch.rand(2, 7, 7, 3, 4, 4)
-    [before], changed = encode_views(module.encoder, [view]), view.clone()
+    before, changed = encode(module.encoder, view), view.clone()
     changed[0, 2, 3] = 0
-    [after] = encode_views(module.encoder, [changed])
+    after = encode(module.encoder, changed)
     moved = (after[-1] != before[-1]).any(1)  # [N, rows, cols]
     assert moved.nonzero().tolist() == [[0, 2, 3]]
 

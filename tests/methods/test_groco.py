@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules import GroCo
 from ssl_modules.augmentations import GroCoViews, JointViews, RandomResizedCrop, Views
-from ssl_modules.encoders.views import encode_views
 from ssl_modules.extractions import AllViews
 
 METRICS = {"val/loss", "val/contrast_top1", "val/contrast_ap"}
@@ -35,8 +34,7 @@ def test_multi_crop_sorts_rows_of_two_lengths():
     extraction = AllViews(16, 8, 2, same_view_negatives=True, positive_count=2, stop_gradient=True)
     module = GroCo(GroCoViews(16, small_views=3, small_size=8, blur=False), "test_resnet", extraction, image_size=16)
     views = module.augmentation(torch.rand(12, 3, 20, 20), torch.Generator().manual_seed(0))
-    student = [module.extraction.heads(m) for m in encode_views(module.encoder, views)]
-    large, small = module.extraction(student, None, torch.arange(12)[:, None], None)
+    large, small = module.extraction(module.embed(views).student, None, torch.arange(12)[:, None], None)
     for c, anchors, positives in ((large, 24, 1), (small, 36, 2)):
         assert (c.relation[:] > 0).sum(1).tolist() == [positives] * anchors
         assert (c.relation[:] == 0).sum(1).tolist() == [11] * anchors
@@ -45,8 +43,7 @@ def test_multi_crop_sorts_rows_of_two_lengths():
 def test_the_large_crops_of_multi_crop_are_the_positives():
     for name, large, small in (("groco-multicrop", 2, 6), ("groco", 2, 0)):
         module = GroCo(name, "test_resnet", image_size=32)
-        maps = encode_views(module.encoder, [torch.rand(2, 3, 8, 8)] * (large + small))
-        views = [module.extraction.heads(m) for m in maps]
+        views = [module.extraction.heads(module.encoder(torch.rand(2, 3, 8, 8))) for _ in range(large + small)]
         contrasts = module.extraction(views, None, torch.arange(2)[:, None], None)
         assert [(c.relation[:] > 0).sum(1).unique().item() for c in contrasts] == [large - 1, large][: len(contrasts)]
         assert [len(c.anchors) for c in contrasts] == [2 * large, 2 * small][: 1 + (small > 0)]

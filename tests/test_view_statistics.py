@@ -1,0 +1,132 @@
+"""Batch norms see views of one size together or each view alone, as `view_statistics` says."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from conformance.cases import ENCODER
+from torch import nn
+
+import ssl_modules
+from ssl_modules import BYOL, SCE, SimCLR
+from ssl_modules.augmentations import ReadyViews
+from ssl_modules.encoders import SplitBatchNorm2d
+from ssl_modules.encoders.views import over_views
+from ssl_modules.extractions import Predictor, Queue
+
+SIZES = (8, 6, 8)
+TOGETHER = {"joint": ([0, 2], [1]), "each": ([0], [1], [2])}  # views that a batch norm sees at once, in order
+
+
+def views(images=4):
+    return [torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(size)) for size in SIZES]
+
+
+def byol(statistics, **given):
+    torch.manual_seed(0)
+    extraction = Predictor(16, 8, 16)
+    return BYOL(ReadyViews(SIZES), ENCODER, extraction, image_size=8, view_statistics=statistics, **given)
+
+
+def running(*modules):
+    return {f"{i}.{name}": b for i, m in enumerate(modules) for name, b in m.named_buffers() if "running" in name}
+
+
+@pytest.mark.parametrize("statistics", TOGETHER)
+def test_encoder_heads_and_predictor_of_student_and_teacher_see_the_same_views_together(statistics):
+    module = byol(statistics)
+    student = [module.encoder, module.extraction.heads, module.extraction.predictor]
+    teacher = [module.teacher.encoder, module.teacher.heads]
+    slow_student, slow_teacher = deepcopy(student), deepcopy(teacher)
+    contrasts = module.contrasts(*_batch(module), None)
+    expected = [None] * len(SIZES)
+    for group in TOGETHER[statistics]:
+        x = torch.cat([views()[i] for i in group])
+        p = nn.Sequential(*slow_student)(x)
+        nn.Sequential(*slow_teacher)(x)
+        for i, part in zip(group, p.chunk(len(group)), strict=True):
+            expected[i] = part
+    torch.testing.assert_close(running(*student), running(*slow_student))
+    torch.testing.assert_close(running(*teacher), running(*slow_teacher))
+    anchors = [contrasts[0].anchors, contrasts[2].anchors, contrasts[4].anchors]  # two pairs for each view
+    torch.testing.assert_close(anchors, expected)
+
+
+def _batch(module):
+    batch = ssl_modules.batch.read_batch((views(), torch.arange(4)), 3)
+    return batch, module.embed(batch.views)
+
+
+def test_both_give_different_statistics():
+    joint, each = byol("joint"), byol("each")
+    for module in (joint, each):
+        module.embed(views())
+    first, second = (running(module.encoder, module.extraction.heads) for module in (joint, each))
+    assert not any(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_evaluation_gives_the_same_for_both():
+    joint, each = byol("joint").eval(), byol("each").eval()
+    torch.testing.assert_close(joint.embed(views()).student, each.embed(views()).student)
+
+
+@pytest.mark.parametrize(("statistics", "groups"), TOGETHER.items())
+def test_splits_divide_what_is_passed_together(statistics, groups):
+    norm = SplitBatchNorm2d(nn.BatchNorm2d(3), 2)
+    result = over_views(norm, views(), statistics)
+    plain = nn.BatchNorm2d(3)
+    for group in groups:
+        halves = torch.cat([views()[i] for i in group]).chunk(2)
+        expected = torch.cat([plain(half) for half in halves]).chunk(len(group))
+        for i, e in zip(group, expected, strict=True):
+            torch.testing.assert_close(result[i], e)
+
+
+def test_outputs_may_be_collections():
+    outputs = over_views(lambda x: {"mean": x.mean((2, 3)), "maps": (x, -x)}, views(), "joint")
+    for view, output in zip(views(), outputs, strict=True):
+        torch.testing.assert_close(output, {"mean": view.mean((2, 3)), "maps": (view, -view)})
+
+
+def test_the_teacher_alone_is_split():
+    module = SCE(encoder=ENCODER, extraction=Queue(size=64, reference=True), teacher_batch_norm_splits=4)
+    norms = [m for m in module.teacher.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(isinstance(m, SplitBatchNorm2d) and m.splits == 4 and m.interleaved for m in norms)
+    assert not any(isinstance(m, SplitBatchNorm2d) for m in module.encoder.modules())
+    assert not any(p.requires_grad for p in module.teacher.parameters())
+    assert module.teacher.encoder.state_dict().keys() == module.encoder.state_dict().keys()
+
+
+def test_student_and_teacher_may_have_different_splits():
+    module = SCE(
+        encoder=ENCODER, extraction=Queue(size=64, reference=True), batch_norm_splits=2, teacher_batch_norm_splits=4
+    )
+    for network, splits in ((module.encoder, 2), (module.teacher, 4)):
+        assert {m.splits for m in network.modules() if isinstance(m, SplitBatchNorm2d)} == {splits}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"view_statistics": "both"}, "view_statistics: expected .*joint.*each.* got 'both'"),
+        ({"teacher_batch_norm_splits": 2}, "teacher_batch_norm_splits: got 2, but AllViews has no teacher; pass None"),
+        ({"extraction": Predictor(), "teacher_batch_norm_splits": 1}, "teacher_batch_norm_splits: expected .* got 1"),
+    ],
+)
+def test_wrong_values_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SimCLR(encoder=ENCODER, **arguments)
+
+
+@pytest.mark.parametrize("method", ["GroCo", "SCE", "BYOL", "AMDIM", "YADIM", "MoCo", "RINCE"])
+def test_official_code_of_these_methods_passes_each_view_alone(method):
+    assert getattr(ssl_modules, method)(**own_encoder(method)).view_statistics == "each"
+
+
+@pytest.mark.parametrize("method", ["SimCLR", "S2R2", "CPC"])
+def test_these_methods_pass_views_jointly(method):
+    assert getattr(ssl_modules, method)(**own_encoder(method)).view_statistics == "joint"
+
+
+def own_encoder(method):
+    return {} if method in ("AMDIM", "CPC") else {"encoder": ENCODER}

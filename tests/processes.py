@@ -56,10 +56,13 @@ def _start(run: Callable[..., None], function: Callable[..., Any], args: tuple, 
 def _run_in_group(rank: int, function: Callable[..., Any], args: tuple, processes: int, folder: str) -> None:
     torch.set_num_threads(THREADS)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=processes)
-    try:
-        torch.save(function(rank, *args), Path(folder, f"{rank}.pt"))
-    finally:
-        dist.destroy_process_group()
+    torch.save(function(rank, *args), Path(folder, f"{rank}.pt"))
+    dist.barrier()
+    # End without destroying the group: in torch 2.6 that can deadlock, as it holds the GIL while it waits for a thread
+    # that needs the GIL to free its last tensor.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _run_alone(rank: int, function: Callable[..., Any], args: tuple, processes: int, folder: str) -> None:

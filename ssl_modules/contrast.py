@@ -191,7 +191,8 @@ class SameView:
         y = candidates.unflatten(0, (self.views, self.images))  # [V, M, D]
         same_view = x @ y[self.anchor_views.start : self.anchor_views.stop].mT  # [G, N, M]
         others = [[u for u in range(self.positive_count) if u != v] for v in self.anchor_views]
-        positives = y[:, self.own][torch.tensor(others, device=y.device)]  # [G, P, N, D]
+        own = y[:, self.own].unbind()
+        positives = torch.stack([torch.stack([own[u] for u in views]) for views in others])  # [G, P, N, D]
         same_image = (x[:, None] * positives).sum(3).mT  # [G, N, P]
         scores = torch.cat([same_view, same_image], dim=2)
         relation = torch.zeros(scores.shape, dtype=torch.int8, device=scores.device)

@@ -1,6 +1,6 @@
 """Colour jitter with a random order of the changes per image."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -150,7 +150,7 @@ def _jitter(steps: Tensor, hue: Tensor | None, hue_step: int, images: Tensor, ro
 def _jitter_side_by_side(steps: Tensor, hue: Tensor | None, hue_step: Tensor, images: Tensor, rows: Rows) -> Tensor:
     """Jitter images of any order: six blends, three of them without effect on a given image, and the hue."""
     before = hue_step > torch.arange(4, device=images.device)[:, None]  # [4, N]
-    same = torch.tensor([1.0, 0.0, 0.0], device=images.device)[:, None, None]
+    same = torch.eye(3, 1, device=images.device)[..., None]  # [3, 1, 1], the pixel itself
     images = _blend(images, steps.where(before, same)[:, :3, rows])
     if hue is not None:
         images = _shift_hue(images, hue[rows])
@@ -201,8 +201,9 @@ def _fold(parameters: JitterParameters, channels: int) -> tuple[Tensor, Tensor]:
     order, device = parameters.order, parameters.order.device
     brightness, contrast, saturation, hue = (values[:, None, None] for values in parameters[1:5])
     same = torch.eye(channels, device=device)
-    weights = LUMA if channels == 3 else (1 / channels,) * channels
-    to_gray = torch.tensor(weights, device=device).expand(channels, channels)
+    to_gray = same.new_full((channels, channels), 1 / channels)
+    if channels == 3:
+        to_gray = _luma(device).expand(3, 3)
     turned = _hue_rotation(hue) if channels == 3 else same.expand(len(order), channels, channels)
     changes = torch.stack([brightness * same, contrast * same, torch.lerp(to_gray, same, saturation), turned], 1)
     changes = changes.take_along_dim(order[:, :, None, None], 1)  # [N, 4, ch, ch], in order
@@ -218,8 +219,18 @@ def _fold(parameters: JitterParameters, channels: int) -> tuple[Tensor, Tensor]:
 def _hue_rotation(shift: Tensor) -> Tensor:
     """Matrices [N, 3, 3] that rotate RGB colours about the gray axis of YIQ by ``shift`` [N, 1, 1] turns."""
     angle = 2 * torch.pi * shift
-    stays, in_phase, in_quadrature = _HUE_ROTATION.to(shift.device)
+    stays, in_phase, in_quadrature = _hue_basis(shift.device)
     return stays + angle.cos() * in_phase + angle.sin() * in_quadrature
+
+
+@cache  # a copy to a GPU would wait for it
+def _luma(device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, device=device)
+
+
+@cache
+def _hue_basis(device: torch.device) -> Tensor:
+    return _HUE_ROTATION.to(device)
 
 
 def _in_rgb(of_yiq: list[list[float]]) -> Tensor:

@@ -7,6 +7,7 @@ from conformance.test_methods import resumable_run
 from lightning.pytorch import seed_everything
 
 from ssl_modules import AMDIM, YADIM
+from ssl_modules.batch import read_batch
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 
 pytestmark = [
@@ -46,15 +47,13 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(case, tmp_path):
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
-def test_a_step_does_not_wait_for_the_gpu(case):
+def test_making_views_does_not_wait_for_the_gpu(case):
     module = case.build().cuda()
-    batch = images().cuda()
-    for _ in range(3):
-        module.training_step(batch, 0)["loss"].backward()
-    torch.cuda.synchronize()
+    batch, generator = read_batch(images().cuda(), 1), torch.Generator("cuda")
+    module.views(batch, generator)  # the first time, constants are copied to the GPU
     torch.cuda.set_sync_debug_mode("error")
     try:
-        module.training_step(batch, 0)["loss"].backward()
+        module.views(batch, generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -63,6 +62,8 @@ def test_a_step_does_not_wait_for_the_gpu(case):
 def test_probes_give_what_they_give_on_a_cpu(case, probe):
     seed_everything(0)
     module = case.build().double().eval()
-    train, test = digits(200).train_set, digits(80).train_set
-    results = [probe(train=train, test=test).evaluate(module.to(device)) for device in ("cpu", "cuda")]
+    data = digits(200)
+    data.setup("fit")
+    probes = probe(train=data.train_set, test=data.train_set), probe(train=data.train_set, test=data.train_set)
+    results = [p.evaluate(module.to(device)) for p, device in zip(probes, ("cpu", "cuda"), strict=True)]
     assert results[1] == pytest.approx(results[0], abs=1e-6)

@@ -113,7 +113,7 @@ VECTORS = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.BatchNorm1d(8))
 @pytest.mark.parametrize(
     ("given", "n", "cause"),
     [
-        ({}, 17, "1 image is too few for batch norm"),
+        ({"view_statistics": "each"}, 17, "1 image is too few for batch norm"),
         ({"batch_norm_splits": 4}, 19, "6 images don't make batch_norm_splits=4 equal parts"),
         ({"encoder": VECTORS, "extraction": Queue(8, 4, size=32)}, 17, "more than 1 value per channel .*"),
         ({"extraction": Queue(8, 4, size=0, keys_as_negatives=True)}, 17, "1 image has no negatives"),

@@ -129,7 +129,7 @@ def test_help_of_a_method_is_readable(capsys):
         assert f"--model.{name} " in text
     assert "ssl_modules.losses.InfoNCE" in text  # lists the known losses, but not all of torch's modules
     assert "torch.nn" not in text
-    assert len(text) < 9000  # it also lists the subclasses that other tests define
+    assert len(text) < 12_000  # a list of torch's modules would be much longer
 
 
 def test_a_run_leaves_config_metrics_and_checkpoints_and_resumes_from_them():

@@ -15,6 +15,7 @@ from ssl_modules.datamodules.imagenet import ImageNetDataModule
 from ssl_modules.datamodules.images import TensorImages, pixel_statistics
 from ssl_modules.datamodules.loader import ResumableDataLoader
 from ssl_modules.datamodules.sampler import EpochSampler
+from ssl_modules.datamodules.scattered_fashion_mnist import ScatteredFashionMNISTDataModule
 from ssl_modules.datamodules.stl10 import STL10DataModule
 from ssl_modules.datamodules.tiny_imagenet import TinyImageNetDataModule
 
@@ -32,6 +33,7 @@ __all__ = [
     "ImageNetDataModule",
     "ResumableDataLoader",
     "STL10DataModule",
+    "ScatteredFashionMNISTDataModule",
     "TensorImages",
     "TinyImageNetDataModule",
     "pixel_statistics",

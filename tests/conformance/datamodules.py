@@ -23,6 +23,7 @@ from ssl_modules.datamodules import (
     ImageDataModule,
     ImageFolderDataModule,
     ImageNetDataModule,
+    ScatteredFashionMNISTDataModule,
     STL10DataModule,
     TensorImages,
     TinyImageNetDataModule,
@@ -87,6 +88,14 @@ CASES = [
         "FashionMNIST/raw",
         arguments={"coarse": True},
         name="FashionMNISTDataModule-coarse",
+    ),
+    Case(
+        ScatteredFashionMNISTDataModule,
+        miniatures.write_fashion_mnist,
+        (40, 40, 12),
+        "FashionMNIST/raw/train-images-idx3-ubyte",
+        "FashionMNIST/raw",
+        arguments={"coarse": True},
     ),
     Case(
         STL10DataModule,

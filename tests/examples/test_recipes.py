@@ -73,7 +73,7 @@ RECIPES = {
         sync_batchnorm=True,
     ),
     "moco_imagenet": Recipe(
-        source="facebookresearch/moco 5df3287: README.md, main_moco.py, moco/builder.py",
+        source="facebookresearch/moco 7397dfe: README.md, main_moco.py, moco/builder.py",
         views=[[crop(0.2, "bilinear"), jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.2), ("blur", 0.5), FLIP]] * 2,
         images=256,
         epochs=200,

@@ -5,11 +5,14 @@ import importlib
 import inspect
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from processes import run_script
+from trajectories import replay
 
 from ssl_modules import methods
 from ssl_modules.cli import main
@@ -72,6 +75,40 @@ def test_yaml_blocks_of_the_readme_parse(config, tmp_path):
     (tmp_path / "config.yaml").write_text(config)
     digits = REPOSITORY / "examples" / "configs" / "simclr_digits.yaml"
     parses("fit", "--config", str(digits), "--config", str(tmp_path / "config.yaml"))
+
+
+DIFFERENCES = (REPOSITORY / "docs" / "differences.md").read_text()
+TABLES = [  # section, and the config whose options are in its table
+    (section, config)
+    for section in DIFFERENCES.split("\n## ")[1:]
+    if (config := re.search(r"`examples/configs/(\w+).yaml`", section))
+]
+
+
+def pairs(config: Any) -> Iterator[tuple[str, Any]]:
+    """Return all options in a config with their values, at any depth."""
+    if isinstance(config, dict):
+        yield from config.items()
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from pairs(value)
+
+
+@pytest.mark.parametrize(("section", "config"), TABLES, ids=[config[1] for _, config in TABLES])
+def test_options_in_the_page_on_official_programs_are_those_of_the_configs(section, config):
+    given = [*pairs(yaml.safe_load((REPOSITORY / "examples" / "configs" / f"{config[1]}.yaml").read_text()))]
+    header, _, *rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    column = [cell.strip() for cell in header].index("ours")
+    options = [yaml.safe_load(o) for row in rows for o in re.findall(r"`([\w.]+: [^`]+)`", row[column])]
+    assert len(options) >= 9
+    for option in options:
+        assert next(iter(option.items())) in given
+
+
+def test_the_page_on_official_programs_lists_what_the_replay_sets_by_hand():
+    page = " ".join(DIFFERENCES.split())
+    runs = [replay.Run(path) for path in replay.FILES]
+    for by_hand in {text for run in runs for text in replay.PROGRAMS[run.method](run).by_hand}:
+        assert f'"{by_hand}"' in page
 
 
 ASPECTS = ("augmentation", "encoder", "extraction", "similarity", "loss")

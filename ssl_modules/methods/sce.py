@@ -36,7 +36,8 @@ class SCE(ContrastiveModule):
 
     For ImageNet they use ``Queue(hidden_dim=2048, out_dim=256, layers=3, batch_norm=True, output_norm=True, size=65536,
     symmetric=True, reference=True, predictor_dim=4096, momentum=0.99, momentum_schedule="cosine-endpoint")``,
-    a teacher temperature of 0.07 and LARS.
+    a teacher temperature of 0.07, and LARS with ``decay_norms=False``. Their loss is
+    ``SCELoss(..., positive_target="zero")``.
 
     Args:
         augmentation: the name of a policy, or an augmentation.

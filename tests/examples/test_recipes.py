@@ -1,0 +1,358 @@
+"""The papers' main experiments, in examples/configs, have the values of the official programs.
+
+The tables are typed from the official sources, which each entry names, in the terms of these sources.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ssl_modules import augmentations, optim
+from ssl_modules.cli import ContrastiveCLI
+
+CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
+FLIP = ("flip", 0.5)
+
+
+def crop(smallest: float, interpolation: str, ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> tuple:
+    return ("crop", smallest, interpolation, pytest.approx(ratio, abs=1e-6))
+
+
+def jitter(*strengths: float) -> tuple:
+    return ("jitter", *strengths, 0.8)
+
+
+@dataclass
+class Recipe:
+    """Values of an official program."""
+
+    source: str
+    views: list[list[tuple]]  # the operations of each view
+    images: int  # of a step
+    epochs: int
+    rate: float  # after the warm-up, for this number of images
+    optimizer: dict[str, Any]
+    schedule: tuple[Any, ...]  # (step, factor) of some steps, in epochs of 10 steps
+    model: dict[str, Any]
+    extraction: dict[str, Any]
+    loss: dict[str, Any]
+    precision: str = "32-true"
+    sync_batchnorm: bool = False
+
+
+def half_cosine(progress: float) -> float:
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+BYOL_VIEW = [crop(0.08, "bicubic"), FLIP, jitter(0.4, 0.4, 0.2, 0.1), ("gray", 0.2)]
+SCE_VIEW = [crop(0.2, "bilinear"), jitter(0.4, 0.4, 0.2, 0.1), ("gray", 0.2)]
+GROCO_VIEW = [crop(0.14, "bicubic"), FLIP, jitter(0.4, 0.4, 0.2, 0.1), ("gray", 0.2)]
+AMDIM_VIEW = [FLIP, crop(0.3, "bicubic", (0.7, 1.4)), jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.25)]
+SOLARIZE = ("solarize", 0.5, 0.2)
+LARS = {"name": "Lars", "momentum": 0.9, "trust_coeff": 0.001}
+SGD = {"name": "SGD", "momentum": 0.9}
+ADAM = {"name": "Adam", "betas": [0.8, 0.999], "weight_decay": 1e-5}
+
+RECIPES = {
+    "simclr_imagenet": Recipe(
+        source="google-research/simclr 383d414: tf2/README.md, run.py, model.py, data_util.py, lars_optimizer.py",
+        views=[[crop(0.08, "bicubic"), FLIP, jitter(0.8, 0.8, 0.8, 0.2), ("gray", 0.2), ("blur", 0.5)]] * 2,
+        images=4096,
+        epochs=100,
+        rate=0.075 * math.sqrt(4096),
+        optimizer=LARS | {"weight_decay": 1e-4},
+        schedule=((0, 0.0), (50, 0.5), (100, 1.0), (550, half_cosine(450 / 900))),
+        model={"decay_norms": False, "view_statistics": "joint"},
+        extraction={"hidden_dim": 2048, "out_dim": 128, "layers": 3, "output_norm": "scale"},
+        loss={"temperature": 0.1},
+        sync_batchnorm=True,
+    ),
+    "moco_imagenet": Recipe(
+        source="facebookresearch/moco 7397dfe: README.md, main_moco.py, moco/builder.py",
+        views=[[crop(0.2, "bilinear"), jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.2), ("blur", 0.5), FLIP]] * 2,
+        images=256,
+        epochs=200,
+        rate=0.03,
+        optimizer=SGD | {"weight_decay": 1e-4},
+        schedule=((0, 1.0), (9, 1.0), (10, half_cosine(1 / 200)), (1999, half_cosine(199 / 200))),
+        model={"decay_norms": True, "view_statistics": "each", "batch_norm_splits": 8},
+        extraction={
+            "hidden_dim": 2048,
+            "out_dim": 128,
+            "layers": 2,
+            "batch_norm": False,
+            "size": 65536,
+            "symmetric": False,
+            "keys_as_negatives": False,
+            "momentum": 0.999,
+            "momentum_schedule": "constant",
+        },
+        loss={"temperature": 0.2},
+    ),
+    "byol_imagenet": Recipe(
+        source="google-deepmind/deepmind-research 4822a45, byol/: configs/byol.py, byol_experiment.py, main_loop.py",
+        views=[[*BYOL_VIEW, ("blur", 1.0)], [*BYOL_VIEW, ("blur", 0.1), SOLARIZE]],
+        images=4096,
+        epochs=1000,
+        rate=0.2 * 4096 / 256,
+        optimizer=LARS | {"weight_decay": 1.5e-6},
+        schedule=((0, 0.0), (50, 0.5), (100, 1.0), (5050, half_cosine(4950 / 9900))),
+        model={"decay_norms": False, "view_statistics": "each"},
+        extraction={
+            "hidden_dim": 4096,
+            "out_dim": 256,
+            "predictor_dim": 4096,
+            "momentum": 0.996,
+            "momentum_schedule": "cosine",
+            "teacher_update": "after",
+        },
+        loss={},
+        sync_batchnorm=True,
+    ),
+    "sce_imagenet": Recipe(
+        source="CEA-LIST/SCE 07cbe63: sce/configs/run/pretrain/sce/resnet50/resnet50_imagenet.yaml and its defaults",
+        views=[[*SCE_VIEW, ("blur", 1.0), FLIP], [*SCE_VIEW, ("blur", 0.1), SOLARIZE, FLIP]],
+        images=4096,
+        epochs=200,
+        rate=0.3 * 4096 / 256,
+        optimizer=LARS | {"weight_decay": 1e-6},
+        schedule=((0, 0.0), (50, 50 / 99), (99, 1.0), (100, 1.0), (1050, half_cosine(950 / 1900))),
+        model={"decay_norms": False, "view_statistics": "each", "teacher_batch_norm_splits": None},
+        extraction={
+            "hidden_dim": 2048,
+            "out_dim": 256,
+            "layers": 3,
+            "batch_norm": True,
+            "output_norm": True,
+            "size": 65536,
+            "symmetric": True,
+            "keys_as_negatives": False,
+            "reference": True,
+            "predictor_dim": 4096,
+            "momentum": 0.99,
+            "momentum_schedule": "cosine-endpoint",
+            "teacher_update": "after",
+        },
+        loss={"temperature": 0.1, "teacher_temperature": 0.07, "positive_weight": 0.5, "positive_target": "zero"},
+        precision="16-mixed",
+        sync_batchnorm=True,
+    ),
+    "sce_cifar10": Recipe(
+        source="CEA-LIST/SCE 07cbe63: sce/configs/run/pretrain/sce/resnet18/resnet18_cifar10.yaml and its defaults",
+        views=[
+            [crop(0.2, "bilinear"), FLIP],
+            [crop(0.2, "bilinear"), jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.2), ("blur", 0.5), FLIP],
+        ],
+        images=256,
+        epochs=200,
+        rate=0.06,
+        optimizer=SGD | {"weight_decay": 5e-4, "nesterov": False},
+        schedule=((0, 0.0), (25, 25 / 49), (49, 1.0), (1025, half_cosine(975 / 1950))),
+        model={"decay_norms": True, "view_statistics": "each", "teacher_batch_norm_splits": 8, "small_stem": True},
+        extraction={
+            "hidden_dim": 512,
+            "out_dim": 128,
+            "layers": 2,
+            "batch_norm": True,
+            "output_norm": False,
+            "size": 4096,
+            "symmetric": False,
+            "reference": True,
+            "predictor_dim": None,
+            "momentum": 0.99,
+            "momentum_schedule": "constant",
+            "teacher_update": "after",
+        },
+        loss={"temperature": 0.1, "teacher_temperature": 0.05, "positive_weight": 0.5, "positive_target": "zero"},
+        precision="16-mixed",
+    ),
+    "rince_cifar100": Recipe(
+        source="boschresearch/rince 0b11e37, branch cifar: README.md, main_supcon.py, util.py, losses.py",
+        views=[[crop(0.2, "bilinear"), FLIP, jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.2)]] * 2,
+        images=512,
+        epochs=1000,
+        rate=0.5,
+        optimizer=SGD | {"weight_decay": 1e-4},
+        schedule=(
+            (0, 0.01 / 0.5),
+            (50, (0.01 / 0.5 + 0.001 + 0.999 * half_cosine(10 / 1000)) / 2),
+            (5000, 0.001 + 0.999 * half_cosine(501 / 1000)),
+            (9999, 0.001),
+        ),
+        model={"decay_norms": True, "view_statistics": "each", "small_stem": True},
+        extraction={
+            "hidden_dim": 2048,
+            "out_dim": 128,
+            "layers": 2,
+            "batch_norm": False,
+            "size": 4096,
+            "symmetric": False,
+            "momentum": 0.99,
+            "momentum_schedule": "constant",
+            "teacher_update": "before",
+        },
+        loss={"temperatures": [0.1, pytest.approx(0.1 + 0.25 * (0.6 - 0.1))], "modes": "out-in", "cumulative": True},
+    ),
+    "groco_imagenet": Recipe(
+        source="ninatu/learning_by_sorting 47c074e: configs/2views_100ep.yaml, train.py, dataloader/transforms.py",
+        views=[[*GROCO_VIEW, ("blur", 1.0)], [*GROCO_VIEW, ("blur", 0.1), SOLARIZE]],
+        images=1024,
+        epochs=100,
+        rate=0.75 * 32 * 1024 / 1024,
+        optimizer=SGD | {"weight_decay": 1e-6},
+        schedule=((0, 0.0), (5, 0.5), (10, 1.0), (505, half_cosine(495 / 990))),
+        model={"decay_norms": True, "view_statistics": "each"},
+        extraction={"hidden_dim": 2048, "out_dim": 2048, "layers": 3, "output_norm": True, "stop_gradient": True},
+        loss={"negatives": 10, "steepness": 1.0, "network": "odd_even", "distribution": "cauchy"},
+        precision="16-mixed",
+        sync_batchnorm=True,
+    ),
+    "amdim_imagenet": Recipe(
+        source="Philip-Bachman/amdim-public 8754ae1: README.md, train.py, datasets.py, task_self_supervised.py",
+        views=[AMDIM_VIEW] * 2,
+        images=480,
+        epochs=50,
+        rate=2e-4,
+        optimizer=ADAM | {"eps": 1e-8},
+        # In the program, the warm-up has 500 steps, more than the first epochs of 10 steps.
+        schedule=((0, 1 / 500), (309, 310 / 500), (499, 1.0)),
+        model={"decay_norms": True, "view_statistics": "each", "base_batch_size": None},
+        extraction={"pairs": "multi-pair", "out_dim": None, "source": "random"},
+        loss={"clip": 20.0, "l2": 0.05},
+        precision="16-mixed",
+    ),
+    "cpc_imagenet": Recipe(
+        source="lightning-bolts 0.7.0: cpc_module.py, cpc_transforms.py; docs/source/models/self_supervised.rst",
+        views=[[*AMDIM_VIEW, ("patches", 32, 16)]],
+        images=3072,
+        epochs=1000,
+        rate=4e-5,
+        optimizer=ADAM | {"eps": 1e-7},
+        schedule=((0, 1.0), (9999, 1.0)),
+        model={"decay_norms": True, "base_batch_size": None},
+        extraction={
+            "out_dim": 64,
+            "shared_predictor": True,
+            "weights": "triangular",
+            "directions": ["down"],
+            "scale": 0.1,
+        },
+        loss={"temperature": 1.0},
+    ),
+}
+
+
+def read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+
+
+def operation(transform: augmentations.Operation) -> tuple:
+    """What an operation does, in the tables' form."""
+    given = transform.arguments
+    fixed, name, shown = {
+        "RandomResizedCrop": ({}, "crop", ["interpolation"]),
+        "RandomHorizontalFlip": ({}, "flip", ["p"]),
+        "ColorJitter": ({"mode": "exact"}, "jitter", ["brightness", "contrast", "saturation", "hue", "p"]),
+        "RandomGrayscale": ({}, "gray", ["p"]),
+        "GaussianBlur": ({"sigma": (0.1, 2.0)}, "blur", ["p"]),
+        "RandomSolarize": ({}, "solarize", ["threshold", "p"]),
+        "PatchGrid": ({}, "patches", ["size", "overlap"]),
+    }[type(transform).__name__]
+    assert {key: given[key] for key in fixed} == fixed
+    shown = [given[key] for key in shown]
+    if name == "crop":
+        smallest, largest = given["scale"]
+        assert largest == 1.0
+        shown = [smallest, *shown, tuple(given["ratio"])]
+    return (name, *shown)
+
+
+def views(augmentation: augmentations.Augmentation) -> list[list[tuple]]:
+    """The operations of each view."""
+    if isinstance(augmentation, augmentations.Views):
+        return [[operation(t) for t in augmentation.transforms]] * augmentation.arguments["views"]
+    shared = [operation(t) for t in augmentation.shared]
+    return [[*shared, *view] for part in augmentation.parts for view in views(part)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_have_the_options_of_the_official_program(name):
+    config, official = read(name), RECIPES[name]
+    model, trainer, data = config["model"]["init_args"], config["trainer"], config["data"]["init_args"]
+    assert official.model.items() <= model.items()
+    assert official.extraction.items() <= model["extraction"]["init_args"].items()
+    loss = model["loss"].get("init_args", {})
+    assert loss == loss | official.loss
+    optimizer = dict(model["optimizer"]["init_args"], name=model["optimizer"]["class_path"].rpartition(".")[2])
+    rate = optimizer.pop("lr")
+    assert optimizer == official.optimizer
+    images = data["batch_size"] * trainer.get("devices", 1) * trainer.get("num_nodes", 1)
+    assert images == official.images
+    base = model["base_batch_size"]
+    assert (rate if base is None else rate * images / base) == pytest.approx(official.rate)
+    assert trainer["max_epochs"] == official.epochs
+    assert trainer["precision"] == official.precision
+    assert trainer["sync_batchnorm"] == official.sync_batchnorm
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_have_the_learning_rate_of_the_official_program(name):
+    given = read(name)["model"]["init_args"]["schedule"]
+    schedule = getattr(optim, given["class_path"])(**given["init_args"])
+    epochs = RECIPES[name].epochs
+    for step, factor in RECIPES[name].schedule:
+        assert schedule(step, steps=10 * epochs, steps_per_epoch=10) == pytest.approx(factor, abs=1e-12), step
+
+
+@pytest.mark.filterwarnings("ignore")  # torch deprecates step(epoch)
+def test_amdim_lowers_the_rate_an_epoch_after_the_official_milestones():
+    """The official program calls ``scheduler.step(epoch)`` after the epoch, so the rate changes in the next one."""
+    ours = optim.MultiStep(**read("amdim_imagenet")["model"]["init_args"]["schedule"]["init_args"])
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    official = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[30, 45], gamma=0.2)
+    rates = []
+    for epoch in range(50):
+        rates.append(optimizer.param_groups[0]["lr"])
+        official.step(epoch)
+    after_warmup = [ours(600 + 1000 * epoch, steps=50_000, steps_per_epoch=1000) for epoch in range(50)]
+    assert after_warmup == pytest.approx(rates)
+    assert {*rates[:31]} == {1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_build_and_make_the_views_of_the_official_program(name):
+    one_cpu = [
+        "--trainer.devices=1",
+        "--trainer.num_nodes=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.precision=32-true",
+    ]
+    large = RECIPES[name].optimizer["name"] == "Adam"  # AMDIM and CPC, with hundreds of millions of parameters
+    with torch.device("meta" if large else "cpu"):  # "meta" allocates no memory
+        cli = ContrastiveCLI(run=False, args=["--config", str(CONFIGS / f"{name}.yaml"), *one_cpu])
+    assert views(cli.model.augmentation) == RECIPES[name].views
+    groups = cli.model.param_groups()
+    assert len(groups) == (1 if RECIPES[name].model["decay_norms"] else 2)
+
+
+HEADERS = {path.stem: path.read_text().partition("seed_everything")[0] for path in CONFIGS.glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_headers_of_recipes_name_the_official_command_and_the_differences(name):
+    for word in ("command", "official", "differs"):
+        assert f"#   {word}  " in HEADERS[name]
+    if name != "cpc_imagenet":
+        repository, commit = RECIPES[name].source.replace(",", "").replace(":", "").split()[:2]
+        assert f"#   official  {repository} at {commit[:7]}" in HEADERS[name]
+
+
+@pytest.mark.parametrize("name", [n for n in HEADERS if n.startswith(("s2r2_", "yadim_")) and "Not run" in HEADERS[n]])
+def test_headers_say_where_there_is_no_official_code(name):
+    assert "#   official  none: no code was published" in HEADERS[name]

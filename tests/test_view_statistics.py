@@ -5,10 +5,11 @@ from copy import deepcopy
 import pytest
 import torch
 from conformance.cases import ENCODER
+from processes import run_in_processes
 from torch import nn
 
 import ssl_modules
-from ssl_modules import BYOL, SCE, SimCLR
+from ssl_modules import BYOL, SCE, MoCo, SimCLR
 from ssl_modules.augmentations import ReadyViews
 from ssl_modules.encoders import SplitBatchNorm2d
 from ssl_modules.encoders.views import over_views
@@ -130,3 +131,34 @@ def test_these_methods_pass_views_jointly(method):
 
 def own_encoder(method):
     return {} if method in ("AMDIM", "CPC") else {"encoder": ENCODER}
+
+
+def moco(**given):
+    """A MoCo whose only batch norms are the encoder's, in float64."""
+    torch.manual_seed(0)
+    extraction = Queue(out_dim=16, size=24, batch_norm=False)
+    module = MoCo(ReadyViews((8, 8)), ENCODER, extraction, image_size=8, **given).double()
+    for m in module.modules():
+        if isinstance(m, SplitBatchNorm2d):
+            m.interleaved = False  # consecutive images, as in two processes
+    return module
+
+
+def trained_on(module, rows):
+    """The gradient of a step in training mode, and the running statistics after it."""
+    pixels = [torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(i)).double()[rows] for i in range(2)]
+    module.training_step((pixels, None), 0)["loss"].backward()
+    gradient = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return gradient, running(module.encoder, module.teacher.encoder)
+
+
+def half_of_the_batch(rank):
+    return trained_on(moco(), slice(6 * rank, 6 * rank + 6))
+
+
+def test_two_processes_are_two_splits_of_one():
+    first, second = run_in_processes(half_of_the_batch)
+    gradient, statistics = trained_on(moco(batch_norm_splits=2), slice(None))
+    mean = [{name: (first[i][name] + second[i][name]) / 2 for name in first[i]} for i in range(2)]
+    torch.testing.assert_close(mean[0], gradient, rtol=0, atol=1e-10)
+    torch.testing.assert_close(mean[1], statistics, rtol=0, atol=1e-10)

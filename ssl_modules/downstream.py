@@ -14,7 +14,7 @@ from ssl_modules.augmentations import Augmentation
 from ssl_modules.checkpoint import load_module
 from ssl_modules.encoders import Encoder, Representation, load_encoder
 from ssl_modules.evaluation import balanced_rows
-from ssl_modules.evaluation.features import device_of
+from ssl_modules.evaluation.features import Features, Prepare, device_of
 from ssl_modules.evaluation.protocols import (
     Labelled,
     few_label_protocol,
@@ -43,6 +43,8 @@ def evaluate(
     *,
     outliers: "BaseDataModule | None" = None,
     split: Split = "test",
+    features: Features = None,
+    prepare: Prepare = None,
 ) -> Results:
     """Evaluate a representation on a data set with one or more protocols.
 
@@ -52,13 +54,16 @@ def evaluate(
 
     Args:
         module: ``module(images)`` returns the representation ``[N, D]`` of raw pixels, such as a method or a
-            :class:`~ssl_modules.encoders.Representation`. It is not changed.
+            :class:`~ssl_modules.encoders.Representation`. Or any other network, with ``features`` and ``prepare``. It is
+            not changed.
         data: labelled data module; this function prepares it and sets it up.
         protocols: names of protocols: any of "knn", "linear", "few-label", "retrieval", "ood" and "finetune". Or a
             mapping from names to settings, which are the keywords of the functions in
             ``ssl_modules.evaluation.protocols`` and of :func:`finetune`.
         outliers: data module whose test part holds the outliers for "ood".
         split: part to evaluate on: "test", or "val", the validation part, for example to choose settings.
+        features: how to get features, as in :class:`~ssl_modules.callbacks.OnlineProbe`; "finetune" ignores it.
+        prepare: how to read a batch, as in :class:`~ssl_modules.callbacks.OnlineProbe`; "finetune" ignores it.
 
     Returns:
         Metrics by protocol, each in [0, 1]. For hierarchical targets, the name of the level precedes that of the
@@ -71,6 +76,13 @@ def evaluate(
     Example:
         >>> from ssl_modules.datamodules import DigitsDataModule
         >>> evaluate(nn.Flatten(), DigitsDataModule(), {"knn": {"k": 5}})["knn"]["top1"] > 0.9
+        True
+
+        A network of floats gets a function that converts the pixels:
+
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32))
+        >>> floats = lambda batch: (batch[0] / 255, batch[1])
+        >>> evaluate(network, DigitsDataModule(), ["knn"], prepare=floats)["knn"]["top1"] > 0.8
         True
     """
     from ssl_modules.datamodules import BaseDataModule  # noqa: PLC0415  # importing the data modules is slow
@@ -96,8 +108,9 @@ def evaluate(
         rank_zero_info(f"{data.name}: one pass over the labelled training images and over those to judge")
         shared = SharedFeatures()
         judged = data.test_dataloader() if split == "test" else data.val_dataloader()
-        parts = [shared.read(module, loader) for loader in (data.probe_train_dataloader(), judged)]
-        others = () if outliers is None else (shared.read(module, outliers.test_dataloader())[0],)
+        read = partial(shared.read, module, features=features, prepare=prepare)
+        parts = [read(loader) for loader in (data.probe_train_dataloader(), judged)]
+        others = () if outliers is None else (read(outliers.test_dataloader())[0],)
     results: Results = {}
     for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # the slowest one last
         results[name] = {}

@@ -269,6 +269,16 @@ CASES = {
         r"data: .*; make one from data sets: ImageDataModule\(train, test, num_classes=...\)",
         lambda: evaluate(nn.Flatten(), of_two_parts(), {"knn": {"k": 3}}),
     ),
+    "evaluation of a network of floats": (
+        lambda: evaluate(nn.Sequential(Net(), nn.Flatten()), of_two_parts(), {"knn": {"k": 3}}),
+        r"images: expected floating-point numbers, .* got uint8; give prepare= a function of the batch",
+        lambda: evaluate(
+            nn.Sequential(Net(), nn.Flatten()),
+            of_two_parts(),
+            {"knn": {"k": 3}},
+            prepare=lambda batch: (batch[0] / 255, batch[1]),
+        ),
+    ),
     "fine-tuning of a network": (
         lambda: evaluate(nn.Flatten(), of_two_parts(), ["finetune"]),
         r"finetune: needs an Encoder .*; give Representation\(Encoder\(network, image_size=..., in_channels=...\)\)",

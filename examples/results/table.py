@@ -1,0 +1,140 @@
+"""Writes the tables and the figure of docs/results.md from the measured lines beside this script.
+
+    python examples/results/table.py            # after examples/results/run.py
+
+Values are means over seeds, with the standard deviation over seeds where there are several. The difference to SimCLR
+is paired by seed; its 95 % interval is Student's.
+"""
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from run import ROWS
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "results.md"
+BEGIN, END = "<!-- begin: examples/results/table.py -->\n", "<!-- end -->\n"
+TABLES = {
+    "scattered": "Fashion-MNIST scattered, 40 px, ResNet-10, 1,170 steps",
+    "fashion": "Fashion-MNIST, 28 px, ResNet-10, 1,170 steps",
+    "scattered_large": "Fashion-MNIST scattered, 40 px, ResNet-18, 11,700 steps",
+    "fashion_large": "Fashion-MNIST, 28 px, ResNet-18, 11,700 steps",
+}
+COLUMNS = {
+    "knn": "k-NN",
+    "linear": "linear",
+    "few": "1 % of labels",
+    "retrieval": "retrieval",
+    "coarse": "coarse retrieval",
+    "ood": "OOD AUROC",
+}
+STUDENT = {2: 12.71, 3: 4.303}  # 97.5 % quantiles, by number of seeds
+
+
+def lines(name: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of a table by row, in the order of the rows and of the seeds."""
+    path = HERE / f"{name}.jsonl"
+    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    by_row = {row: sorted((r for r in runs if r["row"] == row), key=lambda r: r["seed"]) for row in ROWS}
+    return {row: found for row, found in by_row.items() if found}
+
+
+def spread(values: list[float]) -> str:
+    """Mean in %, with the standard deviation of several values."""
+    text = f"{100 * mean(values):.1f}"
+    return text if len(values) == 1 else f"{text} ± {100 * stdev(values):.1f}"
+
+
+def difference(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
+    """The difference of k-NN accuracy over common seeds, with its interval."""
+    of_other = {run["seed"]: run["knn"] for run in others}
+    pairs = [100 * (run["knn"] - of_other[run["seed"]]) for run in runs if run["seed"] in of_other]
+    if not pairs:
+        return ""
+    if len(pairs) == 1:
+        return f"{pairs[0]:+.1f}"
+    half = STUDENT[len(pairs)] * stdev(pairs) / len(pairs) ** 0.5
+    return f"{mean(pairs):+.1f} ± {half:.1f}"
+
+
+def hardware(runs: list[dict[str, Any]]) -> str:
+    return "GPU" if runs[0]["device"] == "cuda" else "CPU"
+
+
+def table(name: str, title: str) -> str:
+    """One table in Markdown."""
+    rows = lines(name)
+    header = ["", *COLUMNS.values(), "k-NN against SimCLR", "rate", "seeds", "on", "s", "MiB"]
+    out = [f"### {title}\n", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row, runs in rows.items():
+        trained = row not in ("raw pixels", "untrained")
+        cells = [row, *(spread([run[column] for run in runs]) for column in COLUMNS)]
+        against = difference(runs, rows["SimCLR"]) if row != "SimCLR" and "SimCLR" in rows else ""
+        cost = [f"{mean(run[key] for run in runs):,.0f}" for key in ("seconds", "mib")] if trained else ["", ""]
+        cells += [against, f"{runs[0]['rate']}" if trained else "", str(len(runs)), hardware(runs), *cost]
+        out.append("| " + " | ".join(cells) + " |")
+    machines = sorted({f"{hardware([run])}: {run['hardware']}" for runs in rows.values() for run in runs})
+    out.append(f"\n{'; '.join(machines)}. Runs shared the GPU or the processor, so seconds compare only roughly.")
+    if missing := [row for row in ROWS if row not in rows]:
+        out.append(f"Not run yet: {', '.join(missing)}.")
+    return "\n".join(out) + "\n"
+
+
+def search(name: str) -> str:
+    """What was tuned, from the lines of the search."""
+    path = HERE / f"{name}_search.jsonl"
+    runs = [json.loads(line) for line in path.read_text().splitlines()]
+    crops = [r for r in runs if r["kind"] == "recipe"]
+    best = max(crops, key=lambda r: r["knn"])
+    tried = ", ".join(f"{100 * r['knn']:.1f} % for {r['crop']} and {r['rate']}" for r in sorted(crops, key=_crop))
+    return (
+        f"Tuned on {name}, by k-NN on 10,000 training images: SimCLR's smallest crop and rate, in {len(crops)} full "
+        f"runs ({tried}), of which all rows take the crop {best['crop']}; each method's rate, in two runs of two epochs.\n"
+    )
+
+
+def _crop(run: dict[str, Any]) -> tuple[float, float]:
+    return run["crop"], run["rate"]
+
+
+def page() -> str:
+    """The generated part of the page."""
+    parts = [table(name, title) for name, title in TABLES.items() if (HERE / f"{name}.jsonl").exists()]
+    parts += [search(name) for name in ("scattered", "fashion") if (HERE / f"{name}_search.jsonl").exists()]
+    return "\n".join(parts)
+
+
+def draw(name: str, path: Path) -> None:
+    """A point for each run's k-NN accuracy, a row for each method."""
+    rows = lines(name)
+    figure, axes = plt.subplots(figsize=(7, 0.32 * len(rows) + 1), layout="constrained")
+    names = sorted(rows, key=lambda row: mean(run["knn"] for run in rows[row]))
+    for y, row in enumerate(names):
+        values = [100 * run["knn"] for run in rows[row]]
+        reference = row in ("raw pixels", "untrained", "supervised", "RINCE, labels")
+        axes.scatter(values, [y] * len(values), s=28, alpha=0.8, color="tab:gray" if reference else "tab:blue")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("k-NN accuracy, %; a point for each seed, gray: with labels or untrained")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_title(TABLES[name], fontsize=10)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(before + BEGIN + "\n" + page() + "\n" + END + after)
+    for name in TABLES:
+        if (HERE / f"{name}.jsonl").exists():
+            draw(name, PAGE.with_name(f"results_{name}.svg"))
+
+
+if __name__ == "__main__":
+    main()

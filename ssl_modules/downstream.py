@@ -54,8 +54,8 @@ def evaluate(
 
     Args:
         module: ``module(images)`` returns the representation ``[N, D]`` of raw pixels, such as a method or a
-            :class:`~ssl_modules.encoders.Representation`. Or any other network, with ``features`` and ``prepare``. It is
-            not changed.
+            :class:`~ssl_modules.encoders.Representation`; or any other network, with ``features`` and ``prepare``. It
+            is not changed.
         data: labelled data module; this function prepares it and sets it up.
         protocols: names of protocols: any of "knn", "linear", "few-label", "retrieval", "ood" and "finetune". Or a
             mapping from names to settings, which are the keywords of the functions in

@@ -95,7 +95,8 @@ def search(name: str) -> str:
     tried = ", ".join(f"{100 * r['knn']:.1f} % for {r['crop']} and {r['rate']}" for r in sorted(crops, key=_crop))
     return (
         f"Tuned on {name}, by k-NN on 10,000 training images: SimCLR's smallest crop and rate, in {len(crops)} full "
-        f"runs ({tried}), of which all rows take the crop {best['crop']}; each method's rate, in two runs of two epochs.\n"
+        f"runs ({tried}), of which all rows take the crop {best['crop']}; each method's rate, in two runs of two "
+        "epochs.\n"
     )
 
 

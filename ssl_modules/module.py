@@ -10,6 +10,7 @@ arXiv 2009.00104.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ssl_modules.extractions import Extraction
 from ssl_modules.extractions.build import build_extraction
 from ssl_modules.hooks import TrainerHooks
 from ssl_modules.losses import Loss
+from ssl_modules.micro_batch import check_micro_batch, in_parts, recomputed_in_parts
 from ssl_modules.objective import chance_level, objective
 from ssl_modules.optim import Schedule, WarmupCosine, check_optimizer
 from ssl_modules.plan import Embedded, ViewPlan
@@ -87,6 +89,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             is scaled linearly to the actual number. None = no scaling.
         decay_norms: whether biases and norms have the same weight decay as all other weights; False = none.
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = no blocks.
+        micro_batch: images that encoder and heads process at a time, for batches larger than memory; the backward pass
+            computes their activations again. Batch norms normalise each part apart; the loss sees the whole batch.
+            2 or more, and a multiple of ``batch_norm_splits``. None = the whole batch.
 
     Raises:
         TypeError: if an aspect has the wrong type.
@@ -134,6 +139,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         base_batch_size: int | None = None,
         decay_norms: bool = False,
         anchor_block: int | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(storable(self.arguments))
@@ -144,6 +150,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             check_number("base_batch_size", base_batch_size, least=1)
         if anchor_block is not None:
             check_number("anchor_block", anchor_block, least=0)
+        if micro_batch is not None:
+            check_micro_batch(micro_batch, [batch_norm_splits, teacher_batch_norm_splits])
         self.augmentation = build_augmentation(augmentation, image_size, in_channels)
         self.encoder = Encoder(
             encoder,
@@ -179,6 +187,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         self.base_batch_size = base_batch_size
         self.decay_norms = decay_norms
         self.anchor_block = anchor_block
+        self.micro_batch = micro_batch
         rehearse(self)
 
     def __repr__(self) -> str:
@@ -206,11 +215,14 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             maps = encode(self.encoder, view, self.encoder.spatial_dims)
             return pool(maps), self.extraction.heads(maps)
 
-        outputs = over_views(student, [views[i] for i in self.plan.student], self.view_statistics)
+        networks = self.encoder, self.extraction.heads
+        apply = partial(over_views, student, statistics=self.view_statistics)
+        outputs = recomputed_in_parts(apply, networks, [views[i] for i in self.plan.student], self.micro_batch)
         features, embeddings = zip(*outputs, strict=True)
         teacher = None
         if self.teacher is not None:
-            teacher = over_views(self.teacher, [views[i] for i in self.plan.teacher], self.view_statistics)
+            apply = partial(over_views, self.teacher, statistics=self.view_statistics)
+            teacher = in_parts(apply, [views[i] for i in self.plan.teacher], self.micro_batch)
         return Embedded(features[0], list(embeddings), teacher)
 
     def contrasts(self, batch: Batch, embedded: Embedded, generator: torch.Generator) -> list[Contrast]:

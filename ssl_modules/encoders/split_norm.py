@@ -65,8 +65,9 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
         channels = parts.flatten(1, 2)  # [N / n, n C, H, W]: each part gets its own channels
         mean, var, weight, bias = (x.repeat(n) for x in (self.running_mean, self.running_var, self.weight, self.bias))
         y = F.batch_norm(channels, mean, var, weight, bias, training=True, momentum=self.momentum, eps=self.eps)
-        self.running_mean.copy_(mean.view(n, -1).mean(dim=0))
-        self.running_var.copy_(var.view(n, -1).mean(dim=0))
+        if self.momentum:  # the mean over parts rounds, and momentum 0 must keep the statistics exactly
+            self.running_mean.copy_(mean.view(n, -1).mean(dim=0))
+            self.running_var.copy_(var.view(n, -1).mean(dim=0))
         y = y.unflatten(1, (n, -1))
         return (y if self.interleaved else y.transpose(0, 1)).flatten(0, 1)
 

@@ -68,7 +68,7 @@ CASES = [
         SimCLR,
         SimCLRViews(SIZE, strength=0.5, blur=False),
         AllViews(output_norm="scale"),
-        {"view_statistics": "each", "decay_norms": True, "schedule": MultiStep((0.5,))},
+        {"view_statistics": "each", "decay_norms": True, "schedule": MultiStep((0.5,)), "micro_batch": 3},
         name="SimCLR-options",
     ),
     Case(MoCo, MoCoViews(SIZE, blur=False), Queue(out_dim=16, size=20, momentum=0.9), falls_to=0.2),

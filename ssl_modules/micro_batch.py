@@ -1,0 +1,123 @@
+"""Batches larger than memory: encoder and heads see a few images at a time, and recompute their activations.
+
+Chen, Xu, Zhang, Guestrin: Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
+
+from ssl_modules.utils.checks import check_number
+
+
+def check_micro_batch(micro_batch: int, splits: Sequence[int | None]) -> None:
+    """Raise unless the number of images is at least 2 and a multiple of the batch norms' numbers of splits.
+
+    Example:
+        >>> check_micro_batch(6, [4])
+        Traceback (most recent call last):
+        ...
+        ValueError: micro_batch: expected a multiple of batch_norm_splits=4, got 6
+    """
+    check_number("micro_batch", micro_batch, least=2)
+    for number in splits:
+        if number is not None and micro_batch % number:
+            raise ValueError(f"micro_batch: expected a multiple of batch_norm_splits={number}, got {micro_batch}")
+
+
+def parts_of(images: int, micro_batch: int | None) -> list[slice]:
+    """The rows of each part of a batch. A last part of one image joins the part before, for the batch norms.
+
+    Args:
+        images: number of images in the batch.
+        micro_batch: images per part; None = one part.
+
+    Example:
+        >>> [(rows.start, rows.stop) for rows in parts_of(9, 4)]
+        [(0, 4), (4, 9)]
+    """
+    size = micro_batch or images
+    starts = [start for start in range(0, images, size) if start == 0 or images - start > 1]
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], images], strict=True)]
+
+
+def in_parts(function: Callable[..., Any], views: Sequence[Tensor], micro_batch: int | None) -> Any:
+    """The outputs of a function of views, computed for a few images at a time without gradient.
+
+    Args:
+        function: ``(views) -> collection of tensors``, each with the images along its first axis.
+        views: each ``[N, ...]``.
+        micro_batch: images per part; None = all at once.
+    """
+    parts = parts_of(len(views[0]), micro_batch)
+    return concatenated([function([view[rows] for view in views]) for rows in parts])
+
+
+def recomputed_in_parts(
+    function: Callable[..., Any], networks: Sequence[nn.Module], views: Sequence[Tensor], micro_batch: int | None
+) -> Any:
+    """The outputs of a function of views, computed for a few images at a time.
+
+    If there are several parts, the backward pass computes the activations of one part at a time again. Batch norms
+    keep their running statistics and counters in this second pass, and dropout draws the same.
+
+    Args:
+        function: ``(views) -> collection of tensors``, each with the images along its first axis.
+        networks: the modules that ``function`` runs.
+        views: each ``[N, ...]``.
+        micro_batch: images per part; None = all at once.
+    """
+    parts = parts_of(len(views[0]), micro_batch)
+    if len(parts) == 1:
+        return function(views)
+    contexts = partial(_contexts, networks)
+    return concatenated(
+        [
+            checkpoint(function, [view[rows] for view in views], use_reentrant=False, context_fn=contexts)
+            for rows in parts
+        ]
+    )
+
+
+def concatenated(parts: Sequence[Any]) -> Any:
+    """Collections of tensors of the same form, joined along the first axis.
+
+    Example:
+        >>> concatenated([{"a": torch.zeros(2, 3)}, {"a": torch.ones(1, 3)}])["a"].shape
+        torch.Size([3, 3])
+    """
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return first if len(parts) == 1 else torch.cat(list(parts))
+    if isinstance(first, Mapping):
+        return {key: concatenated([part[key] for part in parts]) for key in first}
+    return type(first)(concatenated(some) for some in zip(*parts, strict=True))
+
+
+def _contexts(networks: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _kept_statistics(networks)
+
+
+@contextmanager
+def _kept_statistics(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """Norms normalise by the batch, but keep running statistics and counters."""
+    layers = (layer for network in networks for layer in network.modules())
+    norms = [m for m in layers if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+    counts = [counter.clone() for counter in counters]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for counter, count in zip(counters, counts, strict=True):
+            counter.copy_(count)

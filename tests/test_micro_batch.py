@@ -1,0 +1,141 @@
+"""Encoder and heads see a few images at a time; nothing else changes."""
+
+from functools import partial
+
+import pytest
+import torch
+from conformance.cases import CASES, ENCODER, digits, fixed_views, gradients, one_batch, trainer
+from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import BatchSizeFinder
+from modules import Net, build, pixels
+from torch import nn
+
+from ssl_modules import SimCLR, micro_batch
+from ssl_modules.micro_batch import concatenated, parts_of
+
+IMAGES = 11
+
+
+def step(case, images=IMAGES, **given):
+    """Loss, gradients and buffers of a training step in float64."""
+    seed_everything(0)
+    module = case.build(**given).double()
+    loss = module.training_step((fixed_views(case, images, torch.float64), None), 0)["loss"]
+    loss.backward()
+    return {"loss": loss.detach()} | gradients(module) | {f"buffer {n}": b.clone() for n, b in module.named_buffers()}
+
+
+def without_checkpoints(function, views, **_):
+    return function(views)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parts_equal_the_same_parts_without_recomputation_bit_for_bit(case, monkeypatch):
+    splits = 2 if case.settings.get("teacher_batch_norm_splits") else 1
+    given = {"images": 12, "micro_batch": 4} if splits > 1 else {"micro_batch": 4}
+    found = step(case, **given)
+    monkeypatch.setattr(micro_batch, "checkpoint", without_checkpoints)
+    torch.testing.assert_close(found, step(case, **given), rtol=0, atol=0)
+
+
+class PlainNet(nn.Module):
+    """A network without batch norm, with dropout."""
+
+    def __init__(self, p=0.0):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Dropout(p))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def plain_step(p=0.0, **given):
+    torch.manual_seed(0)
+    module = build(PlainNet(p), **given).double()
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm1d):
+            m.eval()
+    loss = module.training_step(pixels(10), 0)["loss"]
+    loss.backward()
+    return {"loss": loss.detach()} | gradients(module)
+
+
+@pytest.mark.parametrize("size", [2, 4, 7, 10, 99])
+def test_parts_equal_the_whole_without_batch_norm(size):
+    torch.testing.assert_close(plain_step(micro_batch=size), plain_step(), rtol=0, atol=1e-12)
+
+
+def test_dropout_draws_the_same_again(monkeypatch):
+    found = plain_step(p=0.5, micro_batch=4)
+    monkeypatch.setattr(micro_batch, "checkpoint", without_checkpoints)
+    torch.testing.assert_close(found, plain_step(p=0.5, micro_batch=4), rtol=0, atol=0)
+
+
+def test_activations_are_not_kept():
+    def kept(size):
+        saved = []
+        module = build(Net(), micro_batch=size)
+
+        def pack(x):
+            saved.append(x.numel())
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            module.training_step(pixels(16), 0)
+        return sum(saved)
+
+    assert kept(4) < kept(None) / 2
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "expected"),
+    [(8, 4, [4, 4]), (9, 4, [4, 5]), (10, 4, [4, 4, 2]), (3, 4, [3]), (1, 4, [1]), (5, None, [5])],
+)
+def test_a_last_part_of_one_image_joins_the_one_before(images, size, expected):
+    assert [rows.stop - rows.start for rows in parts_of(images, size)] == expected
+
+
+def test_outputs_of_any_form_are_joined():
+    parts = [{"a": torch.ones(n, 2), "b": [torch.zeros(n), (torch.ones(n),)]} for n in (2, 3)]
+    joined = concatenated(parts)
+    assert joined["a"].shape == (5, 2)
+    assert [type(x) for x in joined["b"]] == [torch.Tensor, tuple]
+    assert joined["b"][1][0].shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"micro_batch": 1}, "micro_batch: expected .* at least 2, got 1"),
+        ({"micro_batch": 6, "batch_norm_splits": 4}, "micro_batch: expected a multiple of batch_norm_splits=4, got 6"),
+    ],
+)
+def test_wrong_numbers_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SimCLR(encoder=ENCODER, **arguments)
+
+
+class Limited(SimCLR):
+    """Raises as a GPU does if encoder and heads see more than 8 images at a time."""
+
+    def embed(self, views):
+        if (self.micro_batch or len(views[0])) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().embed(views)
+
+
+def test_a_search_finds_the_largest_part():
+    module = Limited(**{**build(Net(1), in_channels=1).arguments, "micro_batch": 2})
+    finder = BatchSizeFinder(mode="power", steps_per_trial=1, batch_arg_name="micro_batch", max_trials=6)
+    trainer(max_steps=1, callbacks=[finder]).fit(module, datamodule=digits(64, batch_size=64))
+    assert module.micro_batch == 8
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_trains(precision):
+    if precision == "16-mixed" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    module = build(micro_batch=4, optimizer=partial(torch.optim.SGD, lr=0.1))
+    t = trainer(max_steps=2, precision=precision)
+    t.fit(module, one_batch(pixels(8), 2))
+    assert t.callback_metrics["train/loss"].isfinite()

@@ -2,9 +2,9 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install
-INSTALL_TESTED = $(INSTALL) --python $(RUN) --constraint constraints.txt --group dev
+INSTALL_TESTED = $(INSTALL) --python $(RUN) --constraint constraints.txt --group dev --group docs
 
-.PHONY: demo test test-all test-bolts lint types check floors newest release bench budget notebooks clean
+.PHONY: demo test test-all test-bolts lint types docs docs-serve check floors newest release bench budget notebooks clean
 
 demo: .venv/installed
 	$(RUN) examples/demo.py $(if $(DATA),"$(DATA)")
@@ -22,6 +22,7 @@ test-bolts: .venv-bolts/installed
 lint: .venv/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m codespell_lib
 
 # Check the wheel: users install it, and type checkers can't follow the mapping of the source folders.
 types: .venv/installed
@@ -30,7 +31,14 @@ types: .venv/installed
 	$(RUN) -m zipfile -e build/*.whl build/package
 	MYPYPATH=build/package $(RUN) -m mypy -p ssl_modules
 
-check: lint types test-all test-bolts
+# The site, in docs/_build/html. A warning is an error: a link to nothing, or a public name without a page.
+docs: .venv/installed
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+docs-serve: docs
+	$(RUN) -m http.server --directory docs/_build/html --bind 127.0.0.1 8000
+
+check: lint types docs test-all test-bolts
 
 # Run the tests with the lowest versions of the direct dependencies that pyproject.toml allows (floors), or with the
 # newest versions on the index (newest). Each target recreates its environment. Both leave out the extra "bolts", because
@@ -63,6 +71,7 @@ notebooks: .venv/installed
 	$(RUN) -m jupytext --to ipynb examples/notebooks/*.py
 
 clean:
+	rm -rf docs/_build docs/reference/generated docs/reference/*.rst docs/notebooks
 	rm -rf .venv .venv-bolts .venv-floors .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 # Install uv from constraints.txt, unless an installed uv supports dependency groups.

@@ -4,6 +4,7 @@ A package's ``__all__`` lists its public names. All other modules are internals:
 The build fails if a public name has no page.
 """
 
+import functools
 import importlib
 import inspect
 import re
@@ -118,6 +119,7 @@ def shown(module: Any, paths: Paths) -> bool:
     return any(paths.of(getattr(module, name)) is None for name in own_names(module))
 
 
+@functools.cache
 def find(path: str) -> Any:
     """The object with a dotted path, or None."""
     module, _, name = path.rpartition(".")

@@ -32,6 +32,7 @@ types: .venv/installed
 	MYPYPATH=build/package $(RUN) -m mypy -p ssl_modules
 
 # The site, in docs/_build/html. A warning is an error: a link to nothing, or a public name without a page.
+# NOTEBOOKS=run executes the notebooks, which takes minutes, so that their pages show the outputs.
 docs: .venv/installed
 	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 

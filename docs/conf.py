@@ -1,5 +1,6 @@
 """Sphinx's configuration of the site: ``make docs`` builds it."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -45,7 +46,11 @@ nitpick_ignore_regex = [
 # Pages
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+nb_execution_mode = "force" if os.environ.get("NOTEBOOKS") == "run" else "off"
+nb_execution_timeout = 600
+nb_output_stderr = "remove"
+nb_render_markdown_format = "myst"  # tables
+nb_execution_raise_on_error = True
 html_theme = "furo"
 html_title = f"ssl-modules {version}"
 html_static_path = ["_static"]

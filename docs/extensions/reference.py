@@ -99,7 +99,7 @@ def write_pages(app: Sphinx, config: Config) -> None:
             "   :nosignatures:",
             "",
         ]
-        text += [f"   {name}" for name in documented]
+        text += [f"   ~{name}" for name in documented]
         text += ["", *(f"* :obj:`{paths.of(find(name))}`" for name in elsewhere), ""]
         put(folder / f"{package}.rst", "\n".join(text))
     internal = [name for name in modules() if name not in PACKAGES and shown(importlib.import_module(name), paths)]

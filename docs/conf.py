@@ -27,7 +27,7 @@ extensions = [
     "recipes",
     "notebooks",
 ]
-exclude_patterns = ["_build", "extensions", "differences.md"]
+exclude_patterns = ["_build", "extensions"]
 templates_path = ["_templates"]
 nitpicky = True
 # Other projects' inventories would have to be downloaded, and without them their names have no page to link to.

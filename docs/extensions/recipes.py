@@ -94,13 +94,15 @@ class Configs(Written):
 
 
 class Differences(Written):
-    """The section of a method in differences.md, if that file has one."""
+    """The section of a method in differences.md, whose heading names the method."""
 
     def markdown(self) -> str:
-        path = ROOT / "docs" / "differences.md"
-        sections = re.split(r"^## ", path.read_text(), flags=re.MULTILINE) if path.exists() else []
-        own = [text.partition("\n")[2] for text in sections if text.partition("\n")[0].strip() == self.arguments[0]]
-        return own[0] if own else ""
+        name = self.arguments[0]
+        for section in re.split(r"^## ", (ROOT / "docs" / "differences.md").read_text(), flags=re.MULTILINE):
+            heading, _, text = section.partition("\n")
+            if name in heading.split():
+                return text
+        raise self.error(f"differences.md has no section for {name}")
 
 
 class Diagram(Written):

@@ -4,7 +4,7 @@ RUN = .venv/bin/python
 INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install
 INSTALL_TESTED = $(INSTALL) --python $(RUN) --constraint constraints.txt --group dev --group docs
 
-.PHONY: demo test test-all test-bolts lint types docs docs-serve check floors newest release bench budget notebooks clean
+.PHONY: demo test test-all test-bolts lint types docs docs-serve check floors newest dist release bench budget notebooks clean
 
 demo: .venv/installed
 	$(RUN) examples/demo.py $(if $(DATA),"$(DATA)")
@@ -51,7 +51,18 @@ floors newest: .venv/uv
 	$(INSTALL) --python .venv-$@/bin/python --resolution $(RESOLUTION) --upgrade --group dev --editable '.[viz,bench]'
 	.venv-$@/bin/python -m pytest -m "not slow"
 
-release: check floors newest
+# Build sdist and wheel, install each into an empty environment, and run the README's first lines there.
+dist: .venv/installed
+	rm -rf build/dist
+	$(RUN) -m build --no-isolation --outdir build/dist . > /dev/null
+	$(RUN) -c 'import re; print(re.search("```python\n(.*?)```", open("README.md").read(), re.S)[1])' > build/dist/lines.py
+	for file in build/dist/*.whl build/dist/*.tar.gz; do \
+		$(PYTHON) -m venv --clear build/dist/env && \
+		$(INSTALL) --python build/dist/env/bin/python --constraint constraints.txt $$file && \
+		(cd build/dist && env/bin/python lines.py && env/bin/ssl-modules --version) || exit 1; \
+	done
+
+release: check floors newest dist
 
 # Speed and memory compared with other libraries, as ratios of one run. Use an otherwise idle machine.
 bench: .venv/installed-bench

@@ -2,9 +2,9 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 INSTALL = PATH="$(CURDIR)/.venv/bin:$$PATH" uv pip install
-INSTALL_TESTED = $(INSTALL) --python $(RUN) --constraint constraints.txt --group dev
+INSTALL_TESTED = $(INSTALL) --python $(RUN) --constraint constraints.txt --group dev --group docs
 
-.PHONY: demo test test-all test-bolts lint types check floors newest release bench budget notebooks clean
+.PHONY: demo test test-all test-bolts lint types docs docs-serve check floors newest dist release bench budget notebooks clean
 
 demo: .venv/installed
 	$(RUN) examples/demo.py $(if $(DATA),"$(DATA)")
@@ -22,6 +22,7 @@ test-bolts: .venv-bolts/installed
 lint: .venv/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m codespell_lib
 
 # Check the wheel: users install it, and type checkers can't follow the mapping of the source folders.
 types: .venv/installed
@@ -30,7 +31,15 @@ types: .venv/installed
 	$(RUN) -m zipfile -e build/*.whl build/package
 	MYPYPATH=build/package $(RUN) -m mypy -p ssl_modules
 
-check: lint types test-all test-bolts
+# The site, in docs/_build/html. A warning is an error: a link to nothing, or a public name without a page.
+# NOTEBOOKS=run executes the notebooks, which takes minutes, so that their pages show the outputs.
+docs: .venv/installed
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+docs-serve: docs
+	$(RUN) -m http.server --directory docs/_build/html --bind 127.0.0.1 8000
+
+check: lint types docs test-all test-bolts
 
 # Run the tests with the lowest versions of the direct dependencies that pyproject.toml allows (floors), or with the
 # newest versions on the index (newest). Each target recreates its environment. Both leave out the extra "bolts", because
@@ -42,7 +51,18 @@ floors newest: .venv/uv
 	$(INSTALL) --python .venv-$@/bin/python --resolution $(RESOLUTION) --upgrade --group dev --editable '.[viz,bench]'
 	.venv-$@/bin/python -m pytest -m "not slow"
 
-release: check floors newest
+# Build sdist and wheel, install each into an empty environment, and run the README's first lines there.
+dist: .venv/installed
+	rm -rf build/dist
+	$(RUN) -m build --no-isolation --outdir build/dist . > /dev/null
+	$(RUN) -c 'import re; print(re.search("```python\n(.*?)```", open("README.md").read(), re.S)[1])' > build/dist/lines.py
+	for file in build/dist/*.whl build/dist/*.tar.gz; do \
+		$(PYTHON) -m venv --clear build/dist/env && \
+		$(INSTALL) --python build/dist/env/bin/python --constraint constraints.txt $$file && \
+		(cd build/dist && env/bin/python lines.py && env/bin/ssl-modules --version) || exit 1; \
+	done
+
+release: check floors newest dist
 
 # Speed and memory compared with other libraries, as ratios of one run. Use an otherwise idle machine.
 bench: .venv/installed-bench
@@ -63,6 +83,7 @@ notebooks: .venv/installed
 	$(RUN) -m jupytext --to ipynb examples/notebooks/*.py
 
 clean:
+	rm -rf docs/_build docs/reference/generated docs/reference/*.rst docs/notebooks
 	rm -rf .venv .venv-bolts .venv-floors .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 # Install uv from constraints.txt, unless an installed uv supports dependency groups.

@@ -59,7 +59,7 @@ def evaluate(
         data: labelled data module; this function prepares it and sets it up.
         protocols: names of protocols: any of "knn", "linear", "few-label", "retrieval", "ood" and "finetune". Or a
             mapping from names to settings, which are the keywords of the functions in
-            ``ssl_modules.evaluation.protocols`` and of :func:`finetune`.
+            ``ssl_modules.evaluation.protocols`` and of :func:`~ssl_modules.downstream.finetune`.
         outliers: data module whose test part holds the outliers for "ood".
         split: part to evaluate on: "test", or "val", the validation part, for example to choose settings.
         features: how to get features, as in :class:`~ssl_modules.callbacks.OnlineProbe`; "finetune" ignores it.

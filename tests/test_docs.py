@@ -1,9 +1,11 @@
-"""The documentation is right: examples in docstrings and the code blocks of the README run."""
+"""The documentation is right: examples in docstrings and the code blocks of the README and of the site's pages run."""
 
+import ast
 import doctest
 import importlib
 import inspect
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,18 +27,38 @@ MODULES = [
     for file in sorted((REPOSITORY / folder).rglob("*.py"))
     if file.name != "__main__.py"  # importing it runs the command
 ]
-README = (REPOSITORY / "README.md").read_text()
+DOCS = REPOSITORY / "docs"
+GENERATED = {"_build", "notebooks", "generated", "jupyter_execute"}
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted(page for page in DOCS.rglob("*.md") if not GENERATED & {*page.relative_to(DOCS).parts}),
+]
+NAMES = {page: str(page.relative_to(REPOSITORY)) for page in PAGES}
+# Pages that name a data set to download get noise in its place.
+NOISE = """
+import torch
+from ssl_modules.datamodules import CIFAR10DataModule, TensorImages
+CIFAR10DataModule.prepare_data = lambda self: None
+images = TensorImages(torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8), torch.arange(64) % 10)
+CIFAR10DataModule.load = lambda self: (images, images)
+"""
 
 
-def blocks(language: str) -> list[str]:
-    """Return the README's code blocks of a language, in order."""
-    return re.findall(rf"^```(?:{language})\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(page: Path, language: str) -> list[str]:
+    """Return a page's code blocks of a language, in order."""
+    return re.findall(rf"^```(?:{language})\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def pages_with(language: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, language)]
 
 
 def commands() -> list[str]:
-    """Return the lines of the README's shell blocks, with continued lines joined."""
-    lines = "".join(blocks("bash|console")).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.startswith(("make ", "ssl-modules ", "python -m ssl_modules "))]
+    """Return the lines of the shell blocks of all pages, with continued lines joined, each line once."""
+    text = "".join(block for page in PAGES for block in blocks(page, "bash|console")).replace("\\\n", " ")
+    starts = ("make ", "ssl-modules ", "python ")
+    return list(dict.fromkeys(line for line in text.splitlines() if line.startswith(starts)))
 
 
 def parses(command: str, *arguments: str) -> None:
@@ -51,26 +73,43 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-def test_each_way_to_add_a_part_runs(tmp_path):
-    page = (REPOSITORY / "docs" / "adding.md").read_text()
-    script = tmp_path / "adding.py"
-    script.write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)))
-    run_script(script, folder=tmp_path)
-    for name in re.findall(r"`((?:ssl_modules|callbacks|datamodules|tests)/[\w/.]*)`", page):
-        assert (REPOSITORY / name).exists(), name
-
-
 @pytest.mark.slow
-def test_python_blocks_of_the_readme_run(tmp_path):
-    source = "\n".join(blocks("python"))
-    assert source
-    script = tmp_path / "readme.py"
+@pytest.mark.parametrize("page", pages_with("python"), ids=NAMES.get)
+def test_python_blocks_of_a_page_run_in_order(page, tmp_path):
+    source = "\n".join(blocks(page, "python"))
+    short = {"PL_TRAINER_LIMIT_TRAIN_BATCHES": "3"}  # Lightning's Trainer reads it
+    if "CIFAR10DataModule(" in source:
+        source = NOISE + source.replace("batch_size=256", "batch_size=32")
+        short = {"PL_TRAINER_FAST_DEV_RUN": "1"}
+    script = tmp_path / "page.py"
     script.write_text(source)
-    run_script(script, folder=tmp_path, PL_TRAINER_LIMIT_TRAIN_BATCHES="3")  # Lightning's Trainer reads it
+    run_script(script, folder=tmp_path, **short)
 
 
-@pytest.mark.parametrize("config", blocks("yaml"))
-def test_yaml_blocks_of_the_readme_parse(config, tmp_path):
+@pytest.mark.parametrize("page", pages_with("{code-block} python"), ids=NAMES.get)
+def test_python_blocks_that_do_not_run_are_python(page):
+    """Code of other libraries, and code that needs a file that we don't have."""
+    for block in blocks(page, "{code-block} python"):
+        tree = ast.parse(block)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("ssl_modules"):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
+def test_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    for name in re.findall(r"`((?:ssl_modules|callbacks|datamodules|tests|examples|docs)/[\w/.]*)`", text):
+        assert (REPOSITORY / name).exists(), name
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        path = page.parent / target
+        copied = "notebooks/" in target  # from examples/notebooks
+        assert copied or path.exists() or path.with_suffix(".md").exists(), target
+
+
+@pytest.mark.parametrize("config", [block for page in pages_with("yaml") for block in blocks(page, "yaml")])
+def test_yaml_blocks_parse(config, tmp_path):
     """Read each block after the digits' config, as it may be a part of a config."""
     (tmp_path / "config.yaml").write_text(config)
     digits = REPOSITORY / "examples" / "configs" / "simclr_digits.yaml"
@@ -111,6 +150,29 @@ def test_the_page_on_official_programs_lists_what_the_replay_sets_by_hand():
         assert f'"{by_hand}"' in page
 
 
+def test_each_method_has_a_page_and_its_pictures():
+    for name in methods.__all__:
+        assert (DOCS / "methods" / f"{name.lower()}.md").exists()
+
+
+@pytest.mark.slow
+def test_pictures_are_those_that_the_script_draws():
+    drawn = runpy.run_path(str(DOCS / "pictures" / "draw.py"))["pictures"]()
+    assert drawn == {name: (DOCS / "pictures" / name).read_text() for name in drawn}
+    assert len(drawn) == 2 * (2 + len(methods.__all__))
+
+
+def rows(path: Path) -> set[str]:
+    """Return the table rows of a page that have a number after the first cell."""
+    return set(re.findall(r"^\|[^|]+\|.*\d.*$", path.read_text(), flags=re.MULTILINE))
+
+
+def test_numbers_of_the_readme_are_those_of_the_site():
+    shown = rows(REPOSITORY / "README.md")
+    assert shown
+    assert shown <= rows(DOCS / "results.md") | rows(DOCS / "speed.md")
+
+
 ASPECTS = ("augmentation", "encoder", "extraction", "similarity", "loss")
 CONFIGS = sorted((REPOSITORY / "examples" / "configs").glob("*.yaml"))
 
@@ -143,14 +205,21 @@ def test_example_configs_take_nothing_over_from_the_method(config):
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_of_the_readme_exist(command, monkeypatch):
+def test_commands_of_the_pages_exist(command, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     name, *arguments = shlex.split(command, comments=True)
     if name == "make":
         rules = (REPOSITORY / "Makefile").read_text()
-        assert all(re.search(rf"^{target}:", rules, flags=re.MULTILINE) for target in arguments)
+        targets = [argument for argument in arguments if "=" not in argument]
+        assert all(re.search(rf"^(.* )?{target}( .*)?:", rules, flags=re.MULTILINE) for target in targets)
+    elif name == "python" and arguments[0] != "-m":
+        assert (REPOSITORY / arguments[0]).exists()
     elif arguments[0] == "export":  # export has no config to print
         with pytest.raises(SystemExit):
             main([*arguments, "--help"])
+    elif arguments[0].startswith("-"):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 0
     else:
         parses(*arguments[2 if name == "python" else 0 :])

@@ -141,7 +141,8 @@ def test_constraints_are_names_and_versions_that_fit_every_dependency():
     pinned = dict(pin.split("==") for pin in pins)
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     project, extras = settings["project"], settings["project"]["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["viz"], *extras["bench"], *settings["dependency-groups"]["dev"]]
+    groups = settings["dependency-groups"]
+    wanted = [*project["dependencies"], *extras["viz"], *extras["bench"], *groups["dev"], *groups["docs"]]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 

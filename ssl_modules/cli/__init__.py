@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ssl_modules.cli import evaluate, export
 from ssl_modules.cli.errors import did_you_mean
 from ssl_modules.cli.training import ContrastiveCLI
+from ssl_modules.version import __version__
 
 __all__ = ["ContrastiveCLI", "main"]
 
@@ -28,4 +29,5 @@ def main(args: Sequence[str] | None = None) -> None:
     if given and given[0] in _OTHERS:
         _OTHERS[given[0]](given[1:])
     else:
-        ContrastiveCLI(parser_kwargs={"prog": "ssl-modules", "epilog": _EPILOG}, args=None if args is None else given)
+        settings = {"prog": "ssl-modules", "epilog": _EPILOG, "version": __version__}
+        ContrastiveCLI(parser_kwargs=settings, args=None if args is None else given)

@@ -22,16 +22,17 @@ TAIL = 5, 9  # pixels: smallest and largest side of the first map that is return
 class AMDIMEncoder(Configurable, nn.Module):
     """AMDIM's residual network: maps of 7x7, 5x5 and 1x1 locations from images of 32, 64 or 128 pixels.
 
-    | part            | 32 px | 64 px | 128 px | channels                                 |
-    |-----------------|-------|-------|--------|------------------------------------------|
-    | conv 5x5 / 2    |       |       | 64     | width; the one padded layer, by mirror   |
-    | conv 3x3        | 30    | 62    | 62     | width                                    |
-    | unit 1x1        | 30    |       |        | width                                    |
-    | block 4x4 / 2   |       | 30    | 30     | twice as many                            |
-    | block 4x4 / 2   | 14    | 14    | 14     | twice as many                            |
-    | block 2x2 / 2   | 7     | 7     | 7      | twice as many: 4 or 8 width              |
-    | block 3x3       | 5     | 5     | 5      | the same                                 |
-    | block 3x3, unit | 3, 1  | 3, 1  | 3, 1   | the same, then features, and a batch norm |
+    Layers, and the side of their maps for images of 32, 64 and 128 pixels:
+
+        conv 5x5 / 2              64    width channels; the one padded layer, by mirror
+        conv 3x3         30   62  62    width
+        unit 1x1         30             width
+        block 4x4 / 2         30  30    twice as many
+        block 4x4 / 2    14   14  14    twice as many
+        block 2x2 / 2     7    7   7    twice as many: 4 or 8 width
+        block 3x3         5    5   5    the same
+        block 3x3         3    3   3    the same
+        unit              1    1   1    features, and a batch norm
 
     A unit is ``y = W2 relu(W1 x) + skip(x)``. The skip is an average pool with the kernel size of W1, with zeros for
     additional channels; W2 is initialised to zero. A block is such a unit, followed by ``depth - 1`` units of 1x1.

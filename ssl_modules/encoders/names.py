@@ -20,7 +20,7 @@ _NAMES = {AMDIMEncoder: "amdim", CPCEncoder: "cpc"}
 
 
 def name_of(network: nn.Module) -> str:
-    """The name of a network's architecture: one of :data:`NETWORKS`, or the name of its class.
+    """The name of a network's architecture: one of ``NETWORKS``, or the name of its class.
 
     Example:
         >>> name_of(nn.Flatten())
@@ -33,7 +33,7 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
     """Create a network by name, without classifier, for the given image size if its architecture needs one.
 
     Args:
-        name: one of :data:`NETWORKS`, or a timm name.
+        name: one of ``NETWORKS``, or a timm name.
         image_size: side of the images, pixels.
         in_channels: number of image channels.
         pretrained: whether timm loads its pretrained weights.

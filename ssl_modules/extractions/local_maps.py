@@ -34,19 +34,19 @@ class LocalMaps(Extraction):
     of all processes. Each compared map has its own head, which maps it to a common dimension: a residual unit on each
     location, and a batch norm. The loss of a pair of maps is the mean over the directions.
 
-    | pairs        | source -> target, by depth                                 |
-    |--------------|------------------------------------------------------------|
-    | "last"       | -1 -> -1 (YADIM)                                           |
-    | "multi-pair" | -1 -> -2, -1 -> -3 and -2 -> -2 (AMDIM)                    |
-    | "same-map"   | -1 -> -1, -2 -> -2 and -3 -> -3                            |
-    | "random"     | one of -1 -> -1, -1 -> -2 and -1 -> -3, drawn at each step |
+    Names of pairs, source -> target by depth:
+
+    - "last": -1 -> -1 (YADIM);
+    - "multi-pair": -1 -> -2, -1 -> -3 and -2 -> -2 (AMDIM);
+    - "same-map": -1 -> -1, -2 -> -2 and -3 -> -3;
+    - "random": one of -1 -> -1, -1 -> -2 and -1 -> -3, drawn at each step.
 
     Maps may have any number of spatial axes, and may be grids of patches. The first process draws the random numbers
     for all, so that a run doesn't depend on the number of processes. With "random", a step doesn't use all heads: to
     train in several processes, use ``Trainer(strategy="ddp_find_unused_parameters_true")``.
 
     Args:
-        pairs: a name in the table, or pairs of indices into the encoder's maps, shallow to deep; negative indices
+        pairs: one of these names, or pairs of indices into the encoder's maps, shallow to deep; negative indices
             count from the deepest.
         out_dim: width of the embedding. None = the channels of the deepest map, which then has no head. "auto" = None
             for an encoder that normalises its deepest map, as AMDIM's does, and 512 for any other.

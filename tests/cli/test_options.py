@@ -12,6 +12,7 @@ from ssl_modules import losses, optim, similarities
 from ssl_modules.cli import main
 from ssl_modules.cli.names import refuse_wrong_value
 from ssl_modules.losses import Loss
+from ssl_modules.version import __version__
 
 DATA = ("--data", "DigitsDataModule")
 
@@ -199,3 +200,10 @@ def test_only_names_of_classes_are_looked_up():
     refuse_wrong_value("loss", Loss, "InfoNCE", None)
     refuse_wrong_value("loss", Loss | str, "anything", None)
     refuse_wrong_value("temperature", float, "anything", None)
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"ssl-modules {__version__}\n"

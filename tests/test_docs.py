@@ -79,7 +79,7 @@ def test_python_blocks_of_a_page_run_in_order(page, tmp_path):
     source = "\n".join(blocks(page, "python"))
     short = {"PL_TRAINER_LIMIT_TRAIN_BATCHES": "3"}  # Lightning's Trainer reads it
     if "CIFAR10DataModule(" in source:
-        source = NOISE + source.replace("batch_size=256", "batch_size=32")
+        source = NOISE + source.replace("batch_size=256", "batch_size=32").replace("val_size=10000", "val_size=16")
         short = {"PL_TRAINER_FAST_DEV_RUN": "1"}
     script = tmp_path / "page.py"
     script.write_text(source)

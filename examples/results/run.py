@@ -360,6 +360,8 @@ def row_jobs(name: str, search: Table, args: argparse.Namespace) -> list[dict[st
 def finish(jobs: list[dict[str, Any]], table: Table, count: int) -> None:
     """Run the jobs that a table lacks, several at a time, each with one thread."""
     missing = [job for job in jobs if not table.find(**{k: v for k, v in job.items() if k != "device"})]
+    if not missing:
+        return
     fresh = 1 if any(job["device"] == "cpu" for job in missing) else None  # peak memory is that of a process
     with ProcessPoolExecutor(count, get_context("spawn"), _start, max_tasks_per_child=fresh) as pool:
         futures = {pool.submit(run, job): job for job in missing}

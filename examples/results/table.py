@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from run import ROWS
 
 HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
 PAGE = HERE.parents[1] / "docs" / "results.md"
 BEGIN, END = "<!-- begin: examples/results/table.py -->\n", "<!-- end -->\n"
 TABLES = {
@@ -128,10 +129,26 @@ def draw(name: str, path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    before, _, rest = PAGE.read_text().partition(BEGIN)
+def short() -> str:
+    """The table of the README."""
+    rows = lines("scattered")
+    columns = ("knn", "linear", "few", "retrieval")
+    out = ["| representation | " + " | ".join(COLUMNS[column] for column in columns) + " |", "|" + "---|" * 5]
+    for row in ("raw pixels", "untrained", "SimCLR", "MoCo", "SCE", "BYOL"):
+        out.append(f"| {row} | " + " | ".join(spread([run[column] for run in rows[row]]) for column in columns) + " |")
+    return "\n".join(out) + "\n"
+
+
+def filled(text: str, content: str) -> str:
+    """A page with new content between the markers."""
+    before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + "\n" + page() + "\n" + END + after)
+    return before + BEGIN + "\n" + content + "\n" + END + after
+
+
+def main() -> None:
+    for path, content in ((PAGE, page()), (README, short())):
+        path.write_text(filled(path.read_text(), content))
     for name in TABLES:
         if (HERE / f"{name}.jsonl").exists():
             draw(name, PAGE.with_name(f"results_{name}.svg"))

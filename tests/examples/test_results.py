@@ -1,0 +1,58 @@
+"""The tables of README and docs hold the measured values."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples" / "results"
+
+
+@pytest.fixture
+def table(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(FOLDER)
+    yield importlib.import_module("table")
+    for name in ("table", "run"):
+        sys.modules.pop(name, None)
+
+
+def test_the_pages_hold_what_the_script_writes(table):
+    for path, content in ((table.PAGE, table.page()), (table.README, table.short())):
+        text = path.read_text()
+        assert table.filled(text, content) == text, f"run {FOLDER / 'table.py'}"
+
+
+def test_values_are_means_over_seeds(table):
+    runs = [json.loads(line) for line in (FOLDER / "scattered.jsonl").read_text().splitlines()]
+    of_simclr = [100 * run["knn"] for run in runs if run["row"] == "SimCLR"]
+    [row] = [line for line in table.short().splitlines() if line.startswith("| SimCLR |")]
+    assert row.split(" | ")[1].split(" ± ")[0] == f"{sum(of_simclr) / len(of_simclr):.1f}"
+
+
+def test_every_row_took_the_choice_of_its_search(table):
+    run = sys.modules["run"]
+    search = run.Table(FOLDER / "scattered_search.jsonl")
+    for line in run.Table(FOLDER / "scattered.jsonl").lines:
+        assert (line["crop"], line["rate"]) == (search.crop(), search.rate(line["row"])), line["row"]
+        assert line["part"] == "test"
+    assert all(line["part"] == "val" for line in search.lines)
+
+
+def test_differences_are_paired_by_seed(table):
+    runs = [{"seed": seed, "knn": knn} for seed, knn in enumerate((0.5, 0.6, 0.7))]
+    others = [{"seed": seed, "knn": knn} for seed, knn in enumerate((0.4, 0.5, 0.6))]
+    assert table.difference(runs, others) == "+10.0 ± 0.0"
+    assert table.difference(runs[:1], others) == "+10.0"
+    assert table.difference(runs, []) == ""
+
+
+def test_a_run_that_the_file_has_is_not_repeated(table, tmp_path, monkeypatch):
+    run = sys.modules["run"]
+    lines = run.Table(tmp_path / "lines.jsonl")
+    job = {"kind": "row", "row": "SimCLR", "set": "scattered", "seed": 0, "device": "cuda"}
+    lines.add({**job, "knn": 0.5})
+    monkeypatch.setattr(run, "ProcessPoolExecutor", None)  # it would be called for a job that is missing
+    run.finish([{**job, "device": "cpu"}], run.Table(tmp_path / "lines.jsonl"), 1)

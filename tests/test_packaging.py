@@ -7,6 +7,7 @@ installed copy of this package doesn't hide the one under test.
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parents[1]
@@ -157,3 +159,9 @@ def test_the_callbacks_load_no_method():
     parts = ("module", "methods", "augmentations", "encoders", "extractions", "losses", "objective", "datamodules")
     assert not loaded & {f"ssl_modules.{part}" for part in parts}
     assert not {name.partition(".")[0] for name in loaded} & {"timm", "matplotlib", "jsonargparse"}
+
+
+def test_the_version_is_the_same_everywhere():
+    version = runpy.run_path(str(REPOSITORY / "ssl_modules" / "version.py"))["__version__"]
+    assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"] == version
+    assert f"\n## {version}\n" in (REPOSITORY / "CHANGELOG.md").read_text()

@@ -53,6 +53,11 @@ class CollapseMonitor(MeasuringCallback):
         self, *, features: str | None = None, key: str = "features", size: int = 2_048, name: str = "repr"
     ) -> None:
         check_number("size", size, least=2)
+        if features is not None and not isinstance(features, str):
+            raise TypeError(
+                f"features: expected the name of a submodule that the step calls, or None, got {features!r}; for other "
+                'features let training_step return {"loss": loss, "features": h.detach()}'
+            )
         self.features = features
         self.key = key
         self.size = size

@@ -25,8 +25,8 @@ class EmbeddingPlot(DrawingProbe):
     Args:
         size: number of images to plot, a fixed random choice, at least 2.
         projection: ``"pca"``, the same on each run and in milliseconds; or ``"tsne"``, which takes seconds.
-        class_names: names of the classes, for the legend; None uses the datamodule's names, or the labels if it has
-            none.
+        class_names: names of the classes, for the legend: a list by label, or a dict from label to name. None uses the
+            datamodule's names, or the labels if it has none.
         folder: where to write a file as well; None writes one only where no logger takes images.
         name: of the picture.
         settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...

@@ -30,7 +30,8 @@ class NeighbourGrid(DrawingProbe):
     Args:
         queries: number of test images to show, the same at each time.
         k: number of neighbours to show.
-        class_names: names of the classes; None uses the datamodule's names, or the labels if it has none.
+        class_names: names of the classes, a list by label, or a dict from label to name; None uses the datamodule's
+            names, or the labels if it has none.
         folder: where to write a file as well; None writes one only where no logger takes images.
         name: of the picture.
         settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...

@@ -1,6 +1,6 @@
 """Pictures that callbacks make, and where they go."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -123,7 +123,10 @@ def shortened(name: str, length: int = 16) -> str:
 
 
 def names_of_classes(
-    labels: Tensor, data: Any = None, level: int | None = None, given: Sequence[str] | None = None
+    labels: Tensor,
+    data: Any = None,
+    level: int | None = None,
+    given: Sequence[str] | Mapping[int, str] | None = None,
 ) -> dict[int, str]:
     """Map each label to its name: from a list, or from a datamodule if it has enough names, else the label itself.
 
@@ -132,7 +135,7 @@ def names_of_classes(
         data: a datamodule with ``class_names``, or for hierarchical targets with ``levels``, which maps the name of
             each level to the names of its classes.
         level: the level of hierarchical targets.
-        given: the user's names; they take precedence over those of ``data``.
+        given: the user's names, a list by label or a dict; they take precedence over those of ``data``.
 
     Raises:
         ValueError: if ``given`` has no name for a label.
@@ -143,10 +146,11 @@ def names_of_classes(
     """
     found = labels.unique().tolist()
     if given is not None:
-        if found[-1] >= len(given):
+        known = given if isinstance(given, Mapping) else range(len(given))
+        if unnamed := [label for label in found if label not in known]:
             raise ValueError(
-                f"class_names: expected a name for each label, got {len(given)} names and a label {found[-1]}; give "
-                "more names, or None to show the labels themselves"
+                f"class_names: expected a name for each label, got {len(given)} names and a label {unnamed[-1]}; give "
+                "a dict {label: name}, or None to show the labels themselves"
             )
         return {label: given[label] for label in found}
     names = getattr(data, "class_names", None) or []

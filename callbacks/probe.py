@@ -314,7 +314,9 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
         settings = self.settings()
         self.result = {"epoch": trainer.current_epoch, "step": trainer.global_step, **settings, **metrics}
         if is_first:
-            rank_zero_info(f"{self.name}: {', '.join(f'{key}={value}' for key, value in settings.items())}")
+            rank_zero_info(
+                f"{type(self).__name__} {self.name}: {', '.join(f'{key}={value}' for key, value in settings.items())}"
+            )
         self._log(trainer, pl_module, metrics, on_bar=next(iter(metrics), None))  # the bar has room for one metric
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -326,7 +328,8 @@ class OnlineProbe(FullSignature, MeasuringCallback, ABC):
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
         for part in self.parts:  # raises for missing data before features are computed
             self._find_loader(part, trainer)
-        return {f"{self.name}/{metric}": value for metric, value in self.measure(module, trainer).items()}
+        with undisturbed(module):  # also for a probe that calls the module itself
+            return {f"{self.name}/{metric}": value for metric, value in self.measure(module, trainer).items()}
 
     def _shared(self, trainer: Any) -> SharedFeatures:
         return self._without_trainer if trainer is None else shared_features(trainer)

@@ -290,7 +290,8 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
                 f"the {part} part is not loaded; call prepare_data() and setup() first, as a Trainer does"
             )
         if dataset is None:
-            raise ValueError(f"{part}: {self.name} has no {part} part; pass {part}= to the data module")
+            instead = ", or judge on the validation part: split='val'" if part == "test" and self.val_set else ""
+            raise ValueError(f"{part}: {self.name} has no {part} part; pass {part}= to the data module{instead}")
         drop_last = shuffle if drop_last is None else drop_last
         num_workers = 0 if isinstance(dataset, TensorImages) else self.num_workers
         if isinstance(dataset, ImageFiles):

@@ -196,9 +196,11 @@ def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor
     except ValueError:  # a mapping with other keys
         images, targets = batch, batch
     if targets is None:
+        keys = f" under the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
+        fix = "name the entry of the labels by prepare=lambda batch: (batch[...], batch[...]), or " if keys else ""
         raise ValueError(
-            "the loader: expected (images, targets), got images without labels; give the probe labelled loaders of its "
-            "own: train= and test="
+            f"the loader: expected (images, targets), got images without labels{keys}; {fix}give the probe labelled "
+            "loaders of its own: train= and test="
         )
     if isinstance(targets, tuple | list) and targets and isinstance(targets[0], str):
         raise ValueError(

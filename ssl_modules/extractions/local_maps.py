@@ -91,7 +91,7 @@ class LocalMaps(Extraction):
             if not -maps <= index < maps:
                 raise ValueError(
                     f"pairs: there is no map {index}, as the encoder gives {maps}: 0 to {maps - 1} shallow to deep, or "
-                    f"{-maps} to -1"
+                    f"{-maps} to -1; give pairs of these, such as pairs=[(-1, -1)]"
                 )
         self._pairs = [(source % maps, target % maps) for source, target in pairs]
         used = sorted({index for pair in self._pairs for index in pair})

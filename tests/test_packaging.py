@@ -165,3 +165,12 @@ def test_the_version_is_the_same_everywhere():
     version = runpy.run_path(str(REPOSITORY / "ssl_modules" / "version.py"))["__version__"]
     assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"] == version
     assert f"\n## {version}\n" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+def test_the_checks_before_a_commit_have_the_pinned_versions():
+    pinned = dict(
+        line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    repositories = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    revisions = {re.search("ruff|codespell", given["repo"])[0]: given["rev"] for given in repositories}
+    assert revisions == {name: f"v{pinned[name]}" for name in ("ruff", "codespell")}

@@ -93,7 +93,8 @@ def test_the_page_runs(tmp_path, monkeypatch):
     plain = torchvision.models.resnet18()
     torch.save(checkpoint(plain.state_dict(), maxpool1=True), tmp_path / "simclr.ckpt")
     monkeypatch.chdir(tmp_path)
-    [block] = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\S* ?\w*\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    [block] = [block for block in blocks if "load_encoder" in block]
     names = {}
     exec(block, names)
     assert torch.equal(names["module"].encoder.backbone.model.conv1.weight, plain.conv1.weight)

@@ -66,6 +66,11 @@ class OutOfDistributionProbe(OnlineProbe):
         if not scores:
             raise ValueError("scores: expected one or more, got none")
         check_number("k", k, least=1)
+        if outliers is None:
+            raise TypeError(
+                "outliers: expected images of another data set, got None; give a loader, a data set or a "
+                "LightningDataModule"
+            )
         if not hasattr(outliers, "val_dataloader"):  # lightning or pytorch_lightning
             check_data("outliers", outliers, " or a LightningDataModule")
         self.outliers = outliers

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import pytest
 import torch
 from conformance.cases import trainer
 from torch import nn
@@ -10,11 +9,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules import SimCLR
 from ssl_modules.augmentations import SimCLRViews
-
-# torch.compile generates vector code for the CPU. With ATen's default capability this code doesn't compile.
-needs_vectors = pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="ATen's default capability has no vector code"
-)
 
 
 class Net(nn.Module):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conformance.cases import trainer
 from lightning.pytorch import seed_everything
-from modules import Net, build, fit, loader, needs_vectors, pixels
+from modules import Net, build, fit, loader, pixels
+from needs import needs_vectors
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from needs import needs_gpu
 
 from ssl_modules.augmentations import (
     ColorDrop,
@@ -196,8 +197,7 @@ def test_wrong_images_are_named(operation, images, error, message):
         operation(images)
 
 
-# Compares a GPU with the CPU, so it needs a GPU. The tests above check each operation on the CPU.
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @every
 def test_a_gpu_gives_the_same_images_for_equal_parameters(operation):
     images = bytes_(16, 3, 32, 32).float() / 255

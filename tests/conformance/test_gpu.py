@@ -1,19 +1,17 @@
-"""Tests on a GPU that every method must pass. They need a GPU, and are skipped without one."""
+"""Tests on a GPU that every method must pass."""
 
 import pytest
 import torch
 from conformance.cases import CASES, digits, fixed_views, gradients, images, one_batch, trainer
 from conformance.test_methods import resumable_run
 from lightning.pytorch import seed_everything
+from needs import needs_gpu
 
 from ssl_modules import AMDIM, YADIM
 from ssl_modules.batch import read_batch
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-    pytest.mark.parametrize("case", CASES, ids=str),
-]
+pytestmark = [needs_gpu, pytest.mark.parametrize("case", CASES, ids=str)]
 GPU = {"accelerator": "gpu", "devices": 1}
 
 

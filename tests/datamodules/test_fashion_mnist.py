@@ -3,12 +3,11 @@ import gzip
 import pytest
 import torch
 from miniatures import FASHION_MNIST_SIZES, fashion_mnist_files, idx, write_fashion_mnist
+from needs import DEBIAN_FOLDER, needs_fashion_mnist
 from torchvision.datasets import FashionMNIST
 
 from ssl_modules.datamodules import FashionMNISTDataModule, fashion_mnist
 from ssl_modules.datamodules.fashion_mnist import COARSE, read_idx
-
-DEBIAN_FOLDER = FashionMNISTDataModule.debian_folder
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +106,7 @@ def test_damaged_files_are_named(tmp_path, content, name, message):
     assert name in str(error.value)
 
 
-# Checks constants that were computed from the 70,000 real images, so it needs their files.
-@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs the real images: apt install dataset-fashion-mnist")
+@needs_fashion_mnist
 def test_the_real_images(monkeypatch, tmp_path):
     monkeypatch.setattr(FashionMNISTDataModule, "debian_folder", DEBIAN_FOLDER)
     data = loaded(tmp_path, coarse=True)

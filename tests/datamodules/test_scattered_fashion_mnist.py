@@ -1,11 +1,10 @@
 import pytest
 import torch
 from miniatures import write_fashion_mnist
+from needs import needs_fashion_mnist
 
 from ssl_modules.datamodules import FashionMNISTDataModule, ScatteredFashionMNISTDataModule, pixel_statistics
 from ssl_modules.datamodules.scattered_fashion_mnist import scatter
-
-DEBIAN_FOLDER = FashionMNISTDataModule.debian_folder
 
 
 @pytest.fixture
@@ -90,7 +89,7 @@ def test_a_canvas_may_be_as_small_as_the_images(root):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs the real images: apt install dataset-fashion-mnist")
+@needs_fashion_mnist
 def test_the_statistics_are_those_of_the_training_images():
     data = ScatteredFashionMNISTDataModule()
     data.setup()

@@ -3,7 +3,6 @@ import timm
 import torch
 import torchvision
 from encoders.networks import Clips, TwoMaps, Vector, pixels, randomised
-from modules import needs_vectors
 from torch import nn
 
 from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder, shrink_stem

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from modules import build, loader
+from needs import needs_root
 
 from ssl_modules import SafeCheckpointIO, SimCLR, load_module
 from ssl_modules.utils.checkpoint_io import read_checkpoint
@@ -175,8 +176,8 @@ def test_code_in_a_file_is_refused_with_what_it_would_need(tmp_path):
         read_checkpoint(tmp_path / "none.ckpt")
 
 
-# A full disk needs a small file system, which only root can mount. A test above raises the same error without one.
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting a small disk needs root")
+# A test above raises the same error without a disk.
+@needs_root
 def test_a_full_disk_leaves_the_file(tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", tmp_path], check=False).returncode:
         pytest.skip("this machine can't mount a small disk")

@@ -1,10 +1,9 @@
 import ctypes
-import os
 
 import lightning.pytorch as pl
-import pytest
 import torch
 from modules import build, pixels
+from needs import needs_glibc
 from processes import run_in_a_process
 from torch.utils.data import DataLoader
 
@@ -12,10 +11,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 LIBC = ctypes.CDLL(None)
 
-# Only glibc's malloc has the settings under test, and mallinfo2 doesn't see an allocator loaded by LD_PRELOAD.
-pytestmark = pytest.mark.skipif(
-    not hasattr(LIBC, "mallinfo2") or "LD_PRELOAD" in os.environ, reason="needs glibc's malloc"
-)
+pytestmark = needs_glibc
 SIZE = 64 * 2**20
 NAMES = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
 

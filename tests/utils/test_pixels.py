@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from modules import build
+from needs import needs_gpu
 from torch import nn
 
 from ssl_modules import FineTuning
@@ -155,7 +156,7 @@ def test_a_gpu_is_read_at_its_first_batch_and_later_one_batch_late(monkeypatch):
 
 
 # Only a GPU works in parallel to Python, so only a GPU can show that no check waits. Tests above check the rule itself.
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_a_gpu_does_not_wait():
     reader, images = nn.Identity(), IMAGES.cuda()
     check_range(images, reader)

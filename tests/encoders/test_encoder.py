@@ -3,6 +3,7 @@ import timm
 import torch
 import torchvision
 from encoders.networks import Clips, TwoMaps, Vector, pixels, randomised
+from needs import needs_vectors
 from torch import nn
 
 from ssl_modules.encoders import AMDIMEncoder, CPCEncoder, Encoder, shrink_stem

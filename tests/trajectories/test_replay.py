@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch import nn
 from trajectories import replay
+from trajectories.by_hand import Placed
+from trajectories.programs import PROGRAMS
+from trajectories.recorded import FILES, Run, TinyNet
 
+from ssl_modules.augmentations import ReadyViews
 from ssl_modules.extractions import LocalMaps
 
 
-@pytest.mark.parametrize("path", replay.FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_step_equals_the_official_one(path):
-    worst, case = replay.differences(replay.Run(path))
+    worst, case = replay.differences(Run(path))
     assert worst.keys() >= {"student", "buffers", "lr", "loss"}
     assert {name: value for name, value in worst.items() if value > case.tolerance} == {}
 
@@ -26,7 +30,7 @@ def run_script(monkeypatch, *paths):
 
 @pytest.mark.parametrize(("record", "factor"), [("lr", 1.001), ("student", 1.001), ("teacher_buffers", 1.001)])
 def test_a_difference_in_any_record_is_reported(tmp_path, monkeypatch, capsys, record, factor):
-    [path] = [path for path in replay.FILES if path.stem == "moco"]
+    [path] = [path for path in FILES if path.stem == "moco"]
     arrays = dict(np.load(path))
     arrays[record] = arrays[record] * factor
     np.savez(tmp_path / "changed.npz", **arrays)
@@ -89,14 +93,14 @@ def write_own_run(path, method):
         arrays["places"] = rng.integers(25, size=(6, 4, 16))
     meta = {"method": method, "source": "made here", "settings": COMMON | FORMS[method]}
     np.savez(path, meta=json.dumps(meta), **arrays)
-    run = replay.Run(path)
-    case = replay.PROGRAMS[method](run)
+    run = Run(path)
+    case = PROGRAMS[method](run)
     torch.manual_seed(0)
     module = case.method(
-        augmentation=replay.ReadyViews(sizes),
+        augmentation=ReadyViews(sizes),
         image_size=side,
         base_batch_size=None,
-        **{"encoder": replay.TinyNet(True)} | case.arguments,
+        **{"encoder": TinyNet(True)} | case.arguments,
     ).double()
     parts = {"enc": module.encoder.network, "head": module.extraction.heads}
     if isinstance(predictor := getattr(module.extraction, "predictor", None), nn.Module):
@@ -106,21 +110,21 @@ def write_own_run(path, method):
     if hasattr(module.extraction, "keys"):
         arrays["queue_init"] = module.extraction.keys.numpy()
     np.savez(path, meta=json.dumps(meta), **arrays)
-    run = replay.Run(path)
-    rows = replay.train(run, replay.PROGRAMS[method](run))
+    run = Run(path)
+    rows = replay.train(run, PROGRAMS[method](run))
     for name, values in rows.items():
         arrays |= {name: np.stack(values), f"{name}_rows": np.arange(len(values))}
     np.savez(path, meta=json.dumps(meta), **arrays)
 
 
 def test_no_method_is_subclassed():
-    for path in replay.FILES:
-        run = replay.Run(path)
-        assert replay.PROGRAMS[run.method](run).method.__module__.startswith("ssl_modules.methods.")
+    for path in FILES:
+        run = Run(path)
+        assert PROGRAMS[run.method](run).method.__module__.startswith("ssl_modules.methods.")
 
 
 def test_recorded_places_replace_the_draws():
-    placed = replay.Placed(torch.tensor([[[1, 0]]]))
+    placed = Placed(torch.tensor([[[1, 0]]]))
     z = torch.arange(12.0).view(2, 3, 2)
     assert torch.equal(placed._anchors(z, None), z[[0, 1], [1, 0]])
     assert isinstance(placed.eval(), LocalMaps)

@@ -14,8 +14,9 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "results"  # the same file for the same values
 import matplotlib.pyplot as plt
-from run import ROWS
+from rows import ROWS
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"

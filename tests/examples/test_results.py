@@ -11,12 +11,23 @@ FOLDER = Path(__file__).parents[2] / "examples" / "results"
 
 
 @pytest.fixture
-def table(monkeypatch):
-    pytest.importorskip("matplotlib")
+def scripts(monkeypatch):
+    """Return a function that imports a script of the folder by its name."""
     monkeypatch.syspath_prepend(FOLDER)
-    yield importlib.import_module("table")
-    for name in ("table", "run"):
+    yield importlib.import_module
+    for name in ("table", "run", "rows"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def table(scripts):
+    pytest.importorskip("matplotlib")
+    return scripts("table")
+
+
+@pytest.fixture
+def run(scripts):
+    return scripts("run")
 
 
 def test_the_pages_hold_what_the_script_writes(table):
@@ -32,8 +43,7 @@ def test_values_are_means_over_seeds(table):
     assert row.split(" | ")[1].split(" ± ")[0] == f"{sum(of_simclr) / len(of_simclr):.1f}"
 
 
-def test_every_row_took_the_choice_of_its_search(table):
-    run = sys.modules["run"]
+def test_every_row_took_the_choice_of_its_search(run):
     search = run.Table(FOLDER / "scattered_search.jsonl")
     for line in run.Table(FOLDER / "scattered.jsonl").lines:
         assert (line["crop"], line["rate"]) == (search.crop(), search.rate(line["row"])), line["row"]
@@ -49,8 +59,7 @@ def test_differences_are_paired_by_seed(table):
     assert table.difference(runs, []) == ""
 
 
-def test_a_run_that_the_file_has_is_not_repeated(table, tmp_path, monkeypatch):
-    run = sys.modules["run"]
+def test_a_run_that_the_file_has_is_not_repeated(run, tmp_path, monkeypatch):
     lines = run.Table(tmp_path / "lines.jsonl")
     job = {"kind": "row", "row": "SimCLR", "set": "scattered", "seed": 0, "device": "cuda"}
     lines.add({**job, "knn": 0.5})

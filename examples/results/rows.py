@@ -1,0 +1,90 @@
+"""The rows of the results: a module and a data module for each, with the same budget."""
+
+import json
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from ssl_modules import datamodules
+from ssl_modules.cli import ContrastiveCLI
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SETS = {"fashion": ("FashionMNISTDataModule", 28), "scattered": ("ScatteredFashionMNISTDataModule", 40)}
+METHODS = {  # configuration, number of seeds, time of a step relative to SimCLR's
+    "SimCLR": ("simclr", 3, 1.0),
+    "MoCo": ("moco", 3, 0.7),
+    "BYOL": ("byol", 1, 1.4),
+    "SCE": ("sce", 3, 0.7),
+    "RINCE, neighbours": ("rince_neighbours", 1, 0.7),
+    "RINCE, labels": ("rince", 1, 0.7),
+    "GroCo": ("groco", 3, 1.0),
+    "GroCo, 4 views": ("groco", 1, 2.0),
+    "S2R2, 4 views": ("s2r2", 3, 2.0),
+    "YADIM": ("yadim", 3, 1.0),
+    "AMDIM, its encoder": ("amdim", 1, 1.0),
+    "CPC, its encoder": ("cpc", 1, 1.0),
+}
+OTHERS = {  # rows that take another row's module, number of seeds, time of a step
+    "raw pixels": ("SimCLR", 1, 0.0),
+    "untrained": ("SimCLR", 3, 0.0),
+    "supervised": ("SimCLR", 3, 0.5),
+    "lightly's SimCLR": ("SimCLR", 3, 1.0),
+    "lightly's MoCo": ("MoCo", 3, 0.7),
+}
+ROWS = ["raw pixels", "untrained", *METHODS, "lightly's SimCLR", "lightly's MoCo", "supervised"]
+RATES = (0.001, 0.003)
+CROPS = (0.08, 0.2, 0.4)
+EPOCHS = {"full": 5, "short": 2, "large": 50}
+STEPS = 234  # of an epoch
+
+
+def augmentation(row: str, size: int, crop: float) -> dict[str, Any]:
+    """The same views for all methods; SCE's teacher sees no jitter, and CPC cuts its view into patches."""
+
+    def of_class(name: str, **arguments: Any) -> dict[str, Any]:
+        return {"class_path": name, "init_args": arguments}
+
+    plain = [of_class("RandomResizedCrop", size=size, scale=[crop, 1.0]), of_class("RandomHorizontalFlip", p=0.5)]
+    jitter = of_class("ColorJitter", brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0, p=0.8)
+    if row == "SCE":
+        parts = [of_class("Views", views=1, transforms=t) for t in (plain, [*plain, jitter])]
+        return of_class("JointViews", parts=parts)
+    if row.startswith("CPC"):
+        patches = of_class("PatchGrid", size=8, overlap=3 if size == 28 else 0)
+        return of_class("Views", views=1, transforms=[*plain, jitter, patches])
+    return of_class("Views", views=4 if "4 views" in row else 2, transforms=[*plain, jitter])
+
+
+def build(job: dict[str, Any]) -> tuple[Any, Any]:
+    """The module and the data module of a job."""
+    data, size = SETS[job["set"]]
+    row = OTHERS[job["row"]][0] if job["row"] in OTHERS else job["row"]
+    options = {
+        "seed_everything": job["seed"],
+        "data": data,
+        "data.batch_size": 256,
+        "data.coarse": "true",
+        "data.seed": job["seed"],
+        "data.val_size": 10_000 if job["part"] == "val" else 0,
+        "model.augmentation": json.dumps(augmentation(row, size, job["crop"])),
+        "model.optimizer.lr": job["rate"],
+        "trainer.max_epochs": 1,
+        "trainer.logger": "false",
+    }
+    if row.startswith("AMDIM"):
+        options["model.encoder.image_size"] = size
+    elif job["epochs"] == EPOCHS["large"] and not row.startswith("CPC"):
+        options["model.encoder"] = "resnet18"
+    config = CONFIGS / f"{METHODS[row][0]}_fashion.yaml"
+    cli = ContrastiveCLI(run=False, args=["--config", str(config), *(f"--{k}={v}" for k, v in options.items())])
+    cli.datamodule.load = partial(parts, job["set"])
+    cli.datamodule.setup()
+    return cli.model, cli.datamodule
+
+
+@cache
+def parts(name: str) -> Any:
+    """The training and test parts of a set; a process makes the canvases once."""
+    data = getattr(datamodules, SETS[name][0])(coarse=True, download=True)
+    data.prepare_data()
+    return data.load()

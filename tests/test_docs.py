@@ -156,7 +156,8 @@ def test_each_method_has_a_page_and_its_pictures():
 
 
 @pytest.mark.slow
-def test_pictures_are_those_that_the_script_draws():
+def test_pictures_are_those_that_the_script_draws(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS / "pictures")
     drawn = runpy.run_path(str(DOCS / "pictures" / "draw.py"))["pictures"]()
     assert drawn == {name: (DOCS / "pictures" / name).read_text() for name in drawn}
     assert len(drawn) == 2 * (2 + len(methods.__all__))

@@ -14,7 +14,6 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "results"  # the same file for the same values
 import matplotlib.pyplot as plt
 from rows import ROWS
 
@@ -115,6 +114,7 @@ def page() -> str:
 
 def draw(name: str, path: Path) -> None:
     """A point for each run's k-NN accuracy, a row for each method."""
+    plt.rcParams["svg.hashsalt"] = "results"  # the same file for the same values
     rows = lines(name)
     figure, axes = plt.subplots(figsize=(7, 0.32 * len(rows) + 1), layout="constrained")
     names = sorted(rows, key=lambda row: mean(run["knn"] for run in rows[row]))

@@ -5,7 +5,7 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,13 @@ def of_digits(rows: slice) -> TensorImages:
     return TensorImages(*data.train_set[rows])
 
 
+FASHION_MNIST = Case(
+    FashionMNISTDataModule,
+    miniatures.write_fashion_mnist,
+    (40, 40, 12),
+    "FashionMNIST/raw/train-images-idx3-ubyte",
+    "FashionMNIST/raw",
+)
 CASES = [
     Case(DigitsDataModule, None, (1437, 1437, 360), arguments={"batch_size": 64}),
     Case(
@@ -73,30 +80,14 @@ CASES = [
         "cifar-100-python/train",
         "cifar-100-python/test",
     ),
-    Case(
-        FashionMNISTDataModule,
-        miniatures.write_fashion_mnist,
-        (40, 40, 12),
-        "FashionMNIST/raw/train-images-idx3-ubyte",
-        "FashionMNIST/raw",
-    ),
-    Case(
-        FashionMNISTDataModule,
-        miniatures.write_fashion_mnist,
-        (40, 40, 12),
-        "FashionMNIST/raw/t10k-labels-idx1-ubyte",
-        "FashionMNIST/raw",
+    FASHION_MNIST,
+    replace(
+        FASHION_MNIST,
+        corrupt="FashionMNIST/raw/t10k-labels-idx1-ubyte",
         arguments={"coarse": True},
         name="FashionMNISTDataModule-coarse",
     ),
-    Case(
-        ScatteredFashionMNISTDataModule,
-        miniatures.write_fashion_mnist,
-        (40, 40, 12),
-        "FashionMNIST/raw/train-images-idx3-ubyte",
-        "FashionMNIST/raw",
-        arguments={"coarse": True},
-    ),
+    replace(FASHION_MNIST, data=ScatteredFashionMNISTDataModule, arguments={"coarse": True}),
     Case(
         STL10DataModule,
         miniatures.write_stl10,

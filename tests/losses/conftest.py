@@ -5,11 +5,21 @@ import torch
 
 
 @pytest.fixture
-def problem():
+def draw():
+    """Return a function that draws scores and a relation of nine anchors, with ranks from -1 to a farthest one."""
+
+    def drawn(candidates, farthest):
+        g = torch.Generator().manual_seed(1)
+        scores = torch.randn(9, candidates, generator=g, dtype=torch.float64)
+        return scores, torch.randint(-1, farthest + 1, (9, candidates), generator=g).to(torch.int8)
+
+    return drawn
+
+
+@pytest.fixture
+def problem(draw):
     """Return scores and a relation with all kinds of anchors; these losses treat all positive ranks alike."""
-    g = torch.Generator().manual_seed(1)
-    scores = torch.randn(9, 14, generator=g, dtype=torch.float64)
-    relation = torch.randint(-1, 3, (9, 14), generator=g).to(torch.int8)
+    scores, relation = draw(14, farthest=2)
     relation[2] = relation[2].clamp(max=0)  # an anchor without positives
     relation[5][relation[5] == 0] = 1  # an anchor without negatives
     relation[7] = -1  # an anchor without positives and negatives

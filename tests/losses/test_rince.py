@@ -78,10 +78,8 @@ def slow_rince(scores, relation, *, temperatures, modes, cumulative):
 
 
 @pytest.fixture
-def problem():
-    g = torch.Generator().manual_seed(1)
-    scores = torch.randn(9, 15, generator=g, dtype=torch.float64)
-    relation = torch.randint(-1, 4, (9, 15), generator=g).to(torch.int8)
+def problem(draw):
+    scores, relation = draw(15, farthest=3)
     relation[2] = relation[2].clamp(max=0)  # an anchor without positives
     relation[4] = 3  # one with only the farthest rank
     relation[5][relation[5] == 2] = 0  # one without rank 2

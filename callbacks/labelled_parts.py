@@ -44,8 +44,8 @@ class LabelledParts:
 
         Args:
             part: ``"train"`` or ``"test"``.
-            module: the argument of :meth:`measure`.
-            trainer: the argument of :meth:`measure`.
+            module: the argument of :meth:`~ssl_modules.callbacks.OnlineProbe.measure`.
+            trainer: the argument of :meth:`~ssl_modules.callbacks.OnlineProbe.measure`.
 
         Returns:
             ``features [N, D]``, float32 or better, and ``targets [N]``, int64, both on the module's device.
@@ -71,7 +71,7 @@ class LabelledParts:
         """Return the minimum number of samples of a part; fewer samples raise an error before the first step.
 
         Args:
-            part: one of :attr:`parts`.
+            part: ``"train"`` or ``"test"``.
         """
         return 1
 

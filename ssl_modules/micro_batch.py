@@ -3,8 +3,8 @@
 Chen, Xu, Zhang, Guestrin: Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,19 +16,23 @@ from torch.utils.checkpoint import checkpoint
 from ssl_modules.utils.checks import check_number
 
 
-def check_micro_batch(micro_batch: int, splits: Sequence[int | None]) -> None:
+def check_micro_batch(micro_batch: int, **splits: int | None) -> None:
     """Raise unless the number of images is at least 2 and a multiple of the batch norms' numbers of splits.
 
+    Args:
+        micro_batch: images per part.
+        **splits: numbers of splits, each at least 2 or None, by the names of their arguments.
+
     Example:
-        >>> check_micro_batch(6, [4])
+        >>> check_micro_batch(6, batch_norm_splits=4)
         Traceback (most recent call last):
         ...
         ValueError: micro_batch: expected a multiple of batch_norm_splits=4, got 6
     """
     check_number("micro_batch", micro_batch, least=2)
-    for number in splits:
+    for name, number in splits.items():
         if number is not None and micro_batch % number:
-            raise ValueError(f"micro_batch: expected a multiple of batch_norm_splits={number}, got {micro_batch}")
+            raise ValueError(f"micro_batch: expected a multiple of {name}={number}, got {micro_batch}")
 
 
 def parts_of(images: int, micro_batch: int | None) -> list[slice]:
@@ -97,27 +101,34 @@ def concatenated(parts: Sequence[Any]) -> Any:
         return first if len(parts) == 1 else torch.cat(list(parts))
     if isinstance(first, Mapping):
         return {key: concatenated([part[key] for part in parts]) for key in first}
-    return type(first)(concatenated(some) for some in zip(*parts, strict=True))
+    joined = [concatenated(some) for some in zip(*parts, strict=True)]
+    return type(first)(*joined) if hasattr(first, "_fields") else type(first)(joined)  # named tuples take each field
 
 
 def _contexts(networks: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _kept_statistics(networks)
+    return nullcontext(), _KeptStatistics(networks)
 
 
-@contextmanager
-def _kept_statistics(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Norms normalise by the batch, but keep running statistics and counters."""
-    layers = (layer for network in networks for layer in network.modules())
-    norms = [m for m in layers if isinstance(m, _NormBase) and m.training and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
-    counts = [counter.clone() for counter in counters]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+class _KeptStatistics(AbstractContextManager[None]):
+    """Norms normalise by the batch, but keep running statistics and counters.
+
+    A class, as a second backward pass through the same graph enters the context again.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        self.networks = networks
+
+    def __enter__(self) -> None:
+        layers = (layer for network in self.networks for layer in network.modules())
+        norms = [m for m in layers if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+        self.momenta = [(norm, norm.momentum) for norm in norms]
+        counters = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+        self.counts = [(counter, counter.clone()) for counter in counters]
+        for norm in norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, momentum in self.momenta:
             norm.momentum = momentum
-        for counter, count in zip(counters, counts, strict=True):
+        for counter, count in self.counts:
             counter.copy_(count)

@@ -150,8 +150,6 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             check_number("base_batch_size", base_batch_size, least=1)
         if anchor_block is not None:
             check_number("anchor_block", anchor_block, least=0)
-        if micro_batch is not None:
-            check_micro_batch(micro_batch, [batch_norm_splits, teacher_batch_norm_splits])
         self.augmentation = build_augmentation(augmentation, image_size, in_channels)
         self.encoder = Encoder(
             encoder,
@@ -177,6 +175,12 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             raise ValueError(
                 f"teacher_batch_norm_splits: got {teacher_batch_norm_splits}, but {type(extraction).__name__} has no "
                 "teacher; pass None, or batch_norm_splits for the encoder"
+            )
+        if micro_batch is not None:
+            check_micro_batch(
+                micro_batch,
+                batch_norm_splits=batch_norm_splits,
+                teacher_batch_norm_splits=teacher_batch_norm_splits,
             )
         # DDP reads this attribute of the module; it must not broadcast these buffers.
         self._ddp_params_and_buffers_to_ignore = [f"extraction.{name}" for name in self.extraction.replicated_buffers]

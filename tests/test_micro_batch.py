@@ -1,6 +1,7 @@
 """Encoder and heads see a few images at a time; nothing else changes."""
 
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder
 from modules import Net, build, pixels
 from torch import nn
 
-from ssl_modules import SimCLR, micro_batch
+from ssl_modules import SCE, SimCLR, micro_batch
 from ssl_modules.micro_batch import concatenated, parts_of
 
 IMAGES = 11
@@ -71,6 +72,17 @@ def test_dropout_draws_the_same_again(monkeypatch):
     torch.testing.assert_close(found, plain_step(p=0.5, micro_batch=4), rtol=0, atol=0)
 
 
+def test_a_second_backward_pass_gives_the_same_gradient_and_statistics():
+    module = build(Net(), micro_batch=4)
+    loss = module.training_step(pixels(10), 0)["loss"]
+    loss.backward(retain_graph=True)
+    first, buffers = gradients(module), {n: b.clone() for n, b in module.named_buffers()}
+    module.zero_grad()
+    loss.backward()
+    torch.testing.assert_close(gradients(module), first, rtol=0, atol=0)
+    torch.testing.assert_close(dict(module.named_buffers()), buffers, rtol=0, atol=0)
+
+
 def test_activations_are_not_kept():
     def kept(size):
         saved = []
@@ -95,24 +107,32 @@ def test_a_last_part_of_one_image_joins_the_one_before(images, size, expected):
     assert [rows.stop - rows.start for rows in parts_of(images, size)] == expected
 
 
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
 def test_outputs_of_any_form_are_joined():
-    parts = [{"a": torch.ones(n, 2), "b": [torch.zeros(n), (torch.ones(n),)]} for n in (2, 3)]
+    parts = [{"a": torch.ones(n, 2), "b": [Pair(torch.ones(n), torch.zeros(n)), (torch.ones(n),)]} for n in (2, 3)]
     joined = concatenated(parts)
     assert joined["a"].shape == (5, 2)
-    assert [type(x) for x in joined["b"]] == [torch.Tensor, tuple]
-    assert joined["b"][1][0].shape == (5,)
+    assert [type(x) for x in joined["b"]] == [Pair, tuple]
+    assert joined["b"][0].second.shape == joined["b"][1][0].shape == (5,)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("method", "arguments", "message"),
     [
-        ({"micro_batch": 1}, "micro_batch: expected .* at least 2, got 1"),
-        ({"micro_batch": 6, "batch_norm_splits": 4}, "micro_batch: expected a multiple of batch_norm_splits=4, got 6"),
+        (SimCLR, {"micro_batch": 1}, "micro_batch: expected .* at least 2, got 1"),
+        (SimCLR, {"micro_batch": 6, "batch_norm_splits": 4}, "a multiple of batch_norm_splits=4, got 6"),
+        (SCE, {"micro_batch": 6, "teacher_batch_norm_splits": 4}, "a multiple of teacher_batch_norm_splits=4, got 6"),
+        (SimCLR, {"micro_batch": 4, "batch_norm_splits": 0}, "batch_norm_splits: .* at least 2, got 0"),
+        (SCE, {"micro_batch": 4, "teacher_batch_norm_splits": 0}, "teacher_batch_norm_splits: .* at least 2, got 0"),
     ],
 )
-def test_wrong_numbers_are_refused(arguments, message):
+def test_wrong_numbers_are_refused(method, arguments, message):
     with pytest.raises(ValueError, match=message):
-        SimCLR(encoder=ENCODER, **arguments)
+        method(encoder=ENCODER, **arguments)
 
 
 class Limited(SimCLR):

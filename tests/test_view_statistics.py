@@ -20,7 +20,8 @@ TOGETHER = {"joint": ([0, 2], [1]), "each": ([0], [1], [2])}  # views that a bat
 
 
 def views(images=4):
-    return [torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(size)) for size in SIZES]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(images, 3, size, size, generator=generator) for size in SIZES]
 
 
 def byol(statistics, **given):

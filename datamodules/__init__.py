@@ -16,7 +16,9 @@ from ssl_modules.datamodules.images import TensorImages, pixel_statistics
 from ssl_modules.datamodules.loader import ResumableDataLoader
 from ssl_modules.datamodules.sampler import EpochSampler
 from ssl_modules.datamodules.scattered_fashion_mnist import ScatteredFashionMNISTDataModule
+from ssl_modules.datamodules.sharding import write_shards
 from ssl_modules.datamodules.stl10 import STL10DataModule
+from ssl_modules.datamodules.streaming import StreamingDataModule
 from ssl_modules.datamodules.tiny_imagenet import TinyImageNetDataModule
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "ResumableDataLoader",
     "STL10DataModule",
     "ScatteredFashionMNISTDataModule",
+    "StreamingDataModule",
     "TensorImages",
     "TinyImageNetDataModule",
     "pixel_statistics",
+    "write_shards",
 ]

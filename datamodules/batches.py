@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ssl_modules.batch import fields
 from ssl_modules.datamodules.conversion import WhiteLevel, as_tensor, to_uint8
-from ssl_modules.datamodules.decoding import crop, read_image, square
+from ssl_modules.datamodules.decoding import crop, square
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.utils.seeds import derive_generator
@@ -150,6 +150,10 @@ class BatchedFiles(Dataset[tuple]):
         """The targets of all rows."""
         return self.files.targets
 
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """A random order of the rows, chosen by the files; :class:`EpochSampler` calls this method."""
+        return self.files.shuffled(generator)
+
     def __getitem__(self, index: int) -> tuple:
         """One image [C, H, W], or its views, and its target; with ``return_index`` also its row."""
         images, *rest = self.__getitems__([index])
@@ -194,11 +198,9 @@ class BatchedFiles(Dataset[tuple]):
                 return
 
     def _read(self, row: int) -> Tensor | None:
-        files, path = self.files, self.files.path(row)
+        files = self.files
         at_least = None if self._in_workers else files.decode_size
-        return files.unreadable_files.read(
-            row, path, lambda: read_image(path, files.in_channels, at_least, files.levels)
-        )
+        return files.unreadable_files.read(row, files.path(row), lambda: files.pixels(row, at_least))
 
     def _views(self, pixels: Tensor, index: int) -> list[Tensor]:
         files = self.files

@@ -39,10 +39,35 @@ def read_image(
         >>> read_image("gray.jpg").shape, read_image("gray.jpg", at_least=10).shape
         (torch.Size([3, 30, 40]), torch.Size([3, 15, 20]))
     """
+    # Read all bytes first, to separate storage errors from decoding errors.
+    return decode_image(read_bytes(path), path, channels, at_least, white)
+
+
+def decode_image(
+    content: bytes,
+    path: str | Path = "",
+    channels: int = 3,
+    at_least: int | None = None,
+    white: WhiteLevel | None = None,
+) -> Tensor:
+    """Decode the content of an image file, as :func:`read_image` does.
+
+    Args:
+        content: the bytes of the file.
+        path: where the bytes come from, for errors.
+        channels: see :func:`read_image`.
+        at_least: see :func:`read_image`.
+        white: see :func:`read_image`.
+
+    Example:
+        >>> content = BytesIO()
+        >>> Image.new("L", (40, 30), 7).save(content, "JPEG")
+        >>> decode_image(content.getvalue()).shape
+        torch.Size([3, 30, 40])
+    """
     white = WhiteLevel() if white is None else white
-    content = BytesIO(read_bytes(path))  # read all bytes first, to separate storage errors from decoding errors
     try:
-        image = Image.open(content)
+        image = Image.open(BytesIO(content))
     except UnidentifiedImageError:
         raise UnidentifiedImageError(f"cannot identify image file {str(path)!r}") from None
     with image:

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from ssl_modules.augmentations import Augmentation, policy
 from ssl_modules.datamodules.conversion import WhiteLevel
-from ssl_modules.datamodules.decoding import crop, read_image, square
+from ssl_modules.datamodules.decoding import crop, decode_image, square
 from ssl_modules.datamodules.finding import absolute
 from ssl_modules.datamodules.images import as_targets
-from ssl_modules.datamodules.unreadable import Unreadable, UnreadableFiles
+from ssl_modules.datamodules.unreadable import Unreadable, UnreadableFiles, read_bytes
 from ssl_modules.utils.checks import Checked, check_instance, check_number
 
 
@@ -124,8 +124,22 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """One image [C, image_size, image_size] with its target; raises if the file can't be read."""
-        pixels = read_image(self.path(index), self.in_channels, self.decode_size, self.levels)
+        pixels = self.pixels(index, self.decode_size)
         return crop(square(pixels, self.decode_size), self.image_size), self.targets[index].long()
+
+    def pixels(self, index: int, at_least: int | None = None) -> Tensor:
+        """One image in its own size, uint8 [C, H, W]; raises if the file can't be read.
+
+        Args:
+            index: row of the image.
+            at_least: minimum length of the shorter side; a JPEG may be decoded at a fraction of its size, which is
+                faster. None for full size.
+        """
+        return decode_image(self.content(index), self.path(index), self.in_channels, at_least, self.levels)
+
+    def content(self, index: int) -> bytes:
+        """The bytes of a row's file."""
+        return read_bytes(self.path(index))
 
     def path(self, index: int) -> Path:
         """The path of a row's file."""
@@ -154,6 +168,10 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         )
         files.levels = self.levels  # shared, so that it warns once for all parts
         return files
+
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """A random order of the rows, [N]; subclasses may choose an order that is fast to read."""
+        return torch.randperm(len(self), generator=generator)
 
     def new_epoch(self) -> None:
         """Start an epoch: try unreadable files again from now on."""

@@ -1,6 +1,7 @@
 """The order of the images: a function of (seed, epoch), shared by all processes."""
 
 from collections.abc import Iterator, Sized
+from functools import partial
 
 import torch
 from torch import distributed
@@ -17,7 +18,8 @@ class EpochSampler(Checked, DistributedSampler[int]):
     on the global batch size and not on the number of processes. The global random state is neither read nor changed.
 
     Args:
-        dataset: data set to sample from; only its length is used.
+        dataset: data set to sample from. Its length is used and, if it has one, its method ``shuffled(generator)``,
+            which returns a permutation of its rows ``[N]``.
         shuffle: whether to draw a new permutation each epoch; False keeps the data set's order.
         drop_last: whether to drop the last indices so that all processes get equally many; False repeats the first ones
             instead.
@@ -63,7 +65,9 @@ class EpochSampler(Checked, DistributedSampler[int]):
         """The indices of this process in the current epoch, without the first ``skip``."""
         size = len(self.dataset)  # type: ignore[arg-type]
         if self.shuffle:
-            order = torch.randperm(size, generator=derive_generator(self.seed, "order", self.epoch))
+            generator = derive_generator(self.seed, "order", self.epoch)
+            shuffled = getattr(self.dataset, "shuffled", partial(torch.randperm, size))
+            order = shuffled(generator=generator)
         else:
             order = torch.arange(size)
         order = order[torch.arange(self.total_size) % max(size, 1)]  # truncated, or extended by its first indices

@@ -3,15 +3,18 @@
 import sys
 from collections.abc import Sequence
 
-from ssl_modules.cli import evaluate, export
+from ssl_modules.cli import evaluate, export, shard
 from ssl_modules.cli.errors import did_you_mean
 from ssl_modules.cli.training import ContrastiveCLI
 from ssl_modules.version import __version__
 
 __all__ = ["ContrastiveCLI", "main"]
 
-_OTHERS = {"evaluate": evaluate.main, "export": export.main}
-_EPILOG = "two more: evaluate (judge a checkpoint, a timm model or a weights file), export (encoder weights)"
+_OTHERS = {"evaluate": evaluate.main, "export": export.main, "shard": shard.main}
+_EPILOG = (
+    "three more: evaluate (judge a checkpoint, a timm model or a weights file), export (encoder weights), shard (write "
+    "images into tar files)"
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -1,0 +1,190 @@
+"""Images in shards, in a folder or in an object storage."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import Dataset
+
+from ssl_modules.datamodules.finding import absolute
+from ssl_modules.datamodules.from_files import FilesDataModule
+from ssl_modules.datamodules.shards import (
+    Index,
+    ShardImages,
+    Shards,
+    default_cache,
+    facts_at,
+    is_remote,
+    read_address,
+    scan,
+    tars_at,
+)
+from ssl_modules.utils.checks import check_choice, check_number
+from ssl_modules.utils.files import replacing
+
+
+class StreamingDataModule(FilesDataModule):
+    """Images in tar files, for data sets that no disk of yours holds or that have too many files for a file system.
+
+    ``url`` is a folder or an address that ``ssl-modules shard`` (:func:`~ssl_modules.datamodules.write_shards`) wrote,
+    such as ``shards/imagenet``, ``s3://bucket/imagenet``, ``gs://...`` or ``hf://datasets/user/name/folder``. All
+    facts, such as the classes, come from there. Or ``url`` names tar files in WebDataset's form, such as
+    ``s3://bucket/train-{0000..0099}.tar`` or a folder of them. These are read once to find their images; the result is
+    kept in ``cache_dir``. Then give ``num_classes``, if there are classes (files ``.cls``).
+
+    Remote shards are copied to ``cache_dir`` when they are needed, the next ones in the background. Each machine copies
+    all shards in each epoch if they don't fit into ``cache_gb``.
+
+    The order of training images depends only on (seed, epoch), and not on the number of workers or processes: a run
+    continues in the middle of an epoch without repeating or losing an image, also with another number of processes. The
+    shards are shuffled, then the images in each ``window`` of shards.
+
+    :class:`~ssl_modules.datamodules.ImageFiles` describes the two ways to make training batches.
+
+    Args:
+        url: folder or address of the shards, or of tar files to train on.
+        test: address of the tar files to test on, for shards without facts.
+        num_classes: number of classes, for shards without facts; 0 = no targets.
+        in_channels: 3 for colour, 1 for gray; None = as the facts say, or 3.
+        image_size: side in pixels of validation images, test images and training views; None = as the facts say.
+        mean: mean of each channel, for pixels in [0, 1]; None = as the facts say, or ImageNet's.
+        std: standard deviation of each channel; None likewise.
+        window: number of shards whose images are shuffled together; None = all shards, for a local folder on a fast
+            disk. ``cache_gb`` has to hold twice as many.
+        cache_dir: folder for copies of remote shards; None = ``~/.cache/ssl-modules/shards``. Processes may share it.
+        cache_gb: limit of the copies, in 10^9 bytes; None = no limit.
+        storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``.
+        settings: keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and image files: batch_size,
+            val_size, seed, num_workers, return_index, decode_size, augmentation, unreadable.
+
+    Raises:
+        FileNotFoundError: if there are no shards.
+        ValueError: if an argument is out of range.
+        SystemFault: if the storage can't be read.
+
+    Example:
+        >>> from ssl_modules.datamodules import DigitsDataModule, write_shards
+        >>> _ = write_shards(DigitsDataModule(), "digits", images_per_shard=500)
+        >>> data = StreamingDataModule("digits", batch_size=64, window=2, num_workers=0)
+        >>> data.num_classes, data.dims
+        (10, (1, 8, 8))
+    """
+
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        test: str | Path | None = None,
+        num_classes: int = 0,
+        in_channels: int | None = None,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        window: int | None = 16,
+        cache_dir: str | Path | None = None,
+        cache_gb: float | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if window is not None:
+            check_number("window", window, least=1)
+        if cache_gb is not None:
+            check_number("cache_gb", cache_gb, above=0)
+        check_number("num_classes", num_classes, least=0)
+        if in_channels is not None:
+            check_choice("in_channels", in_channels, (1, 3))
+        self.url = _address(url)
+        self.test = None if test is None else _address(test)
+        self.window = window
+        self.cache_dir = default_cache() if cache_dir is None else Path(absolute(cache_dir))
+        self.cache_gb = cache_gb
+        self.storage_options = dict(storage_options or {})
+        self.facts = facts_at(self.url, self.storage_options)
+        if self.facts is not None and (num_classes or test is not None):
+            raise ValueError(
+                f"{'num_classes' if num_classes else 'test'}: {self.url} has its own facts (shards.json); leave it out"
+            )
+        facts = self.facts or {
+            "name": self.url.rstrip("/").rpartition("/")[2],
+            "num_classes": num_classes,
+            "class_names": (),
+            "target_type": "single" if num_classes else "none",
+            "levels": {},
+            "in_channels": in_channels or 3,
+            "image_size": 224,
+            "mean": None,
+            "std": None,
+            "in_memory": False,
+        }
+        self.name, self.num_classes, self.target_type = facts["name"], facts["num_classes"], facts["target_type"]
+        self.class_names = tuple(facts["class_names"])
+        self.levels = {level: tuple(names) for level, names in facts["levels"].items()}
+        channels = in_channels or facts["in_channels"]
+        self.dims = (channels, 0, 0)
+        means, stds = mean or facts["mean"] or self.mean, std or facts["std"] or self.std
+        self.mean, self.std = _for_channels(means, channels), _for_channels(stds, channels)
+        if image_size is None:
+            image_size = facts["image_size"]
+            if facts["in_memory"]:  # all images have this size, so there is nothing to crop
+                settings = {"decode_size": image_size, **settings}
+        super().__init__(image_size=image_size, **settings)
+
+    def load(self) -> tuple[ShardImages, ShardImages | None]:
+        """The labelled training images and, if there are any, the test images."""
+        if self.facts is None:
+            return self._scanned(self.url), None if self.test is None else self._scanned(self.test)
+        parts = self.facts["parts"]
+        return self._part("labelled" if "labelled" in parts else "train"), self._part(
+            "test"
+        ) if "test" in parts else None
+
+    def pretraining_part(self, labelled: Dataset) -> Dataset:
+        """The training images: others than the labelled ones, if the facts say so."""
+        return self._part("train") if self.facts is not None and "labelled" in self.facts["parts"] else labelled
+
+    def _part(self, name: str) -> ShardImages:
+        assert self.facts is not None
+        index = Index.load(read_address(f"{self.url}/{name}.npz", self.storage_options))
+        numbers = range(len(self.facts["parts"][name]))
+        return self._images([f"{self.url}/{name}/{number:05}.tar" for number in numbers], index)
+
+    def _scanned(self, url: str) -> ShardImages:
+        addresses = tars_at(url, self.storage_options)
+        known = self.cache_dir / f"{sha256(' '.join(addresses).encode()).hexdigest()[:20]}.npz"
+        if known.exists():
+            index = Index.load(known.read_bytes())
+        else:
+            rank_zero_info(f"{url}: reading {len(addresses)} shards once, to find their images")
+            index = scan(self._shards(addresses))
+            with replacing("index", known) as file:
+                file.write(index.dump())
+        return self._images(addresses, index)
+
+    def _shards(self, addresses: Sequence[str]) -> Shards:
+        limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)
+        return Shards(addresses, self.cache_dir, limit, self.storage_options)
+
+    def _images(self, addresses: Sequence[str], index: Index) -> ShardImages:
+        if self.target_type == "none":
+            index = index._replace(target=index.target * 0 - 1)
+        return ShardImages(
+            self._shards(addresses),
+            index,
+            self.window,
+            image_size=self.image_size,
+            decode_size=self.decode_size,
+            in_channels=self.in_channels,
+            augmentation=self.augmentation,
+            unreadable=self.unreadable,
+        )
+
+
+def _address(url: str | Path) -> str:
+    url = str(url).rstrip("/")
+    return url if is_remote(url) else absolute(url.removeprefix("file://"))
+
+
+def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

@@ -107,7 +107,7 @@ def write_shards(
         "image_size": data.image_size if size is None else min(data.image_size, round(size * 7 / 8)),
         "mean": data.mean,
         "std": data.std,
-        "in_memory": isinstance(data.train_set, TensorImages),
+        "same_size": not isinstance(data.train_set, ImageFiles),
         "parts": {},
         "left_out": [],
     }

@@ -116,7 +116,7 @@ class StreamingDataModule(FilesDataModule):
             "image_size": 224,
             "mean": None,
             "std": None,
-            "in_memory": False,
+            "same_size": False,
         }
         self.name, self.num_classes, self.target_type = facts["name"], facts["num_classes"], facts["target_type"]
         self.class_names = tuple(facts["class_names"])
@@ -127,7 +127,7 @@ class StreamingDataModule(FilesDataModule):
         self.mean, self.std = _for_channels(means, channels), _for_channels(stds, channels)
         if image_size is None:
             image_size = facts["image_size"]
-            if facts["in_memory"]:  # all images have this size, so there is nothing to crop
+            if facts["same_size"]:  # larger images would be of no use
                 settings = {"decode_size": image_size, **settings}
         super().__init__(image_size=image_size, **settings)
 

@@ -1,4 +1,4 @@
-"""Shards are written completely, resumed after an interruption, and read in an order that only (seed, epoch) decides."""
+"""Shards are written completely and resumed after an interruption; seed and epoch alone decide the order of reading."""
 
 import json
 import tarfile

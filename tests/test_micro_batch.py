@@ -83,6 +83,15 @@ def test_a_second_backward_pass_gives_the_same_gradient_and_statistics():
     torch.testing.assert_close(dict(module.named_buffers()), buffers, rtol=0, atol=0)
 
 
+def test_the_norms_keep_their_momentum():
+    module = build(Net(), micro_batch=4)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    module.training_step(pixels(10), 0)["loss"].backward()
+    assert [norm.momentum for norm in norms] == before
+    assert all(before)
+
+
 def test_activations_are_not_kept():
     def kept(size):
         saved = []

@@ -141,7 +141,8 @@ def byol(run: Run) -> Replay:
     tolerance = 1e-7 if with_adam else 1e-9
     if joint:
         return Replay(BYOL, arguments, tolerance=tolerance)
-    by_hand = ["not compared: the teacher's running statistics, because the official teacher encodes the second view first"]
+    order = "the official teacher encodes the second view first"
+    by_hand = [f"not compared: the teacher's running statistics, because {order}"]
     return Replay(BYOL, arguments, by_hand, ignored="teacher_buffers", tolerance=tolerance)
 
 

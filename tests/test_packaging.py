@@ -144,7 +144,14 @@ def test_constraints_are_names_and_versions_that_fit_every_dependency():
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     project, extras = settings["project"], settings["project"]["optional-dependencies"]
     groups = settings["dependency-groups"]
-    wanted = [*project["dependencies"], *extras["viz"], *extras["bench"], *extras["stream"], *groups["dev"], *groups["docs"]]
+    wanted = [
+        *project["dependencies"],
+        *extras["viz"],
+        *extras["bench"],
+        *extras["stream"],
+        *groups["dev"],
+        *groups["docs"],
+    ]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
 

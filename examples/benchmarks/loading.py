@@ -1,6 +1,6 @@
 """Images per second from disk to augmented views, and the cost of batches from a data set in memory.
 
-    python examples/benchmarks/loading.py [--images 5000] [--workers 2] [--rounds 3] [--threads 1]
+    python examples/benchmarks/loading.py [--images 5000] [--small 100000] [--workers 2] [--rounds 3] [--threads 1]
 
 Photographs: JPEGs of about 500 x 375 pixels, cut out of scikit-learn's two sample pictures and written to a temporary
 folder. --images sets their number. In a round, each loader reads all of them once, 128 at a time, and makes two views
@@ -9,9 +9,13 @@ of 224 pixels of each image: random resized crop, flip, colour jitter of half st
 - torchvision: its ImageFolder and DataLoader with torchvision's usual transform on one PIL image at a time;
 - ours, fast: workers decode, and this process augments whole batches, as in a training step;
 - ours, views in the workers: the same policy on each image at its full size, as torchvision does; the views are uint8,
-  and the module scales them to [0, 1] on its device.
+  and the module scales them to [0, 1] on its device;
+- ours, shards: the same two ways on shards of JPEGs whose shorter side is 256 pixels.
 
 All workers persist. With few cores, give this process one thread (--threads 1), or it competes with the workers.
+
+Small images: --small images of 3 x 32 x 32 from memory, from a folder of PNG files and from shards of them, without
+views.
 
 In memory: an epoch of batches of 50,000 images of 3 x 32 x 32, like CIFAR-10's, compared with an epoch of a ResNet-18's
 forward and backward passes on two views, as in SimCLR's step. The latter is extrapolated from a few batches.
@@ -21,6 +25,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +40,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from ssl_modules.augmentations import SimCLRViews
-from ssl_modules.datamodules import ImageDataModule, ImageFolderDataModule, TensorImages
+from ssl_modules.datamodules import (
+    BaseDataModule,
+    ImageDataModule,
+    ImageFolderDataModule,
+    StreamingDataModule,
+    TensorImages,
+    write_shards,
+)
 from ssl_modules.encoders import shrink_stem
 from ssl_modules.utils.memory import keep_freed_memory
 
@@ -89,30 +101,58 @@ def torchvision_loader(folder: Path, workers: int) -> DataLoader:
     )
 
 
-def our_loader(folder: Path, workers: int, augmentation: SimCLRViews | None = None) -> DataLoader:
-    data = ImageFolderDataModule(folder, batch_size=BATCH, num_workers=workers, augmentation=augmentation)
+def our_loader(kind: type[BaseDataModule], folder: Path, workers: int, **settings: Any) -> DataLoader:
+    data = kind(folder, batch_size=BATCH, num_workers=workers, **settings)
     data.setup()
     return data.train_dataloader()
 
 
-def photographs(folder: Path, workers: int) -> dict[str, Callable[[], Any]]:
+def photographs(folder: Path, shards: Path, workers: int) -> dict[str, Callable[[], Any]]:
     """Map each loader's name to a function that reads all photographs once and makes their views."""
     exact, linear = (SimCLRViews(224, strength=0.5, blur=False, jitter=mode) for mode in ("exact", "linear"))
-    fast = our_loader(folder, workers)
+    write_shards(ImageFolderDataModule(folder, num_workers=workers), shards, size=256)
+    files, stream = partial(our_loader, ImageFolderDataModule, folder), partial(our_loader, StreamingDataModule, shards)
 
     def drawn(loader: DataLoader) -> Callable[[], Any]:
         return lambda: [None for _ in loader]
 
-    def augmented(augmentation: SimCLRViews) -> Callable[[], Any]:
-        return lambda: [None for images, _ in fast if augmentation(images)]
+    def augmented(loader: DataLoader, augmentation: SimCLRViews) -> Callable[[], Any]:
+        return lambda: [None for images, _ in loader if augmentation(images)]
 
     return {
         "torchvision": drawn(torchvision_loader(folder, workers)),
-        "ours, fast, exact": augmented(exact),
-        "ours, fast, linear": augmented(linear),
-        "ours, views in the workers, exact": drawn(our_loader(folder, workers, exact)),
-        "ours, views in the workers, linear": drawn(our_loader(folder, workers, linear)),
+        "ours, fast, exact": augmented(files(workers), exact),
+        "ours, fast, linear": augmented(files(workers), linear),
+        "ours, views in the workers, exact": drawn(files(workers, augmentation=exact)),
+        "ours, views in the workers, linear": drawn(files(workers, augmentation=linear)),
+        "ours, shards, fast, linear": augmented(stream(workers), linear),
+        "ours, shards, views in the workers, linear": drawn(stream(workers, augmentation=linear)),
     }
+
+
+def small_images(folder: Path, count: int, workers: int, rounds: int) -> None:
+    """Measure and print how many small images a second each kind of data module reads."""
+    images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    (folder / "files" / "0").mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "files" / "0" / f"{number:06}.png")
+    sides = {"image_size": 32, "decode_size": 32}
+    write_shards(ImageFolderDataModule(folder / "files", num_workers=workers, **sides), folder / "shards")
+    memory = ImageDataModule(TensorImages(images), num_classes=0, target_type="none", batch_size=BATCH)
+    memory.setup()
+    loaders = {
+        "in memory": memory.train_dataloader(),
+        "folder": our_loader(ImageFolderDataModule, folder / "files", workers, **sides),
+        "shards": our_loader(StreamingDataModule, folder / "shards", workers, **sides),
+    }
+    seconds = interleaved({name: partial(_read, loader) for name, loader in loaders.items()}, rounds)
+    rows = [(name, count / s, seconds["folder"] / s) for name, s in seconds.items()]
+    print_table(f"{count:,} images of 3 x 32 x 32, {workers} workers", ("", "images/s", "x folder"), rows)
+
+
+def _read(loader: DataLoader) -> None:
+    for _ in loader:
+        pass
 
 
 def memory(rounds: int) -> None:
@@ -141,6 +181,7 @@ def memory(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--small", type=int, default=100_000, help="number of small images")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of this process")
@@ -148,12 +189,14 @@ def main() -> None:
     keep_freed_memory()
     print(machine())
     with threads(args.threads), tempfile.TemporaryDirectory() as folder:
-        size = write_photographs(Path(folder), args.images)
-        seconds = interleaved(photographs(Path(folder), args.workers), args.rounds)
+        photos, shards = Path(folder, "photos"), Path(folder, "shards")
+        size = write_photographs(photos, args.images)
+        seconds = interleaved(photographs(photos, shards, args.workers), args.rounds)
         images = args.images // BATCH * BATCH
         rows = [(name, images / s, seconds["torchvision"] / s) for name, s in seconds.items()]
         title = f"{args.images} JPEGs of about 500 x 375 px and {size:.0f} kB, {args.workers} workers"
         print_table(title, ("", "images/s", "x torchvision"), rows)
+        small_images(Path(folder, "small"), args.small, args.workers, args.rounds)
         memory(args.rounds)
 
 

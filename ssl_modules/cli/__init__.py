@@ -12,7 +12,7 @@ __all__ = ["ContrastiveCLI", "main"]
 
 _OTHERS = {"evaluate": evaluate.main, "export": export.main, "shard": shard.main}
 _EPILOG = (
-    "three more: evaluate (judge a checkpoint, a timm model or a weights file), export (encoder weights), shard (write "
+    "three more: evaluate (a checkpoint, a timm model or a weights file), export (encoder weights), shard (write "
     "images into tar files)"
 )
 

@@ -23,7 +23,7 @@ from processes import THREADS
 
 from ssl_modules import LastCheckpoint, SafeCheckpointIO
 from ssl_modules.callbacks import OnlineKNNProbe
-from ssl_modules.datamodules import ImageFolderDataModule
+from ssl_modules.datamodules import ImageFolderDataModule, StreamingDataModule, write_shards
 from ssl_modules.utils.checkpoint_io import read_checkpoint
 
 KILLS = int(os.environ.get("KILLS", "4"))
@@ -36,9 +36,9 @@ def train(case, images, folder, workers, every):
     os.setsid()  # in its own session, the process can be killed together with its workers
     torch.set_num_threads(THREADS)
     seed_everything(random.randrange(1000) if (folder / "last.ckpt").exists() else 0)
-    data = ImageFolderDataModule(
-        images, in_channels=1, image_size=8, decode_size=8, batch_size=8, val_size=16, num_workers=workers
-    )
+    settings = {"in_channels": 1, "image_size": 8, "decode_size": 8, "batch_size": 8, "val_size": 16}
+    kind = StreamingDataModule if (images / "shards.json").exists() else ImageFolderDataModule
+    data = kind(images, num_workers=workers, **settings)
     trainer = Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
@@ -79,7 +79,9 @@ def images(tmp_path_factory):
         place = folder / str(int(target))
         place.mkdir(exist_ok=True)
         Image.fromarray(image[0].numpy()).save(place / f"{i}.png")
-    return folder
+    shards = folder.with_name("shards")
+    write_shards(ImageFolderDataModule(folder, in_channels=1, num_workers=0), shards, images_per_shard=5)
+    return folder, shards
 
 
 def evaluated(folder):
@@ -97,6 +99,7 @@ def evaluated(folder):
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_run_continues_exactly(number, images, tmp_path):
     draw = random.Random(number)
+    images = images[draw.randrange(2)]
     case = CASES[number % len(CASES)]
     workers = number % 2
     every = draw.choice([{}, {"every_n_train_steps": 1}, {"every_n_train_steps": 2}, {"every_n_train_steps": 4}])

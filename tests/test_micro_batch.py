@@ -144,6 +144,18 @@ def test_wrong_numbers_raise_an_error(method, arguments, message):
         method(encoder=ENCODER, **arguments)
 
 
+@pytest.mark.slow
+def test_a_compiled_encoder_gives_the_same():
+    def compiled_step(**given):
+        seed_everything(0)
+        module = build(Net(), micro_batch=4, **given).double()
+        module.training_step(pixels(10), 0)["loss"].backward()
+        found = gradients(module) | dict(module.named_buffers())
+        return {name.replace("_orig_mod.", ""): value for name, value in found.items()}
+
+    torch.testing.assert_close(compiled_step(compile=True), compiled_step(), rtol=1e-9, atol=1e-12)
+
+
 class Limited(SimCLR):
     """Raises an out-of-memory error as a GPU does, if encoder and heads process more than 8 images at a time."""
 

@@ -32,7 +32,23 @@ class Help(DefaultHelpFormatter):
         def if_few(match: re.Match) -> str:
             return match[0] if match[0].count(",") <= _FEW else ""
 
-        return re.sub(r", known subclasses: [^)]*", if_few, super()._expand_help(action))
+        return plain(re.sub(r", known subclasses: [^)]*", if_few, super()._expand_help(action)))
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and plain(heading))
+
+    def add_text(self, text: str | None) -> None:
+        super().add_text(text and plain(text))
+
+
+def plain(text: str) -> str:
+    """Remove the markup of docstrings.
+
+    Example:
+        >>> plain("see :class:`~ssl_modules.losses.InfoNCE`, with ``k=5``")
+        'see InfoNCE, with k=5'
+    """
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``", "")
 
 
 class Parser(LightningArgumentParser):

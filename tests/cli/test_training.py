@@ -132,6 +132,15 @@ def test_help_of_a_method_is_readable(capsys):
     assert len(text) < 12_000  # a list of torch's modules would be much longer
 
 
+@pytest.mark.parametrize("command", [["fit", "--data.help", "StreamingDataModule"], ["shard", "--help"]])
+def test_help_has_no_markup(command, capsys):
+    with pytest.raises(SystemExit):
+        main(command)
+    text = capsys.readouterr().out
+    assert len(text) > 1000
+    assert "`" not in text
+
+
 def test_a_run_leaves_config_metrics_and_checkpoints_and_resumes_from_them():
     main(["fit", "--config", write(config())])
     run = Path("lightning_logs/version_0")

@@ -151,7 +151,7 @@ class BatchedFiles(Dataset[tuple]):
         return self.files.targets
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
-        """A random order of the rows, chosen by the files; :class:`EpochSampler` calls this method."""
+        """A random order of the rows, chosen by the files; the sampler calls this method."""
         return self.files.shuffled(generator)
 
     def __getitem__(self, index: int) -> tuple:

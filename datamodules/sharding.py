@@ -194,22 +194,24 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
                     rows.append((number, offset, len(content), name, target.numpy()))
             with replacing("index", done) as file:
                 columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.empty(0, int)] * 5
-                np.savez(file, left_out=np.array(left_out, str), **dict(zip(Index._fields, columns, strict=True)))
-        with np.load(done) as arrays:
-            return len(arrays["shard"]), arrays["left_out"].tolist()
+                arrays: dict[str, Any] = dict(zip(Index._fields, columns, strict=True))
+                np.savez(file, left_out=np.array(left_out, str), **arrays)
+        with np.load(done) as known:
+            return len(known["shard"]), known["left_out"].tolist()
 
     def _encoded(self, row: int) -> tuple[bytes, str, Tensor]:
         """An image's bytes, the ending of its format, and its target."""
-        if not isinstance(self.part, ImageFiles):
+        files = self.part
+        if not isinstance(files, ImageFiles):
             image, target = self.items[row]
             return _png(self._reduced(image)), "png", target
-        path = self.part.path(row)
-        pixels = self.part.unreadable_files.read(row, path, lambda: self.part.pixels(row, self.size))
+        path = files.path(row)
+        pixels = files.unreadable_files.read(row, path, lambda: files.pixels(row, self.size))
         if pixels is None:
             raise _Unreadable(str(path))
-        target = self.part.targets[row].long()
+        target = files.targets[row].long()
         if self.size is None:
-            return self.part.content(row), path.suffix[1:].lower(), target
+            return files.content(row), path.suffix[1:].lower(), target
         return _jpeg(self._reduced(pixels), self.quality), "jpg", target
 
     def _reduced(self, image: Tensor) -> Tensor:

@@ -32,14 +32,9 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class Index(NamedTuple):
-    """Where each image lies: a row for each image, in the order of the shards.
+    """Where each image lies: the number of its shard, its first byte there, its size in bytes, and its file's name.
 
-    Attributes:
-        shard: number of the shard, [N].
-        offset: first byte in the shard, [N].
-        size: number of bytes, [N].
-        name: name of the image's file in the shard, [N].
-        target: int64 [N, ...]; -1 for images without a target.
+    A row for each image, in the order of the shards. ``target`` is int64 ``[N, ...]``; -1 for images without a target.
     """
 
     shard: np.ndarray
@@ -355,20 +350,20 @@ def scan(shards: Shards) -> Index:
                 image = next((files[ending] for ending in files if ending.rpartition(".")[2] in IMAGES), None)
                 if image is None:
                     continue
-                label = files.get("cls")
-                target = -1 if label is None else _label(address, label.name, tar.extractfile(label).read())  # type: ignore[union-attr]
+                target = _label(address, tar, files["cls"]) if "cls" in files else -1
                 rows.append((number, image.offset_data, image.size, image.name, target))
     if not rows:
         raise ValueError(f"url: expected images in {shards.addresses[0]}, such as 0001.jpg, got none")
-    number, offset, size, name, target = zip(*rows, strict=True)
-    return Index(np.array(number), np.array(offset), np.array(size), np.array(name), np.array(target))
+    return Index(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _label(address: str, name: str, content: bytes) -> int:
+def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    file = tar.extractfile(member)
+    content = b"" if file is None else file.read(20)
     try:
         return int(content)
     except ValueError:
-        raise ValueError(f"{address}: expected a number in {name}, got {content[:20]!r}") from None
+        raise ValueError(f"{address}: expected a number in {member.name}, got {content!r}") from None
 
 
 def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any] | None:

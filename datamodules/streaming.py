@@ -55,7 +55,8 @@ class StreamingDataModule(FilesDataModule):
             disk. ``cache_gb`` has to hold twice as many.
         cache_dir: folder for copies of remote shards; None = ``~/.cache/ssl-modules/shards``. Processes may share it.
         cache_gb: limit of the copies, in 10^9 bytes; None = no limit.
-        storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``.
+        storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``. Configs
+            and checkpoints contain them, so give keys and passwords by the environment instead.
         settings: keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and image files: batch_size,
             val_size, seed, num_workers, return_index, decode_size, augmentation, unreadable.
 
@@ -141,8 +142,19 @@ class StreamingDataModule(FilesDataModule):
         ) if "test" in parts else None
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
-        """The training images: others than the labelled ones, if the facts say so."""
-        return self._part("train") if self.facts is not None and "labelled" in self.facts["parts"] else labelled
+        """The training images: others than the labelled ones, if the facts say so.
+
+        Raises:
+            ValueError: if a validation part is set aside from these labelled images.
+        """
+        if self.facts is None or "labelled" not in self.facts["parts"]:
+            return labelled
+        if self.val_size:
+            raise ValueError(
+                f"val_size: expected 0, got {self.val_size}; {self.url} trains on other images than the labelled ones, "
+                "and these may contain the validation part"
+            )
+        return self._part("train")
 
     def _part(self, name: str) -> ShardImages:
         assert self.facts is not None

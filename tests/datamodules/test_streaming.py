@@ -18,6 +18,7 @@ from ssl_modules.datamodules import (
     ImageDataModule,
     ImageFolderDataModule,
     StreamingDataModule,
+    TensorImages,
     sharding,
     write_shards,
 )
@@ -212,6 +213,22 @@ def test_several_labels_and_levels_are_kept(tmp_path):
         assert torch.equal(target, targets[index])
     with tarfile.open(tmp_path / "out/train/00001.tar") as tar:
         assert json.loads(tar.extractfile("000000004.json").read()) == {"label": targets[4].tolist()}
+
+
+class PartlyLabelled(DigitsDataModule):
+    def pretraining_part(self, labelled):
+        return TensorImages(torch.cat([labelled.images, 255 - labelled.images]))
+
+
+def test_other_images_to_train_on_have_their_own_part(digits, tmp_path):
+    facts = write_shards(PartlyLabelled(), tmp_path / "out")
+    assert facts["parts"] == {"train": [2000, 874], "labelled": [1437], "test": [360]}
+    data = stream(tmp_path / "out")
+    _, targets, index = next(iter(data.probe_train_dataloader()))
+    assert torch.equal(targets, digits.train_set.targets[index])
+    assert len(data.train_set) == 2 * 1437
+    with pytest.raises(ValueError, match=r"val_size: expected 0, got 10; .* may contain the validation part"):
+        stream(tmp_path / "out", val_size=10)
 
 
 def test_an_interrupted_writer_continues(photos, tmp_path, monkeypatch):

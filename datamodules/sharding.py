@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -111,7 +112,7 @@ def write_shards(
         "parts": {},
         "left_out": [],
     }
-    with Progress() as progress:
+    with Progress(console=Console(stderr=True)) as progress:
         for name, writer in writers.items():
             task = progress.add_task(name, total=writer.count)
             loader = DataLoader(writer, batch_size=None, num_workers=data.num_workers, collate_fn=keep_batch)

@@ -1,6 +1,5 @@
 """Shards: tar files of encoded images, in a folder or at an address such as s3://bucket/folder."""
 
-import errno
 import json
 import os
 import re
@@ -10,8 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -44,10 +44,23 @@ class Index(NamedTuple):
     target: np.ndarray
 
     @classmethod
-    def load(cls, content: bytes) -> "Index":
-        """Read an index that :meth:`dump` wrote."""
-        with np.load(BytesIO(content)) as arrays:
-            return cls(*(arrays[name] for name in cls._fields))
+    def load(cls, content: bytes, address: str) -> "Index":
+        """Read an index that :meth:`dump` wrote.
+
+        Args:
+            content: the bytes of the file.
+            address: where they come from, for errors.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        try:
+            with np.load(BytesIO(content)) as arrays:
+                return cls(*(arrays[name] for name in cls._fields))
+        except Exception as error:  # numpy and zipfile raise errors of many types
+            raise ValueError(
+                f"url: {address} is not the index of shards, or is damaged; copy it again, or write the shards again"
+            ) from error
 
     def dump(self) -> bytes:
         """The index as the content of a ``.npz`` file."""
@@ -86,7 +99,7 @@ class Shards:
         self.cache_bytes = cache_bytes
         self.storage_options = storage_options or {}
         self.order = torch.arange(len(self.addresses)).share_memory_()  # the order of this epoch, for all workers
-        self._opened: OrderedDict[int, int] = OrderedDict()
+        self._opened: OrderedDict[int, FileIO] = OrderedDict()
         self._copying: ThreadPoolExecutor | None = None
         self._process = os.getpid()
 
@@ -108,7 +121,7 @@ class Shards:
         Raises:
             SystemFault: if the shard can't be read.
         """
-        content = retried(self.addresses[number], lambda: os.pread(self._open(number, ahead), size, offset))
+        content = retried(self.addresses[number], lambda: os.pread(self._open(number, ahead).fileno(), size, offset))
         if len(content) < size:
             raise SystemFault(
                 f"{self.addresses[number]}: ends at byte {offset + len(content)}, but its index names {size} bytes "
@@ -116,8 +129,8 @@ class Shards:
             )
         return content
 
-    def _open(self, number: int, ahead: int) -> int:
-        """The descriptor of an open shard."""
+    def _open(self, number: int, ahead: int) -> FileIO:
+        """The open shard."""
         if self._process != os.getpid():  # a forked worker shares neither threads nor positions of its parent
             self._opened, self._copying, self._process = OrderedDict(), None, os.getpid()
         if number in self._opened:
@@ -128,16 +141,16 @@ class Shards:
         while True:
             path = self.local(number)
             try:
-                self._opened[number] = os.open(path, os.O_RDONLY)
+                self._opened[number] = path.open("rb", buffering=0)
                 break
             except FileNotFoundError as error:
                 if not is_remote(self.addresses[number]):
                     raise SystemFault(
-                        f"{path}: the shard is missing; copy it there, or write the shards again"
+                        f"url: expected the shard {path}, which is missing; copy it there, or write the shards again"
                     ) from error
                 # another process has deleted the copy since, to make room
         if len(self._opened) > KEPT_OPEN:
-            os.close(self._opened.popitem(last=False)[1])
+            self._opened.popitem(last=False)[1].close()
         return self._opened[number]
 
     def local(self, number: int) -> Path:
@@ -151,10 +164,13 @@ class Shards:
             if path.exists():
                 path.touch()  # the oldest copies are deleted first
                 return path
-            with replacing("shard", path) as file, opened(address, self.storage_options) as source:
-                shutil.copyfileobj(source, file, 2**24)
+            retried(address, partial(self._copy, address, path))
         self._make_room(path)
         return path
+
+    def _copy(self, address: str, path: Path) -> None:
+        with replacing("shard", path) as file, opened(address, self.storage_options) as source:
+            shutil.copyfileobj(source, file, 2**24)
 
     def _copy_ahead(self, number: int, ahead: int) -> None:
         if self._copying is None:
@@ -273,16 +289,22 @@ def opened(address: str, storage_options: dict[str, Any] | None = None) -> Itera
     try:
         with fsspec.open(address, "rb", **(storage_options or {})) as file:
             yield file
-    except Exception as error:  # each storage raises exceptions of its own
-        if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.ENOSPC:  # of the copy
+    except Exception as error:
+        of_system = isinstance(error, OSError) and error.errno is not None  # such as a full disk
+        if of_system or isinstance(error, FileNotFoundError):
             raise
+        # Each storage raises exceptions of its own.
         raise SystemFault(f"{address}: can't be read ({type(error).__name__}: {error}); {_fix(error)}") from error
 
 
 def read_address(address: str, storage_options: dict[str, Any] | None = None) -> bytes:
     """Read a whole file at an address; see :func:`opened`."""
-    with opened(address, storage_options) as file:
-        return file.read()
+
+    def read() -> bytes:
+        with opened(address, storage_options) as file:
+            return file.read()
+
+    return retried(address, read)
 
 
 def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str]:
@@ -368,6 +390,8 @@ def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
 
 def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """The facts that ``ssl-modules shard`` wrote beside the shards; None if there are none."""
+    if url.endswith(".tar"):
+        return None
     try:
         return json.loads(read_address(f"{url.rstrip('/')}/{FACTS}", storage_options))
     except (FileNotFoundError, NotADirectoryError):

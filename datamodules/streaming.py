@@ -126,11 +126,10 @@ class StreamingDataModule(FilesDataModule):
         self.dims = (channels, 0, 0)
         means, stds = mean or facts["mean"] or self.mean, std or facts["std"] or self.std
         self.mean, self.std = _for_channels(means, channels), _for_channels(stds, channels)
-        if image_size is None:
-            image_size = facts["image_size"]
-            if facts["same_size"]:  # larger images would be of no use
-                settings = {"decode_size": image_size, **settings}
-        super().__init__(image_size=image_size, **settings)
+        same_size = image_size is None and facts["same_size"]
+        super().__init__(image_size=image_size or facts["image_size"], **settings)
+        if same_size and self.decode_size is None:
+            self.decode_size = self.image_size  # larger images would be of no use
 
     def load(self) -> tuple[ShardImages, ShardImages | None]:
         """The labelled training images and, if there are any, the test images."""
@@ -158,7 +157,8 @@ class StreamingDataModule(FilesDataModule):
 
     def _part(self, name: str) -> ShardImages:
         assert self.facts is not None
-        index = Index.load(read_address(f"{self.url}/{name}.npz", self.storage_options))
+        address = f"{self.url}/{name}.npz"
+        index = Index.load(read_address(address, self.storage_options), address)
         numbers = range(len(self.facts["parts"][name]))
         return self._images([f"{self.url}/{name}/{number:05}.tar" for number in numbers], index)
 
@@ -166,7 +166,7 @@ class StreamingDataModule(FilesDataModule):
         addresses = tars_at(url, self.storage_options)
         known = self.cache_dir / f"{sha256(' '.join(addresses).encode()).hexdigest()[:20]}.npz"
         if known.exists():
-            index = Index.load(known.read_bytes())
+            index = Index.load(known.read_bytes(), str(known))
         else:
             rank_zero_info(f"{url}: reading {len(addresses)} shards once, to find their images")
             index = scan(self._shards(addresses))

@@ -23,9 +23,12 @@ from ssl_modules.datamodules import (
     CIFAR10DataModule,
     CIFAR100DataModule,
     FashionMNISTDataModule,
+    ImageDataModule,
     STL10DataModule,
+    TensorImages,
     TinyImageNetDataModule,
 )
+from ssl_modules.datamodules import write_shards as write
 
 Patches = list[tuple[Any, str, Any]]
 
@@ -215,6 +218,15 @@ def write_image_folder(root: Path) -> Patches:
     Image.fromarray(pixels(3, 40, 50)[..., 0].astype(np.uint16) * 256).save(folder / "dog" / "16 bits.png")
     write_image(root / "test" / "cat" / "1.jpg")
     write_image(root / "test" / "dog" / "1.jpg")
+    return []
+
+
+def write_shards(root: Path) -> Patches:
+    """Write shards of 12 gray images: 30 to train on and 8 to test, of two classes."""
+    images = torch.from_numpy(np.stack([pixels(i, 8, 8)[..., 0] for i in range(38)]))[:, None]
+    targets = torch.arange(38) % 2
+    train, test = TensorImages(images[:30], targets[:30]), TensorImages(images[30:], targets[30:])
+    write(ImageDataModule(train, test, num_classes=2), root, images_per_shard=12)
     return []
 
 

@@ -216,7 +216,7 @@ def test_commands_of_the_pages_exist(command, monkeypatch):
         assert all(re.search(rf"^(.* )?{target}( .*)?:", rules, flags=re.MULTILINE) for target in targets)
     elif name == "python" and arguments[0] != "-m":
         assert (REPOSITORY / arguments[0]).exists()
-    elif arguments[0] == "export":  # export has no config to print
+    elif arguments[0] in ("export", "shard"):  # they have no config to print
         with pytest.raises(SystemExit):
             main([*arguments, "--help"])
     elif arguments[0].startswith("-"):

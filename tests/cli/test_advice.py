@@ -99,7 +99,7 @@ def test_an_error_about_a_config_file_says_what_is_wrong_and_its_advice_works(te
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ((), "command: expected fit, validate, test, predict, evaluate, export; got none"),
+        ((), "command: expected fit, validate, test, predict, evaluate, export, shard; got none"),
         (("exprot",), "command: expected fit, validate, .*; got 'exprot'; did you mean 'export'?"),
         (("fit",), "--data, --model are missing"),
         (("evaluate",), "--data is missing"),

@@ -25,6 +25,7 @@ from ssl_modules.datamodules import (
     ImageNetDataModule,
     ScatteredFashionMNISTDataModule,
     STL10DataModule,
+    StreamingDataModule,
     TensorImages,
     TinyImageNetDataModule,
 )
@@ -39,7 +40,8 @@ class Case:
     sizes: tuple[int, int, int]  # numbers of images to train on, labelled images and test images
     corrupt: str = ""  # a file that the data module reads
     missing: str = ""  # a file or folder that the data module needs
-    root: str = "."  # the argument root, relative to the folder
+    root: str = "."  # the argument that names the files, relative to the folder
+    argument: str = "root"  # its name
     arguments: dict[str, Any] = field(default_factory=dict)
     name: str = ""  # if a data module has several cases
 
@@ -47,7 +49,7 @@ class Case:
         return self.name or self.data.__name__
 
     def build(self, folder: Path, **given: Any) -> BaseDataModule:
-        in_files = {} if self.write is None else {"root": folder / self.root}
+        in_files = {} if self.write is None else {self.argument: folder / self.root}
         return self.data(**{**in_files, "batch_size": 4, "num_workers": 0, **self.arguments, **given})
 
 
@@ -126,6 +128,15 @@ CASES = [
         "train",
         root="train",
         arguments={"image_size": 14, "batch_size": 2},
+    ),
+    Case(
+        StreamingDataModule,
+        miniatures.write_shards,
+        (30, 30, 8),
+        "train.npz",
+        "train/00001.tar",
+        argument="url",
+        arguments={"window": 2},
     ),
     Case(
         ImageFolderDataModule,

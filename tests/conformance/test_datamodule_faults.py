@@ -83,6 +83,6 @@ def test_a_missing_file_is_named_with_a_fix(case, copied):
     path = copied / case.missing
     path.rename(copied / "elsewhere")
     message = trouble(case, copied)
-    assert message.startswith("root: expected ")
+    assert message.startswith(f"{case.argument}: expected ")
     assert str(path) in message
     assert "; " in message

@@ -136,7 +136,7 @@ def test_a_checkpoint_restores_the_arguments(case, folder, tmp_path):
     live = {name: case.arguments[name] for name in ("train", "test") if name in case.arguments}
     again = case.data.load_from_checkpoint(path, **live)
     assert {*stored} >= {*again.arguments} == {*inspect.signature(case.data).parameters}
-    plain = [name for name in again.arguments if name not in (*live, "augmentation", "root")]
+    plain = [name for name in again.arguments if name not in (*live, "augmentation", "root", "url")]
     assert {name: again.arguments[name] for name in plain} == {name: data.arguments[name] for name in plain}
     again.setup()
     assert equal(epoch(again), epoch(data))

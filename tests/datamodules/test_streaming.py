@@ -281,7 +281,7 @@ def test_a_cut_shard_and_a_missing_one_end_the_run(shards, tmp_path):
     with pytest.raises(SystemFault, match=r"ends at byte 600, .* copy the shard again"):
         Shards([str(tar)]).read(0, 512, 200)
     tar.unlink()
-    with pytest.raises(SystemFault, match="the shard is missing; copy it there"):
+    with pytest.raises(SystemFault, match=f"url: expected the shard {tar}, which is missing; copy it there"):
         Shards([str(tar)]).read(0, 512, 200)
 
 

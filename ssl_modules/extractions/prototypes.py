@@ -86,8 +86,8 @@ class Prototypes(Extraction):
         check_number("epsilon", epsilon, above=0)
         check_number("iterations", iterations, least=1)
         check_number("queue", queue, least=0)
-        for name, value in (("queue_after", queue_after), ("frozen_steps", frozen_steps)):
-            check_number(name, value, least=0, most=1 if isinstance(value, float) else None)
+        for name, amount in (("queue_after", queue_after), ("frozen_steps", frozen_steps)):
+            check_number(name, amount, least=0, most=1 if isinstance(amount, float) else None)
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.layers = layers

@@ -36,7 +36,7 @@ from ssl_modules.utils.configurable import build, storable, to_config
 CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews, AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews]
 
 
-CLASSES += [GroCoViews, ReSSLViews, SwAVViews]
+CLASSES += [GroCoViews, ReSSLViews, partial(SwAVViews, small_views=0)]
 
 
 MOCO_JITTER, BYOL_JITTER = (0.4, 0.4, 0.4, 0.1, 0.8), (0.4, 0.4, 0.2, 0.1, 0.8)  # the last is the probability

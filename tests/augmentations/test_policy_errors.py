@@ -22,7 +22,7 @@ from ssl_modules.augmentations import (
 )
 
 CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews, AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews]
-CLASSES += [ReSSLViews, SwAVViews]
+CLASSES += [ReSSLViews, partial(SwAVViews, small_views=0)]
 
 
 @pytest.mark.parametrize("name", ["amdim", "cpc", "yadim"])

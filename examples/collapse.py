@@ -1,12 +1,11 @@
 """What keeps SimSiam and SwAV from collapse, on scikit-learn's digits.
 
-    python examples/collapse.py [--epochs 6]
+    python examples/collapse.py [--epochs 6] [--output docs/pictures/collapse.png]
 
 Trains each method twice with the same initial weights and views, once as it is, and once without what prevents
 collapse: SimSiam with a gradient through its targets, SwAV with an assignment that is too soft (epsilon 1 instead of
-0.05). Draws what CollapseMonitor measures on the embeddings after each epoch, and writes collapse.png: the spread of
-the embeddings, which is 0 if they are all the same; their effective rank; and the loss. Takes about 3 minutes on one
-core.
+0.05). Draws what CollapseMonitor measures on the embeddings after each epoch: the spread of the embeddings,
+which is 0 if they are all the same; their effective rank; and the loss. Takes about 3 minutes on one core.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.extractions import Extraction, Predictor, Prototypes
 from ssl_modules.optim import WarmupCosine
 
-PICTURE = Path("collapse.png")
+PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "collapse.png"
 METRICS = {
     "embedding/std": "spread of the embeddings",
     "embedding/rankme": "effective rank of the embeddings",
@@ -104,14 +103,14 @@ def draw(curves: dict[str, list[dict[str, float]]]) -> Figure:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--output", type=Path, default=PICTURE, help="file to write, such as a .png")
+    parser.add_argument("--output", type=Path, default=PICTURE, help="file to write")
     arguments = parser.parse_args()
     curves = {}
     for name, (method, extraction) in RUNS.items():
         curves[name] = train(method, extraction, arguments.epochs)
         last = {metric: round(value, 3) for metric, value in curves[name][-1].items() if metric in METRICS}
         print(f"{name}: {last}")
-    draw(curves).savefig(arguments.output, dpi=150)
+    draw(curves).savefig(arguments.output, dpi=110)
     print(f"wrote {arguments.output}")
 
 

@@ -96,7 +96,7 @@ def draw(curves: dict[str, list[dict[str, float]]]) -> Figure:
             axis.grid(alpha=0.3)
             if metric != "train/loss_epoch":
                 axis.set_ylim(bottom=0)
-        row[0].legend(fontsize=8)
+        row[-1].legend(fontsize=8)
     return figure
 
 

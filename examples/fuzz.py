@@ -110,6 +110,12 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
         "num_classes": 3,
         "optimizer": partial(torch.optim.SGD, lr=0.1),
     },
+    "ReSSL": lambda _: {
+        "encoder": "test_resnet",
+        "extraction": ext.Queue(size=64, reference=True),
+        "image_size": 8,
+        **NORMALISATION,
+    },
     "SwAV": lambda _: {"augmentation": "simclr", "encoder": "test_resnet", "image_size": 8, **NORMALISATION},
     **{
         name: lambda _: {"encoder": "test_resnet", "image_size": 8, **NORMALISATION}
@@ -124,8 +130,8 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
             "SCE",
             "SimCLR",
             "YADIM",
-            "ReSSL",
             "SimSiam",
+            "SupCon",
         )
     },
     "OutOfDistributionProbe": lambda _: {"outliers": [(torch.zeros(2, 3, 8, 8), torch.zeros(2).long())]},

@@ -17,6 +17,7 @@ from ssl_modules.augmentations.policies.common import (
 )
 from ssl_modules.augmentations.policies.sce import SMALL_VIEWS
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
+from ssl_modules.utils.checks import check_interval, check_number
 
 SMALLEST_MULTICROP = 3  # pixels: the smallest of the small views has 2
 
@@ -57,6 +58,9 @@ class ReSSLViews(JointViews):
             raise ValueError(
                 f"small_scales: expected one for each of the {len(small_sizes)} small_sizes, got {len(small_scales)}"
             )
+        for side, scale in zip(small_sizes, small_scales, strict=True):
+            check_number("small_sizes", side, above=0)
+            check_interval("small_scales", scale, above=0, most=1)
         scales = [(0.2, 1.0), *small_scales]
         parts: list[Augmentation] = [Views([RandomResizedCrop(size, scales[0]), RandomHorizontalFlip(p=0.5)], views=1)]
         for side, scale in zip([size, *small_sizes], scales, strict=True):

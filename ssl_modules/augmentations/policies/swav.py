@@ -15,7 +15,7 @@ from ssl_modules.augmentations.policies.common import (
     jitter_and_gray,
 )
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
-from ssl_modules.utils.checks import check_number
+from ssl_modules.utils.checks import check_interval, check_number
 
 SMALLEST_MULTICROP = 3  # pixels: the small views have 2
 
@@ -66,6 +66,7 @@ class SwAVViews(JointViews):
         check_number("small_size", small_size, above=0)
         check_number("strength", strength, least=0, most=2.5)
         check_scales(min_scale)
+        check_interval("small_scale", small_scale, above=0, most=1)
         if blur:
             check_blurred_size(size)
         if blur and small_views:

@@ -75,7 +75,7 @@ bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/loading.py
 	$(RUN) examples/benchmarks/probes.py
 
-# What all methods learn with the same budget. It takes about 20 hours of a core; what is measured already is kept.
+# Train and evaluate all methods with the same budget. This takes about 20 core-hours. Rows that are measured are kept.
 results: .venv/installed-bench
 	$(RUN) examples/results/run.py --search
 	$(RUN) examples/results/run.py

@@ -1,4 +1,4 @@
-"""Callbacks that judge the representation of any LightningModule while it trains."""
+"""Callbacks that evaluate the representation of any LightningModule while it trains."""
 
 if __name__ == "callbacks":
     raise ImportError("import ssl_modules.callbacks: this folder is a part of ssl_modules, not a package of its own")

@@ -55,8 +55,8 @@ class CollapseMonitor(MeasuringCallback):
         check_number("size", size, least=2)
         if features is not None and not isinstance(features, str):
             raise TypeError(
-                f"features: expected the name of a submodule that the step calls, or None, got {features!r}; for other "
-                'features let training_step return {"loss": loss, "features": h.detach()}'
+                f"features: expected the name of a submodule that the step calls, or None, got {features!r}; to log "
+                'other features, let training_step return {"loss": loss, "features": h.detach()}'
             )
         self.features = features
         self.key = key

@@ -12,7 +12,7 @@ from ssl_modules.callbacks.probe import OnlineProbe
 
 
 class DrawingProbe(OnlineProbe):
-    """An :class:`OnlineProbe` whose outcome is a picture; it logs no metric. A subclass writes ``_figure``.
+    """An :class:`OnlineProbe` that draws a picture and logs no metric. A subclass implements ``_figure``.
 
     Args:
         class_names: names of the classes; None uses the datamodule's names, or the labels if it has none.

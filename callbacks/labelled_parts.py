@@ -1,4 +1,4 @@
-"""The labelled parts of a probe: reads their features, and checks them before the first step."""
+"""Mixin of the probes that reads the features of their labelled parts, and checks them before the first step."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -93,8 +93,8 @@ class LabelledParts:
             raise ValueError(self._has_none(part))
         if count is not None and count < least:
             raise ValueError(
-                f"{self.name}: expected at least {least} samples of the {part} data, got {count}; give it more, or "
-                "lower its k"
+                f"{self.name}: expected at least {least} samples of the {part} data, got {count}; give the probe "
+                "more samples, or a smaller k"
             )
         with undisturbed(module):
             for number, batch in shared_batches(loader, self._size(part)):
@@ -117,7 +117,7 @@ class LabelledParts:
             self._check_targets(part, labels, trainer)
 
     def _check_targets(self, part: str, labels: Tensor, trainer: Any) -> None:
-        """Raise if :meth:`measure` can't use these targets; ``labels`` are all targets of the part."""
+        """Raise an error if :meth:`measure` can't use these targets; ``labels`` are all targets of the part."""
         if part == self.compared:
             self._check_classes(labels, trainer)
 
@@ -127,17 +127,17 @@ class LabelledParts:
         return labels
 
     def _check_classes(self, labels: Tensor, trainer: Any) -> None:
-        """Raise if all labels are of one class, unless the Trainer does a ``fast_dev_run``."""
+        """Raise an error if all labels are of one class, unless the Trainer does a ``fast_dev_run``."""
         if bool((labels == labels[0]).all()) and not is_fast_dev_run(trainer):
             is_folder = getattr(datamodule_of(self, trainer), "class_folders", False)
-            otherwise = " For images without classes: class_folders=False, and no probe." if is_folder else ""
+            without = " If the images have no classes, pass class_folders=False and leave the probe out."
             raise ValueError(
-                f"{self.name}: expected samples of two or more classes, got {len(labels)} of class {labels[0]} alone; "
-                f"give it data of more classes, or leave the probe out.{otherwise}"
+                f"{self.name}: expected samples of two or more classes, got {len(labels)}, all of class {labels[0]}; "
+                f"give it data of more classes, or leave the probe out.{without if is_folder else ''}"
             )
 
     def _size(self, part: str) -> int | None:
-        """The maximum number of samples to read of a part; None for all."""
+        """Return the maximum number of samples to read of a part; None for all."""
         return None if part == "test" else self.bank_size
 
     def _prepare(self, part: str) -> Prepare:

@@ -22,7 +22,7 @@ class OutOfDistributionProbe(OnlineProbe):
     Every image is scored by how close it is to the labelled training images, and the scores of the test images are
     compared with those of the outliers:
 
-    - ``"gaussian"``: log-likelihood under the best of one Gaussian a class, as RINCE is judged; see
+    - ``"gaussian"``: log-likelihood under the best of one Gaussian per class, as in RINCE's evaluation; see
       :func:`~ssl_modules.evaluation.gaussian_scores`;
     - ``"neighbours"``: distance to the k-th nearest; see :func:`~ssl_modules.evaluation.neighbour_scores`;
     - ``"cosine"``: cosine to the nearest class mean; see :func:`~ssl_modules.evaluation.cosine_scores`.

@@ -1,4 +1,4 @@
-"""The base class of the online probes: it runs them, and logs their results."""
+"""The base class of the online probes, which runs them and logs their results."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable

@@ -250,8 +250,8 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         """
         if self.train_set is not None and not self.val_size and self.test_set is None:
             raise ValueError(
-                f"val_size: {self.name} has neither a validation nor a test part to judge a probe on; give val_size=, "
-                "a number of training images, or switch the probe off"
+                f"val_size: {self.name} has neither a validation nor a test part for a probe; pass val_size=, a number "
+                "of training images, or switch the probe off"
             )
         return self._labelled(self._loader("val", self.val_set) if self.val_size else self.test_dataloader())
 
@@ -290,7 +290,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
                 f"the {part} part is not loaded; call prepare_data() and setup() first, as a Trainer does"
             )
         if dataset is None:
-            instead = ", or judge on the validation part: split='val'" if part == "test" and self.val_set else ""
+            instead = ", or evaluate on the validation part: split='val'" if part == "test" and self.val_set else ""
             raise ValueError(f"{part}: {self.name} has no {part} part; pass {part}= to the data module{instead}")
         drop_last = shuffle if drop_last is None else drop_last
         num_workers = 0 if isinstance(dataset, TensorImages) else self.num_workers

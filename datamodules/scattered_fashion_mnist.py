@@ -1,4 +1,4 @@
-"""Fashion-MNIST scattered: garments at random places, in random sizes and brightness, on cluttered canvases."""
+"""Fashion-MNIST scattered. Garments have a random place, size and brightness on a cluttered canvas."""
 
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,30 @@ from ssl_modules.utils.seeds import derive_generator
 
 SIDE = 28  # of the original images
 PIECE = 8  # side of a piece of clutter
-SMALLEST = 16  # side of the smallest garment
-DARKEST = 0.4  # factor of the darkest garment
-DIMMED = 0.5  # factor of the pieces
+SMALLEST = 16  # smallest side of a garment
+DARKEST = 0.4  # smallest factor of a garment's brightness
+DIMMED = 0.5  # factor of the brightness of a piece
 
 
 class ScatteredFashionMNISTDataModule(FashionMNISTDataModule):
-    """Fashion-MNIST on larger, cluttered canvases, where the class depends on what does not change.
+    """Fashion-MNIST with each garment at a random place, in a random size and brightness, on a cluttered canvas.
 
     Each garment is scaled to a side of 16 to 28 pixels, multiplied by a brightness of 0.4 to 1, and put at a random
-    place of a black canvas. Around and behind it lie eight pieces of 8 x 8 pixels, cut from other images of the same
-    part and half as bright. Each pixel is the brightest of garment and pieces. In the original images garments are
-    centred, so that raw pixels are good features; here they are not. Place, size, brightness and clutter
-    depend on ``scatter_seed`` and the image's row, not on ``seed``, ``subset`` or the other images' draws.
+    place of a black canvas. Eight pieces of 8 x 8 pixels lie around and behind it. They are cut from other images of
+    the same part and are half as bright. Each pixel is the maximum of garment and pieces. In the original images
+    garments are centred, so raw pixels are good features. Here they are not. Place, size, brightness and clutter of an
+    image depend only on ``scatter_seed`` and the image's row, not on ``seed`` or ``subset``.
 
-    Parts, targets and ``coarse`` are those of :class:`FashionMNISTDataModule`. Cluttered canvases go back to Mnih et
-    al., "Recurrent Models of Visual Attention", NeurIPS 2014, arXiv:1406.6247, section 4.1; sizes, brightness and
-    numbers are ours. Mean and standard deviation are those of the 60,000 training images of 40 pixels.
+    Parts, targets and ``coarse`` are those of :class:`FashionMNISTDataModule`. The idea of cluttered canvases is from
+    Mnih et al., "Recurrent Models of Visual Attention", NeurIPS 2014, arXiv:1406.6247, section 4.1. We chose the sizes,
+    the brightness and the number of pieces. Mean and standard deviation are those of the 60,000 training images at 40
+    pixels.
 
     Args:
         root: folder of data sets; see :class:`FashionMNISTDataModule`.
         image_size: side of the canvas, pixels, at least 28.
         pieces: number of pieces of clutter on each canvas.
-        scatter_seed: seed of places, sizes, brightness and clutter.
+        scatter_seed: seed of place, size, brightness and clutter.
         settings: keyword arguments of :class:`FashionMNISTDataModule`: coarse, subset, download, batch_size, ...
 
     Raises:
@@ -113,12 +114,12 @@ def scatter(images: Tensor, size: int, pieces: int, generator: torch.Generator) 
 
 
 def _paste(canvases: Tensor, rows: Tensor, patches: Tensor, corners: Tensor) -> None:
-    """Put patches [R, 1, side, side] on some canvases, at the corners [2, R]; the brighter pixel stays."""
+    """Put patches [R, 1, side, side] on some canvases, at the corners [2, R]. The brighter pixel is kept."""
     index = rows[:, None, None], 0, *_square(corners, patches.shape[-1])
     canvases[index] = canvases[index].maximum(patches[:, 0])
 
 
 def _square(corners: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Rows [R, side, 1] and columns [R, 1, side] of the squares at the corners [2, R]."""
+    """Return the rows [R, side, 1] and the columns [R, 1, side] of the squares at the corners [2, R]."""
     steps = torch.arange(side)
     return corners[0, :, None, None] + steps[:, None], corners[1, :, None, None] + steps

@@ -3,12 +3,13 @@
     make demo
     make demo DATA=path/to/folder
 
-Trains on the 1,437 training images of scikit-learn's digits and judges on the 360 test images. Given a folder of your
-own images, it resizes them to 64 px and sets a fifth aside to judge on. Subfolders are taken as classes if there are at
-least two and no images beside them. Without classes there is no accuracy.
+By default, this script trains on the 1,437 training images of scikit-learn's digits and evaluates on the 360 test
+images. If you give a folder of your own images, it resizes them to 64 px and evaluates on a fifth of them, which it
+doesn't train on. Subfolders are classes if there are at least two of them and no images beside them. Without classes
+there is no accuracy.
 
-Writes demo.png: augmented views of a few images, the judged images' representations before and after training (t-SNE),
-and the k-NN accuracy after each epoch, or the loss if there are no classes.
+The script writes demo.png. It shows augmented views of a few images, the representations of the evaluated images before
+and after training (t-SNE), and the k-NN accuracy after each epoch, or the loss if there are no classes.
 """
 
 import argparse
@@ -115,7 +116,7 @@ def main() -> None:
     curve = Curve("probe/knn_top1" if probes else "train/loss_epoch")
 
     before = evaluate(probes, module)
-    points_before = project(module, judged(data).images)
+    points_before = project(module, evaluated(data).images)
     trainer = pl.Trainer(max_epochs=epochs, callbacks=[*probes, curve], logger=False, enable_checkpointing=False)
     start = time.perf_counter()
     trainer.fit(module, data)
@@ -127,13 +128,13 @@ def main() -> None:
         for name, metric in ((f"k-NN, k = {k}", "probe/knn_top1"), ("linear (ridge)", "probe/linear_top1")):
             print(f"{name:24}{before[metric]:8.1%}{after[metric]:8.1%}")
         curve.first, curve.values = 0, [before[curve.metric], *curve.values]
-    draw(data, module, points_before, project(module, judged(data).images), curve)
+    draw(data, module, points_before, project(module, evaluated(data).images), curve)
     print(f"\n{epochs} epochs of {size} images without labels: {seconds:.0f} s on {os.cpu_count()} cores")
     print(f"picture: {PICTURE.resolve()}")
 
 
-def judged(data: BaseDataModule) -> TensorImages:
-    """Return the images to judge on: those set aside, or the test images."""
+def evaluated(data: BaseDataModule) -> TensorImages:
+    """Return the images to evaluate on: the validation part, or the test images."""
     return data.val_set if data.val_size else data.test_set
 
 
@@ -172,17 +173,17 @@ def draw(data: BaseDataModule, module: SimCLR, before: Tensor, after: Tensor, cu
             axis.set(xticks=[], yticks=[])
 
     left, middle, right = bottom.subplots(1, 3)
-    labels = judged(data).targets[:SHOWN]
+    labels = evaluated(data).targets[:SHOWN]
     for axis, points, title in ((left, before, "before training"), (middle, after, "after training")):
         for label in labels.unique().tolist():  # -1 if there are no classes
             name = data.class_names[label] if label >= 0 else None
             axis.scatter(*points[labels == label].T, s=9, color=plt.cm.tab10(label % 10), label=name)
-        axis.set(xticks=[], yticks=[], title=f"judged images, {title} (t-SNE)")
+        axis.set(xticks=[], yticks=[], title=f"evaluated images, {title} (t-SNE)")
     if 0 < data.num_classes <= 10:
         middle.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, markerscale=2, frameon=False)
     right.plot(range(curve.first, curve.first + len(curve.values)), curve.values, color="C0")
     if data.num_classes:
-        right.set(xlabel="epoch", ylabel="k-NN accuracy on the judged images", title="learned without labels")
+        right.set(xlabel="epoch", ylabel="k-NN accuracy on the evaluated images", title="learned without labels")
         right.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0, decimals=1))
     else:
         right.set(xlabel="epoch", ylabel="loss", title="learned without labels")

@@ -4,8 +4,8 @@
 
 Every method trains with every encoder and every extraction of its grid. All train for the same epochs on the same
 images, scikit-learn's digits, with the same optimiser, colour jitter and crops. This tests a claim by Falcon and Cho,
-arXiv 2009.00104: YADIM depends on both less than its parents do. With the same extraction, our reconstruction of YADIM
-on whole images differs from AMDIM only by the clip of the loss. On patches it stands between AMDIM and CPC.
+arXiv 2009.00104: YADIM depends on both less than AMDIM and CPC do. With the same extraction, our reconstruction of
+YADIM on whole images differs from AMDIM only by the clip of the loss. On patches it is in between AMDIM and CPC.
 
 Writes robustness.md, with all accuracies and their mean and spread (standard deviation) over each method's grid, and
 robustness.png, the same as a figure. k-NN: k = 20, T = 0.07; linear: ridge.
@@ -107,7 +107,7 @@ class Cell(NamedTuple):
     accuracy: dict[str, list[float]]  # for each probe, a value per seed
 
 
-def judge(module: nn.Module, data: DigitsDataModule) -> dict[str, float]:
+def evaluate(module: nn.Module, data: DigitsDataModule) -> dict[str, float]:
     return {name: probe(datamodule=data).evaluate(module)[metric] for name, (probe, metric) in PROBES.items()}
 
 
@@ -119,7 +119,7 @@ def train(grid: Grid, encoder: str, extraction: str, epochs: int, seed: int) -> 
     if epochs:
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         pl.Trainer(max_epochs=epochs, accelerator="cpu", enable_model_summary=False, **quiet).fit(module, data)
-    return judge(module, data)
+    return evaluate(module, data)
 
 
 def fill(epochs: int, seeds: list[int]) -> list[Cell]:

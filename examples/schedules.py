@@ -1,9 +1,9 @@
-"""The learning rate of each method over the run, as the recipes in examples/configs have it.
+"""Draw the learning rate of each method over the run, as in the configs of examples/configs.
 
     python examples/schedules.py [--output docs/schedules.svg]
 
-Draws a panel for each method: the factor that multiplies the learning rate, over the share of the run. The warm-up is
-orange. If it is short, an inset shows the beginning of the run. Needs matplotlib (extra "viz").
+Each method has a panel that shows the factor of the learning rate over the share of the run. The warm-up is orange. If
+the warm-up is short, an inset shows the beginning of the run. The script needs matplotlib (extra "viz").
 """
 
 import argparse
@@ -42,7 +42,7 @@ PANELS = (
     "ressl_imagenet",
 )
 IMAGES = {"ImageNetDataModule": 1_281_167, "CIFAR100DataModule": 50_000}  # training images
-SHORT = 0.03  # share of the run, below which a warm-up gets an inset
+SHORT = 0.03  # warm-ups below this share of the run get an inset
 POINTS = 400
 CURVE, WARMUP = "tab:blue", "tab:orange"
 
@@ -69,14 +69,14 @@ class Recipe:
         return self.schedule.warmup_steps(self.steps, self.steps_per_epoch)
 
     def factors(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Steps from ``first`` to ``last`` as shares of the run, and their factors."""
+        """Return steps from ``first`` to ``last`` as shares of the run, and their factors."""
         steps = np.unique(np.linspace(first, last, POINTS).round().astype(int))
         factors = [self.schedule(int(step), self.steps, self.steps_per_epoch) for step in steps]
         return steps / self.steps, np.array(factors)
 
 
 def read(name: str) -> Recipe:
-    """The recipe of a config in examples/configs."""
+    """Read the recipe of a config in examples/configs."""
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     trainer, data, model = config["trainer"], config["data"], config["model"]
     given = model["init_args"]["schedule"]
@@ -86,7 +86,7 @@ def read(name: str) -> Recipe:
 
 
 def draw(recipes: list[Recipe]) -> Figure:
-    """One panel for each recipe."""
+    """Draw one panel for each recipe."""
     rows = -(-len(recipes) // 5)
     figure, axes = plt.subplots(rows, 5, figsize=(12, 2.5 * rows), sharex=True, sharey=True, layout="constrained")
     for axis in axes.flat[len(recipes) :]:
@@ -110,7 +110,7 @@ def _curve(axis: Axes, recipe: Recipe, last: int) -> None:
 
 
 def _inset(axis: Axes, recipe: Recipe) -> None:
-    """The beginning of the run, in the free space below the curve."""
+    """Draw the beginning of the run in the free space below the curve."""
     inset = axis.inset_axes((0.13, 0.2, 0.23, 0.34))
     _curve(inset, recipe, 2 * recipe.warmup)
     end = 2 * recipe.warmup / recipe.steps

@@ -62,8 +62,8 @@ def evaluate(
             ``ssl_modules.evaluation.protocols`` and of :func:`~ssl_modules.downstream.finetune`.
         outliers: data module whose test part holds the outliers for "ood".
         split: part to evaluate on: "test", or "val", the validation part, for example to choose settings.
-        features: how to get features, as in :class:`~ssl_modules.callbacks.OnlineProbe`; "finetune" ignores it.
-        prepare: how to read a batch, as in :class:`~ssl_modules.callbacks.OnlineProbe`; "finetune" ignores it.
+        features: how to get features, as in :class:`~ssl_modules.callbacks.OnlineProbe`; not used by "finetune".
+        prepare: how to read a batch, as in :class:`~ssl_modules.callbacks.OnlineProbe`; not used by "finetune".
 
     Returns:
         Metrics by protocol, each in [0, 1]. For hierarchical targets, the name of the level precedes that of the
@@ -78,7 +78,7 @@ def evaluate(
         >>> evaluate(nn.Flatten(), DigitsDataModule(), {"knn": {"k": 5}})["knn"]["top1"] > 0.9
         True
 
-        A network of floats gets a function that converts the pixels:
+        If a network takes float pixels, ``prepare`` converts them:
 
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32))
         >>> floats = lambda batch: (batch[0] / 255, batch[1])
@@ -105,11 +105,11 @@ def evaluate(
     parts: list[tuple[Tensor, Tensor]] = []
     others: tuple[Tensor, ...] = ()
     if set(settings) != {"finetune"}:  # finetune trains a copy of the encoder, so it needs no features
-        rank_zero_info(f"{data.name}: one pass over the labelled training images and over those to judge")
+        rank_zero_info(f"{data.name}: encoding the labelled training images and the images to evaluate on")
         shared = SharedFeatures()
-        judged = data.test_dataloader() if split == "test" else data.val_dataloader()
+        evaluated = data.test_dataloader() if split == "test" else data.val_dataloader()
         read = partial(shared.read, module, features=features, prepare=prepare)
-        parts = [read(loader) for loader in (data.probe_train_dataloader(), judged)]
+        parts = [read(loader) for loader in (data.probe_train_dataloader(), evaluated)]
         others = () if outliers is None else (read(outliers.test_dataloader())[0],)
     results: Results = {}
     for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # the slowest one last
@@ -200,8 +200,8 @@ def finetune(
         enable_model_summary=False,
     )
     trainer.fit(tuned, data.supervised_dataloader(rows))
-    judged = data.test_dataloader() if split == "test" else data.val_dataloader()
-    (metrics,) = trainer.test(tuned, judged, verbose=False)
+    evaluated = data.test_dataloader() if split == "test" else data.val_dataloader()
+    (metrics,) = trainer.test(tuned, evaluated, verbose=False)
     return {name.removeprefix("test/"): value for name, value in metrics.items() if name != "test/loss"}
 
 
@@ -273,8 +273,8 @@ def _check(settings: Mapping[Any, Any], data: "BaseDataModule", outliers: "BaseD
         raise ValueError('outliers: goes with the protocol "ood": give both, or neither')
     if outliers is not None and outliers.dims != data.dims:
         raise ValueError(
-            f"outliers: are images of dims {list(outliers.dims)}, the data's of {list(data.dims)}, "
-            "which alone would tell them apart; give both one image_size and the same channels"
+            f"outliers: expected images of the data's dims {list(data.dims)}, got {list(outliers.dims)}; give both the "
+            "same image_size and channels, because other dims alone would separate them"
         )
     if split not in get_args(Split):
         raise ValueError(f"split: expected one of {', '.join(get_args(Split))}, got {split!r}")

@@ -1,4 +1,4 @@
-"""Batches larger than memory: encoder and heads see a few images at a time, and recompute their activations.
+"""Batches that don't fit in memory. Encoder and heads process a few images at a time and recompute their activations.
 
 Chen, Xu, Zhang, Guestrin: Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
 """
@@ -17,7 +17,7 @@ from ssl_modules.utils.checks import check_number
 
 
 def check_micro_batch(micro_batch: int, **splits: int | None) -> None:
-    """Raise unless the number of images is at least 2 and a multiple of the batch norms' numbers of splits.
+    """Raise an error unless ``micro_batch`` is at least 2 and a multiple of each number of splits.
 
     Args:
         micro_batch: images per part.
@@ -36,7 +36,9 @@ def check_micro_batch(micro_batch: int, **splits: int | None) -> None:
 
 
 def parts_of(images: int, micro_batch: int | None) -> list[slice]:
-    """The rows of each part of a batch. A last part of one image joins the part before, for the batch norms.
+    """Return the rows of each part of a batch.
+
+    A last part of a single image joins the part before, because batch norms need two images.
 
     Args:
         images: number of images in the batch.
@@ -52,7 +54,7 @@ def parts_of(images: int, micro_batch: int | None) -> list[slice]:
 
 
 def in_parts(function: Callable[..., Any], views: Sequence[Tensor], micro_batch: int | None) -> Any:
-    """The outputs of a function of views, computed for a few images at a time without gradient.
+    """Apply a function to views, a few images at a time, without gradient; return its joined outputs.
 
     Args:
         function: ``(views) -> collection of tensors``, each with the images along its first axis.
@@ -66,10 +68,10 @@ def in_parts(function: Callable[..., Any], views: Sequence[Tensor], micro_batch:
 def recomputed_in_parts(
     function: Callable[..., Any], networks: Sequence[nn.Module], views: Sequence[Tensor], micro_batch: int | None
 ) -> Any:
-    """The outputs of a function of views, computed for a few images at a time.
+    """Apply a function to views, a few images at a time; return its joined outputs.
 
-    If there are several parts, the backward pass computes the activations of one part at a time again. Batch norms
-    keep their running statistics and counters in this second pass, and dropout draws the same.
+    If there are several parts, the backward pass computes the activations of each part again. This second forward pass
+    doesn't change the running statistics and counters of batch norms, and dropout drops the same values as before.
 
     Args:
         function: ``(views) -> collection of tensors``, each with the images along its first axis.
@@ -90,7 +92,7 @@ def recomputed_in_parts(
 
 
 def concatenated(parts: Sequence[Any]) -> Any:
-    """Collections of tensors of the same form, joined along the first axis.
+    """Join collections of tensors of the same form along the first axis.
 
     Example:
         >>> concatenated([{"a": torch.zeros(2, 3)}, {"a": torch.ones(1, 3)}])["a"].shape
@@ -102,7 +104,8 @@ def concatenated(parts: Sequence[Any]) -> Any:
     if isinstance(first, Mapping):
         return {key: concatenated([part[key] for part in parts]) for key in first}
     joined = [concatenated(some) for some in zip(*parts, strict=True)]
-    return type(first)(*joined) if hasattr(first, "_fields") else type(first)(joined)  # named tuples take each field
+    is_named_tuple = hasattr(first, "_fields")
+    return type(first)(*joined) if is_named_tuple else type(first)(joined)
 
 
 def _contexts(networks: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -110,9 +113,9 @@ def _contexts(networks: Sequence[nn.Module]) -> tuple[AbstractContextManager[Non
 
 
 class _KeptStatistics(AbstractContextManager[None]):
-    """Norms normalise by the batch, but keep running statistics and counters.
+    """Context in which batch norms use the batch's statistics, but don't change running statistics and counters.
 
-    A class, as a second backward pass through the same graph enters the context again.
+    It is a class because a second backward pass through the same graph enters the same context again.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:

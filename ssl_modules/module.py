@@ -78,10 +78,11 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         compile: whether to compile the encoder by ``torch.compile``, at its first batch.
         batch_norm_splits: number of parts of a batch that the encoder's batch norms normalise separately, as if each
             were on its own device; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
-        teacher_batch_norm_splits: the same for the teacher's encoder; None = as ``batch_norm_splits``.
+        teacher_batch_norm_splits: number of parts for the batch norms of the teacher's encoder; None = as
+            ``batch_norm_splits``.
         view_statistics: "joint" passes all views of one size together through encoder, heads and predictor, so that
             batch norms normalise them together; "each" passes one view after the other, so that batch norms normalise
-            each alone. ``batch_norm_splits`` splits what is passed together.
+            each view alone. ``batch_norm_splits`` splits the images of one pass.
         optimizer: function of parameter groups that returns an optimiser, such as
             ``functools.partial(torch.optim.SGD, lr=0.1)``.
         schedule: schedule of the learning rate over the run.
@@ -89,9 +90,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
             is scaled linearly to the actual number. None = no scaling.
         decay_norms: whether biases and norms have the same weight decay as all other weights; False = none.
         anchor_block: anchors per block of the loss; None = chosen from the size, 0 = no blocks.
-        micro_batch: images that encoder and heads process at a time, for batches larger than memory; the backward pass
-            computes their activations again. Batch norms normalise each part apart; the loss sees the whole batch.
-            2 or more, and a multiple of ``batch_norm_splits``. None = the whole batch.
+        micro_batch: number of images that encoder and heads process at a time, for batches that don't fit in memory;
+            2 or more, and a multiple of ``batch_norm_splits``. None = the whole batch. The backward pass computes
+            the activations again. Batch norms normalise each part separately. The loss compares the whole batch.
 
     Raises:
         TypeError: if an aspect has the wrong type.

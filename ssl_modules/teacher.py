@@ -64,7 +64,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, view: Tensor) -> Any:
-        """The output of the teacher's heads for a view."""
+        """Return the output of the teacher's heads for a view."""
         return self.heads(encode(self.encoder, view, self.encoder.spatial_dims))
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
-"""Run a function in new processes: several that form a gloo group, as in DDP, or one.
+"""Run a function in new processes: in one process, or in several that form a gloo group, as in DDP.
 
-They are forked from a server that has only imported the package. So each starts fast, and in the state of a new
-interpreter.
+The processes are forked from a server that has only imported the package. Therefore each process starts fast and has
+the state of a new interpreter.
 """
 
 import multiprocessing
@@ -31,7 +31,7 @@ def run_in_processes(function: Callable[..., Any], *args: Any, processes: int = 
 
 
 def run_in_a_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """Run ``function(*args)`` in a process with the given environment, by default ours; return the result."""
+    """Run ``function(*args)`` in a process and return the result. The default environment is that of this process."""
     [result] = _start(_run_alone, function, (dict(os.environ if environment is None else environment), *args), 1)
     return result
 
@@ -58,8 +58,8 @@ def _run_in_group(rank: int, function: Callable[..., Any], args: tuple, processe
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=processes)
     torch.save(function(rank, *args), Path(folder, f"{rank}.pt"))
     dist.barrier()
-    # End without destroying the group: in torch 2.6 that can deadlock, as it holds the GIL while it waits for a thread
-    # that needs the GIL to free its last tensor.
+    # End without destroying the group, because this can deadlock in torch 2.6: it holds the GIL while it waits for a
+    # thread, and the thread needs the GIL to free its last tensor.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The documentation is right: examples in docstrings and the code blocks of the README and of the site's pages run."""
+"""The examples in docstrings and the code blocks of the README and of the site's pages run."""
 
 import ast
 import doctest
@@ -35,7 +35,7 @@ PAGES = [
     *sorted(page for page in DOCS.rglob("*.md") if not GENERATED & {*page.relative_to(DOCS).parts}),
 ]
 NAMES = {page: str(page.relative_to(REPOSITORY)) for page in PAGES}
-# Pages that name a data set to download get noise in its place.
+# Pages that download a data set get random images instead.
 NOISE = """
 import torch
 from ssl_modules.datamodules import CIFAR10DataModule, TensorImages
@@ -88,7 +88,7 @@ def test_python_blocks_of_a_page_run_in_order(page, tmp_path):
 
 @pytest.mark.parametrize("page", pages_with("{code-block} python"), ids=NAMES.get)
 def test_python_blocks_that_do_not_run_are_python(page):
-    """Code of other libraries, and code that needs a file that we don't have."""
+    """Tests code of other libraries, and code that needs a file that we don't have."""
     for block in blocks(page, "{code-block} python"):
         tree = ast.parse(block)
         for node in ast.walk(tree):
@@ -104,7 +104,7 @@ def test_files_that_a_page_names_exist(page):
         assert (REPOSITORY / name).exists(), name
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         path = page.parent / target
-        copied = "notebooks/" in target  # from examples/notebooks
+        copied = "notebooks/" in target  # the build copies it from examples/notebooks
         assert copied or path.exists() or path.with_suffix(".md").exists(), target
 
 

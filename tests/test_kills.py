@@ -82,7 +82,7 @@ def images(tmp_path_factory):
     return folder
 
 
-def judged(folder):
+def evaluated(folder):
     """Return, for each metric, the epochs for which any attempt logged it."""
     epochs = {}
     for path in folder.glob("lightning_logs/version_*/metrics.csv"):
@@ -116,7 +116,7 @@ def test_a_killed_run_continues_exactly(number, images, tmp_path):
             if (folder / "last.ckpt").exists():
                 read_checkpoint(folder / "last.ckpt")
         finished(case, images, folder, workers, every)
-        assert judged(folder) == judged(whole)
+        assert evaluated(folder) == evaluated(whole)
         torch.testing.assert_close(torch.load(folder / "final.pt"), torch.load(whole / "final.pt"), rtol=0, atol=0)
     finally:
         if SHARED_MEMORY in folder.parents:

@@ -1,4 +1,4 @@
-"""Encoder and heads see a few images at a time; nothing else changes."""
+"""With micro_batch, encoder and heads process a few images at a time, and nothing else changes."""
 
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +18,7 @@ IMAGES = 11
 
 
 def step(case, images=IMAGES, **given):
-    """Loss, gradients and buffers of a training step in float64."""
+    """Return loss, gradients and buffers of a training step in float64."""
     seed_everything(0)
     module = case.build(**given).double()
     loss = module.training_step((fixed_views(case, images, torch.float64), None), 0)["loss"]
@@ -66,7 +66,7 @@ def test_parts_equal_the_whole_without_batch_norm(size):
     torch.testing.assert_close(plain_step(micro_batch=size), plain_step(), rtol=0, atol=1e-12)
 
 
-def test_dropout_draws_the_same_again(monkeypatch):
+def test_dropout_drops_the_same_values_again(monkeypatch):
     found = plain_step(p=0.5, micro_batch=4)
     monkeypatch.setattr(micro_batch, "checkpoint", without_checkpoints)
     torch.testing.assert_close(found, plain_step(p=0.5, micro_batch=4), rtol=0, atol=0)
@@ -81,6 +81,15 @@ def test_a_second_backward_pass_gives_the_same_gradient_and_statistics():
     loss.backward()
     torch.testing.assert_close(gradients(module), first, rtol=0, atol=0)
     torch.testing.assert_close(dict(module.named_buffers()), buffers, rtol=0, atol=0)
+
+
+def test_the_norms_keep_their_momentum():
+    module = build(Net(), micro_batch=4)
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    module.training_step(pixels(10), 0)["loss"].backward()
+    assert [norm.momentum for norm in norms] == before
+    assert all(before)
 
 
 def test_activations_are_not_kept():
@@ -130,13 +139,13 @@ def test_outputs_of_any_form_are_joined():
         (SCE, {"micro_batch": 4, "teacher_batch_norm_splits": 0}, "teacher_batch_norm_splits: .* at least 2, got 0"),
     ],
 )
-def test_wrong_numbers_are_refused(method, arguments, message):
+def test_wrong_numbers_raise_an_error(method, arguments, message):
     with pytest.raises(ValueError, match=message):
         method(encoder=ENCODER, **arguments)
 
 
 class Limited(SimCLR):
-    """Raises as a GPU does if encoder and heads see more than 8 images at a time."""
+    """Raises an out-of-memory error as a GPU does, if encoder and heads process more than 8 images at a time."""
 
     def embed(self, views):
         if (self.micro_batch or len(views[0])) > 8:

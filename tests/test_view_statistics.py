@@ -1,4 +1,4 @@
-"""Batch norms see views of one size together or each view alone, as `view_statistics` says."""
+"""Batch norms normalise views of one size together or each view alone, as `view_statistics` sets."""
 
 from copy import deepcopy
 
@@ -16,11 +16,12 @@ from ssl_modules.encoders.views import over_views
 from ssl_modules.extractions import Predictor, Queue
 
 SIZES = (8, 6, 8)
-TOGETHER = {"joint": ([0, 2], [1]), "each": ([0], [1], [2])}  # views that a batch norm sees at once, in order
+TOGETHER = {"joint": ([0, 2], [1]), "each": ([0], [1], [2])}  # views that a batch norm normalises together, in order
 
 
 def views(images=4):
-    return [torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(size)) for size in SIZES]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(images, 3, size, size, generator=generator) for size in SIZES]
 
 
 def byol(statistics, **given):
@@ -34,7 +35,7 @@ def running(*modules):
 
 
 @pytest.mark.parametrize("statistics", TOGETHER)
-def test_encoder_heads_and_predictor_of_student_and_teacher_see_the_same_views_together(statistics):
+def test_all_networks_of_student_and_teacher_pass_the_same_views_together(statistics):
     module = byol(statistics)
     student = [module.encoder, module.extraction.heads, module.extraction.predictor]
     teacher = [module.teacher.encoder, module.teacher.heads]
@@ -58,7 +59,7 @@ def _batch(module):
     return batch, module.embed(batch.views)
 
 
-def test_both_give_different_statistics():
+def test_joint_and_each_give_different_statistics():
     joint, each = byol("joint"), byol("each")
     for module in (joint, each):
         module.embed(views())
@@ -66,7 +67,7 @@ def test_both_give_different_statistics():
     assert not any(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_evaluation_gives_the_same_for_both():
+def test_joint_and_each_give_the_same_in_evaluation():
     joint, each = byol("joint").eval(), byol("each").eval()
     torch.testing.assert_close(joint.embed(views()).student, each.embed(views()).student)
 
@@ -89,7 +90,7 @@ def test_outputs_may_be_collections():
         torch.testing.assert_close(output, {"mean": view.mean((2, 3)), "maps": (view, -view)})
 
 
-def test_the_teacher_alone_is_split():
+def test_only_the_teacher_is_split():
     module = SCE(encoder=ENCODER, extraction=Queue(size=64, reference=True), teacher_batch_norm_splits=4)
     norms = [m for m in module.teacher.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(isinstance(m, SplitBatchNorm2d) and m.splits == 4 and m.interleaved for m in norms)
@@ -114,7 +115,7 @@ def test_student_and_teacher_may_have_different_splits():
         ({"extraction": Predictor(), "teacher_batch_norm_splits": 1}, "teacher_batch_norm_splits: expected .* got 1"),
     ],
 )
-def test_wrong_values_are_refused(arguments, message):
+def test_wrong_values_raise_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         SimCLR(encoder=ENCODER, **arguments)
 
@@ -145,7 +146,7 @@ def moco(**given):
 
 
 def trained_on(module, rows):
-    """The gradient of a step in training mode, and the running statistics after it."""
+    """Return the gradient of a step in training mode, and the running statistics after it."""
     pixels = [torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(i)).double()[rows] for i in range(2)]
     module.training_step((pixels, None), 0)["loss"].backward()
     gradient = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}

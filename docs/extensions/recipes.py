@@ -1,6 +1,6 @@
-"""Directives that write parts of pages from the code, so that nothing is retyped.
+"""Sphinx directives that generate parts of pages from the code and from other pages.
 
-```{recipe} SimCLR``` the defaults of a method's signature
+```{recipe} SimCLR``` the default arguments of a method
 ```{configs} simclr``` the configs of examples/configs that train the method
 ```{differences} SimCLR``` the method's section of differences.md
 ```{diagram} simclr``` a picture of docs/pictures, in its light and its dark form
@@ -26,7 +26,7 @@ SIZE = 32  # pixels; the default image_size
 
 
 class Written(Directive):
-    """A directive whose content is written as Markdown."""
+    """A directive that generates Markdown."""
 
     required_arguments = 1
 
@@ -41,7 +41,7 @@ class Written(Directive):
 
 
 class Recipe(Written):
-    """A table of the defaults, and the augmentation in full."""
+    """A table of a method's default arguments, and the operations of its augmentation."""
 
     def markdown(self) -> str:
         name = self.arguments[0]
@@ -65,7 +65,7 @@ class Recipe(Written):
 
 
 def written(value: Any) -> str:
-    """A default as text, such as ``SGD(lr=0.03, momentum=0.9)``."""
+    """Return a default as text, such as ``SGD(lr=0.03, momentum=0.9)``."""
     if isinstance(value, Configurable):
         return described(value)
     if isinstance(value, functools.partial):
@@ -75,10 +75,10 @@ def written(value: Any) -> str:
 
 
 def link(value: Any) -> str:
-    """A link to the page of a default's class."""
+    """Return a link to the page of a default's class."""
     if isinstance(value, Configurable):
         return f"{{py:obj}}`~{class_path(type(value))}`"
-    return "of timm" if isinstance(value, functools.partial) and value.func.__module__.startswith("timm") else ""
+    return "from timm" if isinstance(value, functools.partial) and value.func.__module__.startswith("timm") else ""
 
 
 class Configs(Written):

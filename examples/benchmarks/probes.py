@@ -10,7 +10,7 @@ products only compute the similarities of normalised features. All others take r
 the bare product in chunks take 256 queries at once. Agreement: share of queries with our prediction. Memory: what
 PyTorch allocates beyond its inputs.
 
-Callbacks: their cost at their defaults (5,000 images to learn from, 10,000 to judge on), as a share of an epoch of
+Callbacks: their cost at their defaults (5,000 images to learn from, 10,000 to evaluate on), as a share of an epoch of
 SimCLR. Times are CPU seconds, which other programs on the machine hardly change:
 
 - All callbacks on Fashion-MNIST with a ResNet-18 and the stem for large images: a real fit of 12 of the 234 steps of an

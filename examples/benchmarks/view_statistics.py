@@ -1,10 +1,10 @@
-"""SimCLR's step from ready-made views to gradients, with `view_statistics` "joint" and "each".
+"""Measure SimCLR's step from ready-made views to gradients, with `view_statistics` "joint" and "each".
 
     python examples/benchmarks/view_statistics.py [--encoder resnet18] [--size 32] [--batch 128] [--rounds 7]
         [--views 2] [--device cpu] [--precision 32]
 
-"joint" makes one pass with all views, "each" one pass per view. The step has no augmentation and no optimiser, which
-are the same for both. MiB is the peak of PyTorch's allocator during a step.
+"joint" makes one pass with all views, "each" makes one pass per view. The step has no augmentation and no optimiser,
+because they are the same for both. MiB is the peak of PyTorch's allocator during a step.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 
 def step(statistics: str, settings: argparse.Namespace) -> Callable[[], None]:
-    """A function that computes the gradients of one batch."""
+    """Return a function that computes the gradients of one batch."""
     torch.manual_seed(0)
     augmentation = ReadyViews([settings.size] * settings.views)
     module = SimCLR(augmentation, settings.encoder, image_size=settings.size, view_statistics=statistics)
@@ -39,7 +39,7 @@ def step(statistics: str, settings: argparse.Namespace) -> Callable[[], None]:
 
 
 def peak(run: Callable[[], None], device: str) -> float:
-    """Peak memory of a step in MiB, beyond the module's own."""
+    """Return the peak memory of a step in MiB, in addition to the module's own."""
     if device == "cpu":
         return peak_mib(run)
     before = torch.cuda.memory_allocated()

@@ -9,12 +9,12 @@
 # %% [markdown]
 # # Comparing runs
 #
-# Two runs of SimCLR on handwritten digits, alike but for the temperature of the loss, and beside them the untrained
-# encoder: which learned the better representation, and how do the two differ? We save them, load them as one would
-# last week's checkpoints, and judge them by numbers and by eye. It takes less than a minute on a CPU, and downloads
-# nothing.
+# We train SimCLR twice on handwritten digits. The runs differ only in the temperature of the loss. Which run learns the
+# better representation, and how do the two representations differ? We also compare both with the untrained encoder. We
+# save the runs, load their checkpoints, and compare them by metrics and by pictures. This takes less than a minute on a
+# CPU and downloads nothing.
 #
-# To compare other runs, put their checkpoints in place of ours: from "The runs, read back" on, nothing depends on the
+# To compare other runs, use their checkpoints instead of ours. The cells from "Load the runs" on don't depend on the
 # method.
 
 # %%
@@ -41,11 +41,12 @@ QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", 
 # %% [markdown]
 # ## The runs
 #
-# All start from the same weights and see the same views of the same images in the same order: what differs in the end
-# comes from the temperature alone. The untrained encoder is a run of no epochs. It is the floor, and not a low one: a
-# random network keeps much of what so small an image holds.
+# All runs start from the same weights and train on the same views of the same images in the same order. All differences
+# therefore come from the temperature. The untrained encoder is a run of no epochs. It already reaches a high accuracy,
+# because a random network preserves much of the information in such small images.
 #
-# We don't compare their losses, which have another scale at each temperature.
+# We don't compare the losses, because their scale depends on the temperature. The encoder, `"test_resnet"`, is timm's
+# tiny ResNet for tests; we use it because it is fast.
 
 # %%
 RUNS = {"untrained": (0.1, 0), "T = 0.1": (0.1, 10), "T = 1": (1.0, 10)}  # temperature and epochs
@@ -65,7 +66,7 @@ for name, (temperature, epochs) in RUNS.items():
         mean=data.mean,
         std=data.std,
         optimizer=partial(torch.optim.AdamW, lr=2e-3, weight_decay=1e-4),
-        base_batch_size=None,  # the learning rate is for this batch size
+        base_batch_size=None,  # do not scale the learning rate with the batch size
     )
     grid = ViewGrid(images=4, folder=f"runs/{name}")
     trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[grid], **QUIET)
@@ -73,29 +74,33 @@ for name, (temperature, epochs) in RUNS.items():
     trainer.save_checkpoint(f"runs/{name}/last.ckpt")
 
 # %% [markdown]
-# As a run began, `ViewGrid` drew what the augmentation makes of a few images. The two views of a row are what SimCLR
-# pulls together. They should differ in whatever doesn't make the image the digit that it is, and still show this digit:
-# where you can't tell it any more, the crops cut too much away.
+# At the start of a run, `ViewGrid` drew augmented views of a few images. SimCLR makes the embeddings of the two views
+# in a row similar. The two views should differ, but both should still show the digit. If you can't recognise the digit,
+# the crops are too small.
 
 # %%
 Image("runs/T = 0.1/views_epoch0_step0.png")
 
 # %% [markdown]
-# ## The runs, read back
+# ## Load the runs
 #
-# A checkpoint knows its class and its arguments, and needs to be told neither.
+# A checkpoint holds the name and the arguments of its class, so you don't have to pass them.
 
 # %%
 modules = {name: load_module(f"runs/{name}/last.ckpt") for name in RUNS}
 {name: (type(module).__name__, module.loss.temperature) for name, module in modules.items()}
 
 # %% [markdown]
-# ## What can be read from the representations
+# ## Evaluate the representations
 #
-# Four protocols, which read labels and leave the encoder as it is: the vote of the 20 nearest training images; a linear
-# classifier from all 1,437 labels; one from 1 % and one from 10 % of them, each with three choices of these, whose
-# standard deviation is `std`; and retrieval, which asks how early the images of one's own class come among all others:
-# `map` is the mean average precision, `curve_ap` the area under the mean curve of precision and recall.
+# We use four protocols. They read labels, but don't change the encoder:
+#
+# - `knn`: the vote of the 20 nearest training images.
+# - `linear`: a linear classifier trained with all 1,437 labels.
+# - `few-label`: linear classifiers trained with 1 % and with 10 % of the labels. Each is the mean over three random
+#   subsets, and `std` is the standard deviation.
+# - `retrieval`: each image ranks all others by similarity, and images of its class should come first. `map` is the mean
+#   average precision, `curve_ap` the area under the mean precision-recall curve.
 
 
 # %%
@@ -119,17 +124,18 @@ for name, module in modules.items():
 table(probes, ".1%")
 
 # %% [markdown]
-# How far apart must two numbers be? Of 360 test images an accuracy of 95 % has a standard error of 1.1 points, and
-# another seed moves it by as much again. So the two linear classifiers are too close to call, and those from 1 % of the
-# labels as well, where the choice of labels alone moves the result by several points.
+# Which differences mean something? With 360 test images, an accuracy of 95 % has a standard error of 1.1 points.
+# Another seed changes it by about as much. Therefore we can't say which run has the better linear classifier. The same
+# holds for 1 % of the labels, where the choice of the labels changes the result by several points.
 #
-# In k-NN, with 10 % of the labels and in all of retrieval the lower temperature is ahead by 2 to 4 points. None of
-# these alone would be proof. But they agree, and with three other seeds they said the same.
+# For k-NN, for 10 % of the labels and for all retrieval metrics, the lower temperature is better by 2 to 4 points. A
+# single one of these differences would prove little. But they agree, and three other seeds gave the same result.
 
 # %% [markdown]
 # ## How the representations use their space
 #
-# These measures need no labels. They are of the features of two views of each training image, the same for all runs.
+# These measures need no labels. We compute them from the features of two views of each training image. The views are
+# the same for all runs.
 
 # %%
 views = augmentation(data.train_set.images, torch.Generator().manual_seed(0))
@@ -148,41 +154,44 @@ for name, module in modules.items():
 table(measures, ".3f")
 
 # %% [markdown]
-# - *Feature std*: about 1/√96 = 0.102 where features spread over all of their 96 dimensions, 0 where they are all the
-#   same.
-# - *RankMe* and *LiDAR*: how many of the 96 dimensions are used, RankMe by the features, LiDAR by what tells images
-#   apart but not the views of one. (Its authors take 50 views of an image. From two it is a rough guess.)
-# - *Alignment*: the squared distance of two views of an image; smaller is closer.
-# - *Uniformity*: 0 where features are all the same; the smaller, the more evenly they lie on the sphere.
-# - *Similarity ratio*: the cosine of two views of one image, divided by that of two images; larger is better.
+# - *Feature std* is about 1/√96 = 0.102 if the features spread over all 96 dimensions, and 0 if all features are equal.
+# - *RankMe* and *LiDAR* estimate how many of the 96 dimensions are used: RankMe by all features, LiDAR by the
+#   differences between images that are not also differences between views of one image. The authors of LiDAR use 50
+#   views per image; with two views it is a rough estimate.
+# - *Alignment* is the squared distance between two views of an image. Smaller values mean closer views.
+# - *Uniformity* is 0 if all features are equal. Smaller values mean that the features are more evenly spread on the
+#   sphere.
+# - *Similarity ratio* is the cosine of two views of one image, divided by the cosine of two images. Larger is better.
 #
-# The untrained encoder shows why none of them is to be read alone. Its views are the closest by far, because in it
-# everything is close to everything: a collapsed representation would look the same.
+# The untrained encoder shows why you shouldn't use a single measure. Its views are by far the closest, because all of
+# its features are close to each other. A collapsed representation would have the same alignment.
 #
-# The trained two have made a trade. A low temperature pushes hardest against the nearest negatives, so at T = 0.1
-# features fill the sphere more evenly; at T = 1 two views of an image are closer. Uniformity and the ranks favour the
-# one, alignment and the similarity ratio the other. Which is worth more only labels could tell us, above.
+# The two trained encoders differ as follows. With a low temperature, the loss weights the nearest negatives most, so
+# with T = 0.1 the features are more evenly spread. With T = 1, two views of an image are closer. T = 0.1 is better by
+# uniformity and the ranks, T = 1 by alignment and the similarity ratio. Only labels can show which is more useful, as
+# above.
 
 # %% [markdown]
 # ## Nearest neighbours
 #
-# The same four test digits for each run, and beside them the training images nearest to them, with class and cosine:
-# green where the class is right, red where it is wrong. `NeighbourGrid` is a callback, which draws while a module
-# trains, and here without a Trainer.
+# For each run, the figure shows the same four test digits and their nearest training images, with class and cosine. The
+# class is green if it is right and red if it is wrong. `NeighbourGrid` is a callback that draws while a module trains.
+# Here we use it without a Trainer.
 
 # %%
 for name, module in modules.items():
     display(Markdown(f"**{name}**"), NeighbourGrid(datamodule=data, queries=4).draw(module))
 
 # %% [markdown]
-# Look at the red ones: a mistake that you might have made yourself says less against a representation than one that you
-# can't explain. And look at the cosines, which are all nearly 1 in the untrained encoder. Four digits are to get a
-# feeling for, not to judge by.
+# Look at the wrong neighbours, in red. A mistake that you might make yourself is less serious than one that you can't
+# explain. Look also at the cosines: with the untrained encoder, all are nearly 1. Four digits give an impression, but
+# they are too few for a conclusion.
 
 # %% [markdown]
-# ## From above
+# ## The features in two dimensions
 #
-# The test images laid out in the plane by t-SNE, which doesn't know of the classes that colour them.
+# The figure shows the features of the test images, projected by t-SNE. The colours are the classes; t-SNE doesn't use
+# them.
 
 # %%
 plot = EmbeddingPlot(projection="tsne")
@@ -196,8 +205,9 @@ figure.legend(*dots.legend_elements(), loc="outside right center", frameon=False
 plt.show()
 
 # %% [markdown]
-# A cluster of one colour is a digit that was found without labels. In t-SNE neither the sizes of clusters nor the
-# distances between them mean much. Ask which classes run into each other, and whether they are the same in both runs.
+# A cluster of one colour is a digit that the method separated without labels. In t-SNE, neither the size of a cluster
+# nor the distance between clusters means much. Look at which classes overlap, and whether they are the same in both
+# runs.
 
 # %% [markdown]
 # ## What we know now
@@ -209,4 +219,4 @@ plt.show()
 #
 # The numbers of a checkpoint can be had from the command line, too:
 #
-#     ssl-modules evaluate --ckpt run.ckpt --data DigitsDataModule --protocol knn linear few-label retrieval
+# ssl-modules evaluate --ckpt run.ckpt --data DigitsDataModule --protocol knn linear few-label retrieval

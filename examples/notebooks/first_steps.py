@@ -9,12 +9,12 @@
 # %% [markdown]
 # # First steps
 #
-# We take a method, change one of its five aspects and one hook, train it on handwritten digits without their labels,
-# watch the representation get better, and keep what was learned. It takes less than a minute on a CPU, and downloads
-# nothing.
+# In this notebook we change one of the five aspects and one hook of a method. We train the method on handwritten digits
+# without their labels, measure how the representation improves, and save it. This takes less than a minute on a CPU and
+# downloads nothing.
 #
-# The method is one name. Put another in its place, and the rest of the notebook stays as it is. Only RINCE wants
-# more than images, and says so: labels of two levels.
+# To try another method, change only the name `METHOD`. RINCE is the only exception: it needs labels of two levels, and
+# raises an error without them.
 
 # %%
 from functools import partial
@@ -36,8 +36,8 @@ METHOD = SimCLR
 # %% [markdown]
 # ## The data
 #
-# 1,797 digits of 8 x 8 pixels, which come with scikit-learn. A batch is `(images, targets)`, the images as bytes: the
-# method makes its own views of them, and never looks at the targets.
+# The data are 1,797 digits of 8 x 8 pixels, which come with scikit-learn. A batch is `(images, targets)` with images of
+# type uint8. The method makes views of the images, and doesn't read the targets.
 
 # %%
 pl.seed_everything(0)
@@ -47,11 +47,11 @@ images, targets = next(iter(data.train_dataloader()))
 images.shape, images.dtype, data.mean, data.std
 
 # %% [markdown]
-# ## An augmentation of our own
+# ## Our own augmentation
 #
-# Digits must not be mirrored, and have no colour. But people press their pens differently: we let the strokes of each
-# image swell by an amount of its own. An operation draws its parameters, one per image, in `draw`, and applies them to
-# the whole batch in `transform`.
+# We don't mirror digits, and they have no colour. But their strokes differ in width, because people press their pens
+# differently. Our operation makes the strokes of each image wider by a random amount. An operation draws its parameters
+# in `draw`, one per image, and applies them to the whole batch in `transform`.
 
 
 # %%
@@ -71,12 +71,12 @@ class RandomInk(Operation):
 
 
 # %% [markdown]
-# ## A method of our own
+# ## Our own method
 #
-# The augmentation is the one aspect we choose; extraction, similarity and loss stay those of the method's paper. The
-# encoder is a very small one of timm's. CPC alone compares the patches of an image, so for it the augmentation ends by
-# cutting them. The hook is Lightning's: after every epoch we keep what was logged, and print
-# some of it.
+# We choose augmentation and encoder. Extraction, similarity and loss are those of the method's paper. The encoder,
+# `"test_resnet"`, is timm's tiny ResNet for tests; we use it because it is fast. CPC compares patches of an image, so
+# its augmentation also cuts patches. The hook `on_train_epoch_end` is Lightning's. After each epoch, ours stores all
+# logged values and prints some of them.
 
 # %%
 SHOWN = ("train/loss_epoch", "probe/knn_top1", "probe/linear_top1")
@@ -95,7 +95,7 @@ class InkMethod(METHOD):
             mean=mean,
             std=std,
             optimizer=partial(torch.optim.AdamW, lr=learning_rate, weight_decay=1e-4),
-            base_batch_size=None,  # the learning rate is for this batch size
+            base_batch_size=None,  # do not scale the learning rate with the batch size
         )
         self.history: list[dict[str, float]] = []
 
@@ -109,17 +109,17 @@ class InkMethod(METHOD):
 module = InkMethod(data.mean, data.std)
 
 # %% [markdown]
-# What the encoder will see: beside each image two views of it. The training makes the views of an image alike, and
-# keeps them apart from those of all others.
+# The figure shows each image with two of its views, which are the encoder's input. Training makes the embeddings of the
+# two views of an image similar, and different from those of other images.
 
 # %%
 ViewGrid(images=6).draw(module, images)
 
 # %% [markdown]
-# ## Training, watched by two probes
+# ## Training with two probes
 #
-# The probes ask how well labels can be read from the representation: by the labels of the nearest training images, and
-# by a linear classifier. They judge after each epoch, and change nothing in the training. First, the untrained encoder.
+# The probes measure how well a k-NN classifier and a linear classifier predict the labels from the representation. They
+# run after each epoch, and don't change the training. We first evaluate the untrained encoder.
 
 # %%
 knn, linear = OnlineKNNProbe(datamodule=data), OnlineLinearProbe(datamodule=data)
@@ -133,7 +133,7 @@ trainer = pl.Trainer(
     callbacks=[knn, linear],
     logger=False,
     enable_checkpointing=False,
-    enable_progress_bar=False,  # the hook tells enough
+    enable_progress_bar=False,  # the hook prints the progress
 )
 trainer.fit(module, data)
 
@@ -152,10 +152,10 @@ right.legend()
 plt.show()
 
 # %% [markdown]
-# ## Keep it
+# ## Save and load
 #
-# A checkpoint holds the arguments that the class was made with, so it loads without being told any, also when the
-# class lives in a notebook.
+# A checkpoint holds the arguments of the class, so you can load it without passing any. This also works for a class
+# that is defined in a notebook.
 
 # %%
 trainer.save_checkpoint("ink.ckpt")
@@ -168,9 +168,9 @@ with torch.no_grad():
 same
 
 # %% [markdown]
-# Those who only want the encoder need little of this package: the weights have timm's own names, and the file says
-# what else one must know, such as mean and standard deviation. Up to 64 pixels a ResNet has a stem of its own, which a
-# plain one must be given too.
+# To use only the encoder, you need little of this package. The weights have timm's own names, and the file also holds
+# mean, standard deviation and similar facts. For images up to 64 pixels, our ResNet has a smaller stem, so the plain
+# timm network needs this stem too.
 
 # %%
 weights = again.export_encoder("encoder.safetensors")

@@ -1,4 +1,4 @@
-"""One run: trains and judges a row with one seed."""
+"""One run: trains and evaluates a row with one seed."""
 
 import resource
 import time
@@ -18,7 +18,7 @@ from ssl_modules.evaluation.protocols import Labelled
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Train and judge one row with one seed; return metrics, time, memory and hardware."""
+    """Train and evaluate one row with one seed; return metrics, time, memory and hardware."""
     module, data = build(job)
     if job["row"] == "raw pixels":
         module = RawPixels()
@@ -28,7 +28,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     if job["row"] not in ("raw pixels", "untrained"):
         seconds, memory = fit(module, data, job)
     return {
-        **judge(module.to(job["device"]).eval(), data, job),
+        **evaluate(module.to(job["device"]).eval(), data, job),
         "seconds": seconds,
         "mib": memory,
         "hardware": hardware(job["device"]),
@@ -56,8 +56,8 @@ def fit(module: pl.LightningModule, data: Any, job: dict[str, Any]) -> tuple[flo
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def judge(module: nn.Module, data: Any, job: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a representation."""
+def evaluate(module: nn.Module, data: Any, job: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics of a representation."""
 
     def features(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -84,7 +84,7 @@ def judge(module: nn.Module, data: Any, job: dict[str, Any]) -> dict[str, float]
 
 
 def digits(data: Any) -> Tensor:
-    """scikit-learn's digits in the form of a data set: 28 pixels, or on cluttered canvases of their own."""
+    """Return scikit-learn's digits in the form of a data set: 28 pixels, or scattered on cluttered canvases."""
     source = DigitsDataModule()
     source.setup()
     images = torch.cat([source.train_set.images, source.test_set.images])

@@ -1,4 +1,4 @@
-"""What our methods are compared with: raw pixels, supervised learning, and lightly's SimCLR and MoCo."""
+"""Modules that the results compare our methods with: raw pixels, supervised learning, lightly's SimCLR and MoCo."""
 
 from copy import deepcopy
 from typing import Any
@@ -55,7 +55,7 @@ class Supervised(Peer):
 
 
 class LightlySimCLR(Peer):
-    """SimCLR of lightly's head and loss."""
+    """SimCLR with lightly's head and loss."""
 
     def __init__(self, ours: Any) -> None:
         super().__init__(ours)
@@ -69,7 +69,7 @@ class LightlySimCLR(Peer):
 
 
 class LightlyMoCo(Peer):
-    """MoCo of lightly's head, queue and loss."""
+    """MoCo with lightly's head, queue and loss."""
 
     def __init__(self, ours: Any) -> None:
         super().__init__(ours)

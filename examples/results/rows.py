@@ -28,7 +28,7 @@ METHODS = {  # configuration, number of seeds, time of a step relative to SimCLR
     "ReSSL": ("ressl", 3, 0.7),
     "SupCon, labels": ("supcon", 1, 1.0),
 }
-OTHERS = {  # rows that take another row's module, number of seeds, time of a step
+OTHERS = {  # row whose module is used, number of seeds, time of a step relative to SimCLR's
     "raw pixels": ("SimCLR", 1, 0.0),
     "untrained": ("SimCLR", 3, 0.0),
     "supervised": ("SimCLR", 3, 0.5),
@@ -39,11 +39,14 @@ ROWS = ["raw pixels", "untrained", *METHODS, "lightly's SimCLR", "lightly's MoCo
 RATES = (0.001, 0.003)
 CROPS = (0.08, 0.2, 0.4)
 EPOCHS = {"full": 5, "short": 2, "large": 50}
-STEPS = 234  # of an epoch
+STEPS = 234  # per epoch
 
 
 def augmentation(row: str, size: int, crop: float) -> dict[str, Any]:
-    """The same views for all; the teachers of SCE and ReSSL see no jitter, and CPC cuts its view into patches."""
+    """Return the augmentation, which is the same for all methods with two exceptions.
+
+    The teachers of SCE and ReSSL get views without jitter, and CPC cuts its view into patches.
+    """
 
     def of_class(name: str, **arguments: Any) -> dict[str, Any]:
         return {"class_path": name, "init_args": arguments}
@@ -60,7 +63,7 @@ def augmentation(row: str, size: int, crop: float) -> dict[str, Any]:
 
 
 def build(job: dict[str, Any]) -> tuple[Any, Any]:
-    """The module and the data module of a job."""
+    """Build the module and the data module of a job."""
     data, size = SETS[job["set"]]
     row = OTHERS[job["row"]][0] if job["row"] in OTHERS else job["row"]
     options = {
@@ -90,7 +93,7 @@ def build(job: dict[str, Any]) -> tuple[Any, Any]:
 
 @cache
 def parts(name: str) -> Any:
-    """The training and test parts of a set; a process makes the canvases once."""
+    """Return the training and test parts of a set. A process makes the canvases only once."""
     data = getattr(datamodules, SETS[name][0])(coarse=True, download=True)
     data.prepare_data()
     return data.load()

@@ -1,22 +1,28 @@
-"""What each method learns with one budget: on Fashion-MNIST, and on Fashion-MNIST scattered.
+"""Train and evaluate all methods with the same budget, on Fashion-MNIST and on Fashion-MNIST scattered.
 
-    python examples/results/run.py --search           # choose recipe and learning rates on a validation part
-    python examples/results/run.py                    # all rows; rows that the file has already are skipped
+    python examples/results/run.py --search           # choose crop and learning rates on a validation part
+    python examples/results/run.py                    # all rows, except those that the file already has
     python examples/results/run.py --only MoCo --seeds 0 --sets scattered
     python examples/results/run.py --large --device cuda --jobs 12
 
-All methods have the same images, encoder (ResNet-10), batches of 256, steps (5 epochs, 1,170 steps) and optimiser
-(AdamW, half a cosine after a warm-up of a tenth); AMDIM and CPC have their own encoders. ``--large`` takes a ResNet-18
-and ten times the steps. Each run appends a line to ``<out>/<set>.jsonl`` or ``<set>_large.jsonl``.
+All methods have the same images, encoder (ResNet-10), batch size (256), number of steps (5 epochs, 1,170 steps) and
+optimiser (AdamW). The learning rate warms up for a tenth of the run and then follows half a cosine. Only AMDIM and CPC
+have their own encoders. ``--large`` trains a ResNet-18 for ten times the steps. Each run appends a line to
+``<out>/<set>.jsonl`` or ``<out>/<set>_large.jsonl``.
 
-The search uses 50,000 training images to learn and the other 10,000 to judge, by k-NN; the test images are never used.
-First, SimCLR fixes the smallest crop (of 0.08, 0.2 and 0.4 of the area) by full runs. Then each method gets one of two
-learning rates by short runs of 2 epochs. Both sets are searched apart, and the large runs take the same choices.
+The search trains on 50,000 training images and evaluates on the other 10,000 by k-NN. It never uses the test images.
+First, full runs of SimCLR choose the smallest crop among 0.08, 0.2 and 0.4 of the area. Then, short runs of 2 epochs
+choose one of two learning rates for each method. Each set has its own search. The large runs use the same choices.
 
-Metrics, on the 10,000 test images, in %: k-NN (k = 20, T = 0.07) and linear (ridge) with 60,000 labels; linear
-(logistic) with 1 % of the labels, mean of 3 subsets; mean average precision of retrieval, by classes and by the five
-coarse classes; AUROC of telling scikit-learn's digits, drawn on the same canvases, from garments by the distance to the
-50th neighbour. Seconds and peak memory are those of the training.
+The metrics are computed on the 10,000 test images and given in %:
+
+- k-NN accuracy (k = 20, T = 0.07) and linear accuracy (ridge regression) with 60,000 labels
+- linear accuracy (logistic regression) with 1 % of the labels, mean over 3 subsets
+- mean average precision of retrieval, with the ten classes and with the five coarse classes
+- AUROC of separating scikit-learn's digits from garments by the distance to the 50th neighbour; the digits are drawn on
+  the same canvases
+
+Seconds and peak memory are those of the training.
 """
 
 import argparse
@@ -48,28 +54,28 @@ class Table:
             file.write(json.dumps(line) + "\n")
 
     def crop(self) -> float:
-        """The smallest crop that SimCLR chose."""
+        """Return the smallest crop of SimCLR's best run in the search."""
         return self._best(row="SimCLR", kind="recipe")["crop"]
 
     def rate(self, row: str) -> float:
-        """The learning rate that a row's method chose."""
+        """Return the learning rate of the best run of a row's method in the search."""
         return self._best(row=OTHERS[row][0] if row in OTHERS else row, kind="rate")["rate"]
 
     def _best(self, **wanted: Any) -> dict[str, Any]:
         found = self.find(**wanted)
         if not found:
-            raise SystemExit(f"{self.path}: has no search of {wanted}; run with --search first")
+            raise SystemExit(f"{self.path}: expected runs of a search for {wanted}, got none; run with --search first")
         return max(found, key=lambda line: line["knn"])
 
 
 def recipe_jobs(name: str, device: str) -> list[dict[str, Any]]:
-    """SimCLR's full runs with each crop and rate."""
+    """Return full runs of SimCLR with each crop and learning rate."""
     common = {"kind": "recipe", "row": "SimCLR", "set": name, "seed": 0, "part": "val", "device": device}
     return [{**common, "crop": crop, "rate": rate, "epochs": EPOCHS["full"]} for crop in CROPS for rate in RATES]
 
 
 def rate_jobs(name: str, table: Table, device: str) -> list[dict[str, Any]]:
-    """Each method's short runs with both rates."""
+    """Return short runs of each method with both learning rates."""
     common = {"kind": "rate", "set": name, "seed": 0, "part": "val", "device": device, "crop": table.crop()}
     return [{**common, "row": row, "rate": rate, "epochs": EPOCHS["short"]} for row in METHODS for rate in RATES]
 
@@ -86,11 +92,12 @@ def row_jobs(name: str, search: Table, args: argparse.Namespace) -> list[dict[st
 
 
 def finish(jobs: list[dict[str, Any]], table: Table, count: int) -> None:
-    """Run the jobs that a table lacks, several at a time, each with one thread."""
+    """Run the jobs that are not in a table, several at a time, each with one thread."""
     missing = [job for job in jobs if not table.find(**{k: v for k, v in job.items() if k != "device"})]
     if not missing:
         return
-    fresh = 1 if any(job["device"] == "cpu" for job in missing) else None  # peak memory is that of a process
+    # On a CPU, the peak memory is measured per process, so each job gets a new process.
+    fresh = 1 if any(job["device"] == "cpu" for job in missing) else None
     with ProcessPoolExecutor(count, get_context("spawn"), _start, max_tasks_per_child=fresh) as pool:
         futures = {pool.submit(_run, job): job for job in missing}
         for future in as_completed(futures):
@@ -116,7 +123,7 @@ def _start() -> None:
 
 
 def estimate(jobs: list[dict[str, Any]], count: int) -> None:
-    """Print what the jobs will take, if a step of SimCLR takes 1.3 s of a core at 40 pixels and half of it at 28."""
+    """Print an estimate of the time. It assumes that SimCLR's step takes 1.3 core-seconds at 40 px and 0.65 at 28."""
     cost = {name: step for name, (_, _, step) in {**METHODS, **OTHERS}.items()}
     step = {"fashion": 0.65, "scattered": 1.3}
     hours = sum(cost[job["row"]] * step[job["set"]] * STEPS * job["epochs"] for job in jobs) / 3600

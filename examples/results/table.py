@@ -1,9 +1,9 @@
-"""Writes the tables and the figure of docs/results.md from the measured lines beside this script.
+"""Write the tables and the figure of docs/results.md, and the table of the README, from the files beside this script.
 
     python examples/results/table.py            # after examples/results/run.py
 
-Values are means over seeds, with the standard deviation over seeds where there are several. The difference to SimCLR
-is paired by seed; its 95 % interval is Student's.
+Values are means over seeds. A row with several seeds also shows their standard deviation. The difference to SimCLR is
+the mean over pairs of runs with the same seed. Its 95 % interval is that of Student's t distribution.
 """
 
 import json
@@ -35,11 +35,11 @@ COLUMNS = {
     "coarse": "coarse retrieval",
     "ood": "OOD AUROC",
 }
-STUDENT = {2: 12.71, 3: 4.303}  # 97.5 % quantiles, by number of seeds
+STUDENT = {2: 12.71, 3: 4.303}  # 97.5 % quantiles of Student's t distribution, by number of seeds
 
 
 def lines(name: str) -> dict[str, list[dict[str, Any]]]:
-    """The runs of a table by row, in the order of the rows and of the seeds."""
+    """Return the runs of a table by row, in the order of the rows and of the seeds."""
     path = HERE / f"{name}.jsonl"
     runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     by_row = {row: sorted((r for r in runs if r["row"] == row), key=lambda r: r["seed"]) for row in ROWS}
@@ -47,13 +47,13 @@ def lines(name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def spread(values: list[float]) -> str:
-    """Mean in %, with the standard deviation of several values."""
+    """Return the mean in %, with the standard deviation if there are several values."""
     text = f"{100 * mean(values):.1f}"
     return text if len(values) == 1 else f"{text} ± {100 * stdev(values):.1f}"
 
 
 def difference(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
-    """The difference of k-NN accuracy over common seeds, with its interval."""
+    """Return the mean difference of k-NN accuracy over common seeds, with its interval."""
     of_other = {run["seed"]: run["knn"] for run in others}
     pairs = [100 * (run["knn"] - of_other[run["seed"]]) for run in runs if run["seed"] in of_other]
     if not pairs:
@@ -69,7 +69,7 @@ def hardware(runs: list[dict[str, Any]]) -> str:
 
 
 def table(name: str, title: str) -> str:
-    """One table in Markdown."""
+    """Return one table in Markdown."""
     rows = lines(name)
     header = ["", *COLUMNS.values(), "k-NN against SimCLR", "rate", "seeds", "on", "s", "MiB"]
     out = [f"### {title}\n", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -81,23 +81,23 @@ def table(name: str, title: str) -> str:
         cells += [against, f"{runs[0]['rate']}" if trained else "", str(len(runs)), hardware(runs), *cost]
         out.append("| " + " | ".join(cells) + " |")
     machines = sorted({f"{hardware([run])}: {run['hardware']}" for runs in rows.values() for run in runs})
-    out.append(f"\n{'; '.join(machines)}. Runs shared the GPU or the processor, so seconds compare only roughly.")
+    out.append(f"\n{'; '.join(machines)}. Several runs shared a GPU or processor, so the seconds are only rough.")
     if missing := [row for row in ROWS if row not in rows]:
-        out.append(f"Not run yet: {', '.join(missing)}.")
+        out.append(f"These rows have no runs yet: {'; '.join(missing)}.")
     return "\n".join(out) + "\n"
 
 
 def search(name: str) -> str:
-    """What was tuned, from the lines of the search."""
+    """Say what was tuned, from the lines of the search."""
     path = HERE / f"{name}_search.jsonl"
     runs = [json.loads(line) for line in path.read_text().splitlines()]
     crops = [r for r in runs if r["kind"] == "recipe"]
     best = max(crops, key=lambda r: r["knn"])
     tried = ", ".join(f"{100 * r['knn']:.1f} % for {r['crop']} and {r['rate']}" for r in sorted(crops, key=_crop))
     return (
-        f"Tuned on {name}, by k-NN on 10,000 training images: SimCLR's smallest crop and rate, in {len(crops)} full "
-        f"runs ({tried}), of which all rows take the crop {best['crop']}; each method's rate, in two runs of two "
-        "epochs.\n"
+        f"On {name}, we chose the smallest crop and the learning rates by k-NN accuracy on 10,000 training images. "
+        f"{len(crops)} full runs of SimCLR chose the smallest crop. Their accuracies for crop and learning rate are: "
+        f"{tried}. All rows use the crop {best['crop']}. Two runs of two epochs chose each method's learning rate.\n"
     )
 
 
@@ -106,14 +106,14 @@ def _crop(run: dict[str, Any]) -> tuple[float, float]:
 
 
 def page() -> str:
-    """The generated part of the page."""
+    """Return the generated part of the page."""
     parts = [table(name, title) for name, title in TABLES.items() if (HERE / f"{name}.jsonl").exists()]
     parts += [search(name) for name in ("scattered", "fashion") if (HERE / f"{name}_search.jsonl").exists()]
     return "\n".join(parts)
 
 
 def draw(name: str, path: Path) -> None:
-    """A point for each run's k-NN accuracy, a row for each method."""
+    """Draw a point for each run's k-NN accuracy, and a row for each method."""
     plt.rcParams["svg.hashsalt"] = "results"  # the same file for the same values
     rows = lines(name)
     figure, axes = plt.subplots(figsize=(7, 0.32 * len(rows) + 1), layout="constrained")
@@ -123,7 +123,7 @@ def draw(name: str, path: Path) -> None:
         reference = row in ("raw pixels", "untrained", "supervised", "RINCE, labels", "SupCon, labels")
         axes.scatter(values, [y] * len(values), s=28, alpha=0.8, color="tab:gray" if reference else "tab:blue")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("k-NN accuracy, %; a point for each seed, gray: with labels or untrained")
+    axes.set_xlabel("k-NN accuracy, %; one point per seed; gray: trained with labels, or not trained")
     axes.grid(axis="x", alpha=0.3)
     axes.set_title(TABLES[name], fontsize=10)
     figure.savefig(path, metadata={"Date": None})
@@ -131,7 +131,7 @@ def draw(name: str, path: Path) -> None:
 
 
 def short() -> str:
-    """The table of the README."""
+    """Return the table of the README."""
     rows = lines("scattered")
     columns = ("knn", "linear", "few", "retrieval")
     out = ["| representation | " + " | ".join(COLUMNS[column] for column in columns) + " |", "|" + "---|" * 5]
@@ -141,7 +141,7 @@ def short() -> str:
 
 
 def filled(text: str, content: str) -> str:
-    """A page with new content between the markers."""
+    """Return a page with new content between the markers."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + "\n" + content + "\n" + END + after

@@ -223,7 +223,7 @@ def _hue_rotation(shift: Tensor) -> Tensor:
     return stays + angle.cos() * in_phase + angle.sin() * in_quadrature
 
 
-@cache  # a copy to a GPU would wait for it
+@cache  # each copy to a GPU would wait until the GPU is idle
 def _luma(device: torch.device) -> Tensor:
     return torch.tensor(LUMA, device=device)
 

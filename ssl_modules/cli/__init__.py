@@ -11,7 +11,7 @@ from ssl_modules.version import __version__
 __all__ = ["ContrastiveCLI", "main"]
 
 _OTHERS = {"evaluate": evaluate.main, "export": export.main}
-_EPILOG = "two more: evaluate (judge a checkpoint, a timm model or a weights file), export (encoder weights)"
+_EPILOG = "two more: evaluate (a checkpoint, a timm model or a weights file), export (encoder weights)"
 
 
 def main(args: Sequence[str] | None = None) -> None:

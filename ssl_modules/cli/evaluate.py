@@ -102,10 +102,10 @@ def _parser() -> Parser:
     parser.add_argument("--mean", type=list[float] | None, help="per channel, that a plain file's images had")
     parser.add_argument("--std", type=list[float] | None, help="likewise")
     parser.add_argument("--small_stem", type=bool | None, help="whether a ResNet by name has the stem for small images")
-    parser.add_subclass_arguments(BaseDataModule, "data", required=True, help="what is judged on, labelled")
+    parser.add_subclass_arguments(BaseDataModule, "data", required=True, help="labelled data to evaluate on")
     parser.add_subclass_arguments(BaseDataModule, "outliers", required=False, help="other images, for ood")
     parser.add_argument("--protocol", type=Protocol, nargs="+", default=["knn", "linear"])
-    parser.add_argument("--split", type=Split, default="test", help="part that is judged")
+    parser.add_argument("--split", type=Split, default="test", help="part to evaluate on")
     parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help="file of the results and settings")
     for name, function in PROTOCOLS.items():

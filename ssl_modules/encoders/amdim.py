@@ -24,15 +24,15 @@ class AMDIMEncoder(Configurable, nn.Module):
 
     Layers, and the side of their maps for images of 32, 64 and 128 pixels:
 
-        conv 5x5 / 2              64    width channels; the one padded layer, by mirror
-        conv 3x3         30   62  62    width
-        unit 1x1         30             width
-        block 4x4 / 2         30  30    twice as many
-        block 4x4 / 2    14   14  14    twice as many
-        block 2x2 / 2     7    7   7    twice as many: 4 or 8 width
-        block 3x3         5    5   5    the same
-        block 3x3         3    3   3    the same
-        unit              1    1   1    features, and a batch norm
+        conv 5x5 / 2              64    width channels; the only padded layer, with mirrored pixels
+        conv 3x3         30   62  62    width channels
+        unit 1x1         30             width channels
+        block 4x4 / 2         30  30    twice as many channels as before
+        block 4x4 / 2    14   14  14    twice as many channels as before
+        block 2x2 / 2     7    7   7    twice as many channels as before: 4 or 8 x width
+        block 3x3         5    5   5    as many channels as before
+        block 3x3         3    3   3    as many channels as before
+        unit              1    1   1    features channels, and a batch norm
 
     A unit is ``y = W2 relu(W1 x) + skip(x)``. The skip is an average pool with the kernel size of W1, with zeros for
     additional channels; W2 is initialised to zero. A block is such a unit, followed by ``depth - 1`` units of 1x1.

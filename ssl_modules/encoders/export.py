@@ -92,8 +92,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read weights, on the CPU, and their metadata; no code in the file is run.
 
     Args:
-        path: file written by :func:`~ssl_modules.encoders.export.save_weights`, or a plain file of names to tensors,
-            which is read by torch unless it ends in ``.safetensors``.
+        path: file written by :func:`~ssl_modules.encoders.export.save_weights`, or a plain file that maps
+            names to tensors. torch reads it unless its name ends in ``.safetensors``.
 
     Returns:
         Names to tensors, and the metadata, which are empty for a plain file.

@@ -20,7 +20,7 @@ _NAMES = {AMDIMEncoder: "amdim", CPCEncoder: "cpc"}
 
 
 def name_of(network: nn.Module) -> str:
-    """The name of a network's architecture: one of ``NETWORKS``, or the name of its class.
+    """Return the name of a network's architecture: one of ``NETWORKS``, or the name of its class.
 
     Example:
         >>> name_of(nn.Flatten())

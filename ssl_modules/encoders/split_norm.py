@@ -65,7 +65,7 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
         channels = parts.flatten(1, 2)  # [N / n, n C, H, W]: each part gets its own channels
         mean, var, weight, bias = (x.repeat(n) for x in (self.running_mean, self.running_var, self.weight, self.bias))
         y = F.batch_norm(channels, mean, var, weight, bias, training=True, momentum=self.momentum, eps=self.eps)
-        if self.momentum:  # the mean over parts rounds, and momentum 0 must keep the statistics exactly
+        if self.momentum:  # momentum 0 keeps the statistics exactly; the mean over parts would round them
             self.running_mean.copy_(mean.view(n, -1).mean(dim=0))
             self.running_var.copy_(var.view(n, -1).mean(dim=0))
         y = y.unflatten(1, (n, -1))
@@ -73,12 +73,12 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
 
 
 def split_batch_norms(model: nn.Module, splits: int, name: str = "batch_norm_splits") -> None:
-    """Replace all ``BatchNorm2d`` layers of a network, in place; those that are split already get other parts.
+    """Replace all ``BatchNorm2d`` layers of a network in place. Layers that are already split get the new splits.
 
     Args:
         model: a network whose norms have affine parameters, running statistics and a momentum.
         splits: number of parts, at least 2.
-        name: the argument that errors name.
+        name: name of the argument in error messages.
 
     Raises:
         ValueError: if ``splits`` is below 2, the network has no batch norm, or one that can't be replaced.
@@ -99,7 +99,7 @@ def split_batch_norms(model: nn.Module, splits: int, name: str = "batch_norm_spl
             and m.momentum is not None
         )
         if not plain:
-            raise ValueError(f"{name}: can't split {m!r}, which is no plain batch norm; pass None")
+            raise ValueError(f"{name}: expected plain batch norms, got {m!r}, which can't be split; pass None")
     if not norms:
         raise ValueError(f"{name}: {type(model).__name__} has no batch norm to split; pass None")
     for parent in list(model.modules()):

@@ -1,4 +1,4 @@
-"""Applying a network to several views: to each view alone, or to views of one size together."""
+"""Functions that apply a network to several views: to each view alone, or to all views of one size together."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,7 +16,7 @@ def over_views(
     statistics: ViewStatistics,
     sizes: Sequence[int | None] | None = None,
 ) -> list[Any]:
-    """The outputs of a network for each view.
+    """Return the outputs of a network for each view.
 
     Args:
         network: takes a batch of images or vectors ``[B, ...]`` and returns a tensor, or a collection of tensors, whose
@@ -24,7 +24,7 @@ def over_views(
         views: each ``[N, ...]``.
         statistics: "joint" concatenates views of one size, so that a batch norm normalises them together; "each"
             processes one view after the other, so that a batch norm normalises each view alone.
-        sizes: size of each view; None = the shapes of ``views`` tell it. Embeddings don't tell it.
+        sizes: size of each view. None = the shapes of ``views``; embeddings need ``sizes``, because they have no size.
 
     Example:
         >>> views = [torch.tensor([[0.0], [2.0]]), torch.tensor([[10.0], [12.0]])]
@@ -50,7 +50,7 @@ def over_views(
 
 
 def encode(encoder: nn.Module, view: Tensor, spatial_dims: int = 2) -> tuple[Tensor, ...]:
-    """The maps of a view, which may be a grid of patches.
+    """Return the maps of a view, which may be a grid of patches.
 
     The axes of a grid of patches, between batch and channels, are merged into the batch and become the spatial axes of
     the maps: a view ``[N, rows, cols, ch, h, w]`` gives maps ``[N, C, rows, cols]``.

@@ -153,13 +153,13 @@ def class_count(targets: Tensor, num_classes: int | None) -> int:
         >>> class_count(torch.tensor([2, 2]), None)
         Traceback (most recent call last):
         ...
-        ValueError: targets: expected two or more classes, got class 2 alone; give samples of others, or num_classes=
+        ValueError: targets: expected two or more classes, got only class 2; give samples of others, or num_classes=
     """
     largest = int(targets.max())
     if num_classes is None:
         if bool((targets == largest).all()):
             raise ValueError(
-                f"targets: expected two or more classes, got class {largest} alone; give samples of others, or "
+                f"targets: expected two or more classes, got only class {largest}; give samples of others, or "
                 "num_classes="
             )
         if largest >= 1_000_000:

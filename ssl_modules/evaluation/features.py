@@ -197,7 +197,7 @@ def images_and_targets(batch: Any, prepare: Prepare = None) -> tuple[Any, Tensor
         images, targets = batch, batch
     if targets is None:
         keys = f" under the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
-        fix = "name the entry of the labels by prepare=lambda batch: (batch[...], batch[...]), or " if keys else ""
+        fix = "select images and labels by prepare=lambda batch: (batch[...], batch[...]), or " if keys else ""
         raise ValueError(
             f"the loader: expected (images, targets), got images without labels{keys}; {fix}give the probe labelled "
             "loaders of its own: train= and test="

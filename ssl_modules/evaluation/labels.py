@@ -21,7 +21,7 @@ def number_classes(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor, int]:
         (tensor([1, 0, 0]), tensor([0, 2, 1]), 2)
     """
     classes, numbers = train.long().unique(return_inverse=True)
-    test = test.long().contiguous()  # a column of several levels is not
+    test = test.long().contiguous()  # a column of hierarchical targets is not contiguous
     places = torch.searchsorted(classes, test)
     is_known = classes[places.clamp(max=len(classes) - 1)] == test
     return numbers, torch.where(is_known, places, len(classes)), len(classes)

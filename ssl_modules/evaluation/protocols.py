@@ -1,9 +1,9 @@
 """Evaluation protocols: functions from the labelled features of a training and a test part to metrics.
 
 Each protocol takes :class:`Labelled` features, and its settings as keywords. It returns metrics by name, in [0, 1].
-Targets are ``[N]``, one class per sample. They are integers of any size, which serve as names of classes. Test samples
-of a class without training samples count as wrong. Some protocols also take multi-label targets ``[N, classes]`` of 0
-and 1.
+Targets are ``[N]``, one class per sample. A target may be any integer of at least 0, also a large one. A test sample
+counts as wrongly classified if its class has no training samples. Some protocols also take multi-label targets
+``[N, classes]`` of 0 and 1.
 """
 
 from collections.abc import Sequence
@@ -205,8 +205,8 @@ def _of_few(train: Labelled, test: Labelled) -> dict[str, float]:
 def _check_classes(protocol: str, train: Labelled, test: Labelled) -> None:
     if test.targets.ndim != 1:
         raise ValueError(
-            f"{protocol}: expected one class a sample, targets [N], got {list(test.targets.shape)}; judge samples of "
-            "several labels by linear and few-label"
+            f"{protocol}: expected one class per sample, targets [N], got {list(test.targets.shape)}; evaluate "
+            "multi-label samples by linear and few-label"
         )
     for name, part in (("train", train), ("test", test)):
         check_labelled(f"{protocol}, {name}", *part)

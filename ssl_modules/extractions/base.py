@@ -88,9 +88,9 @@ class Extraction(Configurable, nn.Module, ABC):
         return 1
 
     def over_views(self, network: Callable[[Tensor], Any], student: Sequence[Tensor]) -> list[Any]:
-        """The outputs of a network that only the student has, for each of its views.
+        """Return the outputs of a network that only the student has, for each of the student's views.
 
-        The network's batch norms see the views together or alone, as the module's ``view_statistics`` says.
+        The network's batch norms normalise views together or each view alone, as the module's ``view_statistics`` sets.
 
         Args:
             network: takes embeddings ``[B, D]`` and returns a tensor, or a collection of tensors.

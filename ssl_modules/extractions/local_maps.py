@@ -34,7 +34,7 @@ class LocalMaps(Extraction):
     of all processes. Each compared map has its own head, which maps it to a common dimension: a residual unit on each
     location, and a batch norm. The loss of a pair of maps is the mean over the directions.
 
-    Names of pairs, source -> target by depth:
+    These names stand for pairs of a source and a target map. -1 is the deepest map:
 
     - "last": -1 -> -1 (YADIM);
     - "multi-pair": -1 -> -2, -1 -> -3 and -2 -> -2 (AMDIM);

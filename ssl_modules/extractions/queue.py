@@ -36,10 +36,10 @@ class Queue(Extraction):
         output_norm: whether the projector ends in a batch norm without parameters; its last linear layer then has no
             bias.
         size: number of keys in the queue, K. 0 = no queue, which needs ``keys_as_negatives``.
-        symmetric: whether student and teacher both see all views; else the teacher sees only view 0 and the student all
-            others.
-        teacher_count: number of leading views that the teacher sees, 2 or more; for multi-crop, as only the student
-            sees small crops. None = all. Needs ``symmetric``.
+        symmetric: whether student and teacher both encode all views; else the teacher encodes only view 0 and the
+            student all others.
+        teacher_count: number of leading views that the teacher encodes, 2 or more; for multi-crop, where only the
+            student encodes small crops. None = all. Needs ``symmetric``.
         keys_as_negatives: whether other keys of the batch, from all processes, are negatives too.
         reference: whether contrasts have the anchors' own keys as ``reference``, for losses that use them (SCE).
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
@@ -206,11 +206,11 @@ class Queue(Extraction):
         self._waiting = keys, ids
 
     def on_fit_start(self, images: int | None, steps: int | float, steps_per_epoch: int | float) -> None:
-        """Warns if the queue is so long that anchors always have earlier keys of their own image as negatives."""
+        """Warn if the queue is so long that anchors always have earlier keys of their own image as negatives."""
         if images is not None and self.size >= images and self.ranks is None:
             rank_zero_warn(
-                f"size: a queue of {self.size} keys holds earlier keys of all {images} training images, and so has the "
-                "anchors' own among the negatives; give it a fraction of that"
+                f"size: a queue of {self.size} keys holds earlier keys of all {images} training images. Earlier keys "
+                "of an anchor's own image are therefore negatives; use a size well below the number of images"
             )
 
     def before_step(self, step: int) -> None:

@@ -48,7 +48,8 @@ class GroCo(ContrastiveModule):
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
+        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": all views
+            together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:

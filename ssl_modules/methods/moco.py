@@ -35,7 +35,7 @@ class MoCo(ContrastiveModule):
     common.
 
     Batch-norm statistics can reveal the anchor's key, as it is from the same batch. The paper shuffles batches between
-    devices before the teacher sees them; ``batch_norm_splits=8`` imitates this on a single device. With
+    devices before the teacher encodes them; ``batch_norm_splits=8`` imitates this on a single device. With
     ``Trainer(sync_batchnorm=True)``, statistics are over so many images that they reveal little.
 
     Args:
@@ -48,7 +48,8 @@ class MoCo(ContrastiveModule):
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
+        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": all views
+            together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:

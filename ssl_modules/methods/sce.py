@@ -27,8 +27,8 @@ from ssl_modules.similarities import Cosine, Similarity
 class SCE(ContrastiveModule):
     """SCE.
 
-    Below 128 pixels the teacher sees a weak view, a crop and a flip, and the student a strong one; from 128 pixels on,
-    both views are strong. The projector has one hidden layer. The queue gives the loss each anchor's own key as
+    Below 128 pixels the teacher's view is weak, a crop and a flip, and the student's view is strong. From 128 pixels
+    on, both views are strong. The projector has one hidden layer. The queue gives the loss each anchor's own key as
     reference.
 
     The recipe is the authors' for 200 epochs of CIFAR-10. In their code, the teacher's batch norms normalise eight
@@ -49,7 +49,8 @@ class SCE(ContrastiveModule):
         schedule: schedule of the learning rate over the run.
         base_batch_size: images per step for which the learning rate is given; None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
+        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": all views
+            together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
 
     Example:

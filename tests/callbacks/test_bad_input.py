@@ -76,7 +76,7 @@ def test_maps(tmp_path, name):
 def test_fewer_images_than_k(tmp_path, name, least):
     few, many = labelled(IMAGES[: least - 1], TARGETS[: least - 1]), test_loader()
     data = {"train": many, "test": few} if "test" in name else {"train": few, "test": many}
-    message = f"expected at least {least} samples of the .* data, got {least - 1}; give it more, or lower its k"
+    message = f"expected at least {least} samples of the .* data, got {least - 1}; give the probe more samples"
     assert steps_before(message, PROBES[name](**data), tmp_path) == 0
     trainer(tmp_path, [PROBES[name](**data)], fast_dev_run=True).fit(stranger(), train_loader())
 
@@ -84,7 +84,7 @@ def test_fewer_images_than_k(tmp_path, name, least):
 @pytest.mark.parametrize("name", ["knn", "ridge", "retrieval", "among the test images"])
 def test_one_class(tmp_path, name):
     ones = labelled(IMAGES[TARGETS == 1], TARGETS[TARGETS == 1])
-    message = "expected samples of two or more classes, got 182 of class 1 alone"
+    message = "expected samples of two or more classes, got 182, all of class 1"
     assert steps_before(message, PROBES[name](train=ones, test=ones), tmp_path) == 0
     trainer(tmp_path, [PROBES[name](train=ones, test=ones)], fast_dev_run=True).fit(stranger(), train_loader())
 
@@ -102,17 +102,17 @@ class Pairs(Dataset):
         return self.images[index], self.change(self.targets[index])
 
 
-def test_targets_that_are_not_stored_are_judged_when_they_are_read(tmp_path):
+def test_targets_that_are_not_stored_are_checked_when_they_are_read(tmp_path):
     ones = Pairs(IMAGES[TARGETS == 1], TARGETS[TARGETS == 1])
     del ones.targets  # the probe can't check stored targets, and the loader below needs none
     loader = DataLoader([(image, torch.tensor(1)) for image in ones.images], batch_size=64)
-    message = "expected samples of two or more classes, got 182 of class 1 alone"
+    message = "expected samples of two or more classes, got 182, all of class 1"
     assert steps_before(message, OnlineKNNProbe(train=loader, test=loader), tmp_path) == 5
 
 
 def test_targets_that_are_changed_as_they_are_read_count_as_they_are_read(tmp_path):
     odd = DataLoader(Pairs(IMAGES[:200], torch.zeros_like(TARGETS[:200])), batch_size=64)
-    message = "expected samples of two or more classes, got 200 of class 0 alone"
+    message = "expected samples of two or more classes, got 200, all of class 0"
     assert steps_before(message, OnlineKNNProbe(train=odd, test=odd), tmp_path) == 0
     images = IMAGES[:200]
     even = DataLoader(Pairs(images, range(len(images)), lambda row: TARGETS[row]), batch_size=64)
@@ -150,7 +150,9 @@ def test_a_folder_of_one_class_names_class_folders(tmp_path):
     folder = {"image_size": 8, "in_channels": 1, "num_workers": 0, "val_size": 8}
     data = ImageFolderDataModule(tmp_path / "root", **folder)
     images = {"features": lambda module, images: images.float().flatten(1)}
-    message = "got 32 of class 0 alone; .*, or leave the probe out. For images without classes: class_folders=False"
+    message = (
+        "got 32, all of class 0; .*, or leave the probe out. If the images have no classes, pass class_folders=False"
+    )
     assert steps_before(message, OnlineLinearProbe(datamodule=data, **images), tmp_path) == 0
     plain = ImageFolderDataModule(tmp_path / "root", class_folders=False, **folder)
     assert steps_before("root has no targets", OnlineLinearProbe(datamodule=plain, **images), tmp_path) == 0

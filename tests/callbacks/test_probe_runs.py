@@ -106,7 +106,7 @@ def test_epochs_without_validation_do_not_count_against_it(tmp_path):
     assert probe.calls == [2, 5]
 
 
-def test_it_judges_in_a_test_run_with_data_of_its_own(tmp_path):
+def test_it_runs_in_a_test_run_with_its_own_data(tmp_path):
     probe = Spy(**own())
     module = stranger()
     module.test_step = lambda batch, batch_idx: None
@@ -114,7 +114,7 @@ def test_it_judges_in_a_test_run_with_data_of_its_own(tmp_path):
     assert result["probe/knn_top1"] == np.float32(probe.evaluate(module)["probe/knn_top1"])
 
 
-def test_validate_judges_as_well(tmp_path):
+def test_it_runs_in_validate_too(tmp_path):
     module = stranger(validates=True)
     probe = OnlineKNNProbe(**own(), every_n_epochs=10)
     metrics = trainer(tmp_path, [probe]).validate(module, test_loader(), verbose=False)[0]
@@ -225,7 +225,7 @@ def test_a_second_run_starts_with_a_new_head(tmp_path):
     assert probe._steps == 10
 
 
-def test_a_probe_of_the_trainers_loaders_does_not_judge_a_test(tmp_path):
+def test_a_probe_of_the_trainers_loaders_does_not_run_in_a_test_run(tmp_path):
     probe = OnlineKNNProbe(features="encoder")
     module = stranger(validates=True)
     module.test_step = lambda batch, batch_idx: None

@@ -249,7 +249,7 @@ def test_a_probe_of_ones_own_for_one_class_is_refused_before_the_first_step(caps
     with pytest.raises(SystemExit):
         main(["fit", "--config", write(c)])
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: own: expected samples of two or more classes, got 32 of class 0 alone; ")
+    assert error.startswith("error: own: expected samples of two or more classes, got 32, all of class 0; ")
     assert "class_folders=False" in error
     assert not list(Path().rglob("metrics.csv"))
     c["data"]["init_args"]["class_folders"] = False

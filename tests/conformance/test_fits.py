@@ -1,4 +1,4 @@
-"""Aspects that fit each other train a step; those that don't are refused when the module is built."""
+"""Aspects that fit each other train a step; otherwise, building the module raises an error."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Tests on a GPU that every method must pass."""
+"""Tests that every method must pass on a GPU."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_making_views_does_not_wait_for_the_gpu(case):
 
 
 @pytest.mark.parametrize("probe", [OnlineKNNProbe, OnlineLinearProbe])
-def test_probes_give_what_they_give_on_a_cpu(case, probe):
+def test_probes_give_the_metrics_of_a_cpu(case, probe):
     seed_everything(0)
     module = case.build().double().eval()
     data = digits(200)

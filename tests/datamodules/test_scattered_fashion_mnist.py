@@ -34,7 +34,7 @@ def test_parts_and_targets_are_those_of_fashion_mnist(root):
     assert data.level_names == ("class", "coarse")
 
 
-def test_the_canvas_depends_on_its_own_seed_alone(root):
+def test_the_canvas_depends_only_on_scatter_seed(root):
     first = loaded(root).train_set.images
     assert torch.equal(loaded(root, seed=7).train_set.images, first)
     assert not torch.equal(loaded(root, scatter_seed=1).train_set.images, first)
@@ -79,7 +79,7 @@ def test_pieces_are_half_as_bright_and_behind_the_garment():
         ({"scatter_seed": -1}, "scatter_seed: expected .* got -1"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+def test_errors_name_the_wrong_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         ScatteredFashionMNISTDataModule(**arguments)
 

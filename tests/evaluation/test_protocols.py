@@ -124,7 +124,7 @@ def test_ood(parts):
 
 @pytest.mark.parametrize("protocol", [knn_protocol, retrieval_protocol], ids=["knn", "retrieval"])
 def test_several_labels_where_one_is_needed(parts, protocol):
-    with pytest.raises(ValueError, match=r"expected one class a sample, targets \[N\], got \[360, 2\]"):
+    with pytest.raises(ValueError, match=r"expected one class per sample, targets \[N\], got \[360, 2\]"):
         protocol(*map(several, parts))
 
 

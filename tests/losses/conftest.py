@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture
 def draw():
-    """Return a function that draws scores and a relation of nine anchors, with ranks from -1 to a farthest one."""
+    """Return a function that draws scores and a relation of nine anchors, with ranks from -1 to ``farthest``."""
 
     def drawn(candidates, farthest):
         g = torch.Generator().manual_seed(1)

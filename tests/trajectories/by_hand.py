@@ -1,4 +1,4 @@
-"""What official programs do by accident, and no argument says."""
+"""Behaviour of official programs that no argument of our methods sets."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from ssl_modules.optim.schedules import cosine
 
 
 class NormLars(torch.optim.Optimizer):
-    """LARS that divides by the norm of gradient and decay together; ``inside`` puts the rate into the momentum."""
+    """LARS that divides by the norm of gradient plus decay. ``inside`` includes the rate in the momentum buffer."""
 
     def __init__(self, groups: Any, lr: float, weight_decay: float, inside: bool = False) -> None:
         super().__init__(groups, {"lr": lr})
@@ -40,21 +40,21 @@ class NormLars(torch.optim.Optimizer):
 
 
 class Twice(InfoNCE):
-    """Google's SimCLR adds the losses of both views, each of which is a mean."""
+    """Google's SimCLR adds the mean losses of both views, where ours is the mean over all views."""
 
     def partial(self, *arguments: Any) -> Tensor:
         return 2 * super().partial(*arguments)
 
 
 class PlainHead(AllViews):
-    """sthalles' SimCLR has a projector without batch norm."""
+    """The SimCLR of sthalles/SimCLR has a projector without batch norm."""
 
     def build(self, out_channels: Any, sizes: Any = (), normalised: bool = False) -> None:
         self.heads = PooledMLP(out_channels[-1], out_channels[-1], self.out_dim, batch_norm=False, bias=True)
 
 
 class Placed(LocalMaps):
-    """AMDIM with recorded places of the anchors."""
+    """AMDIM with recorded positions of the anchors, instead of random ones."""
 
     def __init__(self, places: Tensor) -> None:
         super().__init__("multi-pair", out_dim=None)
@@ -67,17 +67,20 @@ class Placed(LocalMaps):
 
 
 def one_step_longer(run: Run) -> Callable[[int], float]:
-    """Google's SimCLR counts one step more than it takes."""
+    """Return the schedule of Google's SimCLR, which is computed for one step more than the run has."""
     steps, warmup = run.epochs * run.batches, round(run.warmup * run.epochs * run.batches)
     return lambda s: s / warmup if s < warmup else cosine((s - warmup) / (steps + 1 - warmup), 0.0)
 
 
 def head_norm_decays(optimizer: partial, s: dict[str, Any]) -> Callable[[Any], torch.optim.Optimizer]:
-    """lightning-bolts decays all weights but those named "bias" or "bn"; in its head the norm has a number."""
+    """Return an optimiser that also decays the scale of the projector's batch norm.
+
+    lightning-bolts excludes weights from the decay by "bn" or "bias" in their name. This norm has a number as its name.
+    """
 
     def build(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         decayed, others = (group["params"] for group in groups)
-        scale = others[-2]  # of the head's norm; its bias is last
+        scale = others[-2]  # the projector's norm is last: its scale, then its bias
         rest = [p for p in others if p is not scale]
         groups = [{"params": [*decayed, scale]}, {"params": rest, "weight_decay": 0.0}]
         return optimizer(groups, lr=s["lr"], weight_decay=s["weight_decay"])

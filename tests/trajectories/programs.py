@@ -1,4 +1,4 @@
-"""The official programs, as arguments of our methods."""
+"""The arguments with which our methods repeat the runs of official programs."""
 
 import ast
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from ssl_modules.optim.schedules import FactorSchedule
 
 @dataclass
 class Replay:
-    """Our method for a run, and what arguments can't say."""
+    """Our method, its arguments for a run, and the settings that have no argument."""
 
     method: type[ContrastiveModule]
-    arguments: dict[str, Any]  # in addition to those that all methods get
+    arguments: dict[str, Any]  # in addition to the arguments that all methods get
     by_hand: list[str] = field(default_factory=list)
     prepare: Callable[[ContrastiveModule], None] = lambda module: None
-    ignored: str = ""  # the record that differs all the same
+    ignored: str = ""  # the record that is not compared
     tolerance: float = 1e-9
 
 
@@ -46,8 +46,9 @@ def groco(run: Run) -> Replay:
     )
     loss = GroCoLoss(s["negatives"], s["steepness"])
     arguments = {"extraction": extraction, "loss": loss, "optimizer": sgd(s), "schedule": WarmupCosine(run.warmup)}
-    bias = "the frozen random bias before the projector's last batch norm, which moves that norm's running mean"
-    return Replay(GroCo, arguments, [f"not compared: {bias}"])
+    mean = "the running mean of the projector's last batch norm"
+    bias = "the official program has a frozen random bias before it"
+    return Replay(GroCo, arguments, [f"not compared: {mean}, because {bias}"])
 
 
 def sce(run: Run) -> Replay:
@@ -78,14 +79,14 @@ def sce(run: Run) -> Replay:
     by_hand = []
     if "lars" in s["optimizer"]:
         arguments["optimizer"] = partial(NormLars, lr=s["lr"], weight_decay=s["weight_decay"])
-        by_hand.append("the official LARS, with the decay in the norm of the gradient")
+        by_hand.append("the official LARS, which adds the weight decay before it takes the norm of the gradient")
 
     def prepare(module: ContrastiveModule) -> None:
         put(module.teacher.encoder.network, run.weights("tenc"))
         put(module.teacher.heads, run.weights("thead"))
 
     if s["own_teacher"]:
-        by_hand.append("the teacher's own first weights, as the official program never gives it the student's")
+        by_hand.append("the teacher's initial weights, because the official program doesn't copy the student's")
         return Replay(SCE, arguments, by_hand, prepare)
     return Replay(SCE, arguments, by_hand)
 
@@ -140,7 +141,8 @@ def byol(run: Run) -> Replay:
     tolerance = 1e-7 if with_adam else 1e-9
     if joint:
         return Replay(BYOL, arguments, tolerance=tolerance)
-    by_hand = ["not compared: the teacher's running statistics, as the official teacher sees the second view first"]
+    order = "the official teacher encodes the second view first"
+    by_hand = [f"not compared: the teacher's running statistics, because {order}"]
     return Replay(BYOL, arguments, by_hand, ignored="teacher_buffers", tolerance=tolerance)
 
 
@@ -158,14 +160,15 @@ def simclr(run: Run) -> Replay:
             "optimizer": partial(NormLars, lr=s["lr"], weight_decay=s["weight_decay"], inside=True),
             "schedule": TorchSchedule(partial(LambdaLR, lr_lambda=one_step_longer(run)), interval="step"),
         }
-        by_hand = ["the official LARS, with the rate in the momentum", "the loss twice", "a schedule one step longer"]
+        lars = "the official LARS, whose momentum buffer includes the learning rate"
+        by_hand = [lars, "twice the loss", "a schedule of one more step"]
         return Replay(SimCLR, arguments, by_hand)
     if "bolts" in run.source:
         return Replay(
             SimCLR,
             arguments
             | {"optimizer": head_norm_decays(partial(Lars, momentum=0.9), s), "schedule": found_schedule(run)},
-            ["the weight decay of the head's batch norm, whose name the official program doesn't know"],
+            ["weight decay for the scale of the projector's batch norm"],
             tolerance=1e-7,
         )
     arguments |= {
@@ -186,7 +189,7 @@ def amdim(run: Run) -> Replay:
         "optimizer": adam(s),
         "schedule": found_schedule(run),
     }
-    return Replay(AMDIM, arguments, ["the recorded random places"], tolerance=1e-7)
+    return Replay(AMDIM, arguments, ["the recorded random positions of the anchors"], tolerance=1e-7)
 
 
 PROGRAMS = {
@@ -201,7 +204,7 @@ PROGRAMS = {
 
 
 def network(description: str) -> dict[str, Any] | None:
-    """The arguments of a network, if its description is a dictionary."""
+    """Return the arguments of a network, or None if its description is not a dictionary."""
     return ast.literal_eval(description) if description.startswith("{") else None
 
 
@@ -216,7 +219,7 @@ def adam(s: dict[str, Any]) -> partial:
 
 
 def found_schedule(run: Run) -> Schedule:
-    """The first of the official programs' schedules that gives the recorded rates, where the settings don't name it."""
+    """Return the first schedule that gives the recorded learning rates. For runs whose settings name no schedule."""
     factors = run.arrays["lr"] / run.settings["lr"]
     ramp = max(1, round(1 / factors[0])) if factors[0] else 1
     candidates: list[FactorSchedule] = [
@@ -230,4 +233,4 @@ def found_schedule(run: Run) -> Schedule:
     for schedule in candidates:
         if np.allclose([schedule(s, len(factors), run.batches) for s in range(len(factors))], factors, 1e-12, 1e-15):
             return schedule
-    raise ValueError(f"{run.name}: no public schedule gives the rates {run.arrays['lr'].tolist()}")
+    raise ValueError(f"{run.name}: no public schedule gives the learning rates {run.arrays['lr'].tolist()}")

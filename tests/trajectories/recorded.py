@@ -1,4 +1,4 @@
-"""The files of recorded runs, and their encoder."""
+"""Read the files of recorded runs, and build their encoder."""
 
 import json
 from pathlib import Path
@@ -27,17 +27,17 @@ class Run:
         return sum(name.startswith(f"{prefix}_") and name[len(prefix) + 1 :].isdigit() for name in self.arrays)
 
     def weights(self, part: str) -> list[Tensor]:
-        """The initial weights of a part: enc, head, pred, or tenc and thead for a teacher of its own."""
+        """Return the initial weights of a part: enc, head, pred, or the teacher's tenc and thead."""
         return [torch.as_tensor(self.arrays[f"{part}_{i}"]) for i in range(self._count(part))]
 
     @property
     def warmup(self) -> float:
-        """The warm-up as a share of the run."""
+        """Return the warm-up as a share of the run."""
         return self.settings.get("warmup_epochs", 0) / self.epochs
 
 
 class TinyNet(nn.Module):
-    """The encoder of all runs but AMDIM's: two convolutions, with or without batch norm."""
+    """The encoder of all runs except AMDIM's: two convolutions, with or without batch norm."""
 
     def __init__(self, norm: bool) -> None:
         super().__init__()

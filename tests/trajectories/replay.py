@@ -1,15 +1,17 @@
-"""Repeat training runs of official programs by public arguments, and compare every step.
+"""Repeat recorded training runs of official programs with our methods, and compare every step.
 
     python tests/trajectories/replay.py [FILE...]
 
-Each file holds a run of an official program: 12 steps of a small network in float64, with its views, its initial
-weights and, after each step, the weights of student and teacher, the running statistics of their batch norms, the
-queue, the learning rate and the loss. ``meta`` has the program and its settings. For each file the script builds our
-method with these settings, trains it with Lightning, and prints the largest relative difference of each record, the
-tolerance, and what it set by hand. It exits with 1 if a difference exceeds the tolerance.
+Each file holds a run of an official program, which trains a small network for 12 steps in float64. The file has the
+views and the initial weights. For each step it has the weights of student and teacher, the running statistics of their
+batch norms, the queue, the learning rate and the loss. ``meta`` names the program and its settings.
 
-The tolerance is 1e-9. It is 1e-7 for runs with Adam, which magnifies the rounding of gradients that are 0, and for
-lightning-bolts' loss, which adds 1e-6 to its denominator.
+For each file the script builds our method with these settings and trains it with Lightning. It prints the largest
+relative difference of each record, the tolerance, and the settings that it set by hand because no argument sets them.
+The exit status is 1 if a difference exceeds the tolerance.
+
+The tolerance is 1e-9. It is 1e-7 for runs with Adam, because Adam magnifies rounding errors of gradients that are 0. It
+is also 1e-7 for lightning-bolts' loss, which adds 1e-6 to its denominator.
 """
 
 import argparse
@@ -25,7 +27,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for a script; tests have it there already
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the script; pytest has added it already
 from trajectories.programs import PROGRAMS, Replay
 from trajectories.recorded import FILES, Run, TinyNet, put
 
@@ -34,7 +36,7 @@ from ssl_modules.augmentations import ReadyViews
 
 
 def build(run: Run, replay: Replay) -> ContrastiveModule:
-    """Our method with the run's settings and initial weights."""
+    """Build our method with the run's settings and initial weights."""
     sizes = [view.shape[-1] for view in run.views]
     common = {
         "augmentation": ReadyViews(sizes),
@@ -57,8 +59,8 @@ def build(run: Run, replay: Replay) -> ContrastiveModule:
 
 
 def batches(run: Run) -> DataLoader:
-    """The batches of an epoch, as views and targets."""
-    views = run.views[::-1] if run.method in ("RINCE", "MoCo v2") else run.views  # our teacher sees view 0
+    """Return the batches of an epoch, as views and targets."""
+    views = run.views[::-1] if run.method in ("RINCE", "MoCo v2") else run.views  # our teacher encodes view 0
     targets = torch.as_tensor(run.arrays["labels"])
     if run.method == "RINCE":
         targets = torch.stack([targets, torch.as_tensor(run.arrays["superclass"])], dim=2)
@@ -67,7 +69,7 @@ def batches(run: Run) -> DataLoader:
 
 
 class Recorder(pl.Callback):
-    """Records the same as the files do."""
+    """Records after each step what the files hold."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[np.ndarray]] = {}
@@ -115,14 +117,14 @@ def train(run: Run, replay: Replay) -> dict[str, list[np.ndarray]]:
     trainer.fit(build(run, replay), batches(run))
     rows = recorder.rows
     rows["loss"] = [loss - run.settings.get("loss_offset", 0.0) for loss in rows["loss"]]
-    if run.method == "MoCo v2":  # recorded before the teacher's update, which the official program makes a step later
+    if run.method == "MoCo v2":  # the official program records the teacher before it updates it, in the next step
         first = np.concatenate([w.numpy().ravel() for w in run.weights("enc") + run.weights("head")])
         rows["teacher"] = [first, *rows["teacher"][:-1]]
     return rows
 
 
 def differences(run: Run) -> tuple[dict[str, float], Replay]:
-    """The largest difference of each record over all recorded steps, relative to the record's largest entry."""
+    """Return the largest difference of each record over all steps, relative to the record's largest entry."""
     replay = PROGRAMS[run.method](run)
     rows = train(run, replay)
     worst = {}
@@ -138,7 +140,7 @@ def differences(run: Run) -> tuple[dict[str, float], Replay]:
 
 
 def comparable(run: Run, name: str, ours: np.ndarray, theirs: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """A record of both, in the same order."""
+    """Return our record and the official one, in the same order."""
     if run.method == "RINCE" and name == "queue":
         parts = ours.reshape(-1, run.settings["batch"], ours.shape[1])
         put_in = min(step + 1, len(parts))
@@ -153,7 +155,7 @@ def comparable(run: Run, name: str, ours: np.ndarray, theirs: np.ndarray, step: 
 
 
 def oldest_first(run: Run, queue: np.ndarray) -> np.ndarray:
-    """The initial queue in the order in which our queue replaces its keys; RINCE's program replaces the last first."""
+    """Return the initial queue, oldest keys first. RINCE's program stores the oldest batch last."""
     if run.method != "RINCE":
         return queue
     return queue.reshape(-1, run.settings["batch"], queue.shape[1])[::-1].reshape(queue.shape)
@@ -167,7 +169,7 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, default=FILES, help="all files beside this script")
+    parser.add_argument("files", nargs="*", type=Path, default=FILES, help="default: all files beside this script")
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     failed = 0

@@ -1,4 +1,4 @@
-"""Runs of official programs, repeated by public arguments; and files of the same form, made here."""
+"""Our methods repeat recorded runs of official programs. Other files of the same form can be read too."""
 
 import json
 import sys
@@ -81,7 +81,7 @@ def test_other_files_of_the_same_form_are_read(tmp_path, monkeypatch, capsys, me
 
 
 def write_own_run(path, method):
-    """Write a run of our own method, as an official program's would be recorded."""
+    """Write a run of our own method in the form of the recorded files."""
     rng = np.random.default_rng(0)
     side = 32 if method == "AMDIM" else 8
     sizes = [side, side, 6] if method == "SCE" else [side, side]
@@ -123,7 +123,7 @@ def test_no_method_is_subclassed():
         assert PROGRAMS[run.method](run).method.__module__.startswith("ssl_modules.methods.")
 
 
-def test_recorded_places_replace_the_draws():
+def test_recorded_positions_replace_random_ones():
     placed = Placed(torch.tensor([[[1, 0]]]))
     z = torch.arange(12.0).view(2, 3, 2)
     assert torch.equal(placed._anchors(z, None), z[[0, 1], [1, 0]])

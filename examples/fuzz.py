@@ -71,8 +71,10 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "PatchGrid": lambda _: {"size": 8},
     "RandomResizedCrop": lambda _: {"size": 16},
     "ReadyViews": lambda _: {"sizes": (16, 16)},
+    "ReSSLViews": lambda _: {"size": 16},
     "SCEViews": lambda _: {"size": 16},
     "SimCLRViews": lambda _: {"size": 16},
+    "SwAVViews": lambda _: {"size": 16, "small_size": 8},
     "Views": lambda _: {"transforms": [aug.RandomHorizontalFlip()]},
     "YADIMViews": lambda _: {"size": 16},
     "AMDIMEncoder": lambda _: {"width": 4, "features": 16, "depth": 1},
@@ -108,9 +110,29 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
         "num_classes": 3,
         "optimizer": partial(torch.optim.SGD, lr=0.1),
     },
+    "ReSSL": lambda _: {
+        "encoder": "test_resnet",
+        "extraction": ext.Queue(size=64, reference=True),
+        "image_size": 8,
+        **NORMALISATION,
+    },
+    "SwAV": lambda _: {"augmentation": "simclr", "encoder": "test_resnet", "image_size": 8, **NORMALISATION},
     **{
         name: lambda _: {"encoder": "test_resnet", "image_size": 8, **NORMALISATION}
-        for name in ("AMDIM", "BYOL", "CPC", "GroCo", "MoCo", "RINCE", "S2R2", "SCE", "SimCLR", "YADIM")
+        for name in (
+            "AMDIM",
+            "BYOL",
+            "CPC",
+            "GroCo",
+            "MoCo",
+            "RINCE",
+            "S2R2",
+            "SCE",
+            "SimCLR",
+            "YADIM",
+            "SimSiam",
+            "SupCon",
+        )
     },
     "OutOfDistributionProbe": lambda _: {"outliers": [(torch.zeros(2, 3, 8, 8), torch.zeros(2).long())]},
     "ImageDataModule": lambda _: {"num_classes": 2, "train": tensor_images(), **NORMALISATION},

@@ -36,6 +36,10 @@ PANELS = (
     "cpc_imagenet",
     "s2r2_imagenet",
     "yadim_imagenet",
+    "swav_imagenet",
+    "simsiam_imagenet",
+    "supcon_imagenet",
+    "ressl_imagenet",
 )
 IMAGES = {"ImageNetDataModule": 1_281_167, "CIFAR100DataModule": 50_000}  # training images
 SHORT = 0.03  # warm-ups below this share of the run get an inset
@@ -85,7 +89,9 @@ def draw(recipes: list[Recipe]) -> Figure:
     """Draw one panel for each recipe."""
     rows = -(-len(recipes) // 5)
     figure, axes = plt.subplots(rows, 5, figsize=(12, 2.5 * rows), sharex=True, sharey=True, layout="constrained")
-    for axis, recipe in zip(axes.flat, recipes, strict=True):
+    for axis in axes.flat[len(recipes) :]:
+        axis.remove()
+    for axis, recipe in zip(axes.flat, recipes, strict=False):
         axis.set_title(f"{recipe.method}, {recipe.epochs:,} epochs", fontsize=10)
         _curve(axis, recipe, recipe.steps - 1)
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])

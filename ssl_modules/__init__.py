@@ -12,7 +12,22 @@ if TYPE_CHECKING:
     from ssl_modules.downstream import evaluate
     from ssl_modules.finetuning import FineTuning
     from ssl_modules.last_checkpoint import LastCheckpoint
-    from ssl_modules.methods import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, GroCo, MoCo, SimCLR
+    from ssl_modules.methods import (
+        AMDIM,
+        BYOL,
+        CPC,
+        RINCE,
+        S2R2,
+        SCE,
+        YADIM,
+        GroCo,
+        MoCo,
+        ReSSL,
+        SimCLR,
+        SimSiam,
+        SupCon,
+        SwAV,
+    )
     from ssl_modules.module import ContrastiveModule
     from ssl_modules.utils.checkpoint_io import SafeCheckpointIO
 
@@ -30,9 +45,13 @@ __all__ = [
     "GroCo",
     "LastCheckpoint",
     "MoCo",
+    "ReSSL",
     "Relation",
     "SafeCheckpointIO",
     "SimCLR",
+    "SimSiam",
+    "SupCon",
+    "SwAV",
     "__version__",
     "evaluate",
     "load_module",

@@ -70,15 +70,16 @@ class Batch:
         targets = self.targets
         if targets is None:
             raise ValueError(
-                "targets: got none, but the extraction's ranks need labels; give a loader of (images, targets), or "
-                "ranks without labels, such as Queue(ranks=NeighbourRanks())"
+                "targets: got none, but the extraction reads labels; give a loader of (images, targets), or an "
+                "extraction without labels, such as AllViews() or Queue(ranks=NeighbourRanks())"
             )
         labels = targets[:, None] if targets.ndim == 1 else targets
         if labels.shape != (len(self), levels) or labels.is_floating_point():
             raise ValueError(
-                f"targets: expected {levels} level(s) of labels, which the extraction's ranks read: integers "
-                f"{[len(self), levels]}, finer to coarser; got {_describe(targets)}; give ranks for what the loader "
-                "has, such as Queue(ranks=LabelRanks(1)) for one level, or ranks=NeighbourRanks(), which reads none"
+                f"targets: expected {levels} level(s) of labels, which the extraction reads: integers "
+                f"{[len(self), levels]}, finer to coarser; got {_describe(targets)}; take an extraction for what the "
+                "loader has, such as AllViews(label_levels=1) or Queue(ranks=LabelRanks(1)) for one level, or "
+                "AllViews() or Queue(ranks=NeighbourRanks()), which read none"
             )
         return labels.to(self.device)
 

@@ -209,7 +209,9 @@ class Contrast:
         anchors: ``[A, D]``, the side that receives gradient.
         candidates: ``[C, D]``; may be detached, queued, local vectors, or other processes' vectors.
         relation: int8 ``[A, C]``, or a :class:`Relation`, :class:`Paired` or :class:`SameView` that gives its rows.
-        reference: ``[A, D]``, a teacher's anchors, for losses that compare two score matrices.
+        reference: for losses that compare two score matrices: ``[A, D]``, a teacher's anchors, which the similarity
+            compares with the candidates; or a function of rows that returns their reference scores ``[R, C]``, which
+            the loss takes as they are.
         weight: factor of this comparison in the sum.
 
     Raises:
@@ -225,7 +227,7 @@ class Contrast:
     anchors: Tensor
     candidates: Tensor
     relation: Tensor | Relation | Paired | SameView
-    reference: Tensor | None = None
+    reference: Tensor | Callable[[Rows], Tensor] | None = None
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -233,8 +235,8 @@ class Contrast:
         check_instance("anchors", a, Tensor)
         check_instance("candidates", c, Tensor)
         check_instance("relation", self.relation, Tensor | Relation | Paired | SameView)
-        if self.reference is not None:
-            check_instance("reference", self.reference, Tensor)
+        if self.reference is not None and not callable(self.reference):
+            check_instance("reference", self.reference, Tensor, "or give a function of rows, or None")
         check_number("weight", self.weight)
         if a.ndim != 2 or c.ndim != 2 or a.shape[1] != c.shape[1]:
             raise ValueError(
@@ -243,5 +245,5 @@ class Contrast:
             )
         if tuple(self.relation.shape) != (len(a), len(c)):
             raise ValueError(f"relation: expected {[len(a), len(c)]}, got {list(self.relation.shape)}")
-        if self.reference is not None and len(self.reference) != len(a):
+        if isinstance(self.reference, Tensor) and len(self.reference) != len(a):
             raise ValueError(f"reference: expected {len(a)} rows as anchors has, got {len(self.reference)}")

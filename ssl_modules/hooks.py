@@ -12,6 +12,7 @@ from ssl_modules.batch import read_batch
 from ssl_modules.last_batch import check_last_batch
 from ssl_modules.objective import ranking
 from ssl_modules.optim import build_optimizer, param_groups
+from ssl_modules.optim.build import steps_per_epoch
 from ssl_modules.optim.resumed import keep_options, options
 from ssl_modules.optim.tuning import Tunable
 from ssl_modules.rehearsal import rehearse_step
@@ -99,10 +100,15 @@ class TrainerHooks(FiniteLoss, ExactResume, Tunable):
         super().on_train_start()
         if self._configured is not None:
             keep_options(self.trainer, self._configured)
-        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
-        if isinstance(dataset, Sized):
-            self.extraction.on_fit_start(len(dataset))
+        trainer = self.trainer
+        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        images = len(dataset) if isinstance(dataset, Sized) else None
+        self.extraction.on_fit_start(images, trainer.estimated_stepping_batches, steps_per_epoch(trainer))
         check_last_batch(self, rehearse_step)
+
+    def on_train_batch_start(self: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.extraction.before_step(self.trainer.global_step)
 
     def on_after_backward(self: Any) -> None:
         self.extraction.after_backward()

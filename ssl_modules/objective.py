@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_modules.contrast import Contrast
+from ssl_modules.contrast import Contrast, Rows
 from ssl_modules.losses.average_precision import exact_average_precision, has_nan
 from ssl_modules.losses.base import Loss, first_derivative, full_precision
 from ssl_modules.similarities import Dot, InnerProduct, Similarity
@@ -130,13 +130,16 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
         counts = total(counts).to(anchors.dtype) / world_size()
 
         def share(scores: Tensor, c_: Tensor, rows: slice) -> Tensor:
-            reference_scores = None if reference is None else compare(reference[rows], c_)
+            if isinstance(reference, Tensor):
+                reference_scores = compare(reference[rows], c_)
+            else:
+                reference_scores = None if reference is None else _scores_of(reference, rows, scores.shape)
             return loss.partial(scores, relation(rows), reference_scores, counts)
 
         if anchor_block == 0:
             return share(compare(anchors, candidates), candidates, blocks[0])
-        # If the candidates have a gradient, the reference scores are part of the graph too.
-        is_dot = type(compare) is Dot and (reference is None or not candidates.requires_grad)
+        # If the candidates have a gradient, the scores of a reference tensor are part of the graph too.
+        is_dot = type(compare) is Dot and not (isinstance(reference, Tensor) and candidates.requires_grad)
         take = _ByProducts(share) if is_dot else _ByAutograd(share, compare)
         return _InBlocks.apply(anchors, candidates, take, blocks)
 
@@ -147,9 +150,23 @@ def _is_of_one_class(loss: Loss, method: str, form: str) -> bool:
     return issubclass(second, first)
 
 
-def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, Tensor, Tensor | None]:
+@torch.no_grad()
+def _scores_of(reference: Callable[[Rows], Tensor], rows: Rows, shape: torch.Size) -> Tensor:
+    """The scores that a contrast's reference function gives to some rows."""
+    scores = full_precision(reference(rows))
+    if scores.shape != shape:
+        raise ValueError(
+            f"reference: expected a function of rows that returns {list(shape)}, the scores of the rows with all "
+            f"candidates, got {list(scores.shape)}"
+        )
+    return scores
+
+
+def _embedded(
+    c: Contrast, similarity: Similarity
+) -> tuple[Similarity, Tensor, Tensor, Tensor | Callable[[Rows], Tensor] | None]:
     """Embed each vector once; returns the similarity still to apply, anchors, candidates and reference."""
-    reference = None if c.reference is None else full_precision(c.reference.detach())
+    reference = full_precision(c.reference.detach()) if isinstance(c.reference, Tensor) else c.reference
     anchors, candidates = full_precision(c.anchors), full_precision(c.candidates)
     # A subclass may override forward.
     if not isinstance(similarity, InnerProduct) or type(similarity).forward is not InnerProduct.forward:
@@ -159,7 +176,7 @@ def _embedded(c: Contrast, similarity: Similarity) -> tuple[Similarity, Tensor, 
     factor = similarity._factor(anchors.shape[1])  # applied to the anchors, as there are fewer of them
     if factor != 1:
         embedded = factor * embedded
-    if reference is not None:
+    if isinstance(reference, Tensor):
         reference = factor * similarity.embed(reference)
     return Dot(), embedded, candidates, reference
 

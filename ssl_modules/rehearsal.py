@@ -94,7 +94,7 @@ def rehearse_step(module: Any, images: int) -> None:
 
 
 def _ids(images: int, levels: int, device: torch.device) -> torch.Tensor:
-    """Ids of different images, all of class 0."""
-    ids = torch.zeros(images, levels, dtype=torch.int64, device=device)
+    """Ids of different images, whose labels are unknown."""
+    ids = torch.full((images, levels), -1, device=device)
     ids[:, 0] = torch.arange(images)
     return ids

@@ -134,3 +134,5 @@ def test_contrast_refuses_shapes_that_do_not_fit():
         Contrast(x, x, torch.zeros(3, 5))
     with pytest.raises(ValueError, match="reference: expected 3 rows"):
         Contrast(x, x, torch.zeros(3, 3), reference=torch.zeros(2, 4))
+    with pytest.raises(TypeError, match=r"reference: expected .* Tensor, got 0.5; or give a function of rows, or None"):
+        Contrast(x, x, torch.zeros(3, 3), reference=0.5)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ssl_modules import SimCLR
 from ssl_modules.batch import read_batch
+from ssl_modules.extractions import AllViews
 from ssl_modules.objective import objective
 from ssl_modules.optim import WarmupCosine
 from ssl_modules.similarities import Cosine
@@ -49,6 +50,42 @@ def test_the_schedule_steps_once_per_optimiser_step(accumulate):
     steps = 8 // accumulate
     schedule = WarmupCosine(steps // 4)
     assert rates == pytest.approx([0.1 * schedule(s, steps, steps // 2) for s in range(steps)])
+
+
+class Listening(AllViews):
+    """An extraction that notes the calls of its hooks."""
+
+    def build(self, *arguments):
+        super().build(*arguments)
+        self.calls = []
+
+    def on_fit_start(self, images, steps, steps_per_epoch):
+        self.calls.append(("fit", images, steps, steps_per_epoch))
+
+    def before_step(self, step):
+        self.calls.append(("step", step))
+
+    def after_backward(self):
+        self.calls.append("backward")
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_extraction_hears_of_the_optimisers_steps(accumulate):
+    module = build(extraction=Listening())
+    fit(module, accumulate_grad_batches=accumulate)
+    batches, steps = 8, 8 // accumulate
+    of_batches = [call for n in range(batches) for call in (("step", n // accumulate), "backward")]
+    assert module.extraction.calls == [("fit", 32, steps, steps), *of_batches]
+
+
+def test_an_extraction_hears_that_the_number_of_images_is_unknown():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(pixels())
+
+    module = build(extraction=Listening())
+    trainer(max_steps=1).fit(module, DataLoader(Stream(), batch_size=4))
+    assert module.extraction.calls == [("fit", None, 1, float("inf")), ("step", 0), "backward"]
 
 
 def test_a_loader_without_a_length_needs_max_steps():

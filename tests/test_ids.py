@@ -58,7 +58,7 @@ def test_one_level_of_labels_may_be_a_vector(dtype):
 @pytest.mark.parametrize(
     ("ranks", "batch", "message"),
     [
-        (LabelRanks(), pixels(), r"targets: got none, but .* ranks need labels; give a loader of \(images, targets\)"),
+        (LabelRanks(), pixels(), r"targets: got none, but .* reads labels; give a loader of \(images, targets\)"),
         (LabelRanks(), (pixels(), list("abcdefgh")), "targets: got none, but"),
         (LabelRanks(), (pixels(), torch.arange(8)), r"targets: expected 2 level.* \[8, 2\], .* got a tensor \[8\]"),
         (LabelRanks(1), (pixels(), labels()), r"targets: expected 1 level.* \[8, 1\], .* got a tensor \[8, 2\]"),

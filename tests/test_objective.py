@@ -301,6 +301,71 @@ def test_a_reference_is_compared_as_the_anchors_are(similarity, anchor_block):
     torch.testing.assert_close(found, expected)
 
 
+def test_a_reference_may_be_a_function_of_rows():
+    """Its scores are taken as they are: no similarity changes them, and they have no gradient."""
+    g = torch.Generator().manual_seed(0)
+    anchors, candidates = (torch.randn(n, 7, generator=g, dtype=torch.float64, requires_grad=True) for n in (5, 9))
+    scores = torch.randn(5, 9, generator=g, dtype=torch.float64, requires_grad=True)
+    relation = torch.zeros(5, 9, dtype=torch.int8).fill_diagonal_(1)
+    loss, results = SCELoss(temperature=0.5, teacher_temperature=0.2, positive_weight=0.5), []
+    for block in (0, 1, 2, None):
+        anchors.grad = candidates.grad = None
+        found = objective([Contrast(anchors, candidates, relation, lambda rows: scores[rows])], Cosine(), loss, block)
+        found.backward()
+        results.append((found.detach(), anchors.grad, candidates.grad))
+    assert scores.grad is None
+    expected = loss(Cosine()(anchors, candidates), relation, scores)
+    of_anchors, of_candidates = torch.autograd.grad(expected, (anchors, candidates))
+    for result in results:
+        torch.testing.assert_close(result, (expected.detach(), of_anchors, of_candidates), rtol=0, atol=1e-12)
+
+
+def test_a_reference_function_runs_in_full_precision_without_gradient_and_autocast():
+    seen = []
+
+    def reference(rows):
+        seen.append((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        return torch.eye(4, dtype=torch.bfloat16)[rows]
+
+    z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    contrast = Contrast(z, z, torch.eye(4, dtype=torch.int8), reference)
+    with torch.autocast("cpu", torch.bfloat16):
+        for block in (0, 3):
+            objective([contrast], Cosine(), SCELoss(), block).backward()
+    assert set(seen) == {(False, False)}
+    assert len(seen) == 3
+    assert chance_level([contrast], SCELoss()) > 0
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_reference_function_with_scores_of_another_shape_is_refused(block):
+    z = torch.eye(4)
+    contrast = Contrast(z, z, torch.eye(4, dtype=torch.int8), lambda rows: z[rows, :3])
+    with pytest.raises(ValueError, match=r"reference: expected a function .* returns \[\d, 4\].* got \[\d, 3\]"):
+        objective([contrast], Dot(), SCELoss(), block)
+
+
+def referred(rows):
+    """Compute the loss of some rows of an uneven problem, and its gradient, with a function as reference."""
+    g = torch.Generator().manual_seed(3)
+    anchors, scores = torch.randn(6, 4, generator=g, dtype=torch.float64), torch.randn(6, 5, generator=g)
+    candidates = torch.randn(5, 4, generator=g, dtype=torch.float64).requires_grad_()
+    relation = torch.zeros(6, 5, dtype=torch.int8).fill_diagonal_(1)[rows]
+    own = scores.double()[rows]
+    loss = objective([Contrast(anchors[rows], candidates, relation, lambda r: own[r])], Dot(), SCELoss(), 2)
+    return loss.detach(), torch.autograd.grad(loss, candidates)[0]
+
+
+def referred_of_a_process(rank):
+    return referred(slice(0, 4) if rank == 0 else slice(4, 6))
+
+
+def test_two_processes_with_a_reference_function_are_one():
+    first, second = run_in_processes(referred_of_a_process)
+    for x, y, expected in zip(first, second, referred(slice(None)), strict=True):
+        torch.testing.assert_close((x + y) / 2, expected, rtol=0, atol=1e-12)
+
+
 def test_a_subclass_that_counts_otherwise_is_asked_for_its_counts():
     class Doubled(GroCoLoss):
         def counts(self, relation):

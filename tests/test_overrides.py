@@ -27,7 +27,11 @@ LOSSES = {
     "RINCE": {"temperatures": [0.2, 0.3]},
     "S2R2": {"temperature": 0.05},
     "SCE": {"temperature": 0.2},
+    "ReSSL": {"target_temperature": 0.05},
     "SimCLR": {"temperature": 0.5},
+    "SimSiam": {"scale": 0.5},
+    "SupCon": {"temperature": 0.2},
+    "SwAV": {"temperature": 0.2},
     "YADIM": {"l2": 0.1},
 }
 

@@ -120,12 +120,12 @@ def test_wrong_values_raise_an_error(arguments, message):
         SimCLR(encoder=ENCODER, **arguments)
 
 
-@pytest.mark.parametrize("method", ["GroCo", "SCE", "BYOL", "AMDIM", "YADIM", "MoCo", "RINCE"])
+@pytest.mark.parametrize("method", ["GroCo", "SCE", "BYOL", "AMDIM", "YADIM", "MoCo", "RINCE", "SimSiam", "ReSSL"])
 def test_official_code_of_these_methods_passes_each_view_alone(method):
     assert getattr(ssl_modules, method)(**own_encoder(method)).view_statistics == "each"
 
 
-@pytest.mark.parametrize("method", ["SimCLR", "S2R2", "CPC"])
+@pytest.mark.parametrize("method", ["SimCLR", "S2R2", "CPC", "SwAV", "SupCon"])
 def test_these_methods_pass_views_jointly(method):
     assert getattr(ssl_modules, method)(**own_encoder(method)).view_statistics == "joint"
 

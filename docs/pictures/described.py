@@ -33,7 +33,8 @@ class Picture:
         ids: ids of the images.
         sides: labels of anchors and candidates.
         notes: lines under the loss.
-        soft: whether the teacher's similarities are targets.
+        soft: what the legend calls the dots, if targets are soft.
+        gray: what the legend calls the gray shapes.
         patches: rows and columns of a grid of patches.
         contrasts: a word on the other contrasts.
     """
@@ -50,7 +51,8 @@ class Picture:
     queue: list[list[int]] | None = None
     ids: list[list[int]] | None = None
     notes: tuple[str, ...] = ()
-    soft: bool = False
+    soft: str = ""
+    gray: str = ""
     patches: tuple[int, int] | None = None
     contrasts: str = ""
     aspects: dict[str, str] = field(default_factory=dict)
@@ -92,7 +94,7 @@ PICTURES = [
         student=(1,),
         extraction={"size": 4},
         queue=[[7], [8], [9], [10]],
-        soft=True,
+        soft="teacher's target",
         notes=("InfoNCE, and", "cross-entropy with the", "teacher's similarities"),
     ),
     Picture(
@@ -149,5 +151,42 @@ PICTURES = [
         (Side.of((THREE * 4, "student")), Side.of((THREE * 4, "student"))),
         student=(0, 1, 2, 3),
         notes=("1 - average precision", "of each row's ranking"),
+    ),
+    Picture(
+        "SwAV",
+        ["large 1", "large 2", "small"],
+        (Side.of((THREE * 2, "student")), Side.of((FOUR_OLD, "old"))),
+        student=(0, 1, 2),
+        extraction={"prototypes": 4},
+        soft="rest of the target",
+        gray="prototype",
+        contrasts="targets of large 1; and with large 2",
+        notes=("cross-entropy with the", "even assignment of", "the other view"),
+    ),
+    Picture(
+        "SimSiam",
+        ["view 1", "view 2"],
+        (Side.of((THREE, "student")), Side.of((THREE, "student"))),
+        stages=("projector", "predictor"),
+        contrasts="and with the views swapped",
+        notes=("half of 1 - cosine", "of each positive, which", "has no gradient;", "negatives are not used"),
+    ),
+    Picture(
+        "SupCon",
+        ["view 1", "view 2"],
+        (Side.of((THREE * 2, "student")), Side.of((THREE * 2, "student"))),
+        ids=[[0, 0], [1, 0], [2, 1]],
+        notes=("mean over anchors of", "-log softmax at their", "positives of all ranks"),
+    ),
+    Picture(
+        "ReSSL",
+        ["weak", "strong"],
+        (Side.of((THREE, "student")), Side.of((THREE, "teacher"), (FOUR_OLD, "old"))),
+        teacher=(0,),
+        student=(1,),
+        extraction={"size": 4},
+        queue=[[7], [8], [9], [10]],
+        soft="teacher's target",
+        notes=("cross-entropy with the", "teacher's similarities;", "the positive is left out"),
     ),
 ]

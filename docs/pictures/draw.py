@@ -50,7 +50,7 @@ def head(canvas: Canvas, below: dict[str, str]) -> None:
         canvas.text((left + right) / 2, 47, below[aspect], 12.5, "faint", mono=True)
 
 
-def matrix(canvas: Canvas, relation: Tensor, sides: tuple[Side, Side], middle: float, soft: bool) -> None:
+def matrix(canvas: Canvas, relation: Tensor, sides: tuple[Side, Side], middle: float, soft: str) -> None:
     """The relation of anchors, one a row, and candidates, one a column."""
     rows, columns = relation.shape
     left, right = COLUMNS["similarity"]
@@ -91,10 +91,14 @@ def legend(canvas: Canvas, relation: Tensor, picture: Picture, top: float) -> No
         else:
             canvas.cell(left + 16, y - 11, 14, fill)
         canvas.text(left + 38, y, name, 12, anchor="start")
+    y = top + 22 * len(entries)
     if picture.soft:
-        y = top + 22 * len(entries)
         canvas.dot(left + 23, y - 4, 5, "positive")
-        canvas.text(left + 38, y, "teacher's target", 12, anchor="start")
+        canvas.text(left + 38, y, picture.soft, 12, anchor="start")
+        y += 22
+    if picture.gray:
+        canvas.glyph(3, left + 23, y - 4, 6, "old")
+        canvas.text(left + 38, y, picture.gray, 12, anchor="start")
 
 
 def method(picture: Picture, theme: str) -> str:
@@ -265,7 +269,7 @@ def five_aspects(theme: str) -> str:
         canvas.glyph(k, x0 + 118 + 22 * k, 214, 7, "teacher")
     canvas.text(x0 + 140, 110, "anchors", 12, "faint")
     canvas.text(x0 + 140, 240, "candidates", 12, "faint")
-    matrix(canvas, relation, picture.sides, 172, soft=False)
+    matrix(canvas, relation, picture.sides, 172, soft="")
     legend(canvas, relation, picture, 150)
     words = {
         "augmentation": ("draws random views", "of each image"),

@@ -23,6 +23,10 @@ METHODS = {  # configuration, number of seeds, time of a step relative to SimCLR
     "YADIM": ("yadim", 3, 1.0),
     "AMDIM, its encoder": ("amdim", 1, 1.0),
     "CPC, its encoder": ("cpc", 1, 1.0),
+    "SwAV": ("swav", 3, 1.0),
+    "SimSiam": ("simsiam", 1, 1.0),
+    "ReSSL": ("ressl", 3, 0.7),
+    "SupCon, labels": ("supcon", 1, 1.0),
 }
 OTHERS = {  # row whose module is used, number of seeds, time of a step relative to SimCLR's
     "raw pixels": ("SimCLR", 1, 0.0),
@@ -41,7 +45,7 @@ STEPS = 234  # per epoch
 def augmentation(row: str, size: int, crop: float) -> dict[str, Any]:
     """Return the augmentation, which is the same for all methods with two exceptions.
 
-    SCE's teacher gets views without jitter, and CPC cuts its view into patches.
+    The teachers of SCE and ReSSL get views without jitter, and CPC cuts its view into patches.
     """
 
     def of_class(name: str, **arguments: Any) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def augmentation(row: str, size: int, crop: float) -> dict[str, Any]:
 
     plain = [of_class("RandomResizedCrop", size=size, scale=[crop, 1.0]), of_class("RandomHorizontalFlip", p=0.5)]
     jitter = of_class("ColorJitter", brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0, p=0.8)
-    if row == "SCE":
+    if row in ("SCE", "ReSSL"):
         parts = [of_class("Views", views=1, transforms=t) for t in (plain, [*plain, jitter])]
         return of_class("JointViews", parts=parts)
     if row.startswith("CPC"):
@@ -82,6 +86,8 @@ def build(job: dict[str, Any]) -> tuple[Any, Any]:
     cli = ContrastiveCLI(run=False, args=["--config", str(config), *(f"--{k}={v}" for k, v in options.items())])
     cli.datamodule.load = partial(parts, job["set"])
     cli.datamodule.setup()
+    if row.startswith("SupCon"):
+        cli.model.on_before_batch_transfer = without_coarse_classes
     return cli.model, cli.datamodule
 
 
@@ -91,3 +97,9 @@ def parts(name: str) -> Any:
     data = getattr(datamodules, SETS[name][0])(coarse=True, download=True)
     data.prepare_data()
     return data.load()
+
+
+def without_coarse_classes(batch: list[Any], dataloader_idx: int) -> list[Any]:
+    """A batch with the class alone: a hook of a module that learns from one level of labels."""
+    images, targets = batch
+    return [images, targets[:, 0]]

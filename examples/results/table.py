@@ -120,7 +120,7 @@ def draw(name: str, path: Path) -> None:
     names = sorted(rows, key=lambda row: mean(run["knn"] for run in rows[row]))
     for y, row in enumerate(names):
         values = [100 * run["knn"] for run in rows[row]]
-        reference = row in ("raw pixels", "untrained", "supervised", "RINCE, labels")
+        reference = row in ("raw pixels", "untrained", "supervised", "RINCE, labels", "SupCon, labels")
         axes.scatter(values, [y] * len(values), s=28, alpha=0.8, color="tab:gray" if reference else "tab:blue")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("k-NN accuracy, %; one point per seed; gray: trained with labels, or not trained")

@@ -14,8 +14,10 @@ from ssl_modules.augmentations.policies.byol import BYOLViews
 from ssl_modules.augmentations.policies.cpc import CPCViews
 from ssl_modules.augmentations.policies.groco import GroCoViews
 from ssl_modules.augmentations.policies.moco import MoCoViews
+from ssl_modules.augmentations.policies.ressl import ReSSLViews
 from ssl_modules.augmentations.policies.sce import SCEViews
 from ssl_modules.augmentations.policies.simclr import SimCLRViews
+from ssl_modules.augmentations.policies.swav import SwAVViews
 from ssl_modules.augmentations.policies.yadim import YADIMViews
 from ssl_modules.augmentations.ready import ReadyViews
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
@@ -40,9 +42,11 @@ __all__ = [
     "RandomResizedCrop",
     "RandomShift",
     "RandomSolarize",
+    "ReSSLViews",
     "ReadyViews",
     "SCEViews",
     "SimCLRViews",
+    "SwAVViews",
     "Views",
     "YADIMViews",
     "not_an_augmentation",

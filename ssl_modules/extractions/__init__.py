@@ -5,6 +5,7 @@ from ssl_modules.extractions.base import Extraction
 from ssl_modules.extractions.local_maps import LocalMaps
 from ssl_modules.extractions.patch_context import PatchContext
 from ssl_modules.extractions.predictor import Predictor
+from ssl_modules.extractions.prototypes import Prototypes
 from ssl_modules.extractions.queue import Queue
 from ssl_modules.extractions.ranks import LabelRanks, NeighbourRanks, Ranks, RankTable, SimilarityRanks
 
@@ -16,6 +17,7 @@ __all__ = [
     "NeighbourRanks",
     "PatchContext",
     "Predictor",
+    "Prototypes",
     "Queue",
     "RankTable",
     "Ranks",

@@ -18,18 +18,23 @@ class AllViews(Extraction):
     """Applies a projector to pooled deepest maps; all views of all images are anchors and candidates (SimCLR).
 
     An anchor's positives are the other views of its image. Its negatives are all views of all other images, of all
-    processes. With V views of N images on each of W processes there are V N anchors and W V N candidates.
+    processes. With V views of N images on each of W processes there are V N anchors and W V N candidates. With labels,
+    views of other images with the same label are positives too (SupCon).
 
     Args:
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding.
         layers: number of linear layers.
+        batch_norm: whether the projector's hidden layers have batch norm; without it, all linear layers have a bias.
         output_norm: whether the projector ends in a batch norm. True = a batch norm without parameters; "scale" = one
             with a scale but no bias, as in Google's SimCLR code.
         same_view_negatives: whether an anchor's negatives are only the same view of other images (GroCo).
         positive_count: number of leading views that are positives, 2 or more; for multi-crop, where small crops are
             only anchors. "large" = the leading views of the first view's size, which must be the largest. None = all.
             Needs ``same_view_negatives``.
+        label_levels: number of label levels in the loader's targets, finer to coarser, that make images related. The
+            views of the anchor's own image have rank 1, an image whose label matches at the first level has rank 2, and
+            so on. A label of -1 is unknown and matches nothing. 0 = labels are not read.
         stop_gradient: whether to detach the candidates.
 
     Raises:
@@ -50,7 +55,9 @@ class AllViews(Extraction):
         out_dim: int = 128,
         layers: int = 2,
         *,
+        batch_norm: bool = True,
         output_norm: bool | Literal["scale"] = False,
+        label_levels: int = 0,
         same_view_negatives: bool = False,
         positive_count: int | Literal["large"] | None = None,
         stop_gradient: bool = False,
@@ -59,6 +66,12 @@ class AllViews(Extraction):
         for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("layers", layers)):
             if value is not None:
                 check_number(name, value, above=0)
+        check_number("label_levels", label_levels, least=0)
+        if label_levels and same_view_negatives:
+            raise ValueError(
+                f"label_levels: expected 0 with same_view_negatives=True, which compares views of one image, got "
+                f"{label_levels}"
+            )
         fits = positive_count == "large" or (isinstance(positive_count, int) and positive_count > 1)
         if positive_count is not None and not (same_view_negatives and fits):
             raise ValueError(
@@ -68,7 +81,9 @@ class AllViews(Extraction):
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.layers = layers
+        self.batch_norm = batch_norm
         self.output_norm = output_norm
+        self.label_levels = label_levels
         self.same_view_negatives = same_view_negatives
         self.positive_count = positive_count
         self.stop_gradient = stop_gradient
@@ -76,9 +91,15 @@ class AllViews(Extraction):
     def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
         features = out_channels[-1]
         hidden = self.hidden_dim or features
-        projector = PooledMLP(features, *[hidden] * (self.layers - 1), self.out_dim)
+        widths = [features, *[hidden] * (self.layers - 1), self.out_dim]
+        projector = PooledMLP(*widths, batch_norm=self.batch_norm, bias=not self.batch_norm)
         self.heads = with_output_norm(projector, self.out_dim, self.output_norm)
         self.view_sizes = tuple(sizes)
+
+    @property
+    def levels(self) -> int:
+        """Number of columns of ids that it reads: the image's id, then its labels."""
+        return 1 + self.label_levels
 
     def student_views(self, views: int) -> Sequence[int]:
         """Indices of the student's views: all."""

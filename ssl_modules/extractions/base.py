@@ -99,8 +99,23 @@ class Extraction(Configurable, nn.Module, ABC):
         sizes = [self.view_sizes[i] for i in self.student_views(len(self.view_sizes))] if self.view_sizes else None
         return over_views(network, student, self.view_statistics, sizes)
 
-    def on_fit_start(self, images: int) -> None:
-        """Called at the start of a fit, if the number of training images is known."""
+    def on_fit_start(self, images: int | None, steps: int | float, steps_per_epoch: int | float) -> None:
+        """Called at the start of a fit, after a checkpoint was loaded.
+
+        Args:
+            images: number of training images; None if unknown.
+            steps: number of optimiser steps in the run; -1 or infinite if unknown.
+            steps_per_epoch: number of optimiser steps in an epoch; infinite if unknown.
+        """
+
+    def before_step(self, step: int) -> None:
+        """Called before the training step of each batch.
+
+        What depends on the step should store it in a persistent buffer, so that checkpoints contain it.
+
+        Args:
+            step: number of the optimiser's steps so far. Batches whose gradients are accumulated have the same.
+        """
 
     def after_backward(self) -> None:
         """Called once per batch after the backward pass; a queue stores its keys here."""

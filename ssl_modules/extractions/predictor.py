@@ -1,4 +1,4 @@
-"""The student predicts the teacher's embedding of another view."""
+"""The student predicts an embedding of another view, the teacher's or its own."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from ssl_modules.contrast import Contrast, Paired
 from ssl_modules.extractions.base import Extraction, MomentumSchedule, TeacherUpdate, at_least_two, check_momentum
-from ssl_modules.extractions.heads import MLP, PooledMLP
+from ssl_modules.extractions.heads import MLP, PooledMLP, with_output_norm
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import gather, rank
 
 
 class Predictor(Extraction):
-    """Applies a projector to pooled deepest maps, and a predictor to the student's embeddings (BYOL).
+    """Applies a projector to pooled deepest maps, and a predictor to the student's embeddings (BYOL, SimSiam).
 
     For every ordered pair of different views, the student's prediction from the first is an anchor. Its positive is the
     teacher's embedding of the second. Its negatives are the teacher's embeddings of all other images, of all processes:
@@ -22,16 +22,26 @@ class Predictor(Extraction):
     v3). With two views, both directions have weight 1, as in BYOL's paper. With V views, each of the V (V - 1) pairs
     has weight 2 / (V (V - 1)), so that losses are comparable for any V.
 
+    With ``momentum=None`` there is no teacher (SimSiam): its place is taken by the student's own embeddings, which have
+    no gradient if ``stop_gradient`` is set.
+
     Args:
-        hidden_dim: width of the projector's hidden layer.
+        hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding.
         predictor_dim: width of the predictor's hidden layer.
-        momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
+        layers: number of the projector's linear layers.
+        output_norm: whether the projector ends in a batch norm without parameters; its last linear layer then has no
+            bias.
+        stop_gradient: whether targets have no gradient. False needs ``momentum=None``; with
+            :class:`~ssl_modules.losses.Alignment`, the representation then collapses.
+        momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`. None =
+            no teacher.
         momentum_schedule: "constant", "cosine" or "cosine-endpoint"; see :class:`~ssl_modules.extractions.Extraction`.
         teacher_update: "after" or "before"; see :class:`~ssl_modules.extractions.Extraction`.
 
     Raises:
-        ValueError: if an argument is outside its range, there is only one view, or no teacher.
+        ValueError: if an argument is outside its range, or there is only one view; when called without a teacher that
+            ``momentum`` asks for.
 
     Example:
         >>> extraction = Predictor(hidden_dim=16, out_dim=8, predictor_dim=16)
@@ -48,27 +58,43 @@ class Predictor(Extraction):
 
     def __init__(
         self,
-        hidden_dim: int = 4096,
+        hidden_dim: int | None = 4096,
         out_dim: int = 256,
         predictor_dim: int = 4096,
         *,
-        momentum: float = 0.996,
+        layers: int = 2,
+        output_norm: bool = False,
+        stop_gradient: bool = True,
+        momentum: float | None = 0.996,
         momentum_schedule: MomentumSchedule = "cosine",
         teacher_update: TeacherUpdate = "after",
     ) -> None:
         super().__init__()
-        for name, value in (("hidden_dim", hidden_dim), ("out_dim", out_dim), ("predictor_dim", predictor_dim)):
-            check_number(name, value, above=0)
+        numbers = {"hidden_dim": hidden_dim, "out_dim": out_dim, "predictor_dim": predictor_dim, "layers": layers}
+        for name, value in numbers.items():
+            if value is not None:
+                check_number(name, value, above=0)
+        if not stop_gradient and momentum is not None:
+            raise ValueError(
+                f"stop_gradient: got False with momentum={momentum}, but a teacher's embeddings have no gradient; pass "
+                "momentum=None, so that the student's own are the targets"
+            )
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.predictor_dim = predictor_dim
-        check_momentum(momentum, momentum_schedule)
+        self.layers = layers
+        self.output_norm = output_norm
+        self.stop_gradient = stop_gradient
+        if momentum is not None:
+            check_momentum(momentum, momentum_schedule)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
         self.teacher_update = teacher_update
 
     def build(self, out_channels: Sequence[int], sizes: Sequence[int | None] = (), normalised: bool = False) -> None:
-        self.heads = PooledMLP(out_channels[-1], self.hidden_dim, self.out_dim, bias=True)
+        features = out_channels[-1]
+        widths = [features, *[self.hidden_dim or features] * (self.layers - 1), self.out_dim]
+        self.heads = with_output_norm(PooledMLP(*widths, bias=not self.output_norm), self.out_dim, self.output_norm)
         self.predictor = MLP(self.out_dim, self.predictor_dim, self.out_dim, bias=True)
 
     def student_views(self, views: int) -> Sequence[int]:
@@ -76,8 +102,8 @@ class Predictor(Extraction):
         return at_least_two(views)
 
     def teacher_views(self, views: int) -> Sequence[int]:
-        """Indices of the teacher's views: all."""
-        return range(views)
+        """Indices of the teacher's views: all; none without a teacher."""
+        return () if self.momentum is None else range(views)
 
     def forward(
         self,
@@ -86,7 +112,9 @@ class Predictor(Extraction):
         ids: Tensor,
         generator: torch.Generator | None,
     ) -> list[Contrast]:
-        if teacher is None:
+        if self.momentum is None:
+            teacher = [z.detach() for z in student] if self.stop_gradient else student
+        elif teacher is None:
             raise ValueError("teacher: got None, but the predictor needs a teacher's embeddings to predict")
         views = len(self.student_views(len(student)))
         predictions = self.over_views(self.predictor, student)

@@ -205,13 +205,18 @@ class Queue(Extraction):
             )
         self._waiting = keys, ids
 
-    def on_fit_start(self, images: int) -> None:
+    def on_fit_start(self, images: int | None, steps: int | float, steps_per_epoch: int | float) -> None:
         """Warn if the queue is so long that anchors always have earlier keys of their own image as negatives."""
-        if self.size >= images and self.ranks is None:
+        if images is not None and self.size >= images and self.ranks is None:
             rank_zero_warn(
                 f"size: a queue of {self.size} keys holds earlier keys of all {images} training images. Earlier keys "
                 "of an anchor's own image are therefore negatives; use a size well below the number of images"
             )
+
+    def before_step(self, step: int) -> None:
+        """Tell the number of the step to the rule of ranks."""
+        if self.ranks is not None:
+            self.ranks.before_step(step)
 
     @torch.no_grad()
     def after_backward(self) -> None:
@@ -225,5 +230,3 @@ class Queue(Extraction):
         self.keys[index] = new
         self.ids[index] = gather(ids).repeat(len(keys), 1)
         self.pointer.copy_((self.pointer + len(new)) % self.size)
-        if self.ranks is not None:
-            self.ranks.after_backward()

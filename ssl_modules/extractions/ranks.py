@@ -42,8 +42,8 @@ class Ranks(Configurable, nn.Module, ABC):
                 each call costs a matrix product.
         """
 
-    def after_backward(self) -> None:
-        """Called once per training batch after the backward pass."""
+    def before_step(self, step: int) -> None:
+        """Called before the training step of each batch, with the number of the optimiser's steps so far."""
 
 
 class LabelRanks(Ranks):
@@ -157,7 +157,7 @@ class NeighbourRanks(Ranks):
 
     Args:
         neighbours: number of keys with rank 2, rank 3, and so on.
-        warmup_steps: number of training batches without neighbours.
+        warmup_steps: number of optimiser steps without neighbours.
 
     Raises:
         ValueError: if an argument is outside its range; when called with fewer keys than neighbours.
@@ -191,8 +191,8 @@ class NeighbourRanks(Ranks):
         ranks.scatter_(1, nearest, torch.tensor(of_place, dtype=torch.int8, device=ranks.device).expand_as(nearest))
         return ranks.masked_fill_(empty, 0)  # places of the queue that are not yet filled
 
-    def after_backward(self) -> None:
-        self.steps += 1
+    def before_step(self, step: int) -> None:
+        self.steps.fill_(step)
 
 
 def _square(name: str, rows: Sequence[Sequence[float]]) -> Tensor:

@@ -6,14 +6,23 @@ Grill et al.: Bootstrap Your Own Latent: A New Approach to Self-Supervised Learn
 from torch import Tensor
 
 from ssl_modules.losses.base import Loss, count_pairs, is_positive, mean
+from ssl_modules.utils.checks import check_number
 
 
 class Alignment(Loss):
     """Squared distance of an anchor and its positive as unit vectors, computed from their cosine s.
 
-        mean over pairs (a, p) of 2 - 2 s_ap
+        mean over pairs (a, p) of scale (2 - 2 s_ap)
 
-    Negatives are not used. Something else must prevent collapse to one vector: a predictor and a teacher (BYOL).
+    Negatives are not used. Something else must prevent collapse to one vector: a predictor, and a teacher (BYOL) or a
+    target without gradient (SimSiam).
+
+    Args:
+        scale: factor of the loss, > 0: 1 in BYOL. With 0.25, and two views, the objective of
+            :class:`~ssl_modules.extractions.Predictor` is SimSiam's, the negative mean of two cosines, plus 1.
+
+    Raises:
+        ValueError: if ``scale`` is not positive.
 
     Example:
         >>> import torch
@@ -21,9 +30,14 @@ class Alignment(Loss):
         tensor(1.)
     """
 
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        check_number("scale", scale, above=0)
+        self.scale = scale
+
     def counts(self, relation: Tensor) -> Tensor:
         """The number of pairs of an anchor and a positive: int64 ``[1]``."""
         return count_pairs(relation)
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
-        return mean((2 - 2 * scores[is_positive(relation)]).sum(), counts[0])
+        return self.scale * mean((2 - 2 * scores[is_positive(relation)]).sum(), counts[0])

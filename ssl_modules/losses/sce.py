@@ -104,7 +104,7 @@ class SCELoss(Loss):
             return None
         if relation.candidates < relation.ignored + 2:  # there may be no negatives
             return None
-        if type(similarity) is not Dot or reference is None or contrast.candidates.requires_grad:
+        if type(similarity) is not Dot or not isinstance(reference, Tensor) or contrast.candidates.requires_grad:
             return None
         values, gradients = self._read(contrast.anchors.detach(), contrast.candidates, reference, relation)
         return _WithGradient.apply(contrast.anchors, values, gradients)

@@ -24,11 +24,13 @@ class SupConLoss(Loss):
     denominator of a pair has no other positives of its anchor, and the mean is over pairs. InfoNCE's "in" takes the sum
     over the positives instead of the mean. All modes are equal if every anchor has one positive. Both modes
     skip anchors without a positive. The paper finds "out" better. The official code computes "out" and multiplies it
-    by ``temperature / base_temperature``, 1 by default.
+    by ``temperature / base_temperature``.
 
     Args:
         temperature: divisor of the scores, > 0; 0.1 in the paper, 0.07 by default in the official code.
         mode: "out" or "in".
+        base_temperature: divides ``temperature`` in a factor of the loss, > 0; 0.07 in the official code. None = no
+            factor.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -42,11 +44,16 @@ class SupConLoss(Loss):
         tensor(1.0986)
     """
 
-    def __init__(self, temperature: float = 0.1, mode: Literal["out", "in"] = "out") -> None:
+    def __init__(
+        self, temperature: float = 0.1, mode: Literal["out", "in"] = "out", base_temperature: float | None = None
+    ) -> None:
         super().__init__()
         check_number("temperature", temperature, above=0)
+        if base_temperature is not None:
+            check_number("base_temperature", base_temperature, above=0)
         self.temperature = temperature
         self.mode = mode
+        self.base_temperature = base_temperature
 
     def counts(self, relation: Tensor) -> Tensor:
         """Number of anchors with a positive, int64 ``[1]``."""
@@ -60,4 +67,5 @@ class SupConLoss(Loss):
             positives = s.masked_fill(~positive, 0).sum(dim=1) / number
         else:
             positives = masked_logsumexp(s, positive) - number.to(s.dtype).log()
-        return mean((all_candidates - positives).sum(), counts[0])
+        factor = 1.0 if self.base_temperature is None else self.temperature / self.base_temperature
+        return factor * mean((all_candidates - positives).sum(), counts[0])

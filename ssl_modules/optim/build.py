@@ -78,10 +78,11 @@ def build_optimizer(
                 f"schedule: {rates} of torch's scheduler is not scaled by {batch_size} / {base_batch_size}, but the "
                 "learning rate is; give the final rates, and base_batch_size=None"
             )
-    return schedule.attach(built, trainer.estimated_stepping_batches, _steps_per_epoch(trainer))
+    return schedule.attach(built, trainer.estimated_stepping_batches, steps_per_epoch(trainer))
 
 
-def _steps_per_epoch(trainer: pl.Trainer) -> int | float:
+def steps_per_epoch(trainer: pl.Trainer) -> int | float:
+    """Return the number of optimiser steps in an epoch; infinite if it is unknown."""
     trainer.fit_loop.setup_data()
     batches = trainer.num_training_batches
     return batches if batches == math.inf else math.ceil(batches / trainer.accumulate_grad_batches)

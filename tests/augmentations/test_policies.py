@@ -23,8 +23,10 @@ from ssl_modules.augmentations import (
     RandomResizedCrop,
     RandomShift,
     RandomSolarize,
+    ReSSLViews,
     SCEViews,
     SimCLRViews,
+    SwAVViews,
     YADIMViews,
     policy,
 )
@@ -34,7 +36,7 @@ from ssl_modules.utils.configurable import build, storable, to_config
 CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews, AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews]
 
 
-CLASSES += [GroCoViews]
+CLASSES += [GroCoViews, ReSSLViews, partial(SwAVViews, small_views=0)]
 
 
 MOCO_JITTER, BYOL_JITTER = (0.4, 0.4, 0.4, 0.1, 0.8), (0.4, 0.4, 0.2, 0.1, 0.8)  # the last is the probability
@@ -88,9 +90,13 @@ def test_simclr_is_the_papers(size, strength, blur):
         ("rince", 32, False),
         ("rince", 96, False),
         ("rince", 224, False),
+        ("simsiam", 32, False),
+        ("simsiam", 224, True),
+        ("supcon", 32, False),
+        ("supcon", 224, False),
     ],
 )
-def test_moco_and_rince_are_the_papers(name, size, blur):
+def test_moco_rince_simsiam_and_supcon_are_the_papers(name, size, blur):
     view = [RandomResizedCrop(size, (0.2, 1.0)), ColorJitter(*MOCO_JITTER), GRAY, *[GaussianBlur(p=0.5)] * blur, FLIP]
     same(policy(name, size), view, view)
     assert policy(name, size).sizes == (size, size)
@@ -180,6 +186,35 @@ def test_s2r2_is_many_views_of_simclr():
         crops = [view(size, (0.14, 1.0), strength, blur)] * 2 + [view(small, (0.05, 0.14), strength, blur)] * 6
         same(policy("s2r2-multicrop", size), *crops)
         assert policy("s2r2-multicrop", size).sizes == (size,) * 2 + (small,) * 6
+
+
+@pytest.mark.parametrize(("size", "small", "blur"), [(8, 4, False), (32, 14, False), (64, 28, True), (224, 96, True)])
+def test_swav_is_two_large_and_six_small_views(size, small, blur):
+    def view(size, scale):
+        strength = 1.0 if blur else 0.5
+        jitter = ColorJitter(*[0.8 * strength] * 3, 0.2 * strength, 0.8)
+        return [RandomResizedCrop(size, scale), FLIP, jitter, GRAY, *[GaussianBlur(13, p=0.5)] * blur]
+
+    same(policy("swav", size), *[view(size, (0.14, 1.0))] * 2, *[view(small, (0.05, 0.14))] * 6)
+
+
+@pytest.mark.parametrize(("size", "blur"), [(8, False), (32, False), (64, True), (224, True)])
+def test_ressl_is_a_weak_view_and_strong_ones(size, blur):
+    def strong(size, scale):
+        blurs = [GaussianBlur(13, p=0.5)] * blur
+        return [RandomResizedCrop(size, scale), ColorJitter(*MOCO_JITTER), GRAY, *blurs, FLIP]
+
+    large = [[RandomResizedCrop(size, (0.2, 1.0)), FLIP], strong(size, (0.2, 1.0))]
+    same(policy("ressl", size), *large)
+    scales = [(0.172, 0.86), (0.143, 0.715), (0.114, 0.571), (0.086, 0.429)]
+    sizes = [2 * round(share * size / 14) for share in (6, 5, 4, 3)]
+    small = [strong(*given) for given in zip(sizes, scales, strict=True)]
+    same(policy("ressl-multicrop", size), *large, *small)
+
+
+def test_small_views_of_ressl_need_a_scale_each():
+    with pytest.raises(ValueError, match="small_scales: expected one for each of the 2 small_sizes, got 1"):
+        ReSSLViews(32, [16, 16], [(0.1, 0.5)])
 
 
 def test_sce_blurs_with_the_whole_gaussian():

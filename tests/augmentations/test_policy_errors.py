@@ -13,13 +13,16 @@ from ssl_modules.augmentations import (
     CPCViews,
     GroCoViews,
     MoCoViews,
+    ReSSLViews,
     SCEViews,
     SimCLRViews,
+    SwAVViews,
     YADIMViews,
     policy,
 )
 
 CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews, AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews]
+CLASSES += [ReSSLViews, partial(SwAVViews, small_views=0)]
 
 
 @pytest.mark.parametrize("name", ["amdim", "cpc", "yadim"])
@@ -66,6 +69,8 @@ def test_a_name_with_a_size_is_said_how_to_write(name, message):
         ("sce-multicrop", 17),
         ("s2r2-multicrop", 3),
         ("groco-multicrop", 3),
+        ("ressl-multicrop", 3),
+        ("swav", 3),
     ],
 )
 def test_a_size_that_is_too_small_is_named(name, smallest):

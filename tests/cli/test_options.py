@@ -86,7 +86,7 @@ def aspect(**value):
     return ("--config", config(class_path="SimCLR", init_args=value))
 
 
-LOSSES = "there are Alignment, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss, SupConLoss"
+LOSSES = "there are Alignment, AssignmentLoss, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss, SupConLoss"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,23 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from ssl_modules import AMDIM, BYOL, CPC, RINCE, S2R2, SCE, YADIM, ContrastiveModule, GroCo, MoCo, SimCLR
+from ssl_modules import (
+    AMDIM,
+    BYOL,
+    CPC,
+    RINCE,
+    S2R2,
+    SCE,
+    YADIM,
+    ContrastiveModule,
+    GroCo,
+    MoCo,
+    ReSSL,
+    SimCLR,
+    SimSiam,
+    SupCon,
+    SwAV,
+)
 from ssl_modules.augmentations import (
     AMDIMViews,
     Augmentation,
@@ -17,12 +33,23 @@ from ssl_modules.augmentations import (
     GroCoViews,
     JointViews,
     MoCoViews,
+    ReSSLViews,
     SCEViews,
     SimCLRViews,
+    SwAVViews,
     YADIMViews,
 )
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
-from ssl_modules.extractions import AllViews, Extraction, LocalMaps, NeighbourRanks, PatchContext, Predictor, Queue
+from ssl_modules.extractions import (
+    AllViews,
+    Extraction,
+    LocalMaps,
+    NeighbourRanks,
+    PatchContext,
+    Predictor,
+    Prototypes,
+    Queue,
+)
 from ssl_modules.losses import GroCoLoss
 from ssl_modules.optim import MultiStep
 
@@ -145,6 +172,31 @@ CASES = [
         falls_to=0.4,  # patches that are one pixel apart look alike
     ),
     Case(YADIM, YADIMViews(SIZE, shift=1), LocalMaps("last", 16)),
+    Case(
+        SwAV,
+        SwAVViews(SIZE, 2, 1, 6, blur=False),
+        Prototypes(32, 16, prototypes=6, queue=20),
+        falls_to=0.8,  # can't fall below the entropy of its assignments
+    ),
+    Case(
+        SimSiam,
+        MoCoViews(SIZE, blur=False),
+        Predictor(None, 32, 16, layers=3, output_norm=True, momentum=None),
+        falls_to=0.6,  # its targets move, as the student makes them
+    ),
+    Case(
+        SupCon,
+        MoCoViews(SIZE, blur=False),
+        AllViews(batch_norm=False),  # without labels
+        falls_to=0.2,
+        full={"extraction": AllViews(batch_norm=False, label_levels=2)},
+    ),
+    Case(
+        ReSSL,
+        ReSSLViews(SIZE, blur=False),
+        Queue(32, 16, size=20, reference=True, momentum=0.9),
+        falls_to=0.9,  # can't fall below the entropy of its target
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from conformance.cases import ENCODER, images, one_batch, trainer
 
 import ssl_modules
 import ssl_modules.methods
-from ssl_modules.extractions import AllViews, LocalMaps, PatchContext, Predictor, Queue
+from ssl_modules.extractions import AllViews, LocalMaps, PatchContext, Predictor, Prototypes, Queue
 from ssl_modules.losses import InfoNCE
 
 METHODS = ssl_modules.methods.__all__
@@ -18,12 +18,13 @@ EXTRACTIONS = {
     "PatchContext": partial(PatchContext, out_dim=8),
     "Queue": partial(Queue, out_dim=16, size=64),
     "Predictor": partial(Predictor, 32, 16, 32),
+    "Prototypes": partial(Prototypes, 32, 16, prototypes=20),
 }
 ONE_VIEW = r"views: expected at least 2 per image, got 1; .* such as \"simclr\""
 NO_PATCHES = (
     r"distances: in a grid of \d x \d patches none lies 6 .* an augmentation that cuts more patches, .* \"cpc\""
 )
-NO_REFERENCE = r"reference_scores: .* such as Queue\(reference=True\)"
+NO_REFERENCE = r"reference_scores: .* such as .*Queue\(reference=True\)"
 
 
 def refusal(method, extraction):
@@ -32,7 +33,8 @@ def refusal(method, extraction):
         return None if extraction == "PatchContext" else ONE_VIEW
     if extraction == "PatchContext":
         return NO_PATCHES
-    return NO_REFERENCE if method == "SCE" else None
+    reads_reference = method in ("SCE", "ReSSL", "SwAV")
+    return NO_REFERENCE if reads_reference and extraction != "Prototypes" else None
 
 
 def build(method, **given):

@@ -19,8 +19,10 @@ CONFIGS = Path(__file__).parents[2] / "examples" / "configs"
 FLIP = ("flip", 0.5)
 
 
-def crop(smallest: float, interpolation: str, ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> tuple:
-    return ("crop", smallest, interpolation, pytest.approx(ratio, abs=1e-6))
+def crop(
+    smallest: float, interpolation: str, ratio: tuple[float, float] = (3 / 4, 4 / 3), largest: float = 1.0
+) -> tuple:
+    return ("crop", smallest, largest, interpolation, pytest.approx(ratio, abs=1e-6))
 
 
 def jitter(*strengths: float) -> tuple:
@@ -53,6 +55,8 @@ BYOL_VIEW = [crop(0.08, "bicubic"), FLIP, jitter(0.4, 0.4, 0.2, 0.1), ("gray", 0
 SCE_VIEW = [crop(0.2, "bilinear"), jitter(0.4, 0.4, 0.2, 0.1), ("gray", 0.2)]
 GROCO_VIEW = [crop(0.14, "bicubic"), FLIP, jitter(0.4, 0.4, 0.2, 0.1), ("gray", 0.2)]
 AMDIM_VIEW = [FLIP, crop(0.3, "bicubic", (0.7, 1.4)), jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.25)]
+STRONG_VIEW = [crop(0.2, "bilinear"), jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.2), ("blur", 0.5), FLIP]
+SWAV_VIEW = [FLIP, jitter(0.8, 0.8, 0.8, 0.2), ("gray", 0.2), ("blur", 0.5)]
 SOLARIZE = ("solarize", 0.5, 0.2)
 LARS = {"name": "Lars", "momentum": 0.9, "trust_coeff": 0.001}
 SGD = {"name": "SGD", "momentum": 0.9}
@@ -244,6 +248,91 @@ RECIPES = {
         },
         loss={"temperature": 1.0},
     ),
+    "swav_imagenet": Recipe(
+        source="facebookresearch/swav 06b1b7c: scripts/swav_200ep_bs256_pretrain.sh, main_swav.py, multicropdataset.py",
+        views=[[crop(0.14, "bilinear"), *SWAV_VIEW]] * 2 + [[crop(0.05, "bilinear", largest=0.14), *SWAV_VIEW]] * 6,
+        images=256,
+        epochs=200,
+        rate=0.6,
+        optimizer=LARS | {"weight_decay": 1e-6},
+        schedule=((0, 1.0), (500, 0.001 + 0.999 * half_cosine(500 / 2000)), (1000, 0.001 + 0.999 / 2)),
+        model={"decay_norms": True, "view_statistics": "joint"},
+        extraction={
+            "hidden_dim": 2048,
+            "out_dim": 128,
+            "layers": 2,
+            "prototypes": 3000,
+            "assigned": 2,
+            "epsilon": 0.05,
+            "iterations": 3,
+            "queue": 3840,
+            "queue_after": 15 * (1281167 // 256 + 1),
+            "frozen_steps": 5005,
+        },
+        loss={"temperature": 0.1},
+        precision="16-mixed",
+        sync_batchnorm=True,
+    ),
+    "simsiam_imagenet": Recipe(
+        source="facebookresearch/simsiam a7bc177: README.md, main_simsiam.py, simsiam/builder.py",
+        views=[STRONG_VIEW] * 2,
+        images=512,
+        epochs=100,
+        rate=0.05 * 512 / 256,
+        optimizer=SGD | {"weight_decay": 1e-4},
+        schedule=((0, 1.0), (9, 1.0), (10, half_cosine(1 / 100)), (999, half_cosine(99 / 100))),
+        model={"decay_norms": True, "view_statistics": "each"},
+        extraction={
+            "hidden_dim": 2048,
+            "out_dim": 2048,
+            "predictor_dim": 512,
+            "layers": 3,
+            "output_norm": True,
+            "stop_gradient": True,
+            "momentum": None,
+        },
+        loss={"scale": 0.25},
+        sync_batchnorm=True,
+    ),
+    "supcon_imagenet": Recipe(
+        source="HobbitLong/SupContrast 66a8fe5: README.md, main_supcon.py, util.py, losses.py, networks/resnet_big.py",
+        views=[[crop(0.2, "bilinear"), FLIP, jitter(0.4, 0.4, 0.4, 0.1), ("gray", 0.2)]] * 2,
+        images=1024,
+        epochs=1000,
+        rate=0.5,
+        optimizer=SGD | {"weight_decay": 1e-4},
+        schedule=(
+            (0, 0.01 / 0.5),
+            (50, (0.01 / 0.5 + 0.001 + 0.999 * half_cosine(10 / 1000)) / 2),
+            (5000, 0.001 + 0.999 * half_cosine(501 / 1000)),
+            (9999, 0.001),
+        ),
+        model={"decay_norms": True, "view_statistics": "joint"},
+        extraction={"hidden_dim": 2048, "out_dim": 128, "layers": 2, "batch_norm": False, "label_levels": 1},
+        loss={"temperature": 0.1, "base_temperature": 0.07, "mode": "out"},
+    ),
+    "ressl_imagenet": Recipe(
+        source="KyleZheng1997/ReSSL 4d67daa: script/train.sh, ressl.py, network/ressl.py, data/augmentation.py",
+        views=[[crop(0.2, "bilinear"), FLIP], STRONG_VIEW],
+        images=256,
+        epochs=200,
+        rate=0.05,
+        optimizer=SGD | {"weight_decay": 1e-4},
+        schedule=((0, 0.0), (25, 0.5), (50, 1.0), (1025, half_cosine(975 / 1950))),
+        model={"decay_norms": False, "view_statistics": "each", "batch_norm_splits": 8},
+        extraction={
+            "hidden_dim": 4096,
+            "out_dim": 512,
+            "layers": 2,
+            "batch_norm": False,
+            "size": 131072,
+            "symmetric": False,
+            "reference": True,
+            "momentum": 0.999,
+            "momentum_schedule": "constant",
+        },
+        loss={"temperature": 0.1, "target_temperature": 0.04, "candidates": "negatives"},
+    ),
 }
 
 
@@ -266,9 +355,7 @@ def operation(transform: augmentations.Operation) -> tuple:
     assert {key: given[key] for key in fixed} == fixed
     shown = [given[key] for key in shown]
     if name == "crop":
-        smallest, largest = given["scale"]
-        assert largest == 1.0
-        shown = [smallest, *shown, tuple(given["ratio"])]
+        shown = [*given["scale"], *shown, tuple(given["ratio"])]
     return (name, *shown)
 
 

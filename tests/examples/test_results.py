@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from conformance.cases import trainer
+
+from ssl_modules.datamodules import FashionMNISTDataModule, TensorImages
 
 FOLDER = Path(__file__).parents[2] / "examples" / "results"
 
@@ -65,3 +69,18 @@ def test_a_run_that_the_file_has_is_not_repeated(run, tmp_path, monkeypatch):
     lines.add({**job, "knn": 0.5})
     monkeypatch.setattr(run, "ProcessPoolExecutor", None)  # it would be called for a job that is missing
     run.finish([{**job, "device": "cpu"}], run.Table(tmp_path / "lines.jsonl"), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["ReSSL", "SimSiam", "SupCon, labels", "SwAV"])
+def test_a_row_trains_on_the_images_of_the_set(scripts, monkeypatch, row):
+    images = torch.randint(256, (256, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    noise = TensorImages(images, torch.stack([torch.arange(256) % 10, torch.arange(256) % 5], dim=1))
+    monkeypatch.setattr(FashionMNISTDataModule, "prepare_data", lambda self: None)
+    monkeypatch.setattr(FashionMNISTDataModule, "load", lambda self: (noise, noise))
+    job = {"row": row, "set": "fashion", "seed": 0, "part": "test", "crop": 0.4, "rate": 0.001, "epochs": 5}
+    module, data = scripts("rows").build(job)
+    t = trainer(max_steps=1)
+    t.fit(module, data.train_dataloader())
+    assert t.callback_metrics["train/loss"].isfinite()
+    assert data.test_set.targets.shape == (256, 2)  # class and coarse class

@@ -34,7 +34,15 @@ def test_curves_and_insets_show_the_factors_of_the_recipes_schedules():
                 step = round(share * recipe.steps)
                 assert factor == schedule(step, recipe.steps, recipe.steps_per_epoch)
     insets = {name for axis, name in zip(figure.axes, schedules.PANELS, strict=True) if axis.child_axes}
-    assert insets == {"byol_imagenet", "rince_cifar100", "groco_imagenet", "amdim_imagenet", "yadim_imagenet"}
+    assert insets == {
+        "byol_imagenet",
+        "rince_cifar100",
+        "groco_imagenet",
+        "amdim_imagenet",
+        "yadim_imagenet",
+        "supcon_imagenet",
+        "ressl_imagenet",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from modules import Net, pixels
 from processes import run_in_processes
+from torch.nn.functional import normalize
 
+from ssl_modules import SupCon
+from ssl_modules.augmentations import MoCoViews
 from ssl_modules.extractions import AllViews
-from ssl_modules.losses import GroCoLoss, InfoNCE
+from ssl_modules.losses import GroCoLoss, InfoNCE, SupConLoss
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
 
@@ -229,3 +234,63 @@ def test_large_views_come_first_and_are_as_many_as_counted():
         of_sizes(6, 8).student_views(2)
     with pytest.raises(ValueError, match=r'views: got 3, but positive_count="large" was counted .* 2 views; pass aug'):
         of_sizes(8, 8).student_views(3)
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_relate_views_and_minus_one_matches_nothing():
+    """SupCon: the views of an image have rank 1, other images with its label rank 2."""
+    extraction = AllViews(out_dim=4, label_levels=1)
+    extraction.build(out_channels=(6,))
+    labels = [3, -1, 3, 5, -1]
+    ids = torch.stack([torch.arange(5), torch.tensor(labels)], dim=1)
+    [c] = extraction(list(torch.randn(2, 5, 4)), None, ids, None)
+    for a in range(10):
+        for b in range(10):
+            same_label = labels[a % 5] == labels[b % 5] >= 0
+            expected = -1 if a == b else 1 if a % 5 == b % 5 else 2 if same_label else 0
+            assert c.relation[:][a, b] == expected
+
+
+def test_supcon_is_the_official_loss():
+    """In numpy: all other views with the same label count; the factor is temperature / base_temperature."""
+    extraction = AllViews(out_dim=4, label_levels=1)
+    extraction.build(out_channels=(6,))
+    labels = torch.tensor([0, 1, 0, 2, 1])
+    ids = torch.stack([torch.arange(5), labels], dim=1)
+    views = list(torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    found = objective(extraction(views, None, ids, None), Cosine(), SupConLoss(0.1, base_temperature=0.07))
+    z = normalize(torch.cat(views), dim=1).numpy()
+    of_view, scores, terms = np.tile(labels.numpy(), 2), z @ z.T / 0.1, []
+    for a in range(10):
+        others = [b for b in range(10) if b != a]
+        positives = [b for b in others if of_view[a] == of_view[b]]
+        total = np.log(np.exp(scores[a, others]).sum())
+        terms.append(np.mean([total - scores[a, p] for p in positives]))
+    assert found.item() == pytest.approx(0.1 / 0.07 * np.mean(terms), abs=1e-12)
+
+
+@pytest.mark.parametrize("given", [None, torch.zeros(4, 2, dtype=torch.int64), torch.rand(4)])
+def test_supcon_needs_one_level_of_labels(given):
+    module = SupCon(MoCoViews(8, blur=False), Net(), image_size=8)
+    with pytest.raises(ValueError, match=r"targets: .*AllViews\(\)"):
+        module.training_step((pixels(4), given), 0)
+    unlabelled = SupCon(MoCoViews(8, blur=False), Net(), AllViews(), image_size=8)  # as the error advises
+    assert unlabelled.training_step((pixels(4), given), 0)["loss"].isfinite()
+
+
+def test_labels_do_not_go_with_negatives_of_the_same_view():
+    with pytest.raises(ValueError, match=r"label_levels: expected 0 with same_view_negatives=True, .* got 1"):
+        AllViews(same_view_negatives=True, label_levels=1)
+
+
+def test_a_projector_without_batch_norm_has_biases():
+    extraction = AllViews(7, 4, batch_norm=False)
+    extraction.build(out_channels=(6,))
+    assert [(n, tuple(p.shape)) for n, p in extraction.heads.mlp.named_parameters()] == [
+        ("0.weight", (7, 6)),
+        ("0.bias", (7,)),
+        ("2.weight", (4, 7)),
+        ("2.bias", (4,)),
+    ]

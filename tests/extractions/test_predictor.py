@@ -3,10 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from modules import Net, pixels
 from processes import run_in_processes
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+from ssl_modules import SimSiam
+from ssl_modules.augmentations import MoCoViews
 from ssl_modules.extractions import Predictor
 from ssl_modules.losses import Alignment, InfoNCE
 from ssl_modules.objective import objective
@@ -134,3 +137,72 @@ def test_the_other_images_of_the_teachers_view_are_the_negatives_of_info_nce():
         scores = cosine_similarity(anchors[:, None], keys[None], dim=2) / 0.2
         expected = expected + cross_entropy(scores, torch.arange(5))
     torch.testing.assert_close(objective(contrasts, Cosine(), InfoNCE(0.2)), expected, rtol=0, atol=1e-12)
+
+
+# ---- without a teacher -----------------------------------------------------------------------------------------------
+
+
+def simsiam(dim=6, **given):
+    extraction = Predictor(None, dim, 4, layers=3, output_norm=True, momentum=None, **given)
+    extraction.build(out_channels=(8,))
+    return extraction.double()
+
+
+@pytest.mark.parametrize("block", [0, 2, None])
+def test_without_a_teacher_the_loss_is_simsiams_plus_one(block):
+    """The targets are the student's own embeddings, without gradient."""
+    torch.manual_seed(0)
+    extraction, student = simsiam(), [z.requires_grad_() for z in vectors(2)[0]]
+    loss = objective(extraction(student, None, torch.arange(5)[:, None], None), Cosine(), Alignment(0.25), block)
+    found = torch.autograd.grad(loss, student)
+    p1, p2 = extraction.predictor(torch.cat(student)).chunk(2)
+    z1, z2 = (z.detach() for z in student)
+    expected = -(cosine_similarity(p1, z2).mean() + cosine_similarity(p2, z1).mean()) / 2
+    torch.testing.assert_close(loss - 1, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, student), rtol=0, atol=1e-12)
+
+
+def test_without_stop_gradient_the_targets_have_a_gradient_too():
+    torch.manual_seed(0)
+    student = [z.requires_grad_() for z in vectors(2)[0]]
+    stopped, through = simsiam(), simsiam(stop_gradient=False)
+    through.load_state_dict(stopped.state_dict())
+    both = []
+    for extraction in (stopped, through):
+        contrasts = extraction(student, None, torch.arange(5)[:, None], None)
+        assert contrasts[0].candidates.requires_grad == (extraction is through)
+        loss = objective(contrasts, Cosine(), Alignment(0.25), 0)
+        both.append((loss.detach(), torch.autograd.grad(loss, student)[0]))
+    assert both[0][0] == both[1][0]
+    assert not torch.allclose(both[0][1], both[1][1])
+
+
+def test_simsiams_heads_are_the_official_ones():
+    extraction = simsiam()
+    projector, norm = extraction.heads
+    linear = [(layer.weight.shape, layer.bias is not None) for layer in projector.mlp if isinstance(layer, nn.Linear)]
+    assert linear == [((8, 8), False), ((8, 8), False), ((6, 8), False)]
+    assert sum(isinstance(layer, nn.BatchNorm1d) for layer in projector.mlp) == 2
+    assert (norm.weight, norm.bias) == (None, None)
+    first, batch_norm, _, last = extraction.predictor
+    assert (first.weight.shape, first.bias, batch_norm.affine) == ((4, 6), None, True)
+    assert (last.weight.shape, last.bias is not None) == ((6, 4), True)
+
+
+def test_without_a_teacher_the_encoder_runs_once_per_view():
+    module = SimSiam(MoCoViews(8, blur=False), Net(), simsiam_small(), image_size=8)
+    assert module.teacher is None
+    assert module.plan.teacher == ()
+    seen = []
+    module.encoder.register_forward_hook(lambda *_: seen.append(1))
+    module.training_step((pixels(), None), 0)["loss"].backward()
+    assert len(seen) == 2
+
+
+def simsiam_small():
+    return Predictor(None, 6, 4, layers=3, output_norm=True, momentum=None)
+
+
+def test_gradient_through_a_teacher_is_refused():
+    with pytest.raises(ValueError, match=r"stop_gradient: got False with momentum=0.996.* pass momentum=None"):
+        Predictor(stop_gradient=False)

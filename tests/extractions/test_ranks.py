@@ -150,10 +150,11 @@ def test_labels_in_a_queue_give_the_official_loss_and_gradient(mode, cumulative,
     np.testing.assert_allclose(q.grad.numpy(), v[f"grad_q_{name}"], rtol=0, atol=1e-10)
 
 
-def test_the_warm_up_counts_training_batches_and_is_saved():
+def test_the_warm_up_counts_optimiser_steps_and_is_saved():
     extraction = queue(NeighbourRanks((1, 2), warmup_steps=2))
     seen = []
     for number in range(4):
+        extraction.before_step(number)
         own = 2 * number + torch.arange(2)[:, None]
         [contrast] = extraction([vectors(2, seed=number)], [vectors(2, seed=number)], own, None)
         contrast.relation[:], contrast.relation[:1]  # several reads count as one step
@@ -163,10 +164,10 @@ def test_the_warm_up_counts_training_batches_and_is_saved():
         extraction.after_backward()
         extraction.after_backward()
     assert seen == [[1, 1], [1, 1], [3, 3], [3, 3]]
-    assert extraction.ranks.steps == 4
+    assert extraction.ranks.steps == 3
     resumed = queue(NeighbourRanks((1, 2), warmup_steps=2))
     resumed.load_state_dict(extraction.state_dict())
-    assert resumed.ranks.steps == 4
+    assert resumed.ranks.steps == 3
 
 
 def test_neighbours_equal_the_whole_in_blocks():
@@ -174,6 +175,7 @@ def test_neighbours_equal_the_whole_in_blocks():
     for block in (0, 1, 3):
         extraction = queue(NeighbourRanks((1, 2), warmup_steps=1))
         for number in range(2):
+            extraction.before_step(number)
             own = 4 * number + torch.arange(4)[:, None]
             contrasts = extraction([vectors(4, seed=number)], [vectors(4, seed=9 - number)], own, None)
             extraction.after_backward()
@@ -196,6 +198,7 @@ def three_steps(rows, rule):
     extraction = queue(make(), size=16)
     results = []
     for number in range(3):
+        extraction.before_step(number)
         own = ids(IMAGES, *classes, seed=10 + number)[rows]
         teacher = vectors(IMAGES, seed=20 + number)[rows]
         contrasts = extraction([vectors(IMAGES, seed=30 + number)[rows] @ weight], [teacher], own, None)

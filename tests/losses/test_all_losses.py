@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from ssl_modules import Contrast
-from ssl_modules.losses import Alignment, AveragePrecisionLoss, GroCoLoss, InfoNCE, RINCELoss, SCELoss, SupConLoss
+from ssl_modules.losses import (
+    Alignment,
+    AssignmentLoss,
+    AveragePrecisionLoss,
+    GroCoLoss,
+    InfoNCE,
+    RINCELoss,
+    SCELoss,
+    SupConLoss,
+)
 from ssl_modules.losses.sorting import _diffsort_net
 from ssl_modules.objective import objective
 from ssl_modules.similarities import Cosine
@@ -13,6 +22,8 @@ LOSSES = {
     "InfoNCE": InfoNCE(0.2),
     "InfoNCE in": InfoNCE(0.2, mode="in"),
     "Alignment": Alignment(),
+    "Assignment": AssignmentLoss(0.2),
+    "Assignment to negatives": AssignmentLoss(0.2, 0.1, "negatives"),
     "SCE": SCELoss(),
     "RINCE": RINCELoss((0.2, 0.3)),
     "SupCon": SupConLoss(),
@@ -62,7 +73,15 @@ def test_without_pairs_it_is_zero(loss, shape):
     assert found == 0
 
 
-PLAIN = ["Alignment", "SupCon", "SupCon in", "GroCo, bitonic", "GroCo, logistic"]  # autograd computes their gradient
+PLAIN = [
+    "Alignment",
+    "Assignment",
+    "Assignment to negatives",
+    "SupCon",
+    "SupCon in",
+    "GroCo, bitonic",
+    "GroCo, logistic",
+]  # autograd computes their gradient
 
 
 def gradient(loss, x, **options):

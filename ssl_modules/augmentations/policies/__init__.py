@@ -3,7 +3,22 @@
 import difflib
 from collections.abc import Callable
 
-from ssl_modules.augmentations.policies import amdim, byol, cpc, groco, moco, rince, s2r2, sce, simclr, yadim
+from ssl_modules.augmentations.policies import (
+    amdim,
+    byol,
+    cpc,
+    groco,
+    moco,
+    ressl,
+    rince,
+    s2r2,
+    sce,
+    simclr,
+    simsiam,
+    sup_con,
+    swav,
+    yadim,
+)
 from ssl_modules.augmentations.views import Augmentation
 
 # Each is a function of the image size, in pixels, and the number of channels.
@@ -18,9 +33,14 @@ POLICIES: dict[str, Callable[[int, int], Augmentation]] = {
     "amdim": amdim.amdim,
     "cpc": cpc.cpc,
     "yadim": yadim.yadim,
+    "swav": swav.swav,
+    "supcon": sup_con.supcon,
+    "simsiam": simsiam.simsiam,
+    "ressl": ressl.ressl,
     "sce-multicrop": sce.sce_multicrop,
     "s2r2-multicrop": s2r2.s2r2_multicrop,
     "groco-multicrop": groco.groco_multicrop,
+    "ressl-multicrop": ressl.ressl_multicrop,
 }
 
 
@@ -29,7 +49,8 @@ def policy(name: str, image_size: int, in_channels: int = 3) -> Augmentation:
 
     Args:
         name: A key of ``POLICIES``: "simclr", "moco", "byol", "sce", "rince", "s2r2", "groco", "amdim", "cpc",
-            "yadim", "sce-multicrop", "s2r2-multicrop" or "groco-multicrop".
+            "yadim", "swav", "supcon", "simsiam", "ressl", "sce-multicrop", "s2r2-multicrop", "groco-multicrop" or
+            "ressl-multicrop".
         image_size: Side of a view, in pixels; of the large views where there are small ones.
         in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
 

@@ -1,0 +1,108 @@
+"""The augmentation of SwAV (Caron et al. 2020, arXiv 2006.09882)."""
+
+from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop
+from ssl_modules.augmentations.operation import Operation
+from ssl_modules.augmentations.policies.common import (
+    BLUR_FROM,
+    WHOLE_GAUSSIAN,
+    JitterMode,
+    blur_and_solarize,
+    check_blurred_size,
+    check_image_size,
+    check_scales,
+    has_color,
+    in_proportion,
+    jitter_and_gray,
+)
+from ssl_modules.augmentations.views import Augmentation, JointViews, Views
+from ssl_modules.utils.checks import check_interval, check_number
+
+SMALLEST_MULTICROP = 3  # pixels: the small views have 2
+
+
+class SwAVViews(JointViews):
+    """The views of SwAV: large crops and small ones, with SimCLR's changes (Caron et al. 2020, arXiv 2006.09882).
+
+    Large views are crops of ``min_scale`` to 1 of the area, small ones of 0.05 to 0.14. All have a flip, colour jitter,
+    grayscale and, with probability 0.5, blur. The numbers are those of the official code for ImageNet: two large views
+    of 224 px and six small ones of 96 px; or two large views alone, with ``min_scale=0.08``.
+
+    Args:
+        size: Side of a large view, in pixels, at least 7 where it is blurred.
+        views: How many large views to make, at least 1.
+        small_views: How many small ones to make after them.
+        small_size: Side of a small view, in pixels, at least 7 where it is blurred.
+        strength: Of the colour jitter, in [0, 2.5], as in :class:`~ssl_modules.augmentations.SimCLRViews`.
+        blur: Whether views are blurred.
+        min_scale: Smallest area of a large view's crop, as a share of the image's.
+        small_scale: Smallest and largest area of a small view's crop.
+        jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
+        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> SwAVViews(224).sizes
+        (224, 224, 96, 96, 96, 96, 96, 96)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        views: int = 2,
+        small_views: int = 6,
+        small_size: int = 96,
+        *,
+        strength: float = 1.0,
+        blur: bool = True,
+        min_scale: float = 0.14,
+        small_scale: tuple[float, float] = (0.05, 0.14),
+        jitter: JitterMode = "exact",
+        color: bool = True,
+    ) -> None:
+        check_number("views", views, least=1)
+        check_number("small_views", small_views, least=0)
+        check_number("small_size", small_size, above=0)
+        check_number("strength", strength, least=0, most=2.5)
+        check_scales(min_scale)
+        check_interval("small_scale", small_scale, above=0, most=1)
+        if blur:
+            check_blurred_size(size)
+        if blur and small_views:
+            check_blurred_size(small_size, "small_size")
+
+        def view(side: int, scale: tuple[float, float]) -> list[Operation]:
+            strengths = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+            colors = jitter_and_gray(strengths, jitter, color)
+            # Pillow's blur cuts next to nothing off the Gaussian.
+            last = blur_and_solarize(0.5 if blur else 0.0, 0.0, WHOLE_GAUSSIAN)
+            return [RandomResizedCrop(side, scale), RandomHorizontalFlip(p=0.5), *colors, *last]
+
+        parts: list[Augmentation] = [Views(view(size, (min_scale, 1.0)), views)]
+        if small_views:
+            parts.append(Views(view(small_size, small_scale), small_views))
+        super().__init__(parts)
+
+
+def swav(image_size: int, in_channels: int = 3) -> SwAVViews:
+    """SwAV's policy: two large and six small views; strength 0.5 and no blur below 64 px.
+
+    The official code is for 224 px. At all other sizes, which are inferred, the small views have 3/7 of the side, to
+    the nearest even number; strength and blur are those of SimCLR's policy.
+
+    Args:
+        image_size: Side of a large view, in pixels, at least 3.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Raises:
+        ValueError: if ``image_size`` is below 3.
+
+    Example:
+        >>> swav(32).sizes
+        (32, 32, 14, 14, 14, 14, 14, 14)
+    """
+    check_image_size("swav", image_size, SMALLEST_MULTICROP)
+    blur, small = image_size >= BLUR_FROM, in_proportion(96, image_size)
+    strength = 1.0 if blur else 0.5
+    return SwAVViews(image_size, small_size=small, strength=strength, blur=blur, color=has_color(in_channels))

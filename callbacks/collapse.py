@@ -17,6 +17,8 @@ from ssl_modules.evaluation.shared_features import gather_in_order
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import rank, world_size
 
+COLLAPSED = 0.1  # std below which features are nearly the same; those of untrained encoders in training are above 0.3
+
 
 class CollapseMonitor(MeasuringCallback):
     """Measures whether a module's features collapse, on the features that its training step computes anyway.
@@ -31,6 +33,8 @@ class CollapseMonitor(MeasuringCallback):
       features spread over all directions, 0 if they are all the same;
     - ``{name}/rankme``: :func:`~ssl_modules.evaluation.rankme`, the number of dimensions that they fill;
     - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 if they are all the same.
+
+    It warns once if ``{name}/std`` falls below 0.1, because the features are then nearly the same for all images.
 
     Args:
         features: None reads the entry ``key`` of the dict that the step returns. The dotted name of a submodule reads
@@ -129,7 +133,16 @@ class CollapseMonitor(MeasuringCallback):
                 f"{self.name}: expected finite features, got NaN or infinity in batch {numbers[broken].min()} of epoch "
                 f"{trainer.current_epoch}; has the training diverged?"
             )
-        self._log(trainer, pl_module, self.measure(features))
+        measured = self.measure(features)
+        self._log(trainer, pl_module, measured)
+        spread = measured[f"{self.name}/std"]
+        if spread < COLLAPSED and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                f"{self.name}: the features collapse: after epoch {trainer.current_epoch}, {self.name}/std is "
+                f"{spread:.2g}, and 1 is an even spread; check what prevents collapse in this method, such as its "
+                "negatives, teacher or stopped gradient, or lower the learning rate"
+            )
 
     def _listen(self, part: nn.Module, arguments: Any, output: Any) -> None:
         if self._output is None:

@@ -48,10 +48,21 @@ def test_measures_the_last_features_of_each_epoch(tmp_path, namespace, manual, s
 
 def test_collapse_is_seen(tmp_path):
     fit = trainer(tmp_path, [CollapseMonitor()])
-    fit.fit(watched(lambda module, step, features: torch.ones_like(features)), train_loader())
+    with pytest.warns(
+        UserWarning, match=r"repr: the features collapse: after epoch 0, repr/std is 0, and 1 is"
+    ) as seen:
+        fit.fit(watched(lambda module, step, features: torch.ones_like(features)), train_loader())
+    assert sum("the features collapse" in str(warning.message) for warning in seen) == 1
     assert fit.callback_metrics["repr/std"] == 0
     assert fit.callback_metrics["repr/rankme"].item() == pytest.approx(1, abs=1e-3)
     assert fit.callback_metrics["repr/uniformity"].item() == pytest.approx(0, abs=1e-12)
+
+
+def test_features_that_spread_give_no_warning(tmp_path):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        trainer(tmp_path, [CollapseMonitor()]).fit(watched(), train_loader())
+    assert not [warning for warning in seen if "the features collapse" in str(warning.message)]
 
 
 def test_skipped_steps_and_single_images_are_no_mistakes(tmp_path):

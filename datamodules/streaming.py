@@ -21,7 +21,7 @@ from ssl_modules.datamodules.shards import (
     scan,
     tars_at,
 )
-from ssl_modules.utils.checks import check_choice, check_number
+from ssl_modules.utils.checks import check_choice, check_instance, check_number
 from ssl_modules.utils.files import replacing
 
 
@@ -96,6 +96,12 @@ class StreamingDataModule(FilesDataModule):
         check_number("num_classes", num_classes, least=0)
         if in_channels is not None:
             check_choice("in_channels", in_channels, (1, 3))
+        check_instance(
+            "storage_options",
+            {} if storage_options is None else storage_options,
+            Mapping,
+            'give a dict, such as {"anon": True}',
+        )
         self.url = _address(url)
         self.test = None if test is None else _address(test)
         self.window = window
@@ -107,6 +113,8 @@ class StreamingDataModule(FilesDataModule):
             raise ValueError(
                 f"{'num_classes' if num_classes else 'test'}: {self.url} has its own facts (shards.json); leave it out"
             )
+        if self.facts is None:
+            tars_at(self.url, self.storage_options)  # raises if there are none
         facts = self.facts or {
             "name": self.url.rstrip("/").rpartition("/")[2],
             "num_classes": num_classes,
@@ -124,10 +132,10 @@ class StreamingDataModule(FilesDataModule):
         self.levels = {level: tuple(names) for level, names in facts["levels"].items()}
         channels = in_channels or facts["in_channels"]
         self.dims = (channels, 0, 0)
-        means, stds = mean or facts["mean"] or self.mean, std or facts["std"] or self.std
-        self.mean, self.std = _for_channels(means, channels), _for_channels(stds, channels)
+        self.mean = tuple(mean) if mean is not None else _for_channels(facts["mean"] or self.mean, channels)
+        self.std = tuple(std) if std is not None else _for_channels(facts["std"] or self.std, channels)
         same_size = image_size is None and facts["same_size"]
-        super().__init__(image_size=image_size or facts["image_size"], **settings)
+        super().__init__(image_size=facts["image_size"] if image_size is None else image_size, **settings)
         if same_size and self.decode_size is None:
             self.decode_size = self.image_size  # larger images would be of no use
 

@@ -34,7 +34,7 @@ from torch import nn
 
 from ssl_modules import augmentations as aug
 from ssl_modules import extractions as ext
-from ssl_modules.datamodules import TensorImages
+from ssl_modules.datamodules import ImageDataModule, TensorImages, write_shards
 from ssl_modules.encoders import Encoder
 from ssl_modules.losses import InfoNCE
 from ssl_modules.similarities import Cosine
@@ -138,6 +138,7 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ImageDataModule": lambda _: {"num_classes": 2, "train": tensor_images(), **NORMALISATION},
     "ImageFiles": lambda folder: {"root": folder, "paths": ["a/0.png", "b/1.png"], "image_size": 8},
     "ImageFolderDataModule": lambda folder: {"root": folder, "image_size": 8, **NORMALISATION},
+    "StreamingDataModule": lambda folder: {"url": shards(folder)},
     "TensorImages": lambda _: {"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)},
     "EpochSampler": lambda _: {"dataset": range(8)},
 }
@@ -167,6 +168,12 @@ class Result(NamedTuple):
     @property
     def names_argument(self) -> bool:
         return re.search(rf"(?<![\w.]){self.case.argument}\b", str(self.error)) is not None
+
+
+def shards(folder: Path) -> Path:
+    if not (folder / "shards").exists():
+        write_shards(ImageDataModule(tensor_images(), num_classes=2, **NORMALISATION), folder / "shards")
+    return folder / "shards"
 
 
 def encoder() -> Encoder:

@@ -15,6 +15,8 @@ ALLOWED = (
     ("val_size", "0", "is no validation part"),
     ("num_workers", "0", "loads in the process itself"),
     ("rank", "0", "is the first process"),
+    ("num_classes", "0", "is no targets"),
+    ("cache_dir", "an unknown name", "is a folder that is made"),
     ("anchor_block", "0", "is never in blocks"),
     ("small_views", "0", "is no small view"),
     ("small_sizes", "an empty list", "is no small view"),

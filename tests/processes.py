@@ -1,15 +1,18 @@
 """Run a function in new processes: in one process, or in several that form a gloo group, as in DDP.
 
 The processes are forked from a server that has only imported the package. Therefore each process starts fast and has
-the state of a new interpreter.
+the state of a new interpreter. ``run_on_nodes`` starts programs as a cluster does, by torchrun.
 """
 
 import multiprocessing
 import os
 import runpy
+import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,36 @@ def run_in_a_process(function: Callable[..., Any], *args: Any, environment: Mapp
 def run_script(path: Path, *arguments: str, folder: Path, **environment: str) -> None:
     """Run ``python path *arguments`` in the given folder, in its own process."""
     run_in_a_process(_as_main, str(path), arguments, str(folder), environment={**os.environ, **environment})
+
+
+def run_on_nodes(*command: str, nodes: int = 2) -> list[subprocess.CompletedProcess]:
+    """Run ``torchrun --nnodes=... --node_rank=... command`` once for each node, all on the loopback address.
+
+    Returns:
+        For each node, torchrun's exit code, and the output of torchrun and its process as one text.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nnodes={nodes}"]
+    torchrun += ["--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+    started = [
+        subprocess.Popen(
+            [*torchrun, f"--node_rank={node}", *command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for node in range(nodes)
+    ]
+    with ThreadPoolExecutor(nodes) as readers:
+        outputs = list(readers.map(lambda process: process.communicate()[0], started))
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, output)
+        for process, output in zip(started, outputs, strict=True)
+    ]
 
 
 def _as_main(path: str, arguments: tuple[str, ...], folder: str) -> None:

@@ -1,10 +1,13 @@
-"""Two processes train like one: the mean of their gradients is the gradient of one process with both batches."""
+"""Two processes train like one, with the gradients of one step, and on two nodes that torchrun starts."""
+
+from pathlib import Path
 
 import pytest
 import torch
+from conformance import nodes
 from conformance.cases import CASES, fixed_views
 from lightning.pytorch import seed_everything
-from processes import run_in_processes
+from processes import run_in_processes, run_on_nodes
 from torch import nn
 
 IMAGES = 6
@@ -41,3 +44,21 @@ def test_two_processes_give_the_gradient_of_one(of_two_processes, index, block):
     first, second = of_two_processes[index, block]
     mean = {name: (first[name] + second[name]) / 2 for name in first}
     torch.testing.assert_close(mean, gradient(index, 0, slice(None)), rtol=0, atol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def of_two_nodes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nodes")
+    for node in run_on_nodes(str(Path(nodes.__file__)), str(folder)):
+        assert node.returncode == 0, node.stdout[-3000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(nodes.NODES)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", nodes.SETTINGS, ids=[f"{CASES[i]}-{norms}" for i, norms in nodes.SETTINGS])
+def test_five_steps_on_two_nodes_are_those_of_one_process(of_two_nodes, setting):
+    (first, second), one = (result[setting] for result in of_two_nodes), nodes.train(setting)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(first, one, rtol=1e-6, atol=1e-9)
+    # Gradients are far larger than the tolerance.
+    assert max(values["momentum_buffer"].abs().max() for values in one["optimizer"].values()) > 1e-4

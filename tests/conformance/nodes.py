@@ -1,0 +1,88 @@
+"""A program that ``torchrun`` starts on each node: it trains every method for some steps, and saves what comes out.
+
+``torchrun nodes.py FOLDER`` writes ``FOLDER/<rank>.pt``.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from conformance.cases import CASES, fixed_views, trainer
+from lightning.pytorch import Callback, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ssl_modules.encoders import SplitBatchNorm2d
+
+NODES, STEPS, IMAGES = 2, 5, 6  # images per step
+NORMS = ("fixed", "own")  # batch norms in eval mode, or with statistics of each process's images
+SETTINGS = [(index, norms) for index in range(len(CASES)) for norms in NORMS]
+
+
+class Norms(Callback):
+    """Seeds the run, and puts norms in eval mode: all, or only those that normalise vectors."""
+
+    def __init__(self, kinds: tuple[type, ...]) -> None:
+        self.kinds = kinds
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        seed_everything(0, verbose=False)  # the run's seed is drawn next
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, self.kinds):
+                module.eval()
+            if isinstance(module, SplitBatchNorm2d):
+                module.interleaved = False  # the parts of the teacher's images are those of the student's
+
+
+def train(setting: tuple[int, str], rank: int | None = None) -> dict[str, Any]:
+    """Train a case in float64 with SGD; return its weights, buffers and optimiser.
+
+    Args:
+        setting: one of SETTINGS.
+        rank: number of this node; None for one process that computes on the images of all.
+    """
+    (index, norms), nodes = setting, 1 if rank is None else NODES
+    case = CASES[index]
+    given: dict[str, Any] = {"optimizer": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9)}
+    if norms == "own":
+        # One pass per view: its parts are the processes' images.
+        given |= {"view_statistics": "each", "micro_batch": None}
+        given |= {"batch_norm_splits": NODES if rank is None else None}
+        if "teacher_batch_norm_splits" in case.settings:
+            given["teacher_batch_norm_splits"] = None
+    seed_everything(0, verbose=False)
+    module = case.build(**given).double()
+    views = fixed_views(case, STEPS * IMAGES, torch.float64)
+    own = IMAGES // nodes
+    starts = [step * IMAGES + own * (rank or 0) for step in range(STEPS)]
+    batches = [[view[start : start + own] for view in views] for start in starts]
+    kinds = (nn.modules.batchnorm._BatchNorm,) if norms == "fixed" else (nn.BatchNorm1d,)
+    run = trainer(
+        max_epochs=1,
+        callbacks=[Norms(kinds)],
+        use_distributed_sampler=False,
+        devices=1,
+        num_nodes=nodes,
+        strategy="ddp" if nodes > 1 else "auto",
+    )
+    run.fit(module, DataLoader([(batch, None) for batch in batches], batch_size=None))
+    assert run.global_step == STEPS
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    state = {name: value for name, value in module.state_dict().items() if not name.endswith(statistics)}
+    state.pop("extraction.ids", None)  # unique numbers, which depend on the number of processes
+    optimizer = run.optimizers[0].state_dict()["state"]
+    return {"module": state, "optimizer": {str(number): values for number, values in optimizer.items()}}
+
+
+if __name__ == "__main__":
+    import os
+
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    torch.save({setting: train(setting, rank) for setting in SETTINGS}, Path(sys.argv[1], f"{rank}.pt"))

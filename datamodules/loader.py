@@ -21,7 +21,8 @@ class ResumableDataLoader(DataLoader):
 
     Lightning writes the training loader's ``state_dict`` to every checkpoint and restores it on resume; the epoch then
     continues with the next batch. Batches are counted when they are delivered, not when workers prefetch them. The
-    resumed run reads the same batches if data set, batch size, seed and number of processes are unchanged.
+    resumed run reads the same images in each step if data set, seed, and batch size times processes are unchanged. With
+    another product, it still reads each of the remaining images once.
 
     With a ``generator``, the workers' random state is seeded each epoch and depends only on (seed, epoch, rank).
     ``persistent_workers`` keep their state instead; the views of :class:`BatchedFiles` don't depend on it.
@@ -44,7 +45,8 @@ class ResumableDataLoader(DataLoader):
 
     # Class attributes instead of __init__: Lightning rebuilds a loader from the arguments of DataLoader.
     _epoch = 0
-    _batches = 0
+    _start = 0  # images of the epoch, of all processes, that were read before this run
+    _batches = 0  # batches of this process since
     _restored = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -52,24 +54,25 @@ class ResumableDataLoader(DataLoader):
 
         The epoch is read when the first batch is requested: Lightning makes the iterator before it sets the epoch.
         """
-        done = 0
+        done, start = 0, 0
         if isinstance(self.sampler, EpochSampler):  # overfit_batches and predict replace the sampler
             epoch = self.sampler.epoch
             if self._restored and epoch == self._epoch:
-                done = self._batches
+                start = self._start
             if self.generator is not None:
                 self.generator.manual_seed(derive_seed(self.sampler.seed, "workers", epoch, self.sampler.rank))
             if isinstance(self.dataset, BatchedFiles):
                 self.dataset.set_epoch(epoch)
             self._epoch = epoch
-        self._batches, self._restored = done, False
+        self._batches, self._start, self._restored = done, start, False
+        before = self.batches_before
         failed_at = -1
         while True:
             try:
-                for batch in self._from(done):
+                for batch in self._from(start + done * self._images_of_a_step):
                     done += 1
                     self._batches = done
-                    self._warn(is_last=done == len(self))
+                    self._warn(is_last=before + done == len(self))
                     yield batch
                 return
             except (RuntimeError, EOFError, ConnectionError) as error:
@@ -91,10 +94,10 @@ class ResumableDataLoader(DataLoader):
         elif isinstance(self.dataset, BatchedImages):
             self.dataset.white.warn_if_dark("images")
 
-    def _from(self, done: int) -> Iterator[Any]:
-        """The batches of this epoch after the first ``done``."""
+    def _from(self, images: int) -> Iterator[Any]:
+        """The batches of this epoch after its first images, of all processes."""
         if isinstance(self.sampler, EpochSampler):
-            self.sampler.skip = done * (self.batch_size or 1)
+            self.sampler.skip = images
         if self.num_workers == 0 or threading.current_thread() is not threading.main_thread():
             return super().__iter__()
         # When a process starts its first workers, torch installs a signal handler that raises as soon as one dies, even
@@ -113,17 +116,32 @@ class ResumableDataLoader(DataLoader):
             error
         )  # the data set raised that error
 
+    @property
+    def _images_of_a_step(self) -> int:
+        """Images of a full batch of all processes."""
+        return (self.batch_size or 1) * getattr(self.sampler, "num_replicas", 1)
+
+    @property
+    def batches_before(self) -> int:
+        """How many of the epoch's batches count as read before this run: all less those that remain."""
+        if not self._start:
+            return 0
+        assert isinstance(self.sampler, EpochSampler)
+        left = self.sampler.left(self._start) // self.sampler.num_replicas
+        size = self.batch_size or 1
+        return len(self) - (left // size if self.drop_last else -(-left // size))
+
     def state_dict(self) -> dict[str, int]:
-        """The current epoch, and how many of its batches were delivered."""
-        return {"epoch": self._epoch, "batches": self._batches}
+        """The current epoch, and how many of its images were delivered, to all processes."""
+        return {"epoch": self._epoch, "images": self._start + self._batches * self._images_of_a_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue at the position in ``state_dict``, unless another epoch is set before the next batch.
 
         Args:
-            state_dict: result of :meth:`state_dict`, from any process.
+            state_dict: result of :meth:`state_dict`, from any process, also of a run of other processes.
         """
-        self._epoch, self._batches = state_dict["epoch"], state_dict["batches"]
+        self._epoch, self._start, self._batches = state_dict["epoch"], state_dict["images"], 0
         self._restored = True
         if isinstance(self.sampler, EpochSampler):
             self.sampler.set_epoch(self._epoch)

@@ -28,7 +28,8 @@ class EpochSampler(Checked, DistributedSampler[int]):
         rank: index of this process, in ``[0, num_replicas)``; None for that of the process group, or 0 without a group.
 
     Attributes:
-        skip: number of this process's first indices that the next iteration leaves out; later ones use all indices.
+        skip: number of the epoch's first indices, of all processes, that the next iteration leaves out; later ones use
+            all indices.
 
     Example:
         >>> sampler = EpochSampler(range(6), seed=1)
@@ -70,6 +71,15 @@ class EpochSampler(Checked, DistributedSampler[int]):
             order = shuffled(generator=generator)
         else:
             order = torch.arange(size)
-        order = order[torch.arange(self.total_size) % max(size, 1)]  # truncated, or extended by its first indices
         skip, self.skip = self.skip, 0
-        return iter(order[self.rank :: self.num_replicas][skip:].tolist())
+        # truncated, or extended by its first indices
+        order = order[torch.arange(skip, skip + self.left(skip)) % max(size, 1)]
+        return iter(order[self.rank :: self.num_replicas].tolist())
+
+    def left(self, skip: int) -> int:
+        """Number of indices, of all processes, that an epoch has after its first ``skip``."""
+        left = max(len(self.dataset) - skip, 0)  # type: ignore[arg-type]
+        rest = left % self.num_replicas
+        if rest and not self.drop_last:
+            rest -= self.num_replicas
+        return left - rest

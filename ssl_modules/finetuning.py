@@ -33,6 +33,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 from ssl_modules.utils.pixels import read_bounds
 from ssl_modules.utils.plain_checkpoint import PlainModule
 from ssl_modules.utils.seeds import derive_generator
+from ssl_modules.utils.strategies import check_strategy
 
 TargetType = Literal["single", "hierarchical", "multilabel"]
 
@@ -227,6 +228,11 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
                 f"{self.target_type!r} allow 0 to {most}; {fix}"
             )
         return targets
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            check_strategy(self)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

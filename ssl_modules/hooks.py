@@ -21,6 +21,7 @@ from ssl_modules.utils.finite import FiniteLoss
 from ssl_modules.utils.lightning import prunes
 from ssl_modules.utils.memory import keep_freed_memory
 from ssl_modules.utils.resuming import ExactResume
+from ssl_modules.utils.strategies import check_strategy
 
 
 class TrainerHooks(FiniteLoss, ExactResume, Tunable):
@@ -88,6 +89,11 @@ class TrainerHooks(FiniteLoss, ExactResume, Tunable):
         if self.teacher is not None:
             steps = self.trainer.estimated_stepping_batches
             self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
+
+    def setup(self: Any, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            check_strategy(self)
 
     def on_fit_start(self: Any) -> None:
         super().on_fit_start()

@@ -16,6 +16,7 @@ __all__ = [
     "reads_a_search",
     "restore_loader_states",
     "state_key",
+    "synchronises_batch_norms",
 ]
 
 # Decorator of a class method that can't be called on an instance, such as Lightning's load_from_checkpoint.
@@ -51,6 +52,9 @@ def restore_loader_states(trainer: pl.Trainer) -> None:
 def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
     """Prepare the loops of a resumed fit so that a pending validation is done and no batch is trained too often.
 
+    If the run has another number of processes, or other batches, than the one that saved the checkpoint, the loops
+    count the batches of the epoch that a data module's loader counts.
+
     Call it before the first step.
 
     Args:
@@ -58,6 +62,11 @@ def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
         validation_is_pending: whether the validation after the last batch has not been completed.
     """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    loader: Any = trainer.train_dataloader
+    before = getattr(loader, "batches_before", None)  # in batches of this run, whose size or processes may be new
+    if before is not None and loader.state_dict()["epoch"] == trainer.current_epoch:
+        for count in ("ready", "started", "processed", "completed"):
+            setattr(loop.batch_progress.current, count, before)
     is_due = loop._should_check_val_fx(fetcher)  # type: ignore[arg-type]
     if validation_is_pending:
         loop.val_loop.batch_progress.reset()
@@ -72,3 +81,8 @@ def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
 def state_key(callback: pl.Callback, **attributes: Any) -> str:
     """The key of a callback's state in a checkpoint: its class, and the attributes that distinguish it in the class."""
     return callback._generate_state_key(**attributes)
+
+
+def synchronises_batch_norms(trainer: pl.Trainer) -> bool:
+    """Return whether the strategy will replace batch norms by synchronised ones, as ``sync_batchnorm=True`` asks."""
+    return getattr(trainer.strategy, "_layer_sync", None) is not None

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from ssl_modules.utils.distributed import gather_objects, rank
+from ssl_modules.utils.distributed import gather_objects, rank, world_size
 from ssl_modules.utils.lightning import attached_trainer, continue_epoch, reads_a_search, restore_loader_states
 from ssl_modules.utils.pending import rewind
 from ssl_modules.utils.plain_checkpoint import STATE
@@ -102,5 +102,15 @@ class ExactResume:
             self._resumed = True
             self._run_seed = state["seed"]
             self._random_state = states[rank()] if rank() < len(states) else None
-            self._epoch_loss = self._not_logged = losses[rank()] if rank() < len(losses) else (0.0, 0)
+            self._epoch_loss = self._not_logged = _share(losses)
             self._validation_is_pending = rewind(checkpoint["loops"]["fit_loop"])
+
+
+def _share(losses: list[tuple[float, int]]) -> tuple[float, int]:
+    """This process's sum and number of the losses of an epoch, if other processes may have computed them."""
+    if len(losses) == world_size():
+        return losses[rank()]
+    totals, numbers = zip(*losses, strict=True)
+    number, rest = divmod(sum(numbers), world_size())
+    own = number + (rank() < rest)
+    return sum(totals) / sum(numbers) * own if own else 0.0, own

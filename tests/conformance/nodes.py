@@ -14,13 +14,29 @@ import torch
 from conformance.cases import CASES, fixed_views, trainer
 from lightning.pytorch import Callback, seed_everything
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ssl_modules.encoders import SplitBatchNorm2d
+from ssl_modules.utils.distributed import rank, world_size
 
 NODES, STEPS, IMAGES = 2, 5, 6  # images per step
 NORMS = ("fixed", "own")  # batch norms in eval mode, or with statistics of each process's images
 SETTINGS = [(index, norms) for index in range(len(CASES)) for norms in NORMS]
+
+
+class Shares(Dataset):
+    """The views of each step; several processes take equal shares of the images."""
+
+    def __init__(self, views: list[torch.Tensor]) -> None:
+        self.views = views
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, step: int) -> tuple[list[torch.Tensor], None]:
+        own = IMAGES // world_size()
+        start = step * IMAGES + rank() * own
+        return [view[start : start + own] for view in self.views], None
 
 
 class Norms(Callback):
@@ -39,50 +55,41 @@ class Norms(Callback):
             if isinstance(module, SplitBatchNorm2d):
                 module.interleaved = False  # the parts of the teacher's images are those of the student's
 
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        assert trainer.global_step == STEPS
 
-def train(setting: tuple[int, str], rank: int | None = None) -> dict[str, Any]:
+
+def train(setting: tuple[int, str], is_one: bool = True, **flags: Any) -> dict[str, Any]:
     """Train a case in float64 with SGD; return its weights, buffers and optimiser.
 
     Args:
         setting: one of SETTINGS.
-        rank: number of this node; None for one process that computes on the images of all.
+        is_one: whether this is one process that computes on the images of all.
+        flags: of the Trainer.
     """
-    (index, norms), nodes = setting, 1 if rank is None else NODES
+    index, norms = setting
     case = CASES[index]
     given: dict[str, Any] = {"optimizer": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9)}
     if norms == "own":
         # One pass per view: its parts are the processes' images.
         given |= {"view_statistics": "each", "micro_batch": None}
-        given |= {"batch_norm_splits": NODES if rank is None else None}
+        given |= {"batch_norm_splits": NODES if is_one else None}
         if "teacher_batch_norm_splits" in case.settings:
             given["teacher_batch_norm_splits"] = None
     seed_everything(0, verbose=False)
     module = case.build(**given).double()
     views = fixed_views(case, STEPS * IMAGES, torch.float64)
-    own = IMAGES // nodes
-    starts = [step * IMAGES + own * (rank or 0) for step in range(STEPS)]
-    batches = [[view[start : start + own] for view in views] for start in starts]
     kinds = (nn.modules.batchnorm._BatchNorm,) if norms == "fixed" else (nn.BatchNorm1d,)
-    run = trainer(
-        max_epochs=1,
-        callbacks=[Norms(kinds)],
-        use_distributed_sampler=False,
-        devices=1,
-        num_nodes=nodes,
-        strategy="ddp" if nodes > 1 else "auto",
-    )
-    run.fit(module, DataLoader([(batch, None) for batch in batches], batch_size=None))
-    assert run.global_step == STEPS
+    run = trainer(max_epochs=1, callbacks=[Norms(kinds)], use_distributed_sampler=False, **{"devices": 1, **flags})
+    run.fit(module, DataLoader(Shares(views), batch_size=None))
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     state = {name: value for name, value in module.state_dict().items() if not name.endswith(statistics)}
     state.pop("extraction.ids", None)  # unique numbers, which depend on the number of processes
-    optimizer = run.optimizers[0].state_dict()["state"]
+    optimizer = run.optimizers[0].state_dict()["state"] if run.optimizers else {}  # those of ddp_notebook are gone
     return {"module": state, "optimizer": {str(number): values for number, values in optimizer.items()}}
 
 
 if __name__ == "__main__":
-    import os
-
     torch.set_num_threads(1)
-    rank = int(os.environ["RANK"])
-    torch.save({setting: train(setting, rank) for setting in SETTINGS}, Path(sys.argv[1], f"{rank}.pt"))
+    results = {setting: train(setting, is_one=False, num_nodes=NODES, strategy="ddp") for setting in SETTINGS}
+    torch.save(results, Path(sys.argv[1], f"{rank()}.pt"))

@@ -7,7 +7,7 @@ import torch
 from conformance import nodes
 from conformance.cases import CASES, fixed_views
 from lightning.pytorch import seed_everything
-from processes import run_in_processes, run_on_nodes
+from processes import run_in_a_process, run_in_processes, run_on_nodes
 from torch import nn
 
 IMAGES = 6
@@ -62,3 +62,13 @@ def test_five_steps_on_two_nodes_are_those_of_one_process(of_two_nodes, setting)
     torch.testing.assert_close(first, one, rtol=1e-6, atol=1e-9)
     # Gradients are far larger than the tolerance.
     assert max(values["momentum_buffer"].abs().max() for values in one["optimizer"].values()) > 1e-4
+
+
+def of_a_notebook(setting):
+    return nodes.train(setting, is_one=False, devices=2, strategy="ddp_notebook")["module"]
+
+
+@pytest.mark.slow
+def test_the_strategy_of_notebooks_is_one_process(setting=(2, "fixed")):
+    notebook, one = run_in_a_process(of_a_notebook, setting), nodes.train(setting)["module"]
+    torch.testing.assert_close(notebook, one, rtol=1e-6, atol=1e-9)

@@ -99,7 +99,7 @@ def test_batches_do_not_depend_on_workers(folder, augmentation, workers):
     assert not equal(alone[0][0], alone[1][0])
     assert not equal(alone[0][0], epochs(seed=1)[0][0])
     loader = module(part, num_workers=workers).train_dataloader()
-    loader.load_state_dict({"epoch": 1, "batches": 1})
+    loader.load_state_dict({"epoch": 1, "images": loader.batch_size})
     assert equal(list(loader), alone[1][1:])
     loader.sampler.set_epoch(0)
     assert equal(next(iter(loader)), alone[0][0])  # persistent workers still hold batches of this epoch

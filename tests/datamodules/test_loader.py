@@ -24,16 +24,46 @@ def test_state_goes_on_with_the_next_batch(workers):
     iterator = iter(source)
     for done in range(1, 6):
         next(iterator)
-        assert source.state_dict() == {"epoch": 4, "batches": done}  # counts delivered batches, also with workers
+        assert source.state_dict() == {"epoch": 4, "images": 2 * done}  # counts delivered batches, also with workers
         resumed = loader()
         resumed.load_state_dict(source.state_dict())
         assert batches(resumed) == whole[done:]
         assert batches(resumed) == whole  # a state is used only once
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_other_processes_go_on_without_repeating_or_losing_an_image(before, after, drop_last):
+    def of_all(number):
+        made = [loader(29, rank, number, drop_last=drop_last) for rank in range(number)]
+        for own in made:
+            own.sampler.drop_last = drop_last
+        return made
+
+    stopped = of_all(before)
+    iterators = [iter(own) for own in stopped]
+    seen = [i for _ in range(2) for iterator in iterators for i in next(iterator).tolist()]
+    resumed = of_all(after)
+    counts = set()
+    for own in resumed:
+        own.load_state_dict(stopped[0].state_dict())
+        counts.add((own.batches_before, len(own)))
+    ahead = [batches(own) for own in resumed]
+    rest = [i for batches in ahead for batch in batches for i in batch]
+    order = batches(loader(29))
+    assert sorted(seen) == sorted(sum(order, [])[: len(seen)])  # the order is that of one process
+    if drop_last:
+        assert len(seen + rest) == len(set(seen + rest)) > 29 - 2 * after
+    else:
+        assert set(seen + rest) == set(range(29))
+        assert len(rest) < 29 - len(seen) + after  # the first images again, so that all have equally many
+    [(before_, whole)] = counts
+    assert {len(batches) for batches in ahead} == {whole - before_}
+
+
 def test_another_epoch_begins_at_its_head():
     resumed, fresh = loader(), loader()
-    resumed.load_state_dict({"epoch": 4, "batches": 3})
+    resumed.load_state_dict({"epoch": 4, "images": 6})
     for source in (resumed, fresh):
         source.sampler.set_epoch(5)
     assert batches(resumed) == batches(fresh)
@@ -41,7 +71,7 @@ def test_another_epoch_begins_at_its_head():
 
 def test_an_iterator_never_asked_uses_nothing_up():
     resumed, fresh = loader(), loader()
-    resumed.load_state_dict({"epoch": 0, "batches": 3})
+    resumed.load_state_dict({"epoch": 0, "images": 6})
     iter(resumed)
     assert batches(resumed) == batches(fresh)[3:]
 
@@ -113,7 +143,7 @@ def test_a_batch_that_kills_its_worker_again_is_an_error():
         pytest.raises((RuntimeError, ConnectionError, EOFError)),
     ):
         list(source)
-    assert source.state_dict()["batches"] <= 2  # batches that the worker had prefetched are lost
+    assert source.state_dict()["images"] <= 4  # batches that the worker had prefetched are lost
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,12 +1,17 @@
 """A resumed run sees the batches that the uninterrupted one saw, through a real Trainer."""
 
+import os
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from processes import run_in_processes
 from torch.utils.data import Dataset
 
-from ssl_modules.datamodules import ImageDataModule, TensorImages
+from ssl_modules.datamodules import ImageDataModule, StreamingDataModule, TensorImages, write_shards
+from ssl_modules.utils.plain_checkpoint import STATE
+from ssl_modules.utils.resuming import ExactResume
 
 SIZE, BATCH = 25, 4  # 6 batches per epoch; one image is left over
 EPOCHS = 3
@@ -49,7 +54,7 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def data(kind="memory", **kwargs):
+def data(kind="memory", batch=BATCH, **kwargs):
     if kind == "memory":
         images = torch.arange(SIZE, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
         train = TensorImages(images, torch.arange(SIZE) % 3)
@@ -60,7 +65,7 @@ def data(kind="memory", **kwargs):
         num_classes=3,
         mean=(0.5,),
         std=(0.5,),
-        batch_size=BATCH,
+        batch_size=batch,
         num_workers=2,
         return_index=True,
         **kwargs,
@@ -133,10 +138,75 @@ def test_a_longer_run_goes_on_from_a_finished_one(tmp_path):
 def test_checkpoint_holds_no_live_objects(tmp_path):
     run(tmp_path, data(), checkpoint=every_step(tmp_path), max_epochs=1)
     checkpoint = torch.load(tmp_path / "4.ckpt", weights_only=True)
-    assert checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"epoch": 0, "batches": 4}]
+    assert checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"epoch": 0, "images": 4 * BATCH}]
 
 
 def test_overfit_batches_and_fast_dev_run_work(tmp_path):
     seen = run(tmp_path, data(), overfit_batches=2, max_epochs=2)
     assert [index for _, _, index, *_ in seen] == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2
     assert len(run(tmp_path, data(), fast_dev_run=True)) == 1
+
+
+class Resuming(ExactResume, Recorder):
+    """Has the hooks of our modules."""
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint[STATE] = {}
+        super().on_save_checkpoint(checkpoint)
+
+
+def parts_of_runs(rank, folder, url, runs):
+    """The rows of each step of this process with their epochs, for each run; the first one saves every step."""
+    os.environ["LOCAL_RANK"] = str(rank)
+    several, parts = torch.distributed.get_world_size(), []
+    for batch_size, ckpt_path in runs:
+        settings = {"num_workers": 0, "return_index": True, "window": 2, "batch_size": batch_size}
+        datamodule = data(batch=batch_size) if url is None else StreamingDataModule(url, **settings)
+        module = Resuming()
+        trainer = Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            devices=several,
+            strategy="ddp" if several > 1 else "auto",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[every_step(folder)] if ckpt_path is None else [],
+            enable_checkpointing=ckpt_path is None,
+        )
+        trainer.fit(module, datamodule=datamodule, ckpt_path=ckpt_path)
+        parts.append([(epoch, rows) for epoch, _, rows, *_ in module.seen])
+    return parts
+
+
+def steps(parts):
+    """The epoch and the sorted rows of all processes, for each step."""
+    return [(own[0][0], sorted(sum((rows for _, rows in own), []))) for own in zip(*parts, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(data(), folder / "shards", images_per_shard=5)
+    return folder / "shards"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "before", "after"), [("memory", 1, 2), ("memory", 3, 2), ("stream", 1, 2), ("stream", 2, 1)]
+)
+def test_other_processes_continue_a_run(tmp_path, stream, kind, before, after):
+    url = stream if kind == "stream" else None
+    runs = [(6 // before, None)]
+    [whole] = zip(*run_in_processes(parts_of_runs, tmp_path, url, runs, processes=before), strict=True)
+    whole = steps(whole)
+    assert [epoch for epoch, _ in whole] == [0, 0, 0, 0, 1, 1, 1, 1]
+    runs = [(6 // after, tmp_path / "2.ckpt"), (6 // after, tmp_path / "4.ckpt"), (3, tmp_path / "2.ckpt")]
+    middle, end, other = zip(*run_in_processes(parts_of_runs, tmp_path, url, runs, processes=after), strict=True)
+    assert steps(middle) == whole[2:]  # with the same number of images per step
+    assert steps(end) == whole[4:]
+    rest = [row for epoch, rows in steps(other) for row in rows if epoch == 0]
+    seen = [row for _, rows in whole[:2] for row in rows]
+    assert len(rest) == len(set(rest)) == (SIZE - 12) // after // 3 * 3 * after
+    assert not set(seen) & set(rest)
+    assert {epoch for epoch, _ in steps(other)} == {0, 1}

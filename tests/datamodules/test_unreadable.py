@@ -213,7 +213,7 @@ def test_a_resumed_run_leaves_out_the_same_files(folder):
     every = [index.tolist() for *_, index in whole]
     assert not any(2 in batch for batch in every)
     resumed = module(files(folder), batch_size=2).train_dataloader()
-    resumed.load_state_dict({"epoch": 0, "batches": 2})
+    resumed.load_state_dict({"epoch": 0, "images": 4})
     assert [index.tolist() for *_, index in resumed] == every[2:]
 
 

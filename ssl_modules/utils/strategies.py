@@ -1,0 +1,41 @@
+"""Checks whether a module can train with a Trainer's strategy."""
+
+from typing import Any
+
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssl_modules.utils.lightning import synchronises_batch_norms
+
+_SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+_CONVERTIBLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # torch would drop what others add
+
+
+def check_strategy(module: Any) -> None:
+    """Raise if a module can't train with the strategy of its Trainer; call it in the hook ``setup``.
+
+    Raises:
+        ValueError: if the strategy shards the weights, or batch norms that are to be synchronised can't be.
+    """
+    trainer = module.trainer
+    if isinstance(trainer.strategy, _SHARDING):
+        raise ValueError(
+            f"strategy: expected one that keeps all weights in each process, got {type(trainer.strategy).__name__}, "
+            'which shards them; teacher, LARS, probes and checkpoints need whole weights; use Trainer(strategy="ddp"), '
+            "and micro_batch= if a batch doesn't fit in memory"
+        )
+    if not synchronises_batch_norms(trainer):
+        return
+    norms = {name: m for name, m in module.named_modules() if isinstance(m, _BatchNorm)}
+    if norms and trainer.strategy.root_device.type == "cpu":
+        raise ValueError(
+            "sync_batchnorm: expected False on CPUs, because torch synchronises batch norms only on GPUs, got True; "
+            "leave it out, so that each process normalises its own images"
+        )
+    for name, norm in norms.items():
+        if type(norm) not in _CONVERTIBLE:
+            raise ValueError(
+                f"sync_batchnorm: torch would replace {name}, a {type(norm).__name__}, by a plain batch norm, got "
+                "True; leave it out"
+            )

@@ -118,6 +118,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         self.labelled_set: Dataset | None = None
         self.val_set: Dataset | None = None
         self.test_set: Dataset | None = None
+        self._to_predict: Dataset | None = None
         if not val_size:  # an empty list of validation loaders is intended
             warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
         plain = {name: str(value) if isinstance(value, Path) else value for name, value in self.arguments.items()}
@@ -195,7 +196,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         Args:
             stage: ignored.
         """
-        for dataset in (self.train_set, self.labelled_set, self.val_set, self.test_set):
+        for dataset in (self.train_set, self.labelled_set, self.val_set, self.test_set, self._to_predict):
             if isinstance(dataset, ImageFiles):
                 dataset.report()
 
@@ -232,7 +233,17 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
 
     def predict_dataloader(self) -> ResumableDataLoader:
         """Loader of the test part in stored order; Lightning splits it between processes and reads no image twice."""
-        return self._loader("test", self.test_set, shared=False)
+        dataset = self.test_set if self._to_predict is None else self._to_predict
+        return self._loader("test", dataset, shared=False)
+
+    def predict_on(self, dataset: Dataset, rows: Tensor) -> None:
+        """Have :meth:`predict_dataloader` read other images than the test part.
+
+        Args:
+            dataset: a part, such as ``labelled_set``.
+            rows: rows of this part to read, in ascending order. The index in a batch is the place in ``rows``.
+        """
+        self._to_predict = dataset if len(rows) == len(dataset) else _rows(dataset, rows)  # type: ignore[arg-type]
 
     def probe_train_dataloader(self) -> ResumableDataLoader:
         """Loader of the images to fit a probe on: the full labelled training part in stored order.

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import import_object
 from lightning.fabric.plugins import CheckpointIO
@@ -27,14 +25,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from ssl_modules.callbacks import CollapseMonitor, OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
 from ssl_modules.cli.failures import Conflict, cannot_hold, cause_in_configuration, check_optimizer
 from ssl_modules.cli.parser import Parser, as_namespace, swapped_classes_inherit_nothing
+from ssl_modules.cli.prediction import FeatureWriter
 from ssl_modules.cli.progress import ProgressBar
 from ssl_modules.cli.saved_config import SavedConfig
-from ssl_modules.datamodules import BaseDataModule, ImageFiles
+from ssl_modules.datamodules import BaseDataModule
 from ssl_modules.last_checkpoint import LastCheckpoint
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.checkpoint_io import SafeCheckpointIO, read_checkpoint
 from ssl_modules.utils.configurable import Configurable, find_class, not_stored
-from ssl_modules.utils.files import replacing
 from ssl_modules.utils.plain_checkpoint import STATE
 
 _LINKED = ("image_size", "in_channels", "mean", "std")  # arguments of the model that come from the data
@@ -67,6 +65,7 @@ class ContrastiveCLI(LightningCLI):
             "subclass_mode_data": datamodule_class is None,
         }
         args = sys.argv[1:] if settings.get("args") is None else settings["args"]
+        self._adding: str | None = None  # the subcommand whose parser gets arguments
         self._first = args[0] if isinstance(args, list) and args else None
         with swapped_classes_inherit_nothing():
             super().__init__(
@@ -78,6 +77,7 @@ class ContrastiveCLI(LightningCLI):
         if self._first in self.subcommands() and subcommand != self._first:
             self._subcommand_method_arguments[subcommand] = []
             return self.init_parser(**kwargs)
+        self._adding = subcommand
         return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -93,6 +93,8 @@ class ContrastiveCLI(LightningCLI):
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(ModelCheckpoint, "best_checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        if self._adding == "predict":
+            parser.add_lightning_class_args(FeatureWriter, "features")
         for key in parser.callback_keys:
             parser.let_be_null(key)
         parser.set_defaults(
@@ -104,10 +106,12 @@ class ContrastiveCLI(LightningCLI):
         )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Keywords for the Trainer; a checkpoint is read with ``weights_only=True`` by default."""
+        """Keywords for the Trainer; by default, a checkpoint is read with ``weights_only=True``."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("weights_only") is None:  # Lightning would run code from a file that it downloads
             kwargs["weights_only"] = True
+        if subcommand == "predict":
+            kwargs["return_predictions"] = False  # the features of all images may not fit in memory
         return kwargs
 
     def _parse_ckpt_path(self) -> None:
@@ -250,17 +254,6 @@ class ContrastiveCLI(LightningCLI):
     def before_predict(self) -> None:
         """Have the data return the row of each image, because unreadable files may be missing."""
         self.datamodule.return_index = True
-
-    def after_predict(self) -> None:
-        """Write the features of all images, their rows in the test part and any file paths to the run's folder."""
-        features, index = (torch.cat(parts) for parts in zip(*self.trainer.predict_loop.predictions, strict=True))
-        arrays: dict[str, Any] = {"features": features.float().numpy(), "index": index.numpy()}
-        if isinstance(images := self.datamodule.test_set, ImageFiles):
-            arrays["path"] = np.array([str(images.path(i)) for i in index.tolist()])
-        path = Path(self.trainer.log_dir or ".") / "features.npz"
-        with replacing("features", path) as file:
-            np.savez(file, **arrays)
-        print(f"features {list(arrays['features'].shape)}: {path}")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """A Trainer; by default it logs to a CSV file, and to TensorBoard if that is installed."""

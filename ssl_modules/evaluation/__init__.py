@@ -15,10 +15,12 @@ from ssl_modules.evaluation.ood_metrics import (
 )
 from ssl_modules.evaluation.retrieval import retrieval
 from ssl_modules.evaluation.sgd import SGD_RECIPES, SGDRecipe, sgd_classifier
+from ssl_modules.evaluation.stored import StoredFeatures
 
 __all__ = [
     "SGD_RECIPES",
     "SGDRecipe",
+    "StoredFeatures",
     "accuracies",
     "alignment",
     "balanced_rows",

@@ -69,6 +69,7 @@ def of_a_notebook(setting):
 
 
 @pytest.mark.slow
-def test_the_strategy_of_notebooks_is_one_process(setting=(2, "fixed")):
+def test_the_strategy_of_notebooks_is_one_process():
+    setting = (2, "fixed")
     notebook, one = run_in_a_process(of_a_notebook, setting), nodes.train(setting)["module"]
     torch.testing.assert_close(notebook, one, rtol=1e-6, atol=1e-9)

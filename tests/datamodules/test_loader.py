@@ -1,4 +1,5 @@
 import os
+from itertools import chain
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_other_processes_go_on_without_repeating_or_losing_an_image(before, afte
     ahead = [batches(own) for own in resumed]
     rest = [i for batches in ahead for batch in batches for i in batch]
     order = batches(loader(29))
-    assert sorted(seen) == sorted(sum(order, [])[: len(seen)])  # the order is that of one process
+    assert sorted(seen) == sorted(list(chain(*order))[: len(seen)])  # the order is that of one process
     if drop_last:
         assert len(seen + rest) == len(set(seen + rest)) > 29 - 2 * after
     else:

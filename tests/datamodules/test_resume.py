@@ -181,7 +181,7 @@ def parts_of_runs(rank, folder, url, runs):
 
 def steps(parts):
     """The epoch and the sorted rows of all processes, for each step."""
-    return [(own[0][0], sorted(sum((rows for _, rows in own), []))) for own in zip(*parts, strict=True)]
+    return [(own[0][0], sorted(row for _, rows in own for row in rows)) for own in zip(*parts, strict=True)]
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ class Anywhere(FSDPStrategy):
 
 
 def error_of(strategy, module, **flags):
-    with pytest.raises(ValueError, match="strategy|sync_batchnorm") as error:
+    with pytest.raises(ValueError, match=r"strategy|sync_batchnorm") as error:
         trainer(max_steps=1, strategy=strategy, devices=2, **flags).fit(module, digits())
     return str(error.value)
 

@@ -1,0 +1,157 @@
+"""``ssl-modules predict`` writes features as they come, continues what is left, and its files can be read back."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from processes import run_in_processes
+from torch import nn
+
+from ssl_modules.callbacks import OnlineKNNProbe
+from ssl_modules.cli import main
+from ssl_modules.cli.prediction import FeatureWriter
+from ssl_modules.datamodules import DigitsDataModule
+from ssl_modules.evaluation import StoredFeatures
+from ssl_modules.evaluation.protocols import knn_protocol
+from ssl_modules.evaluation.stored import join, write_arrays
+
+TEST = 360  # digits in the test part
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def predict(folder, *options, seed=0):
+    main(
+        [
+            "predict",
+            "--model=SimCLR",
+            "--model.encoder=test_resnet",
+            "--data=DigitsDataModule",
+            "--data.batch_size=32",
+            f"--seed_everything={seed}",
+            "--trainer.accelerator=cpu",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.logger=false",
+            f"--features.folder={folder}",
+            *options,
+        ]
+    )
+    return StoredFeatures(folder)
+
+
+def digits():
+    data = DigitsDataModule()
+    data.setup()
+    return data
+
+
+def equal(x, y):
+    np.testing.assert_array_equal(x.index, y.index)
+    torch.testing.assert_close(x.features, y.features, rtol=1e-5, atol=1e-5)
+    assert torch.equal(x.targets, y.targets)
+
+
+def test_each_part_is_written_with_its_rows_and_targets():
+    test, train = predict("test"), predict("train", "--features.part=train")
+    data = digits()
+    assert len(test) == TEST
+    assert torch.equal(test.targets, data.test_set.targets)
+    assert torch.equal(train.targets, data.labelled_set.targets)
+    assert sorted(path.name for path in Path("test").iterdir()) == ["features.json", "features.npz"]
+    features = {"x": nn.functional.normalize(train.features), "y": nn.functional.normalize(test.features)}
+    nearest = train.targets[(features["y"] @ features["x"].T).argmax(1)]
+    accuracy = (nearest == test.targets).float().mean().item()
+    probe = OnlineKNNProbe(train=train, test=test, k=1)
+    assert probe.evaluate(nn.Identity())["probe/knn_top1"] == pytest.approx(accuracy)
+    assert knn_protocol(train.labelled, test.labelled, k=1)["top1"] == pytest.approx(accuracy)
+
+
+def test_a_second_call_continues(monkeypatch, capsys):
+    whole = predict("whole")
+    assert len(predict("rest", "--trainer.limit_predict_batches=2")) == 64
+    write, written = FeatureWriter.on_predict_batch_end, []
+
+    def stop(self, *args):
+        write(self, *args)
+        written.append(args)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(FeatureWriter, "on_predict_batch_end", stop)
+    with pytest.raises(SystemExit):
+        predict("rest")
+    assert len(StoredFeatures("rest")) == 64
+    predict("rest")
+    assert len(written) == 4 + -(-(TEST - 6 * 32) // 32)
+    monkeypatch.setattr(FeatureWriter, "on_predict_batch_end", write)
+    equal(predict("rest"), whole)
+    predict("rest")  # nothing is left
+    assert f"features of {TEST} of {TEST} images" in capsys.readouterr().out
+    assert not Path("rest/features.batches").exists()
+
+
+def predict_in_two(rank, folder):
+    os.environ["LOCAL_RANK"] = str(rank)
+    predict(folder, "--trainer.devices=2", "--trainer.strategy=ddp")
+
+
+@pytest.mark.slow
+def test_two_processes_write_two_files_and_one_continues_them(tmp_path):
+    whole = predict("whole")
+    run_in_processes(predict_in_two, tmp_path / "two")
+    assert sorted(path.name for path in Path("two").glob("*.npz")) == ["features_0.npz", "features_1.npz"]
+    equal(StoredFeatures("two"), whole)
+    Path("two/features_1.npz").unlink()
+    equal(predict("two"), whole)
+
+
+def test_features_of_other_weights_are_not_mixed():
+    predict("here", "--trainer.limit_predict_batches=1")
+    with pytest.raises(SystemExit):
+        predict("here", seed=1)
+    assert json.loads(Path("here/features.json").read_text())["images"] == TEST
+    with pytest.raises(SystemExit):
+        predict("here", "--features.part=train")
+
+
+def test_batches_that_were_joined_already_are_not_joined_again():
+    whole = predict("here")
+    content = np.load("here/features.npz")
+    rows = content["index"][:32]
+    write_arrays(Path(f"here/features.batches/{rows[0]:012}.npz"), {name: content[name][:32] for name in content})
+    equal(predict("here"), whole)
+
+
+def test_files_are_joined_in_blocks(monkeypatch, tmp_path):
+    monkeypatch.setattr("ssl_modules.evaluation.stored._BLOCK", 100)
+    rng = np.random.default_rng(0)
+    parts = []
+    for number, paths in enumerate((["a", "bcd"], ["ä" * 40], ["x"] * 70)):
+        part = {
+            "features": rng.normal(size=(len(paths), 5)).astype(np.float32),
+            "index": np.arange(len(paths)) + 100 * number,
+            "path": np.array(paths),
+        }
+        write_arrays(tmp_path / f"{number}.npz", part)
+        parts.append(part)
+    join(sorted(tmp_path.glob("?.npz")), tmp_path / "features.npz")
+    joined = np.load(tmp_path / "features.npz")
+    assert set(joined) == set(parts[0])
+    for name in joined:
+        np.testing.assert_array_equal(joined[name], np.concatenate([part[name] for part in parts]))
+
+
+def test_files_that_are_missing_or_mixed_are_named():
+    with pytest.raises(ValueError, match=r"expected files features\*.npz, got none in here"):
+        StoredFeatures("here")
+    part = {"features": np.zeros((1, 2), np.float32), "index": np.zeros(1, int), "targets": np.zeros(1, int)}
+    for name in ("features_0", "features_1"):
+        write_arrays(Path(f"{name}.npz"), part)
+    with pytest.raises(ValueError, match="has a row twice"):
+        StoredFeatures(".")

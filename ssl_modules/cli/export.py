@@ -1,14 +1,22 @@
-"""``ssl-modules export``: write a checkpoint's encoder to a weights file that timm or torchvision loads."""
+"""``ssl-modules export``: write a checkpoint's encoder for timm, torchvision, torch.export or ONNX."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule
 
 from ssl_modules.checkpoint import load_module
+from ssl_modules.cli.evaluate import table
 from ssl_modules.cli.failures import cannot_hold
 from ssl_modules.cli.parser import Parser
-from ssl_modules.encoders.export import check_suffix
+from ssl_modules.encoders.export import check_suffix, export_encoder
 from ssl_modules.module import ContrastiveModule
+from ssl_modules.utils.checkpoint_io import read_checkpoint
 from ssl_modules.utils.configurable import NotInCheckpoint
+from ssl_modules.version import __version__
 
 
 def main(args: Sequence[str]) -> None:
@@ -23,16 +31,86 @@ def main(args: Sequence[str]) -> None:
         "--model", type=type[ContrastiveModule] | None, help="class of the checkpoint, imported, if it is one's own"
     )
     parser.add_argument(
-        "--out", type=str, default="encoder.safetensors", help="file to write, ending in .safetensors or .pt"
+        "--out",
+        type=str,
+        default="encoder.safetensors",
+        help="file to write, ending in .safetensors, .pt, .pt2 (torch.export) or .onnx; without an ending, a folder "
+        "that timm loads, with a model card",
     )
+    parser.add_argument("--evaluation", type=Path | None, help="evaluation.json, whose results the model card shows")
     config = parser.parse_args(list(args))
     try:
         check_suffix(Path(config.out))
+        results = None if config.evaluation is None else json.loads(config.evaluation.read_text())
+        if results is not None and Path(config.out).suffix:
+            parser.error(
+                f"evaluation: is for the model card of a folder, but out is {config.out}; leave out one's ending"
+            )
         module = load_module(config.ckpt)
-        weights = module.export_encoder(config.out)
+        card = model_card(module, Path(config.out).name, _data_of(config.ckpt), results)
+        weights = export_encoder(module.encoder, config.out, card)
     except NotInCheckpoint as error:
         parser.error(cannot_hold(error.name, error.kind))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     count = sum(value.numel() for value in weights.values())
     print(f"{module.encoder.name}, {count:,} numbers in {len(weights)} tensors: {config.out}")
+
+
+def model_card(
+    module: ContrastiveModule, name: str, data: Mapping[str, Any], evaluation: Mapping[str, Any] | None = None
+) -> str:
+    """The Markdown text of a model card: how to load the folder, and what the encoder learned from and reached.
+
+    Args:
+        module: the method.
+        name: name of the folder.
+        data: arguments of the data module of the training; empty if they are unknown.
+        evaluation: content of an ``evaluation.json``; None for no results.
+
+    Example:
+        >>> from ssl_modules import SimCLR
+        >>> print(model_card(SimCLR(encoder="resnet18", image_size=224), "folder", {}).splitlines()[5])
+        # resnet18 by SimCLR
+    """
+    method, encoder = type(module).__name__, module.encoder
+    parts = [
+        "---\nlibrary_name: timm\ntags: [image-feature-extraction, self-supervised-learning]\n---",
+        f"# {encoder.name} by {method}",
+        f"The weights were trained without labels by {method} of ssl-modules {__version__}. The model returns features "
+        f"of images of {encoder.in_channels} x {encoder.image_size} x {encoder.image_size} pixels.",
+        f"""```python
+import timm
+
+model = timm.create_model("local-dir:{name}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+features = model(transform(image)[None])  # of a PIL image
+```""",
+        f"## Method\n\n```\n{module!r}\n```",
+        f"## Data\n\n{_listing(data) or 'The checkpoint does not say which data it was trained on.'}",
+    ]
+    if evaluation is not None:
+        parts.append(f"## Results\n\n{_results(evaluation)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _results(evaluation: Mapping[str, Any]) -> str:
+    """A table of the results, with the data and the settings."""
+    measured = {
+        protocol: {metric: value for metric, value in metrics.items() if value is not None}
+        for protocol, metrics in evaluation["results"].items()
+    }
+    settings = {"data": evaluation["data"], "protocol": evaluation["protocol"]}
+    return f"{table(measured)}\n\n{_listing(settings)}"
+
+
+def _listing(values: Mapping[str, Any]) -> str:
+    return (
+        f"```yaml\n{yaml.safe_dump(json.loads(json.dumps(values, default=str)), sort_keys=False)}```" if values else ""
+    )
+
+
+def _data_of(path: str) -> dict[str, Any]:
+    """The arguments of the data module in a checkpoint, which may have none."""
+    checkpoint = read_checkpoint(path, "meta")
+    return dict(checkpoint.get(LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}))

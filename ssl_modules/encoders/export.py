@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssl_modules.encoders.encoder import Encoder
 from ssl_modules.encoders.names import NETWORKS
+from ssl_modules.encoders.sharing import write_program, write_timm_folder
 from ssl_modules.utils.checkpoint_io import check_sums
 from ssl_modules.utils.files import replacing
 
@@ -35,7 +36,8 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
         ValueError: if the file ends in anything else.
         OSError: if the file can't be written; a previous file is unchanged.
     """
-    check_suffix(path)
+    if path.suffix not in (".safetensors", ".pt"):
+        raise ValueError(f"path: expected a file ending in .safetensors or .pt, got {path.name!r}")
     with replacing("path", path) as file:
         if path.suffix == ".pt":
             torch.save({"state_dict": weights, "metadata": metadata}, file)
@@ -45,19 +47,21 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, Any
 
 
 def check_suffix(path: Path) -> None:
-    """Raise an error unless the path of a weights file ends in ``.safetensors`` or ``.pt``.
+    """Raise an error unless the path is one that :func:`export_encoder` can write.
 
     Example:
         >>> check_suffix(Path("encoder.txt"))
         Traceback (most recent call last):
         ...
-        ValueError: path: expected a file ending in .safetensors or .pt, got 'encoder.txt'
+        ValueError: path: expected a folder, or a file ending in .safetensors, .pt, .pt2 or .onnx, got 'encoder.txt'
     """
-    if path.suffix not in (".safetensors", ".pt"):
-        raise ValueError(f"path: expected a file ending in .safetensors or .pt, got {path.name!r}")
+    if path.suffix not in ("", ".safetensors", ".pt", ".pt2", ".onnx"):
+        raise ValueError(
+            f"path: expected a folder, or a file ending in .safetensors, .pt, .pt2 or .onnx, got {path.name!r}"
+        )
 
 
-def export_encoder(encoder: Encoder, path: str | Path | None = None) -> dict[str, Tensor]:
+def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str = "") -> dict[str, Tensor]:
     """Return the backbone's state dict, with the names of the plain timm or torchvision model without classifier.
 
     If the encoder has the stem for small images (``small_stem`` in the metadata), apply
@@ -66,16 +70,21 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None) -> dict[str
 
     Args:
         encoder: the encoder to export.
-        path: file to write the weights to, with architecture, image size, mean and std as metadata. It ends in
-            ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``. Its folder is created if
-            needed. None = write no file.
+        path: what to write; None = nothing. Folders are created if needed.
+
+            - A file ending in ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``, gets the
+              weights, with architecture, image size, mean and std as metadata.
+            - A path without a suffix is a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
+            - ``.pt2`` is a program of ``torch.export``, and ``.onnx`` one of ONNX. Both compute the representation
+              ``[N, D]`` of float32 images ``[N, ch, ...]`` in [0, 1].
+        card: text of the folder's model card, ``README.md``.
 
     Returns:
         Names to tensors, copied to the CPU.
 
     Raises:
-        ValueError: if the file ends in anything else.
-        OSError: if the file can't be written; a previous file is unchanged.
+        ValueError: if the path ends in anything else, or timm can't build the encoder of a folder.
+        OSError: if a file can't be written; a previous file is unchanged.
 
     Example:
         >>> weights = export_encoder(Encoder("test_resnet", image_size=32, in_channels=1), "encoder.safetensors")
@@ -83,8 +92,16 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None) -> dict[str
         'conv1.0.weight'
     """
     weights, metadata = encoder.export()
-    if path is not None:
-        save_weights(Path(path), weights, metadata)
+    if path is None:
+        return weights
+    path = Path(path)
+    check_suffix(path)
+    if not path.suffix:
+        write_timm_folder(encoder, path, card)
+    elif path.suffix in (".pt2", ".onnx"):
+        write_program(encoder, path)
+    else:
+        save_weights(path, weights, metadata)
     return weights
 
 

@@ -203,3 +203,25 @@ def test_a_checkpoint_has_its_own_mean(module, capsys):
     save(module, "last.ckpt")
     found = failing(capsys, "--data", "DigitsDataModule", "--ckpt", "last.ckpt", "--mean=[0.5]")
     assert found == "error: mean: a checkpoint has its own; leave out --mean"
+
+
+def test_a_folder_for_timm_has_a_card_of_method_data_and_results(module, capsys):
+    data = DigitsDataModule()
+    module = SimCLR(views(), "test_resnet", image_size=8, in_channels=1, mean=data.mean, std=data.std, small_stem=False)
+    trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, barebones=True)
+    trainer.fit(module, DigitsDataModule(batch_size=64))
+    trainer.save_checkpoint("last.ckpt")
+    record = run("--ckpt", "last.ckpt")
+    main(["export", "--ckpt", "last.ckpt", "--out", "shared", "--evaluation", "evaluation.json"])
+    card = Path("shared/README.md").read_text()
+    assert "# test_resnet by SimCLR" in card
+    assert "loss: InfoNCE(" in card
+    assert "batch_size: 64" in card
+    assert f"| knn | top1 | {100 * record['results']['knn']['top1']:.2f} |" in card
+    model = timm.create_model("local-dir:shared", pretrained=True).eval()
+    images = torch.rand(2, 1, 8, 8)
+    mean, std = (torch.tensor(values) for values in (data.mean, data.std))
+    torch.testing.assert_close(model((images - mean) / std), module.eval()(images))
+    with pytest.raises(SystemExit):
+        main(["export", "--ckpt", "last.ckpt", "--out", "encoder.pt2", "--evaluation", "evaluation.json"])
+    assert "evaluation: is for the model card of a folder" in capsys.readouterr().err

@@ -240,3 +240,84 @@ def test_damaged_metadata_are_named(tmp_path):
     save_file(encoder.export()[0], path, {"ssl_modules": "{'image_size'"})
     with pytest.raises(ValueError, match=r"path: encoder.safetensors has damaged metadata"):
         load_encoder(path)
+
+
+# ---- for other programs --------------------------------------------------------------------------------------------
+
+
+def described(name, channels=3, size=32, **given):
+    """An encoder with statistics of its own, and a function that computes what it should give."""
+    mean, std = [0.1 * (i + 1) for i in range(channels)], [0.2 + 0.1 * i for i in range(channels)]
+    network = randomised(Encoder(name, image_size=size, in_channels=channels, mean=mean, std=std, **given))
+    return (
+        network,
+        torch.rand(3, channels, size, size),
+        torch.tensor(mean).view(-1, 1, 1),
+        torch.tensor(std).view(-1, 1, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size"),
+    [("test_resnet", 1, 80), ("test_resnet", 4, 96), ("test_vit", 3, 48), ("test_efficientnet", 3, 40)],
+)
+def test_timm_loads_the_folder(tmp_path, name, channels, size):
+    encoder, images, mean, std = described(name, channels, size)
+    export_encoder(encoder, tmp_path / "folder", card="# A card")
+    model = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    torch.testing.assert_close(model((images - mean) / std), Representation(encoder).eval()(images))
+    config = timm.data.resolve_model_data_config(model)
+    torch.testing.assert_close(torch.tensor(config["mean"]).view(-1, 1, 1), mean)
+    torch.testing.assert_close(torch.tensor(config["std"]).view(-1, 1, 1), std)
+    assert config["input_size"] == (channels, size, size)
+    assert (tmp_path / "folder/README.md").read_text() == "# A card"
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "cause"),
+    [
+        ("test_resnet", {}, "lacks the stem for small images"),
+        ("test_resnet", {"small_stem": False, "patches": (16, 8)}, "lacks encoders of patches"),
+        (Vector(), {}, "has no Vector"),
+        (torchvision.models.resnet18(), {}, "has no ResNet"),
+    ],
+)
+def test_a_folder_that_timm_cannot_load_is_refused(tmp_path, network, given, cause):
+    encoder = Encoder(network, image_size=32, in_channels=3, **given)
+    with pytest.raises(ValueError, match=rf"path: a folder is for timm, which {cause}"):
+        export_encoder(encoder, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+    export_encoder(encoder, tmp_path / "encoder.safetensors")  # what the message advises
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_program_of_torch_export_is_the_representation(tmp_path, name):
+    encoder, images, _, _ = described(name)
+    export_encoder(encoder.train(), tmp_path / "encoder.pt2")
+    assert all(module.training for module in encoder.modules())
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    torch.testing.assert_close(program(images), Representation(encoder).eval()(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_onnx_is_the_representation(tmp_path, name):
+    runtime = pytest.importorskip("onnxruntime", reason="the dev group has it")
+    encoder, images, _, _ = described(name)
+    export_encoder(encoder, tmp_path / "encoder.onnx")
+    [found] = runtime.InferenceSession(tmp_path / "encoder.onnx").run(["features"], {"images": images.numpy()})
+    expected = Representation(encoder).eval()(images).detach()
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_program_of_patches_is_refused(tmp_path):
+    encoder = Encoder("test_resnet", image_size=32, in_channels=3, patches=(16, 8))
+    with pytest.raises(ValueError, match=r"ending in \.safetensors or \.pt, as .* patches .* got 'encoder\.pt2'"):
+        export_encoder(encoder, tmp_path / "encoder.pt2")
+
+
+def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssl_modules.encoders.sharing.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install onnx onnxscript, or give a file ending in \.pt2"):
+        export_encoder(Encoder("test_resnet", image_size=32, in_channels=3), tmp_path / "encoder.onnx")

@@ -85,7 +85,7 @@ def test_the_commands_create_the_folders_that_they_write_to(tmp_path, monkeypatc
         assert mode(path) == allowed, path
     with pytest.raises(SystemExit):
         main(["export", "--ckpt", str(ckpt), "--out", "encoder.txt"])
-    assert "expected a file ending in .safetensors or .pt" in capsys.readouterr().err
+    assert "expected a folder, or a file ending in .safetensors, .pt, .pt2 or .onnx" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["export", "--ckpt", str(ckpt), "--out", f"{ckpt}/encoder.pt"])
     assert "can't be written" in capsys.readouterr().err

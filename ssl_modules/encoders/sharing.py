@@ -1,0 +1,107 @@
+"""Encoders in the forms of other programs: a folder for timm, a program of torch.export, and ONNX."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save
+
+from ssl_modules.encoders.backbone import TimmBackbone
+from ssl_modules.encoders.encoder import Encoder
+from ssl_modules.encoders.representation import Representation
+from ssl_modules.utils.files import replacing
+
+
+def write_timm_folder(encoder: Encoder, folder: Path, card: str = "") -> None:
+    """Write a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
+
+    Args:
+        encoder: of a timm model, built by its name.
+        folder: gets ``config.json``, ``model.safetensors``, and ``README.md`` if there is a card.
+        card: text of the model card.
+
+    Raises:
+        ValueError: if timm can't build the encoder.
+        OSError: if a file can't be written.
+    """
+    weights, metadata = encoder.export()
+    name = metadata["architecture"]
+    if not (isinstance(encoder.backbone, TimmBackbone) and timm.is_model(name)):
+        raise ValueError(f"path: a folder is for timm, which has no {name}; give a file ending in .safetensors")
+    for what, reason in (("small_stem", "the stem for small images"), ("patches", "encoders of patches")):
+        if metadata[what]:
+            raise ValueError(f"path: a folder is for timm, which lacks {reason}; give a file ending in .safetensors")
+    side, channels = metadata["image_size"], metadata["in_channels"]
+    known: Any = timm.get_pretrained_cfg(name)
+    arguments = {"in_chans": channels}
+    if known is not None and known.fixed_input_size:
+        arguments["img_size"] = side
+    config = {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": encoder.network.num_features,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "input_size": [channels, side, side],
+            "fixed_input_size": "img_size" in arguments,
+            "mean": metadata["mean"],
+            "std": metadata["std"],
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "num_classes": 0,
+            "first_conv": None,  # the weights have the model's channels, so timm must not convert them
+            "classifier": None,
+        },
+    }
+    files = {
+        "model.safetensors": save(weights, {"format": "pt"}),
+        "config.json": json.dumps(config, indent=2).encode(),
+        "README.md": card.encode(),
+    }
+    for file_name, content in files.items():
+        if content:
+            with replacing("path", folder / file_name) as file:
+                file.write(content)
+
+
+def write_program(encoder: Encoder, path: Path) -> None:
+    """Write the representation ``[N, D]`` of raw pixels as a program of ``torch.export`` (.pt2) or ONNX (.onnx).
+
+    It takes float32 images ``[N, ch, ...]`` in [0, 1], of the encoder's size and any number, and normalises them.
+
+    Args:
+        encoder: any encoder that ``torch.export`` can trace; it is not changed.
+        path: ends in ``.pt2`` or ``.onnx``.
+
+    Raises:
+        ValueError: if ONNX is not installed, or the encoder cuts images into patches.
+        OSError: if the file can't be written.
+    """
+    if path.suffix == ".onnx" and any(find_spec(name) is None for name in ("onnx", "onnxscript")):
+        raise ValueError("path: ONNX needs two packages; pip install onnx onnxscript, or give a file ending in .pt2")
+    if encoder.patches is not None:  # torch.export can't trace its merged axes for any number of images
+        raise ValueError(
+            f"path: expected one ending in .safetensors or .pt, as torch.export can't trace an encoder of patches for "
+            f"batches of any size, got {path.name!r}"
+        )
+    modes = {module: module.training for module in encoder.modules()}
+    representation = Representation(encoder).eval()
+    side = (encoder.image_size,) * encoder.spatial_dims
+    images = torch.rand(2, encoder.in_channels, *side, device=encoder.mean.device, generator=torch.Generator())
+    try:
+        with torch.no_grad():
+            program = torch.export.export(representation, (images,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    with replacing("path", path) as file:
+        if path.suffix == ".pt2":
+            torch.export.save(program, file)
+        else:
+            made = torch.onnx.export(
+                program, (images,), dynamo=True, input_names=["images"], output_names=["features"], verbose=False
+            )
+            file.write(made.model_proto.SerializeToString())

@@ -44,8 +44,13 @@ def run_script(path: Path, *arguments: str, folder: Path, **environment: str) ->
     run_in_a_process(_as_main, str(path), arguments, str(folder), environment={**os.environ, **environment})
 
 
-def run_on_nodes(*command: str, nodes: int = 2) -> list[subprocess.CompletedProcess]:
+def run_on_nodes(*command: str, nodes: int = 2, **given: str) -> list[subprocess.CompletedProcess]:
     """Run ``torchrun --nnodes=... --node_rank=... command`` once for each node, all on the loopback address.
+
+    Args:
+        command: program and arguments.
+        nodes: number of nodes.
+        given: variables of the environment.
 
     Returns:
         For each node, torchrun's exit code, and the output of torchrun and its process as one text.
@@ -55,7 +60,7 @@ def run_on_nodes(*command: str, nodes: int = 2) -> list[subprocess.CompletedProc
         port = free.getsockname()[1]
     torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", f"--nnodes={nodes}"]
     torchrun += ["--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), **given}
     started = [
         subprocess.Popen(
             [*torchrun, f"--node_rank={node}", *command],

@@ -240,6 +240,8 @@ ELSEWHERE = {
     "BatchSizeFinder": "tests/test_tuners.py",
     "fixed logger version": "tests/cli/test_saved_config.py",
     "several processes": "tests/conformance/test_processes.py",
+    "sync_batchnorm": "tests/utils/test_strategies.py",
+    '"fsdp"': "tests/utils/test_strategies.py",
 }
 ROWS = {
     "ModelPruning": prunes,

@@ -1,0 +1,21 @@
+"""The command runs on several nodes; one that dies ends the others."""
+
+from pathlib import Path
+
+import pytest
+from processes import run_on_nodes
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named_and_ends_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit = ["-m", "ssl_modules", "fit", "--model=SimCLR", "--model.encoder=test_resnet", "--data=DigitsDataModule"]
+    trainer = {"num_nodes": 2, "devices": 1, "strategy": "ddp", "accelerator": "cpu", "logger": "false"}
+    options = [f"--trainer.{name}={value}" for name, value in trainer.items()]
+    kill = ["--trainer.callbacks=killing.Kill", "--trainer.callbacks.rank=1"]
+    first, second = run_on_nodes(*fit, *options, *kill, PYTHONPATH=str(Path(__file__).parents[1]))
+    assert first.returncode != 0
+    assert "Connection closed by peer" in first.stdout
+    assert second.returncode != 0
+    assert "rank      : 1" in second.stdout
+    assert "SIGKILL" in second.stdout

@@ -91,7 +91,7 @@ class TrainerHooks(FiniteLoss, ExactResume, Tunable):
             self.teacher.update(self.encoder, self.extraction.heads, self.trainer.global_step, steps)
 
     def setup(self: Any, stage: str) -> None:
-        super().setup(stage)
+        super().setup(stage)  # type: ignore[misc]
         if stage == "fit":
             check_strategy(self)
 

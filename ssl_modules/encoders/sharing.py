@@ -101,7 +101,7 @@ def write_program(encoder: Encoder, path: Path) -> None:
         if path.suffix == ".pt2":
             torch.export.save(program, file)
         else:
-            made = torch.onnx.export(
+            made: Any = torch.onnx.export(
                 program, (images,), dynamo=True, input_names=["images"], output_names=["features"], verbose=False
             )
             file.write(made.model_proto.SerializeToString())

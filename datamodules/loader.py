@@ -65,7 +65,7 @@ class ResumableDataLoader(DataLoader):
                 self.dataset.set_epoch(epoch)
             self._epoch = epoch
         self._batches, self._start, self._restored = done, start, False
-        before = self.batches_before
+        before = self.batches_before or 0
         failed_at = -1
         while True:
             try:
@@ -122,11 +122,15 @@ class ResumableDataLoader(DataLoader):
         return (self.batch_size or 1) * getattr(self.sampler, "num_replicas", 1)
 
     @property
-    def batches_before(self) -> int:
-        """How many of the epoch's batches count as read before this run: all less those that remain."""
+    def batches_before(self) -> int | None:
+        """How many of the epoch's batches count as read before this run: all less those that remain.
+
+        None if Lightning has replaced the sampler.
+        """
+        if not isinstance(self.sampler, EpochSampler):
+            return None
         if not self._start:
             return 0
-        assert isinstance(self.sampler, EpochSampler)
         left = self.sampler.left(self._start) // self.sampler.num_replicas
         size = self.batch_size or 1
         return len(self) - (left // size if self.drop_last else -(-left // size))

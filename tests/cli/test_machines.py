@@ -1,5 +1,6 @@
 """The command runs on several nodes; one that dies ends the others."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def test_a_process_that_is_killed_is_named_and_ends_the_others(tmp_path, monkeyp
     kill = ["--trainer.callbacks=killing.Kill", "--trainer.callbacks.rank=1"]
     first, second = run_on_nodes(*fit, *options, *kill, PYTHONPATH=str(Path(__file__).parents[1]))
     assert first.returncode != 0
-    assert "Connection closed by peer" in first.stdout
+    assert re.search("RuntimeError: .*gloo", first.stdout), first.stdout[-3000:]  # closed, or reset, by the other one
     assert second.returncode != 0
     assert "rank      : 1" in second.stdout
     assert "SIGKILL" in second.stdout

@@ -147,6 +147,7 @@ def test_constraints_are_names_and_versions_that_fit_every_dependency():
     wanted = [
         *project["dependencies"],
         *extras["viz"],
+        *extras["video"],
         *extras["bench"],
         *extras["stream"],
         *groups["dev"],

@@ -1,0 +1,239 @@
+"""Read frames of video files by time. Needs PyAV: pip install 'ssl-modules[video]'."""
+
+import errno
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_modules.datamodules.unreadable import retried
+from ssl_modules.utils.checks import check_choice, check_number
+
+FORMATS = {1: "gray", 3: "rgb24"}  # FFmpeg's names
+ROUNDING = 1e-4  # of a tick, so that a frame's own time is not rounded to the frame before
+TOLERANCE = 0.5  # seconds that may be missing at the end, as the lengths in headers are not exact
+
+
+def read_frames(
+    path: str | Path, times: Sequence[float] | Tensor, size: int | None = None, channels: int = 3
+) -> Tensor:
+    """Read the frames that a video shows at some times, in one pass over the file from the first time to the last.
+
+    Times count from the first frame. Between two frames, the earlier one is shown; after the end, the last one. So
+    videos of any frame rate, also a variable one, give frames at the same times. A rotation in the metadata is ignored.
+
+    Args:
+        path: path of the file.
+        times: [T], seconds, not negative, in ascending order.
+        size: length of the shorter side in pixels; None for the size of the video.
+        channels: 3 for colour, 1 for gray.
+
+    Returns:
+        uint8 [channels, T, H, W].
+
+    Raises:
+        ModuleNotFoundError: if PyAV isn't installed.
+        OSError: if the file is missing or no video, if the decoder finds it damaged, or if it ends more than half a
+            second before the last time, although its header says that it is longer.
+        ValueError: if the times are not as described.
+
+    Example:
+        >>> write_video("gray.mp4", torch.full((3, 10, 48, 64), 128, dtype=torch.uint8), fps=10)
+        >>> read_frames("gray.mp4", [0.0, 0.45, 0.9], size=24).shape
+        torch.Size([3, 3, 24, 32])
+    """
+    seconds = torch.as_tensor(times, dtype=torch.float64).tolist()
+    if not seconds or seconds[0] < 0 or any(after < before for before, after in pairwise(seconds)):
+        raise ValueError(f"times: expected one or more seconds from 0 on, in ascending order, got {seconds}")
+    if size is not None:
+        check_number("size", size, least=1)
+    check_choice("channels", channels, tuple(FORMATS))
+    return retried(path, lambda: _read(path, seconds, size, channels))
+
+
+def duration(path: str | Path) -> float:
+    """Return the length of a video in seconds, as its header gives it; if it gives none, as its packets do.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ModuleNotFoundError: if PyAV isn't installed.
+        OSError: if the file is missing, damaged, or no video.
+
+    Example:
+        >>> write_video("short.mp4", torch.zeros(3, 5, 48, 64, dtype=torch.uint8), fps=10)
+        >>> duration("short.mp4")
+        0.5
+    """
+
+    def read() -> float:
+        with _opened(path) as (container, stream):
+            return float(_length(container, stream) or _measured(path, container, stream))
+
+    return retried(path, read)
+
+
+def write_video(path: str | Path, frames: Tensor, fps: int = 25, codec: str = "libx264", **options: str) -> None:
+    """Write a video, such as one that was generated.
+
+    Args:
+        path: path of the file; its ending decides the format.
+        frames: uint8 [3, T, H, W], with even H and W.
+        fps: frames per second.
+        codec: name of FFmpeg's encoder.
+        options: of the encoder, such as crf="18".
+
+    Example:
+        >>> write_video("noise.mp4", torch.randint(256, (3, 4, 48, 64), dtype=torch.uint8), fps=10, crf="30")
+        >>> read_frames("noise.mp4", [0.3]).shape
+        torch.Size([3, 1, 48, 64])
+    """
+    av = import_av()
+    _, _, height, width = frames.shape
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for pixels in frames.permute(1, 2, 3, 0).contiguous().numpy():  # [T, H, W, 3]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def import_av() -> Any:
+    """Import PyAV, which is imported only when a video is read.
+
+    Raises:
+        ModuleNotFoundError: if it isn't installed; the message says how to install it.
+
+    Example:
+        >>> import_av().__name__
+        'av'
+    """
+    try:
+        import av  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("videos need PyAV: pip install 'ssl-modules[video]', or pip install av") from error
+    return av
+
+
+def _read(path: str | Path, seconds: list[float], size: int | None, channels: int) -> Tensor:
+    for seek in (True, False):
+        with _opened(path) as (container, stream):
+            start = stream.start_time or 0
+            ticks = [start + math.floor(second / stream.time_base + ROUNDING) for second in seconds]
+            if seek and ticks[0] > start:
+                container.seek(ticks[0], stream=stream)  # to the key frame before
+            frames = _timed(path, container, stream)
+            first = next(frames, None)
+            if first is not None and (first[0] <= ticks[0] or ticks[0] == start or not seek):
+                shown, end = _shown(chain([first], frames), ticks, _Converter(size, channels))
+                if end is not None:
+                    _check_end(path, end - start, ticks[-1] - start, container, stream)
+                return shown
+        # The file's index is wrong: decode it from the start.
+    raise OSError(f"{path}: has no frames that can be decoded")
+
+
+def _shown(
+    frames: Iterable[tuple[int, int, Any]], ticks: list[int], converted: "_Converter"
+) -> tuple[Tensor, int | None]:
+    """The frames shown at the ticks, [channels, T, H, W], and where the last one ends if all frames were read."""
+    shown: list[Tensor] = []
+    current, end = None, None
+    for tick, after, frame in frames:
+        while ticks[len(shown)] < tick:
+            shown.append(converted(frame if current is None else current))
+            if len(shown) == len(ticks):
+                return torch.stack(shown, dim=1), None
+        current, end = frame, after
+    return torch.stack(shown + [converted(current)] * (len(ticks) - len(shown)), dim=1), end
+
+
+def _check_end(path: str | Path, end: int, wanted: int, container: Any, stream: Any) -> None:
+    """Raise if the frames end long before a wanted one that the header promises; decoders then just stop."""
+    length = _length(container, stream)
+    base = stream.time_base
+    if length is not None and min(wanted * base, length) - end * base > TOLERANCE:
+        raise OSError(
+            f"{path}: ends at {float(end * base):.2f} s, but its header says {float(length):.2f} s; the file is cut"
+        )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """The container and the video stream of a file. FFmpeg's errors become an OSError without a system's number."""
+    av = import_av()
+    try:
+        # Python reads the file, as FFmpeg gives one number for a failing disk and for damaged content.
+        with open(path, "rb") as file, av.open(file, metadata_errors="ignore") as container:
+            videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+            if not videos:
+                raise OSError(f"{path}: has no video stream")
+            videos[0].codec_context.thread_count = 1  # workers share the cores
+            yield container, videos[0]
+    except av.FFmpegError as error:
+        raise OSError(f"{path}: can't be decoded ({error.strerror})") from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a damaged file makes FFmpeg seek to a place that can't exist
+            raise OSError(f"{path}: can't be decoded (it points to places outside of the file)") from error
+        raise
+
+
+def _timed(path: str | Path, container: Any, stream: Any) -> Iterator[tuple[int, int, Any]]:
+    """Frames, each after the ticks at which it begins and ends; one without a time follows the one before."""
+    follows = stream.start_time or 0
+    for frame in container.decode(stream):
+        if frame.is_corrupt:
+            raise OSError(f"{path}: has a damaged frame")
+        at = follows if frame.pts is None else frame.pts
+        follows = at + (frame.duration or round(1 / ((stream.average_rate or 25) * stream.time_base)))
+        yield at, follows, frame
+
+
+def _length(container: Any, stream: Any) -> Fraction | None:
+    """The video's length in seconds according to the header; None if it gives none."""
+    if stream.duration is not None:
+        return stream.duration * stream.time_base
+    said = stream.metadata.get("DURATION", "")  # of Matroska, whose own length is that of the longest stream
+    if said.count(":") == 2:
+        hours, minutes, seconds = said.split(":")
+        return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
+    return None if container.duration is None else Fraction(container.duration, 1_000_000)
+
+
+def _measured(path: str | Path, container: Any, stream: Any) -> Fraction:
+    """The length according to the packets."""
+    ends = [
+        at + (packet.duration or 0)
+        for packet in container.demux(stream)
+        if (at := packet.dts if packet.pts is None else packet.pts) is not None
+    ]
+    if not ends:
+        raise OSError(f"{path}: neither its header nor its packets give a length")
+    return (max(ends) - (stream.start_time or 0)) * stream.time_base
+
+
+class _Converter:
+    """Converts decoded frames to uint8 [channels, H, W] of one size; a frame that is shown twice is converted once."""
+
+    def __init__(self, size: int | None, channels: int) -> None:
+        self.reformatter = import_av().video.reformatter.VideoReformatter()
+        self.size = size
+        self.channels = channels
+        self.last: tuple[Any, Tensor] | None = None
+
+    def __call__(self, frame: Any) -> Tensor:
+        if self.last is None or self.last[0] is not frame:
+            scale = 1 if self.size is None else self.size / min(frame.width, frame.height)
+            width, height = round(frame.width * scale), round(frame.height * scale)
+            rgb = self.reformatter.reformat(frame, width, height, FORMATS[self.channels], interpolation="BILINEAR")
+            pixels = torch.from_numpy(rgb.to_ndarray()).view(height, width, self.channels)
+            self.last = frame, pixels.permute(2, 0, 1)
+        return self.last[1]

@@ -1,0 +1,175 @@
+import builtins
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+import videos
+
+from ssl_modules.datamodules.clips import duration, read_frames
+from ssl_modules.datamodules.unreadable import SystemFault
+
+FPS = 25
+FORMATS = {
+    "closed groups": ("a.mp4", {}),
+    "one key frame": ("a.mp4", {"g": "250"}),
+    "open groups": ("a.mp4", {"x264-params": "open-gop=1:bframes=3"}),
+    "MPEG-4 in AVI": ("a.avi", {"codec": "mpeg4"}),
+    "Matroska": ("a.mkv", {}),
+    "a transport stream, whose index is inexact": ("a.ts", {"x264-params": "open-gop=1:bframes=3"}),
+}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def video(request, tmp_path_factory):
+    name, options = FORMATS[request.param]
+    return videos.write(tmp_path_factory.mktemp("videos") / name, **options)
+
+
+def test_a_seek_gives_the_frame_of_a_full_decode(video):
+    for first in range(0, 50, 7):
+        times = [frame / FPS for frame in range(first, 50, 5)]
+        assert videos.numbers(read_frames(video, times)) == list(range(first, 50, 5))
+
+
+def test_pixels_equal_those_of_a_full_decode(video):
+    with av.open(str(video)) as container:
+        whole = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    read = read_frames(video, [0.4, 1.2])
+    for frame, row in zip(read.unbind(1), (10, 30), strict=True):
+        assert torch.equal(frame, torch.from_numpy(whole[row]).permute(2, 0, 1))
+
+
+def test_between_two_frames_the_earlier_one_is_shown_and_after_the_end_the_last(video):
+    frames = read_frames(video, [0.019, 0.039, 0.041, 0.041, 1.999, 2.0, 60.0])
+    assert videos.numbers(frames) == [0, 0, 1, 1, 49, 49, 49]
+
+
+def test_the_duration_is_that_of_all_frames(video):
+    assert duration(video) == pytest.approx(2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("size", "shape"), [(None, (48, 64)), (24, (24, 32)), (60, (60, 80))])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_shorter_side_has_the_size(video, size, shape, channels):
+    frames = read_frames(video, [0.4, 0.8], size, channels)
+    assert frames.shape == (channels, 2, *shape)
+    assert frames.dtype == torch.uint8
+    assert videos.numbers(frames) == [10, 20]
+
+
+def test_a_variable_rate_is_read_by_time(tmp_path):
+    path = videos.write_at(tmp_path / "a.mp4", [0, 100, 120, 500, 1400, 1500])
+    assert videos.numbers(read_frames(path, [0.05, 0.11, 0.49, 0.5, 1.3, 1.45])) == [0, 1, 2, 3, 3, 4]
+
+
+def test_times_count_from_the_first_frame(tmp_path):
+    path = videos.write_at(tmp_path / "a.mkv", list(range(5000, 7000, 40)))
+    assert videos.numbers(read_frames(path, [0.0, 0.4, 1.96])) == [0, 10, 49]
+
+
+def test_a_video_of_one_frame_holds_it(tmp_path):
+    path = videos.write(tmp_path / "a.mp4", count=1)
+    assert videos.numbers(read_frames(path, [0.0, 0.5, 9.0])) == [0, 0, 0]
+    assert duration(path) == pytest.approx(1 / FPS)
+
+
+def test_a_file_without_a_duration_is_measured(tmp_path):
+    path = tmp_path / "a.mkv"
+    with open(path, "wb") as file, av.open(_Pipe(file), "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = videos.WIDTH, videos.HEIGHT, "yuv420p"
+        for pixels in videos.numbered(50).permute(1, 2, 3, 0).contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    assert duration(path) == pytest.approx(2.0, abs=0.05)
+    assert videos.numbers(read_frames(path, [0.2, 1.8])) == [5, 45]
+
+
+class _Pipe:
+    """A file that can't seek, so that the header is written without the duration."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, content):
+        return self.file.write(content)
+
+
+def _half(path: Path) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def _flipped(path: Path) -> Path:
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 3, len(content) // 2, 50):
+        content[place] ^= 0x55
+    path.write_bytes(content)
+    return path
+
+
+def _with(content: bytes):
+    def write(path: Path) -> Path:
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+BROKEN = {
+    "cut before its index": ("a.mp4", lambda path: _half(videos.write(path))),
+    "cut after its index": ("a.mp4", lambda path: _half(videos.index_first(videos.write(path)))),
+    "AVI, cut": ("a.avi", lambda path: _half(videos.write(path, codec="mpeg4"))),
+    "Matroska, cut": ("a.mkv", lambda path: _half(videos.write(path))),
+    "flipped bits": ("a.mp4", lambda path: _flipped(videos.write(path, g="250"))),
+    "empty": ("a.mp4", _with(b"")),
+    "text": ("a.mp4", _with(b"no video")),
+    "a web page": ("a.mp4", _with(b"<!DOCTYPE html><html>Sign in</html>" * 50)),
+    "only sound": ("a.mp4", videos.write_sound),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_an_error_of_the_file_that_names_it(kind, tmp_path):
+    name, make = BROKEN[kind]
+    path = make(tmp_path / name)
+    with pytest.raises(OSError, match=r"a\.(mp4|avi|mkv): ") as caught:
+        read_frames(path, [0.0, 1.9])
+    assert not isinstance(caught.value, SystemFault)
+    assert caught.value.errno is None
+
+
+def test_a_missing_file_is_not_found(tmp_path):
+    for read in (duration, lambda path: read_frames(path, [0.0])):
+        with pytest.raises(FileNotFoundError, match=r"none\.mp4"):
+            read(tmp_path / "none.mp4")
+
+
+def test_a_fault_of_the_system_stays_one(tmp_path, monkeypatch):
+    path, opened = videos.write(tmp_path / "a.mp4"), builtins.open
+
+    def refused(file, *arguments, **options):
+        if file == path:
+            raise OSError(24, "Too many open files")
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", refused)
+    with pytest.raises(SystemFault, match="ulimit"):
+        read_frames(path, [0.0])
+
+
+@pytest.mark.parametrize("times", [[], [-0.1], [1.0, 0.5]])
+def test_times_are_checked(times, tmp_path):
+    with pytest.raises(ValueError, match="times: expected one or more seconds from 0 on, in ascending order, got"):
+        read_frames(tmp_path / "a.mp4", times)
+
+
+def test_without_the_library_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ssl-modules\[video\]'"):
+        duration(tmp_path / "a.mp4")

@@ -2,6 +2,7 @@
 
 from ssl_modules.augmentations.blur import GaussianBlur
 from ssl_modules.augmentations.build import not_an_augmentation
+from ssl_modules.augmentations.clips import ClipViews
 from ssl_modules.augmentations.color import ColorDrop, RandomGrayscale, RandomSolarize
 from ssl_modules.augmentations.foreign import Foreign
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop, RandomShift
@@ -28,6 +29,7 @@ __all__ = [
     "Augmentation",
     "BYOLViews",
     "CPCViews",
+    "ClipViews",
     "ColorDrop",
     "ColorJitter",
     "Foreign",

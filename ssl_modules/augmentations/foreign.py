@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_modules.augmentations.calls import PIL_MODES, call_for_batch, call_for_image, check_values
+from ssl_modules.augmentations.operation import is_clips
 from ssl_modules.augmentations.transforms import Per, check_transform, describe, form_of, libraries_of, parts_of
 from ssl_modules.augmentations.views import Augmentation
 from ssl_modules.utils.checks import check_number
@@ -107,6 +108,11 @@ class Foreign(Augmentation):
     @torch.no_grad()
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
         """Seeds all global generators for each view, then calls the transforms."""
+        if is_clips(images):
+            raise ValueError(
+                f"images: Foreign takes images, got clips {list(images.shape)}, whose frames have to change alike; "
+                "give operations of this package, Views([...])"
+            )
         self.check_channels(images.shape[1])
         seeds = torch.randint(2**63 - 1, (len(self.sizes),), generator=generator, device=images.device).tolist()
         views = []

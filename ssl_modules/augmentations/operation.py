@@ -84,15 +84,15 @@ class Operation(Configurable, nn.Module):
         """Draws parameters and applies them.
 
         Args:
-            images: [N, ch, H, W], uint8, or float in [0, 1].
+            images: [N, ch, H, W], or clips [N, ch, T, H, W], uint8, or float in [0, 1].
             generator: Source of all randomness, on the images' device; None is PyTorch's global one.
 
         Returns:
-            The changed images, float32 in [0, 1].
+            The changed images or clips, float32 in [0, 1]; all frames of a clip change alike.
         """
         images = to_float(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self.transform(images, self.draw(images, generator))
+            return over_frames(self.transform, images, self.draw(first_frames(images), generator))
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""
@@ -109,11 +109,11 @@ def to_float(images: Tensor) -> Tensor:
     """Images as float32; uint8 images are divided by 255.
 
     Args:
-        images: [N, ch, H, W], uint8 or float.
+        images: [N, ch, H, W], or clips [N, ch, T, H, W], uint8 or float.
 
     Raises:
         TypeError: if they are not a tensor, or neither uint8 nor float.
-        ValueError: if they don't have four axes, or are empty.
+        ValueError: if they don't have four or five axes, or are empty.
 
     Example:
         >>> to_float(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
@@ -124,14 +124,54 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises unless images are [N, ch, H, W], uint8 or float; see :func:`to_float`.
+    """Raises unless images are [N, ch, H, W], or clips [N, ch, T, H, W], uint8 or float; see :func:`to_float`.
 
     Example:
         >>> check_images(torch.zeros(1, 3, 8, 8))
     """
-    check_form(images)
+    check_form(images, 3 if is_clips(images) else 2)
     if images.numel() == 0:
         raise ValueError(f"images: expected at least one image, got shape {tuple(images.shape)}; drop empty batches")
+
+
+def is_clips(images: Any) -> bool:
+    """Whether images are clips [N, ch, T, H, W]."""
+    return isinstance(images, Tensor) and images.ndim == 5
+
+
+def first_frames(images: Tensor) -> Tensor:
+    """The first frame of each clip, to draw parameters for; images stay as they are."""
+    return images[:, :, 0] if is_clips(images) else images
+
+
+def over_frames(apply: Callable[[Tensor, Any], Tensor], images: Tensor, parameters: Any) -> Tensor:
+    """Apply a function of images and parameters to images, or to all frames of clips with the parameters of the clip.
+
+    Args:
+        apply: Function of ``(images [N, ch, H, W], parameters)`` to images.
+        images: [N, ch, H, W], or clips [N, ch, T, H, W].
+        parameters: What :meth:`Operation.draw` returns, one row per image or clip.
+
+    Returns:
+        Images [N, ch, h, w], or clips [N, ch, T, h, w].
+
+    Raises:
+        ValueError: if the function makes patches of the frames of clips.
+
+    Example:
+        >>> clips = torch.zeros(2, 1, 3, 4, 4)
+        >>> over_frames(lambda frames, added: frames + per_image(added), clips, torch.tensor([1, 2]))[:, 0, :, 0, 0]
+        tensor([[1., 1., 1.],
+                [2., 2., 2.]])
+    """
+    if not is_clips(images):
+        return apply(images, parameters)
+    frames = images.shape[2]
+    repeated = map_parameters(parameters, lambda values: values.repeat_interleave(frames, dim=0))
+    changed = apply(images.transpose(1, 2).flatten(0, 1), repeated)  # [N T, ch, H, W]
+    if changed.ndim != 4:
+        raise ValueError(f"images: patches are cut from images, got clips {list(images.shape)}; leave out PatchGrid")
+    return changed.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
 def compact(arguments: Mapping[str, Any]) -> str:

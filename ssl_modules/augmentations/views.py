@@ -1,7 +1,7 @@
 """Aspect 1: augmentations, which turn a batch of images into V batches of views."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from ssl_modules.augmentations.operation import (
     check_images,
     check_operations,
     compact,
+    first_frames,
+    over_frames,
     rows_of,
     to_float,
 )
@@ -28,6 +30,10 @@ PORTION = 3 * 2**17  # numbers in the images that are transformed together: 1.5 
 class Augmentation(Configurable, nn.Module):
     """Base class of augmentations: checks the images, then calls :meth:`make_views`, which a subclass implements.
 
+    Images [N, ch, H, W] give views [N, ch, h, w], and clips [N, ch, T, H, W] give views [N, ch, T, h, w]: parameters
+    are drawn once for each clip, so that all frames change alike. :class:`ClipViews` makes the views from several clips
+    of a video.
+
     Attributes:
         sizes: Side of each view in pixels, before it is cut into patches; None if the view keeps the input's size.
         patches: Side and overlap, in pixels, of the patches that views are cut into; None for whole views. The encoder
@@ -40,7 +46,7 @@ class Augmentation(Configurable, nn.Module):
     takes_uint8 = False
 
     def make_views(self, images: Tensor, generator: torch.Generator | None) -> list[Tensor]:
-        """Makes the views of images [N, ch, H, W], float32 in [0, 1]."""
+        """Makes the views of images [N, ch, H, W], or of clips [N, ch, T, H, W], float32 in [0, 1]."""
         raise NotImplementedError
 
     def check_channels(self, in_channels: int) -> None:
@@ -64,16 +70,21 @@ class Augmentation(Configurable, nn.Module):
         """Makes the views.
 
         Args:
-            images: [N, ch, H, W], uint8, or float in [0, 1].
+            images: [N, ch, H, W], or clips [N, ch, T, H, W], uint8, or float in [0, 1]. Clips may have a further axis,
+                [N, k, ch, T, H, W], of which k is 1, unless the augmentation is a :class:`ClipViews`.
             generator: Source of all randomness, on the images' device; None is PyTorch's global one.
 
         Returns:
-            V views, float32 in [0, 1], each [N, ch, size, size], or [N, rows, cols, ch, h, w] if cut into patches.
+            V views, float32 in [0, 1], each [N, ch, size, size], or [N, ch, T, size, size] of clips, or [N, rows, cols,
+            ch, h, w] if cut into patches.
 
         Raises:
             TypeError: if the images are not a tensor, or neither uint8 nor float.
-            ValueError: if the images are not 4D, are empty or exceed [0, 1], or the generator is on another device.
+            ValueError: if the images have another number of axes, are empty or exceed [0, 1], or the generator is on
+                another device.
         """
+        if isinstance(images, Tensor) and images.ndim == 6:
+            images = _only_clip(self, images)
         check_images(images)
         if generator is not None and generator.device.type != images.device.type:
             raise ValueError(
@@ -91,6 +102,16 @@ class Augmentation(Configurable, nn.Module):
     def extra_repr(self) -> str:
         """The arguments, for ``repr``, which shows them before the operations."""
         return compact(self.arguments)
+
+
+def _only_clip(augmentation: Augmentation, videos: Tensor) -> Tensor:
+    """The clip [N, ch, T, H, W] of videos [N, 1, ch, T, H, W]."""
+    if videos.shape[1] != 1:
+        raise ValueError(
+            f"augmentation: {type(augmentation).__name__} makes views of one clip, got videos of {videos.shape[1]} "
+            f"clips, {list(videos.shape)}; say which clip each view is made of: ClipViews([...], clips=(0, 1))"
+        )
+    return videos[:, 0]
 
 
 class Views(Augmentation):
@@ -181,19 +202,30 @@ class JointViews(Augmentation):
         return [view for make in made for view in make(images, generator)]
 
 
-def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
+def _run(transforms: Collection[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw parameters for all images, then apply all operations to portions of images that fit into a core's cache.
 
-    On a CPU, several threads work on different portions. The views don't depend on the number of threads.
+    On a CPU, several threads work on different portions. The views don't depend on the number of threads. The frames of
+    a clip share its parameters.
     """
-    drawn: list[tuple[Operation, Any]] = []
-    like = images  # draw reads only shape and device
-    threads = images.device.type == "cpu" and not torch.compiler.is_compiling()
-    with one_thread(threads):
+    like = first_frames(images)  # draw reads only shape and device
+    parameters: list[Any] = []
+    with one_thread(_uses_threads(images)):
         for transform in transforms:
-            drawn.append((transform, transform.draw(like, generator)))
+            parameters.append(transform.draw(like, generator))
             if transform.image_size is not None:
                 like = like[:, :, :1, :1].expand(-1, -1, transform.image_size, transform.image_size)
+
+    def apply(some: Tensor, of_each: tuple[Any, ...]) -> Tensor:
+        return _apply(some, [*zip(transforms, of_each, strict=True)])
+
+    return over_frames(apply, images, tuple(parameters))
+
+
+def _apply(images: Tensor, drawn: list[tuple[Operation, Any]]) -> Tensor:
+    """Apply operations with their parameters to images [N, ch, H, W], in portions."""
+    threads = _uses_threads(images)
+    with one_thread(threads):
         portions = _portions(images, drawn)
 
     views: list[Tensor] = []
@@ -219,6 +251,10 @@ def _run(transforms: Iterable[Operation], images: Tensor, generator: torch.Gener
         for rows in portions:
             make(rows)
     return views[0]
+
+
+def _uses_threads(images: Tensor) -> bool:
+    return images.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _differentiable(images: Tensor, drawn: list[tuple[Operation, Any]]) -> bool:

@@ -63,8 +63,10 @@ def test_each_channel_is_changed_as_a_gray_image_is(operation, channels):
 @pytest.mark.parametrize("channels", [2, 4, 13])
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_makes_views_of_any_number_of_channels(name, channels):
-    views = policy(name, 32, channels)(torch.rand(2, channels, 32, 32), seeded())
-    assert {view.shape[-3] for view in views} == {channels}
+    of_video = name.endswith("video")
+    images = torch.rand(2, 3, channels, 2, 32, 32) if of_video else torch.rand(2, channels, 32, 32)
+    views = policy(name, 32, channels)(images, seeded())
+    assert {view.shape[-4 if of_video else -3] for view in views} == {channels}
 
 
 @pytest.mark.parametrize("operation", OF_COLOUR, ids=str)

@@ -350,11 +350,13 @@ def test_policies_make_views_of_their_sizes(name, image_size, channels):
     augmentation = policy(name, image_size, channels)
     augmentation.check_channels(channels)
     sides = (image_size, image_size) if "Shift" in repr(augmentation) else (28, 20)
-    images = torch.rand(2, channels, *sides, generator=generator())
+    frames = (2,) if name.endswith("video") else ()  # videos of three clips
+    clips = (3,) if frames else ()
+    images = torch.rand(2, *clips, channels, *frames, *sides, generator=generator())
     for view, size in zip(augmentation(images, generator()), augmentation.sizes, strict=True):
         grid = (7, 7) if augmentation.patches else ()
         side = augmentation.patches[0] if augmentation.patches else size
-        assert view.shape == (2, *grid, channels, side, side)
+        assert view.shape == (2, *grid, channels, *frames, side, side)
         assert 0 <= view.min() < view.max() <= 1
 
 

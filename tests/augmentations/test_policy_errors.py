@@ -67,6 +67,7 @@ def test_a_name_with_a_size_is_said_how_to_write(name, message):
         ("cpc", 8),
         ("yadim", 8),
         ("sce-multicrop", 17),
+        ("sce-video", 7),
         ("s2r2-multicrop", 3),
         ("groco-multicrop", 3),
         ("ressl-multicrop", 3),
@@ -75,7 +76,8 @@ def test_a_name_with_a_size_is_said_how_to_write(name, message):
 )
 def test_a_size_that_is_too_small_is_named(name, smallest):
     side = 32 if smallest < 8 else smallest  # images that are shifted have the size of a view
-    for view in policy(name, smallest)(torch.rand(2, 1, side, side)):
+    images = torch.rand(2, 3, 1, 2, side, side) if name.endswith("video") else torch.rand(2, 1, side, side)
+    for view in policy(name, smallest)(images):
         assert view.isfinite().all()
     message = f"image_size: the policy '{name}' needs at least {smallest} pixels, got image_size={smallest - 1}; "
     with pytest.raises(ValueError, match=message):

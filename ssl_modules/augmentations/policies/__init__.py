@@ -41,6 +41,8 @@ POLICIES: dict[str, Callable[[int, int], Augmentation]] = {
     "s2r2-multicrop": s2r2.s2r2_multicrop,
     "groco-multicrop": groco.groco_multicrop,
     "ressl-multicrop": ressl.ressl_multicrop,
+    "sce-video": sce.sce_video,
+    "rince-video": rince.rince_video,
 }
 
 
@@ -49,8 +51,8 @@ def policy(name: str, image_size: int, in_channels: int = 3) -> Augmentation:
 
     Args:
         name: A key of ``POLICIES``: "simclr", "moco", "byol", "sce", "rince", "s2r2", "groco", "amdim", "cpc",
-            "yadim", "swav", "supcon", "simsiam", "ressl", "sce-multicrop", "s2r2-multicrop", "groco-multicrop" or
-            "ressl-multicrop".
+            "yadim", "swav", "supcon", "simsiam", "ressl", "sce-multicrop", "s2r2-multicrop", "groco-multicrop",
+            "ressl-multicrop", "sce-video" or "rince-video".
         image_size: Side of a view, in pixels; of the large views where there are small ones.
         in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
 

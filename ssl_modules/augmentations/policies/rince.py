@@ -1,5 +1,6 @@
 """The augmentation of RINCE (Hoffmann et al. 2022, arXiv 2201.11736)."""
 
+from ssl_modules.augmentations.clips import ClipViews
 from ssl_modules.augmentations.policies.common import has_color
 from ssl_modules.augmentations.policies.moco import MoCoViews
 
@@ -18,3 +19,22 @@ def rince(image_size: int, in_channels: int = 3) -> MoCoViews:
         False
     """
     return MoCoViews(image_size, blur=False, color=has_color(in_channels))
+
+
+def rince_video(image_size: int, in_channels: int = 3) -> ClipViews:
+    """A policy for RINCE on videos: two views of clip 0, one of clip 1 and one of clip 2, each as for images.
+
+    With ``Queue(view_ranks=(1, 2, 3))`` and data whose clip 1 is near and clip 2 is far. All of it is ours, as the
+    authors' code for videos is not public.
+
+    Args:
+        image_size: Side of a view, in pixels.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Example:
+        >>> rince_video(112).sizes, rince_video(112).clips
+        ((112, 112, 112, 112), (0, 1, 2))
+    """
+    color = has_color(in_channels)
+    parts = [MoCoViews(image_size, views, blur=False, color=color) for views in (2, 1, 1)]
+    return ClipViews([*parts], clips=(0, 1, 2))

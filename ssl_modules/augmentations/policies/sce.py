@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from ssl_modules.augmentations.clips import ClipViews
 from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResizedCrop
 from ssl_modules.augmentations.operation import Operation
 from ssl_modules.augmentations.policies.common import (
@@ -17,6 +18,7 @@ from ssl_modules.augmentations.policies.common import (
     jitter_and_gray,
 )
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
+from ssl_modules.utils.checks import check_number
 
 SCEKind = Literal["weak", "strong", "strong-alpha", "strong-beta", "strong-gamma"]
 
@@ -43,6 +45,7 @@ class SCEViews(JointViews):
         size: Side of a view, in pixels, at least 7 where a kind is blurred.
         kinds: The kind of each view, in order.
         scale: Smallest and largest area of a crop, as a share of the image's.
+        strength: Factor of the colour jitter's numbers, in [0, 2.5].
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
         color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
 
@@ -67,9 +70,11 @@ class SCEViews(JointViews):
         kinds: Sequence[SCEKind] = ("weak", "strong"),
         scale: tuple[float, float] = (0.2, 1.0),
         *,
+        strength: float = 1.0,
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
+        check_number("strength", strength, least=0, most=2.5)
         # Saturation, and the probabilities of blur and of solarisation.
         strong = {
             "strong": (0.4, 0.5, 0.0),
@@ -86,7 +91,8 @@ class SCEViews(JointViews):
             transforms: list[Operation] = [RandomResizedCrop(size, scale=scale)]
             if kind != "weak":
                 saturation, blur, solarize = strong[kind]
-                transforms += jitter_and_gray((0.4, 0.4, saturation, 0.1), jitter, color)
+                strengths = (0.4 * strength, 0.4 * strength, saturation * strength, 0.1 * strength)
+                transforms += jitter_and_gray(strengths, jitter, color)
                 # The official blurs, Pillow's and one of 23 pixels, cut next to nothing off the Gaussian at any size.
                 transforms += blur_and_solarize(blur, solarize, WHOLE_GAUSSIAN)
             parts.append(Views([*transforms, RandomHorizontalFlip(p=0.5)], views=1))
@@ -143,3 +149,30 @@ def sce_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
         for size, scale in SMALL_VIEWS.items()
     ]
     return JointViews([SCEViews(image_size, ["strong-alpha", "strong-beta"], color=color), *small])
+
+
+def sce_video(image_size: int, in_channels: int = 3) -> ClipViews:
+    """SCE's policy for videos: strong-alpha of one clip and strong-beta of another, with small crops.
+
+    Crops have 0.2 to 0.766 of the area. From 128 px on, the colour jitter is twice as strong. The numbers are those of
+    the official configurations for 112 and 224 px (Denize et al. 2023, arXiv 2212.11187), but for one operation of
+    that at 224 px, which is not there: differences of frames, for 0.2 of the clips. All other sizes are inferred.
+
+    Args:
+        image_size: Side of a view, in pixels, at least 7, as views are blurred.
+        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+
+    Raises:
+        ValueError: if ``image_size`` is below 7.
+
+    Example:
+        >>> sce_video(112).clips, sce_video(224).parts[0].arguments["strength"]
+        ((0, 1), 2.0)
+    """
+    check_image_size("sce-video", image_size, SMALLEST_BLURRED)
+    strength = 2.0 if image_size >= 128 else 1.0
+    parts: list[Augmentation] = [
+        SCEViews(image_size, kinds, (0.2, 0.766), strength=strength, color=has_color(in_channels))
+        for kinds in (("strong-alpha",), ("strong-beta",))
+    ]
+    return ClipViews(parts, clips=(0, 1))

@@ -59,7 +59,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
     Attributes:
         name: name of the data set, for logs.
         num_classes: number of classes at the finest level; 0 without targets.
-        dims: (C, H, W) of validation and test images.
+        dims: (C, H, W) of validation and test images; (C, T, H, W) of a video's clips.
         mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel.
         class_names: names of the classes at the finest level; by default those in ``levels``, or "0", "1", ...
@@ -86,7 +86,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
 
     name: str
     num_classes: int
-    dims: tuple[int, int, int]
+    dims: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         Raises:
             ValueError: if the images are not square.
         """
-        _, height, width = self.dims
+        *_, height, width = self.dims
         if height != width:
             raise ValueError(f"image_size: expected square images, got {height} x {width}; read dims, or crop them")
         return height
@@ -329,7 +329,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
             raise ValueError(f"target_type: {self.name} has no targets, and a probe needs them; use labelled data")
         return loader
 
-    def _can_resize(self, dims: tuple[int, int, int]) -> bool:
+    def _can_resize(self, dims: tuple[int, ...]) -> bool:
         """Whether images of size ``dims`` can be resized to ``self.dims``."""
         (channels, height, width), (own_channels, own_height, own_width) = dims, self.dims
         return channels == own_channels and height == width >= own_height == own_width
@@ -353,7 +353,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         if len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names: expected {self.num_classes} (num_classes), got {len(self.class_names)}")
 
-    def _check_part(self, part: str, dataset: TensorImages | ImageFiles, dims: tuple[int, int, int]) -> None:
+    def _check_part(self, part: str, dataset: TensorImages | ImageFiles, dims: tuple[int, ...]) -> None:
         if dataset.dims != dims:
             raise ValueError(f"{part}: expected images of dims {list(dims)}, got {list(dataset.dims)}")
         class_counts = [len(names) for names in self.levels.values()] or [self.num_classes]

@@ -1,8 +1,9 @@
 """Data sets that return full batches of images: from memory, from files, or from any other data set."""
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ssl_modules.batch import fields
 from ssl_modules.datamodules.conversion import WhiteLevel, as_tensor, to_uint8
-from ssl_modules.datamodules.decoding import crop, square
+from ssl_modules.datamodules.decoding import square
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.utils.seeds import derive_generator
@@ -43,7 +44,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
     def __init__(
         self,
         dataset: Dataset,
-        dims: tuple[int, int, int],
+        dims: tuple[int, ...],
         target_shape: tuple[int, ...] | None,
         return_index: bool = False,
         white: WhiteLevel | None = None,
@@ -116,15 +117,16 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
 
 
 class BatchedFiles(Dataset[tuple]):
-    """Batches of :class:`ImageFiles`: images, or views made by the workers.
+    """Batches of :class:`ImageFiles` or :class:`~ssl_modules.datamodules.VideoFiles`: images, clips, or views.
 
-    The views of an image depend only on (seed, epoch, row), not on the worker that makes them.
+    What is drawn for a file, such as its views, depends only on (seed, epoch, row), not on the worker.
 
     Args:
         files: the image files.
         training: whether to make training batches; see :class:`ImageFiles`.
         seed: seed of the views.
-        return_index: whether items and batches also hold the rows in ``files``, after images and targets.
+        return_index: whether items and batches also hold the rows in ``files``, after images and targets; of videos,
+            the times of the clips follow.
 
     Attributes:
         epoch: epoch for which views are drawn, shared by all workers; see :meth:`set_epoch`.
@@ -157,7 +159,7 @@ class BatchedFiles(Dataset[tuple]):
     def __getitem__(self, index: int) -> tuple:
         """One image [C, H, W], or its views, and its target; with ``return_index`` also its row."""
         images, *rest = self.__getitems__([index])
-        image = [view[0] for view in images] if self._in_workers else images[0]
+        image = [view[0] for view in images] if isinstance(images, list) else images[0]
         return (image, *(values[0] for values in rest))
 
     def __getitems__(self, indices: list[int]) -> tuple:
@@ -168,49 +170,42 @@ class BatchedFiles(Dataset[tuple]):
             ValueError: if no file can be read.
         """
         everything = range(len(self))
-        rows: list[int] = []
-        made: list[list[Tensor]] = []
+        taken: list[_Sample] = []
         for index in indices:
             # A training batch must be full: the next readable image replaces an unreadable one.
-            self._take(index, chain(everything[index:], everything[:index]) if self.training else [index], rows, made)
-        if not rows:
-            self._take(indices[0], everything, rows, made)
-        if not rows:
+            self._take(index, chain(everything[index:], everything[:index]) if self.training else [index], taken)
+        if not taken:
+            self._take(indices[0], everything, taken)
+        if not taken:
             raise ValueError(
                 f"root: expected images in {self.files.root}, got {len(self)} files that can't be read; "
                 "unreadable='error' says why"
             )
-        views = [torch.stack(same).contiguous() for same in zip(*made, strict=True)]
-        images = views if self._in_workers else views[0]
-        batch = (images, self.files.targets[rows].long())
-        return (*batch, torch.tensor(rows)) if self.return_index else batch
+        rows = [sample.row for sample in taken]
+        views = [torch.stack(same).contiguous() for same in zip(*(sample.views for sample in taken), strict=True)]
+        rest = [torch.stack(same) for same in zip(*(sample.rest for sample in taken), strict=True)]
+        in_workers = self.training and self.files.augmentation is not None
+        batch = (views if in_workers else views[0], self.files.targets[rows].long())
+        return (*batch, torch.tensor(rows), *rest) if self.return_index else batch
 
-    @property
-    def _in_workers(self) -> bool:
-        return self.training and self.files.augmentation is not None
-
-    def _take(self, index: int, candidates: Iterable[int], rows: list[int], made: list[list[Tensor]]) -> None:
-        """Append the first readable candidate to ``rows``, and its views, seeded by ``index``, to ``made``."""
+    def _take(self, index: int, candidates: Iterable[int], taken: list["_Sample"]) -> None:
+        """Append the sample of the first readable candidate; ``index`` seeds what is drawn for it."""
+        files = self.files
         for row in candidates:
-            if (pixels := self._read(row)) is not None:
-                rows.append(row)
-                made.append(self._views(pixels, index))
+            generator = derive_generator(self.seed, "view", int(self.epoch), index)
+            read = partial(files.read, row, training=self.training, generator=generator)
+            if (found := files.unreadable_files.read(row, files.path(row), read)) is not None:
+                pixels, *rest = found
+                taken.append(_Sample(row, files.views(pixels, training=self.training, generator=generator), rest))
                 return
 
-    def _read(self, row: int) -> Tensor | None:
-        files = self.files
-        at_least = None if self._in_workers else files.decode_size
-        return files.unreadable_files.read(row, files.path(row), lambda: files.pixels(row, at_least))
 
-    def _views(self, pixels: Tensor, index: int) -> list[Tensor]:
-        files = self.files
-        if not self._in_workers:
-            image = square(pixels, files.decode_size)
-            return [image if self.training else crop(image, files.image_size)]
-        assert files.augmentation is not None
-        generator = derive_generator(self.seed, "view", int(self.epoch), index)
-        views = files.augmentation(pixels.contiguous()[None], generator)
-        return [view[0].mul(255).round_().to(torch.uint8) for view in views]
+class _Sample(NamedTuple):
+    """What a batch holds of one file."""
+
+    row: int
+    views: list[Tensor]  # or the image alone
+    rest: list[Tensor]  # what follows the row
 
 
 def read_all(files: ImageFiles, num_workers: int = 0) -> TensorImages:

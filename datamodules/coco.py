@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_modules.datamodules.base import TrainSplit
-from ssl_modules.datamodules.download import download_and_unpack, not_found
-from ssl_modules.datamodules.finding import absolute
+from ssl_modules.datamodules.download import download_and_unpack
+from ssl_modules.datamodules.finding import absolute, not_found
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.unreadable import read_bytes

@@ -7,7 +7,7 @@ from typing import Any
 from torchvision.datasets.utils import download_url, extract_archive
 
 from ssl_modules.datamodules.base import BaseDataModule
-from ssl_modules.datamodules.finding import absolute
+from ssl_modules.datamodules.finding import absolute, not_found
 
 
 class DownloadableDataModule(BaseDataModule):
@@ -40,22 +40,6 @@ class DownloadableDataModule(BaseDataModule):
     def missing(self, path: Path) -> FileNotFoundError:
         """The error to raise for a missing file or folder."""
         return not_found(path, self.how_to_get)
-
-
-def not_found(path: str | Path, fix: str, argument: str = "root") -> FileNotFoundError:
-    """The error to raise for a file or folder missing in ``root``.
-
-    Args:
-        path: path of the file or folder.
-        fix: what to do about it.
-        argument: name of the argument that holds the path.
-
-    Example:
-        >>> not_found("data/images", "pass download=True")
-        FileNotFoundError('root: expected data/images, got no such file or folder; pass download=True')
-    """
-    found = "a file, not a folder" if Path(path).is_file() else "no such file or folder"
-    return FileNotFoundError(f"{argument}: expected {path}, got {found}; {fix}")
 
 
 def download_and_unpack(url: str, root: str | Path, md5: str) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
-from ssl_modules.datamodules.download import DownloadableDataModule, not_found
+from ssl_modules.datamodules.download import DownloadableDataModule
+from ssl_modules.datamodules.finding import not_found
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.datamodules.unreadable import read_bytes
 from ssl_modules.utils.checks import check_number

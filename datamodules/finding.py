@@ -1,10 +1,11 @@
-"""Find image files in folders."""
+"""Find the files of images and videos in folders."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -13,7 +14,25 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ssl_modules.datamodules.unreadable import OF_FILE, retried
 
-ENDINGS = ", ".join(IMG_EXTENSIONS)
+_VIDEOS = ("mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "wmv", "flv", "3gp", "ogv")
+
+
+class Kind(NamedTuple):
+    """A kind of files: its name, and the endings by which they are recognised."""
+
+    name: str
+    article: str
+    endings: tuple[str, ...]
+
+    @property
+    def listed(self) -> str:
+        """The endings, for a message."""
+        return ", ".join(self.endings)
+
+
+IMAGES = Kind("image", "an", IMG_EXTENSIONS)
+VIDEOS = Kind("video", "a", tuple(f".{ending}" for ending in _VIDEOS))
+
 # Operating systems and network drives add these folders; some of them hold small copies of the images.
 OF_SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
@@ -31,15 +50,16 @@ def absolute(path: str | Path) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def find_images(folder: Path) -> list[str]:
-    """Paths of the image files in a folder and its subfolders, sorted and relative to it.
+def find_files(folder: Path, kind: Kind = IMAGES) -> list[str]:
+    """Paths of the images or videos in a folder and its subfolders, sorted and relative to it.
 
-    Image files are recognised by their extensions. A log message counts the other files. Hidden files and folders are
+    They are recognised by their extensions. A log message counts the other files. Hidden files and folders are
     ignored, and so are folders that operating systems add, such as ``__MACOSX``. Links are followed, but no folder is
     searched twice. A link to a folder that contains ``folder`` is not followed, because it would cause an endless loop.
 
     Args:
         folder: folder to search.
+        kind: images or videos.
 
     Raises:
         SystemFault: if a system error prevents the search, such as a missing permission.
@@ -48,24 +68,25 @@ def find_images(folder: Path) -> list[str]:
         >>> Path("trip", "day 2").mkdir(parents=True)
         >>> Path("trip", "day 2", "sea.JPG").touch()
         >>> Path("trip", "notes.txt").touch()
-        >>> find_images(Path("trip"))
+        >>> find_files(Path("trip"))
         ['day 2/sea.JPG']
     """
-    images, others = retried(folder, partial(_files, folder))
-    _count_others(folder, others)
-    return images
+    found, others = retried(folder, partial(_files, folder, kind))
+    _count_others(folder, others, kind)
+    return found
 
 
-def find_classes(folder: Path) -> list[str]:
+def find_classes(folder: Path, kind: Kind = IMAGES) -> list[str]:
     """Return the sorted names of the class folders, which are the subfolders with images; warn about all others.
 
     Args:
         folder: folder that holds one folder per class.
+        kind: images or videos.
 
     Raises:
-        ValueError: if no subfolder has images, if images lie beside the subfolders, or if two names link to the same
-            folder.
-        SystemFault: as in :func:`find_images`.
+        ValueError: if no subfolder has files of this kind, if some lie beside the subfolders, or if two names link to
+            the same folder.
+        SystemFault: as in :func:`find_files`.
 
     Example:
         >>> for path in ("pets/dog/1.png", "pets/cat/1.png", "pets/fish/notes.txt"):
@@ -75,49 +96,53 @@ def find_classes(folder: Path) -> list[str]:
         ['cat', 'dog']
     """
     entries = retried(folder, lambda: sorted(entry.name for entry in folder.iterdir() if not is_ignored(entry.name)))
-    stray = [name for name in entries if _is_image(name) and not (folder / name).is_dir()]
+    stray = [name for name in entries if _is(kind, name) and not (folder / name).is_dir()]
     if stray:
         raise ValueError(
-            f"class_folders: expected all images in class folders, got {len(stray)} beside them in {folder}, such as "
-            f"{stray[0]}; move these to a class folder, or pass class_folders=False to use all images without classes"
+            f"class_folders: expected all {kind.name}s in class folders, got {len(stray)} beside them in {folder}, "
+            f"such as {stray[0]}; move these to a class folder, or pass class_folders=False to use all {kind.name}s "
+            "without classes"
         )
     folders = [name for name in entries if (folder / name).is_dir() and not _contains(folder / name, folder)]
-    with_images = [name for name in folders if retried(folder, partial(_has_image, folder / name))]
-    if not with_images:
+    with_files = [name for name in folders if retried(folder, partial(_has_any, folder / name, kind))]
+    if not with_files:
         found = f"none in {', '.join(folders)}" if folders else "no folders"
         raise ValueError(
-            f"class_folders: expected folders with images ({ENDINGS}) in {folder}, got {found}; give the folder that "
-            "holds one folder of images for each class"
+            f"class_folders: expected folders with {kind.name}s ({kind.listed}) in {folder}, got {found}; give the "
+            f"folder that holds one folder of {kind.name}s for each class"
         )
-    empty = sorted({*folders} - {*with_images})
+    empty = sorted({*folders} - {*with_files})
     if empty:
-        rank_zero_warn(f"{folder}: left out {_folders(len(empty))} without images: {listed(empty)}")
-    of_real = {os.path.realpath(folder / name): name for name in with_images}
-    for name in with_images:
+        rank_zero_warn(f"{folder}: left out {_folders(len(empty))} without {kind.name}s: {listed(empty)}")
+    of_real = {os.path.realpath(folder / name): name for name in with_files}
+    for name in with_files:
         other = of_real[os.path.realpath(folder / name)]
         if other != name:
             raise ValueError(
                 f"class_folders: expected one folder for each class in {folder}, got {name} and {other}, which are the "
                 "same folder; remove the link"
             )
-    return with_images
+    return with_files
 
 
-def find_labelled_images(folder: Path, names: Sequence[str], *, complete: bool = True) -> tuple[list[str], Tensor]:
-    """Paths of the image files of all classes, and their class indices [N].
+def find_labelled(
+    folder: Path, names: Sequence[str], *, complete: bool = True, kind: Kind = IMAGES
+) -> tuple[list[str], Tensor]:
+    """Paths of the images or videos of all classes, and their class indices [N].
 
-    It ignores the same files and folders as :func:`find_images`, and does not follow links to a folder of another
+    It ignores the same files and folders as :func:`find_files`, and does not follow links to a folder of another
     class.
 
     Args:
         folder: folder that holds one folder per class.
         names: names of these folders, in the order of the classes.
-        complete: whether every class must have images; if False, a warning names the classes without images.
+        complete: whether every class must have files; if False, a warning names the classes without any.
+        kind: images or videos.
 
     Raises:
         FileNotFoundError: if ``complete`` and a class has no folder.
-        ValueError: if ``complete`` and a class has no images.
-        SystemFault: as in :func:`find_images`.
+        ValueError: if ``complete`` and a class has no files.
+        SystemFault: as in :func:`find_files`.
     """
     paths: list[str] = []
     targets: list[int] = []
@@ -128,18 +153,19 @@ def find_labelled_images(folder: Path, names: Sequence[str], *, complete: bool =
         place = folder / name
         if complete and not place.is_dir():
             raise FileNotFoundError(f"{folder}: expected a folder of class {name!r}, got none")
-        found, counts = retried(place, partial(_files, place, of_classes))
+        found, counts = retried(place, partial(_files, place, kind, of_classes))
         if complete and not found:
             raise ValueError(
-                f"{place}: expected images of class {name!r} ({ENDINGS}), got none; add some, or remove the folder"
+                f"{place}: expected {kind.name}s of class {name!r} ({kind.listed}), got none; add some, or remove the "
+                "folder"
             )
         missing += [] if found else [name]
         others.update(counts)
         paths += [os.path.join(name, path) for path in found]
         targets += [target] * len(found)
     if missing:
-        rank_zero_warn(f"{folder}: {len(missing)} of {len(names)} classes have no images: {listed(missing)}")
-    _count_others(folder, others)
+        rank_zero_warn(f"{folder}: {len(missing)} of {len(names)} classes have no {kind.name}s: {listed(missing)}")
+    _count_others(folder, others, kind)
     return paths, torch.tensor(targets)
 
 
@@ -162,20 +188,20 @@ def _search(folder: Path, of_others: frozenset[str] = frozenset()) -> Iterator[s
         yield from (os.path.normpath(os.path.join(relative, name)) for name in files if not is_ignored(name))
 
 
-def _files(folder: Path, of_others: frozenset[str] = frozenset()) -> tuple[list[str], Counter[str]]:
-    """Return the sorted image paths, and the number of other files by extension; see :func:`_search`."""
-    images: list[str] = []
+def _files(folder: Path, kind: Kind, of_others: frozenset[str] = frozenset()) -> tuple[list[str], Counter[str]]:
+    """Return the sorted paths of a kind, and the number of other files by extension; see :func:`_search`."""
+    found: list[str] = []
     others: Counter[str] = Counter()
     for path in _search(folder, of_others):
-        if _is_image(path):
-            images.append(path)
+        if _is(kind, path):
+            found.append(path)
         else:
             others[os.path.splitext(path)[1].lower() or "no extension"] += 1
-    return sorted(images), others
+    return sorted(found), others
 
 
-def _has_image(folder: Path) -> bool:
-    return any(map(_is_image, _search(folder)))
+def _has_any(folder: Path, kind: Kind) -> bool:
+    return any(_is(kind, path) for path in _search(folder))
 
 
 def is_ignored(name: str) -> bool:
@@ -188,8 +214,8 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name in OF_SYSTEMS
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS)
+def _is(kind: Kind, name: str) -> bool:
+    return name.lower().endswith(kind.endings)
 
 
 def _contains(outer: Path, inner: Path) -> bool:
@@ -203,11 +229,13 @@ def _raise_unless_missing(error: OSError) -> None:
         raise error
 
 
-def _count_others(folder: Path, others: Counter[str]) -> None:
+def _count_others(folder: Path, others: Counter[str], kind: Kind) -> None:
     if others:
         counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common(5))
         rest = "" if len(others) <= 5 else ", ..."
-        rank_zero_info(f"{folder}: left out {others.total()} files without an image extension: {counts}{rest}")
+        rank_zero_info(
+            f"{folder}: left out {others.total()} files without {kind.article} {kind.name} extension: {counts}{rest}"
+        )
 
 
 def _folders(count: int) -> str:
@@ -222,3 +250,108 @@ def listed(names: Sequence[str]) -> str:
         'a, b, c, d, e, ...'
     """
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def not_found(path: str | Path, fix: str, argument: str = "root") -> FileNotFoundError:
+    """The error to raise for a file or folder missing in ``root``.
+
+    Args:
+        path: path of the file or folder.
+        fix: what to do about it.
+        argument: name of the argument that holds the path.
+
+    Example:
+        >>> not_found("data/images", "pass download=True")
+        FileNotFoundError('root: expected data/images, got no such file or folder; pass download=True')
+    """
+    found = "a file, not a folder" if Path(path).is_file() else "no such file or folder"
+    return FileNotFoundError(f"{argument}: expected {path}, got {found}; {fix}")
+
+
+def existing(folder: str | Path, argument: str, kind: Kind = IMAGES) -> Path:
+    """Return the path of a folder; raise a FileNotFoundError that names the argument if there is none.
+
+    Args:
+        folder: folder of images or videos.
+        argument: name of the argument that gave it.
+        kind: images or videos.
+    """
+    if not Path(folder).is_dir():
+        raise not_found(folder, f"give the folder of your {kind.name}s", argument)
+    return Path(folder)
+
+
+def find_part(
+    folder: Path, names: Sequence[str] | None, *, is_train: bool, kind: Kind = IMAGES
+) -> tuple[list[str], Tensor | None]:
+    """Paths of the files of a part, and their class indices [N]; None without classes.
+
+    Args:
+        folder: folder of the part.
+        names: names of the class folders; None to take all files without classes.
+        is_train: whether it is the training part, in which every class must have files.
+        kind: images or videos.
+
+    Raises:
+        FileNotFoundError: as :func:`find_labelled` does.
+        ValueError: if there are no files.
+    """
+    if names is not None:
+        return find_labelled(folder, names, complete=is_train, kind=kind)
+    paths = find_files(folder, kind)
+    if not paths:
+        raise ValueError(
+            f"{'root' if is_train else 'test'}: expected {kind.name}s ({kind.listed}) in {folder}, got none; give the "
+            f"folder of your {kind.name}s"
+        )
+    return paths, None
+
+
+def check_test_classes(root: str, test: Path, names: Sequence[str], kind: Kind = IMAGES) -> None:
+    """Warn about test folders of classes without training files.
+
+    Args:
+        root: folder of the training part.
+        test: folder of the test part.
+        names: names of the training classes.
+        kind: images or videos.
+
+    Raises:
+        ValueError: if no test folder has the name of a class.
+    """
+    found = find_classes(test, kind)
+    unknown = [name for name in found if name not in names]
+    if len(unknown) == len(found):
+        raise ValueError(
+            f"test: expected folders with the names of the classes in {root}, {listed(names)}, got {listed(unknown)} "
+            f"in {test}; rename the test folders to these classes"
+        )
+    if unknown:
+        rank_zero_warn(f"{test}: left out folders of classes without training {kind.name}s: {listed(unknown)}")
+
+
+def present(folder: Path, paths: Sequence[str], source: str) -> list[bool]:
+    """Whether each file of an official list is there; logs the count, as copies of video data sets are rarely complete.
+
+    Args:
+        folder: folder of the part.
+        paths: paths of the files on the list, relative to ``folder``.
+        source: name of the list.
+
+    Raises:
+        FileNotFoundError: if none is there.
+
+    Example:
+        >>> Path("a.mp4").touch()
+        >>> present(Path("."), ["a.mp4", "b.mp4"], "list.txt")
+        [True, False]
+    """
+    found = retried(folder, lambda: [(folder / path).is_file() for path in paths])
+    if not any(found):
+        raise not_found(folder / paths[0], f"unpack the videos of {source} there")
+    if not all(found):
+        missing = [path for path, is_there in zip(paths, found, strict=True) if not is_there]
+        rank_zero_warn(
+            f"{folder}: left out {len(missing)} of {len(paths)} videos of {source}, not found: {listed(missing)}"
+        )
+    return found

@@ -34,7 +34,7 @@ class FilesDataModule(BaseDataModule):
         ValueError: if an argument is out of range.
     """
 
-    dims = (3, 224, 224)
+    dims: tuple[int, ...] = (3, 224, 224)
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
 
@@ -50,7 +50,7 @@ class FilesDataModule(BaseDataModule):
         check_number("image_size", image_size, least=1)
         if decode_size is not None:
             check_number("decode_size", decode_size, least=image_size)
-        self.dims = (self.dims[0], image_size, image_size)
+        self.dims = (*self.dims[:-2], image_size, image_size)
         if isinstance(augmentation, str):
             policy(augmentation, image_size, self.in_channels)  # raises if there is no policy of this name
         elif augmentation is not None:

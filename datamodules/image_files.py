@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return self.unreadable_files.marks
 
     @property
-    def dims(self) -> tuple[int, int, int]:
+    def dims(self) -> tuple[int, ...]:
         """(C, H, W) of every item's image."""
         return self.in_channels, self.image_size, self.image_size
 
@@ -124,8 +125,41 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """One image [C, image_size, image_size] with its target; raises if the file can't be read."""
-        pixels = self.pixels(index, self.decode_size)
-        return crop(square(pixels, self.decode_size), self.image_size), self.targets[index].long()
+        pixels, *_ = self.read(index, training=False, generator=torch.Generator())
+        [image] = self.views(pixels, training=False, generator=torch.Generator())
+        return image, self.targets[index].long()
+
+    def read(self, row: int, *, training: bool, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The pixels of a file, no larger than :meth:`views` needs them, and what stands after the row in batches.
+
+        Args:
+            row: row of the file.
+            training: whether it is for a training batch.
+            generator: source of randomness for files of which only a random part is read.
+
+        Raises:
+            OSError: if the file can't be read.
+        """
+        at_least = None if training and self.augmentation is not None else self.decode_size
+        return (self.pixels(row, at_least),)
+
+    def views(self, pixels: Tensor, *, training: bool, generator: torch.Generator) -> list[Tensor]:
+        """One image of the batch's size, or the views that a worker makes, uint8.
+
+        Args:
+            pixels: pixels of a file, from :meth:`read`.
+            training: whether they are for a training batch.
+            generator: source of the views' randomness.
+        """
+        if not training or self.augmentation is None:
+            return [self.resized(pixels, training=training)]
+        views = self.augmentation(pixels.contiguous()[None], generator)
+        return [view[0].mul(255).round_().to(torch.uint8) for view in views]
+
+    def resized(self, pixels: Tensor, *, training: bool) -> Tensor:
+        """The central square: of ``decode_size`` for training, else of ``image_size``, cropped from ``decode_size``."""
+        image = square(pixels, self.decode_size)
+        return image if training else crop(image, self.image_size)
 
     def pixels(self, index: int, at_least: int | None = None) -> Tensor:
         """One image in its own size, uint8 [C, H, W]; raises if the file can't be read.
@@ -155,18 +189,9 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         Args:
             rows: [M], integers in [0, N), in the order wanted.
         """
-        files = ImageFiles(
-            self.root,
-            [os.fsdecode(path) for path in self.paths[rows.numpy()]],
-            self.targets[rows],
-            image_size=self.image_size,
-            decode_size=self.decode_size,
-            in_channels=self.in_channels,
-            augmentation=self.augmentation,
-            unreadable=self.unreadable,
-            white=self.white,
-        )
-        files.levels = self.levels  # shared, so that it warns once for all parts
+        files = copy(self)  # shares levels, which warns once for all parts
+        files.paths, files.targets = self.paths[rows.numpy()], self.targets[rows]
+        files.unreadable_files = UnreadableFiles(self.root, len(rows), self.unreadable)
         return files
 
     def shuffled(self, generator: torch.Generator) -> Tensor:

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from ssl_modules.datamodules.batches import read_all
 from ssl_modules.datamodules.conversion import WhiteLevel
-from ssl_modules.datamodules.download import not_found
-from ssl_modules.datamodules.finding import ENDINGS, absolute, find_classes, find_images, find_labelled_images, listed
+from ssl_modules.datamodules.finding import absolute, check_test_classes, existing, find_classes, find_part
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
@@ -74,12 +71,12 @@ class ImageFolderDataModule(FilesDataModule):
         WhiteLevel(white)  # raises if white is out of range
         root = Path(root).expanduser()
         self.name = root.resolve().name
-        self.class_names = tuple(find_classes(_existing(root, "root"))) if class_folders else ()
+        self.class_names = tuple(find_classes(existing(root, "root"))) if class_folders else ()
         self.num_classes = len(self.class_names)
         self.target_type = "single" if class_folders else "none"
         self.dims = (in_channels, *self.dims[1:])
-        self.mean = _by_channel(self.mean, in_channels) if mean is None else tuple(mean)
-        self.std = _by_channel(self.std, in_channels) if std is None else tuple(std)
+        self.mean = by_channel(self.mean, in_channels) if mean is None else tuple(mean)
+        self.std = by_channel(self.std, in_channels) if std is None else tuple(std)
         super().__init__(**settings)
         if in_memory and (self.augmentation is not None or self.decode_size is not None):
             raise ValueError(
@@ -102,42 +99,18 @@ class ImageFolderDataModule(FilesDataModule):
             FileNotFoundError: if a folder is missing.
             ValueError: if there are no images, or if the test folder has none of the training folder's classes.
         """
-        train = _existing(Path(self.root), "root")
-        test = None if self.test is None else _existing(Path(self.test), "test")
+        train = existing(self.root, "root")
+        test = None if self.test is None else existing(self.test, "test")
         if self.class_folders and test is not None:
-            self._compare(test)
+            check_test_classes(self.root, test, self.class_names)
         return self._part(train, is_train=True), None if test is None else self._part(test, is_train=False)
 
-    def _compare(self, test: Path) -> None:
-        found = find_classes(test)
-        unknown = [name for name in found if name not in self.class_names]
-        if len(unknown) == len(found):
-            raise ValueError(
-                f"test: expected folders with the names of the classes in {self.root}, {listed(self.class_names)}, got "
-                f"{listed(unknown)} in {test}; rename the test folders to these classes"
-            )
-        if unknown:
-            rank_zero_warn(f"{test}: left out folders of classes without training images: {listed(unknown)}")
-
     def _part(self, folder: Path, *, is_train: bool) -> ImageFiles | TensorImages:
-        if self.class_folders:
-            paths, targets = find_labelled_images(folder, self.class_names, complete=is_train)
-        else:
-            paths, targets = find_images(folder), None
-            if not paths:
-                raise ValueError(
-                    f"{'root' if is_train else 'test'}: expected images ({ENDINGS}) in {folder}, got none; give the "
-                    "folder of your images"
-                )
+        paths, targets = find_part(folder, self.class_names if self.class_folders else None, is_train=is_train)
         files = self.files(folder, paths, targets, self.white)
         return read_all(files, self.num_workers) if self.keep_in_memory else files
 
 
-def _existing(folder: Path, argument: str) -> Path:
-    if not folder.is_dir():
-        raise not_found(folder, "give the folder of your images", argument)
-    return folder
-
-
-def _by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return the values of each channel; for another number of channels, their mean."""
     return tuple(values) if channels == len(values) else (sum(values) / len(values),)

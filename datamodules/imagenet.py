@@ -7,8 +7,7 @@ from typing import Any
 
 from torchvision.datasets import imagenet
 
-from ssl_modules.datamodules.download import not_found
-from ssl_modules.datamodules.finding import absolute, find_labelled_images, is_ignored
+from ssl_modules.datamodules.finding import absolute, find_labelled, is_ignored, not_found
 from ssl_modules.datamodules.from_files import FilesDataModule
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.unreadable import read_bytes, retried
@@ -117,7 +116,7 @@ class ImageNetDataModule(FilesDataModule):
                 f"put the archives of ILSVRC 2012 (155 GB) from image-net.org in {self.root} and pass extract=True, or "
                 "give a root whose train and val have one folder per class",
             )
-        paths, targets = find_labelled_images(folder, self.class_names)
+        paths, targets = find_labelled(folder, self.class_names)
         return self.files(folder, paths, targets)
 
 

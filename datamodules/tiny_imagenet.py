@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ssl_modules.datamodules.batches import read_all
 from ssl_modules.datamodules.download import DownloadableDataModule, download_and_unpack
-from ssl_modules.datamodules.finding import find_images
+from ssl_modules.datamodules.finding import find_files
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.datamodules.unreadable import read_bytes
@@ -70,7 +70,7 @@ class TinyImageNetDataModule(DownloadableDataModule):
         paths, targets = [], []
         for target, wnid in enumerate(wnids):
             place = Path("train", wnid, "images")
-            found = find_images(self._folder / place)
+            found = find_files(self._folder / place)
             if not found:
                 raise ValueError(f"{self._folder / place}: expected images, got none; {self.how_to_get}")
             paths += [str(place / name) for name in found]

@@ -229,7 +229,7 @@ class UnreadableFiles:
         if len(rows) > SHOWN:
             names.append(f"and {len(rows) - SHOWN} more")
         warnings.warn(
-            f"{len(rows)} of {len(self.marks)} images could not be read and were left out (unreadable='error' says "
+            f"{len(rows)} of {len(self.marks)} files could not be read and were left out (unreadable='error' says "
             "why): " + ", ".join(names),
             stacklevel=3,
         )

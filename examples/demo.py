@@ -34,7 +34,7 @@ from ssl_modules import SimCLR
 from ssl_modules.augmentations import Augmentation, ColorJitter, RandomResizedCrop, SimCLRViews, Views
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe, OnlineProbe
 from ssl_modules.datamodules import BaseDataModule, DigitsDataModule, ImageFolderDataModule, TensorImages
-from ssl_modules.datamodules.finding import ENDINGS, find_images
+from ssl_modules.datamodules.finding import IMAGES, find_files
 from ssl_modules.evaluation.features import undisturbed
 from ssl_modules.losses import InfoNCE
 
@@ -66,11 +66,11 @@ def digits() -> tuple[BaseDataModule, Augmentation]:
 
 def folder(root: Path) -> tuple[BaseDataModule, Augmentation]:
     """Load a folder of images into memory, with a fifth for validation."""
-    names = find_images(root)
+    names = find_files(root)
     count = len(names)
     if count < FEWEST:
         raise ValueError(
-            f"{root}: {count} images found, but the demo needs {FEWEST}; files count by their endings, {ENDINGS}"
+            f"{root}: {count} images found, but the demo needs {FEWEST}; files count by their endings, {IMAGES.listed}"
         )
     folders = {name.split(os.sep)[0] for name in names if os.sep in name}
     classes = len(folders) > 1 and all(os.sep in name for name in names)

@@ -12,10 +12,12 @@ from ssl_modules.utils.pixels import check_channels_first, fix_of_missing_axes
 
 _IMAGE_NDIM = 4
 _ROWS = 2**20  # ids reserve this many images per batch and process
+_OF_INDEX = 2**60  # above all ids of steps
 KEYS = {
-    "images": ("image", "images", "img", "pixel_values", "views"),
+    "images": ("image", "images", "img", "pixel_values", "views", "clip", "clips"),
     "targets": ("label", "labels", "target", "targets"),
     "index": ("index",),
+    "times": ("times",),
 }
 
 
@@ -28,12 +30,14 @@ class Batch:
         views: ready-made views, each ``[N, ...]``, or None.
         targets: ``[N]``, ``[N, levels]`` or ``[N, classes]``, or None.
         index: the third element of the batch, such as the samples' indices or names, or None.
+        times: the fourth element, such as the seconds at which clips start, ``[N, k]``, or None.
     """
 
     images: Tensor | None
     views: list[Tensor] | None
     targets: Tensor | None
     index: Any
+    times: Any = None
 
     @property
     def given(self) -> list[Tensor]:
@@ -50,15 +54,19 @@ class Batch:
     def device(self) -> torch.device:
         return self.given[0].device
 
-    def ids(self, step: int, levels: int) -> Tensor:
+    def ids(self, step: int, levels: int, by_index: bool = False) -> Tensor:
         """Ids ``[N, levels]``: first an id unique to the image over all steps and processes, then its labels.
 
         Args:
             step: number of the batch in the run.
             levels: number of columns that the extraction reads; above 1, the others are labels.
+            by_index: whether the id depends on the image's index, if the batch has one, and not on the step, so that an
+                image that returns has the same id.
         """
         first = (step * world_size() + rank()) * _ROWS
         own = first + torch.arange(len(self), device=self.device)[:, None]
+        if by_index and isinstance(self.index, Tensor) and self.index.dtype == torch.int64:
+            own = _OF_INDEX + self.index.to(self.device)[:, None]
         return torch.cat([own, self.labels(levels - 1)], dim=1) if levels > 1 else own
 
     def labels(self, levels: int) -> Tensor:
@@ -88,9 +96,9 @@ def fields(batch: Any, name: str = "batch") -> tuple[Any, Any, Any]:
     """Return images, targets and index of a batch or of one sample; each is None if it is missing.
 
     A tuple or list holds them in this order, and may hold more items. In a mapping, such as a row of a Hugging Face
-    data set, the images have the key ``image``, ``images``, ``img``, ``pixel_values`` or ``views``. The targets have
-    the key ``label``, ``labels``, ``target`` or ``targets``, and the index has the key ``index``. Any other object
-    counts as images.
+    data set, the images have the key ``image``, ``images``, ``img``, ``pixel_values``, ``views``, ``clip`` or
+    ``clips``. The targets have the key ``label``, ``labels``, ``target`` or ``targets``, and the index has the key
+    ``index``. Any other object counts as images.
 
     Args:
         batch: a batch of a loader, or a sample of a data set.
@@ -104,7 +112,7 @@ def fields(batch: Any, name: str = "batch") -> tuple[Any, Any, Any]:
         (('pixels', 3, None), ('pixels', 3, None))
     """
     if isinstance(batch, Mapping):
-        images, targets, index = (_by_key(batch, field, name) for field in KEYS)
+        images, targets, index = (_by_key(batch, field, name) for field in ("images", "targets", "index"))
         return images, targets, index
     if isinstance(batch, list | tuple):
         images, targets, index = [*batch, None, None, None][:3]
@@ -126,7 +134,9 @@ def _by_key(batch: Mapping[str, Any], field: str, name: str) -> Any:
 
 
 def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
-    """Read ``x``, ``(x,)``, ``(x, targets)`` or ``(x, targets, index)``, where x is images or a list of views.
+    """Read ``x``, ``(x,)``, ``(x, targets)``, ``(x, targets, index)`` or ``(x, targets, index, times)``.
+
+    x is images, clips or a list of views.
 
     Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
     Shapes are not used to guess: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is always images and targets.
@@ -161,11 +171,16 @@ def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
             f"{_describe(batch)}; torch's default collate_fn stacks arrays and lists of the same "
             "size into a tensor"
         )
-    read = Batch(images, views, targets if isinstance(targets, Tensor) else None, index)
+    times = _by_key(batch, "times", "batch") if isinstance(batch, Mapping) else _fourth(batch)
+    read = Batch(images, views, targets if isinstance(targets, Tensor) else None, index, times)
     if in_channels is not None:
         for given in read.given:
             check_channels_first(given, in_channels)
     return read
+
+
+def _fourth(batch: Any) -> Any:
+    return batch[3] if isinstance(batch, list | tuple) and len(batch) > 3 else None
 
 
 def _is_image(x: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import videos
 from pictures import pixels, write_image
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
@@ -27,6 +28,7 @@ from ssl_modules.datamodules import (
     STL10DataModule,
     TensorImages,
     TinyImageNetDataModule,
+    UCF101DataModule,
 )
 from ssl_modules.datamodules import write_shards as write
 
@@ -227,6 +229,68 @@ def write_shards(root: Path) -> Patches:
     targets = torch.arange(38) % 2
     train, test = TensorImages(images[:30], targets[:30]), TensorImages(images[30:], targets[30:])
     write(ImageDataModule(train, test, num_classes=2), root, images_per_shard=12)
+    return []
+
+
+def write_video_folder(root: Path) -> Patches:
+    """Write two classes in ``train``, of mixed formats, lengths and rates, and two videos in ``test``."""
+    videos.index_first(videos.write(root / "train" / "jump" / "1.mp4", 30))
+    videos.write(root / "train" / "jump" / "high" / "2.avi", 20, 10, codec="mpeg4")
+    videos.write(root / "train" / "run" / "3.mkv", 40, 30)
+    videos.write(root / "train" / "run" / "short.mp4", 3)
+    (root / "train" / "run" / "notes.txt").write_text("three of four are long")
+    videos.write(root / "test" / "jump" / "1.mp4", 30)
+    videos.write(root / "test" / "run" / "1.mp4", 35)
+    return []
+
+
+UCF101_CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")
+UCF101_TRAIN = (
+    "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi",
+    "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c02.avi",
+    "HandstandPushups/v_HandStandPushups_g08_c01.avi",  # the original spells the class in two ways
+    "YoYo/v_YoYo_g08_c01.avi",
+)
+UCF101_TEST = ("HandstandPushups/v_HandStandPushups_g01_c01.avi", "YoYo/v_YoYo_g01_c01.avi")
+
+
+def write_ucf101(root: Path) -> Patches:
+    """Write three classes with the official lists of split 1; test lists hold no numbers."""
+    for count, path in enumerate([*UCF101_TRAIN, *UCF101_TEST], start=25):
+        written = videos.write((root / "UCF-101" / path).with_suffix(".mp4"), count)
+        videos.index_first(written).rename(root / "UCF-101" / path)
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    numbers = {name: number for number, name in enumerate(UCF101_CLASSES, start=1)}
+    (lists / "classInd.txt").write_text("".join(f"{number} {name}\r\n" for name, number in numbers.items()))
+    train = "".join(f"{path} {numbers[path.split('/')[0]]}\r\n" for path in UCF101_TRAIN)
+    (lists / "trainlist01.txt").write_text(train)
+    (lists / "testlist01.txt").write_text("".join(f"{path} \r\n" for path in UCF101_TEST) + "\r\n")
+    return [(UCF101DataModule, "num_classes", len(UCF101_CLASSES))]
+
+
+KINETICS_TRAIN = {"playing chess": ("-0a_bC_000003_000013", "zz_000010_000020"), "abseiling": ("Q1_000000_000010",)}
+
+
+def write_kinetics(root: Path) -> Patches:
+    """Write class folders with blanks in their names, and lists that name more videos than there are."""
+    for part, videos_of in (("train", KINETICS_TRAIN), ("val", {"abseiling": ("v_000001_000011",)})):
+        lines = ["label,youtube_id,time_start,time_end,split\n"]
+        for label, names in videos_of.items():
+            for count, name in enumerate(names, start=25):
+                videos.index_first(videos.write(root / part / label / f"{name}.mp4", count))
+                identity, start, end = name.rsplit("_", 2)
+                lines.append(f"{label},{identity},{int(start)},{int(end)},{part}\n")
+        lines.append(f"abseiling,lost,5,15,{part}\n")
+        (root / f"{part}.csv").write_text("".join(lines))
+    return []
+
+
+def write_kinetics_folders(root: Path) -> Patches:
+    """Write class folders without lists."""
+    write_kinetics(root)
+    for part in ("train", "val"):
+        (root / f"{part}.csv").unlink()
     return []
 
 

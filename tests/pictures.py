@@ -43,6 +43,7 @@ def one_epoch(data: BaseDataModule, train: int, labelled: int, test: int | None)
         assert sum(len(targets) for _, targets, *_ in batches) == read
         for views, targets, *_ in batches:
             images = views[0] if isinstance(views, list) else views
+            images = images[:, 0] if images.ndim == 6 else images  # the first clip of each video
             assert images.dtype == torch.uint8
             assert images.shape[1] == data.in_channels
             assert targets.dtype == torch.int64

@@ -12,7 +12,7 @@ from typing import Any
 import miniatures
 import torch
 
-from ssl_modules.augmentations import RandomResizedCrop, Views
+from ssl_modules.augmentations import ClipViews, RandomResizedCrop, Views
 from ssl_modules.datamodules import (
     BaseDataModule,
     CIFAR10DataModule,
@@ -23,11 +23,14 @@ from ssl_modules.datamodules import (
     ImageDataModule,
     ImageFolderDataModule,
     ImageNetDataModule,
+    KineticsDataModule,
     ScatteredFashionMNISTDataModule,
     STL10DataModule,
     StreamingDataModule,
     TensorImages,
     TinyImageNetDataModule,
+    UCF101DataModule,
+    VideoFolderDataModule,
 )
 
 
@@ -66,6 +69,7 @@ FASHION_MNIST = Case(
     "FashionMNIST/raw/train-images-idx3-ubyte",
     "FashionMNIST/raw",
 )
+CLIPS = {"image_size": 14, "frames": 3, "seconds": 0.4, "eval_clips": 2, "batch_size": 2}
 CASES = [
     Case(DigitsDataModule, None, (1437, 1437, 360), arguments={"batch_size": 64}),
     Case(
@@ -147,6 +151,50 @@ CASES = [
         root="train",
         arguments={"image_size": 8, "batch_size": 2, "augmentation": Views([RandomResizedCrop(8)])},
         name="ImageFolderDataModule-views",
+    ),
+    Case(
+        VideoFolderDataModule,
+        miniatures.write_video_folder,
+        (4, 4, 0),
+        "train/jump/1.mp4",
+        "train",
+        root="train",
+        arguments=CLIPS,
+    ),
+    Case(
+        VideoFolderDataModule,
+        miniatures.write_video_folder,
+        (4, 4, 0),
+        "train/jump/1.mp4",
+        "train",
+        root="train",
+        arguments={**CLIPS, "augmentation": ClipViews([Views([RandomResizedCrop(14)], views=1)] * 2, (0, 1))},
+        name="VideoFolderDataModule-views",
+    ),
+    Case(
+        UCF101DataModule,
+        miniatures.write_ucf101,
+        (4, 4, 2),
+        f"UCF-101/{miniatures.UCF101_TRAIN[1]}",
+        "ucfTrainTestlist/trainlist01.txt",
+        arguments=CLIPS,
+    ),
+    Case(
+        KineticsDataModule,
+        miniatures.write_kinetics,
+        (3, 3, 1),
+        "train/abseiling/Q1_000000_000010.mp4",
+        "val",
+        arguments={**CLIPS, "num_classes": 2},
+    ),
+    Case(
+        KineticsDataModule,
+        miniatures.write_kinetics_folders,
+        (3, 3, 1),
+        "train/abseiling/Q1_000000_000010.mp4",
+        "train",
+        arguments={**CLIPS, "num_classes": 2},
+        name="KineticsDataModule-folders",
     ),
     Case(
         ImageDataModule,

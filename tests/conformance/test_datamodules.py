@@ -75,7 +75,7 @@ def test_facts_agree_with_the_batches(case, folder):
     one_epoch(data, train, labelled, test or None)
     assert before == {fact: getattr(data, fact) for fact in before}
     assert len(data.class_names) == data.num_classes
-    assert data.image_size == data.dims[1]
+    assert data.image_size == data.dims[-1]
     assert torch.equal(torch.cat([batch[1] for batch in data.probe_train_dataloader()]), data.labelled_targets())
 
 
@@ -153,7 +153,7 @@ def rows_of_a_process(rank: int, files: list[tuple[str, miniatures.Patches]]) ->
         data = loaded(case, Path(folder), return_index=True, batch_size=1)
         loaders = [data.train_dataloader(), data.probe_train_dataloader()]
         loaders += [data.test_dataloader()] if case.sizes[2] else []
-        read.append([[row for *_, index in loader for row in index.tolist()] for loader in loaders])
+        read.append([[row for batch in loader for row in batch[2].tolist()] for loader in loaders])
     return read
 
 

@@ -142,7 +142,7 @@ def test_an_annotated_image_that_is_not_there_is_left_out(root):
     (root / "train2017" / coco_name(30)).unlink()
     module = data(root, batch_size=10, return_index=True)
     module.setup()
-    with pytest.warns(UserWarning, match=f"1 of 10 images could not be read .*{coco_name(30)}"):
+    with pytest.warns(UserWarning, match=f"1 of 10 files could not be read .*{coco_name(30)}"):
         ((_, targets, index),) = module.probe_train_dataloader()
     assert index.tolist() == [0, 1, *range(3, 10)]
     assert torch.equal(targets, module.labelled_set.targets[index].long())

@@ -11,7 +11,7 @@ from ssl_modules.augmentations import RandomResizedCrop, SimCLRViews, Views
 from ssl_modules.datamodules import ImageDataModule, ImageFiles, batches
 from ssl_modules.datamodules.batches import BatchedFiles, read_all
 from ssl_modules.datamodules.decoding import read_image
-from ssl_modules.datamodules.finding import find_images, find_labelled_images
+from ssl_modules.datamodules.finding import find_files, find_labelled
 from ssl_modules.datamodules.loader import available_workers
 
 COUNT = 13
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def files(folder, **kwargs):
-    names = find_images(folder)
+    names = find_files(folder)
     return ImageFiles(folder, names, torch.arange(len(names)), **{"image_size": 14, **kwargs})
 
 
@@ -153,7 +153,7 @@ def test_unreadable_files_are_replaced_in_training_and_left_out_of_evaluation(fo
     assert torch.equal(targets, index)
     assert torch.equal(images[:, 0, 0, 0], (index * 10).to(torch.uint8))
     (message,) = [str(warning.message) for warning in caught if "could not be read" in str(warning.message)]  # once
-    assert message.startswith("3 of 13 images could not be read")
+    assert message.startswith("3 of 13 files could not be read")
     assert all(str(folder / name) in message for name in ("00.png", "03.png", "12.png"))
     assert rows(data.test_dataloader()) == [[1, 2, 4, 5, 6, 7, 8, 9, 10, 11]]
     assert data.labelled_targets().tolist() == list(range(COUNT))  # still one target per row
@@ -163,7 +163,7 @@ def test_what_was_not_yet_told_is_told_at_the_end_of_the_run(folder):
     break_file(folder / "03.png")
     data = module(files(folder))
     next(iter(data.probe_train_dataloader()))  # a probe reads only a part of an epoch
-    with pytest.warns(UserWarning, match=r"1 of 13 images could not be read.*03\.png"):
+    with pytest.warns(UserWarning, match=r"1 of 13 files could not be read.*03\.png"):
         data.teardown("fit")
 
 
@@ -171,7 +171,7 @@ def test_many_paths_are_not_all_shown(folder):
     names = [f"{index}.png" for index in range(30)]
     part = ImageFiles(folder, names, image_size=14)
     part.unread[:] = True
-    with pytest.warns(UserWarning, match="30 of 30 images could not be read.* and 10 more"):
+    with pytest.warns(UserWarning, match="30 of 30 files could not be read.* and 10 more"):
         part.report()
 
 
@@ -304,18 +304,18 @@ def test_folders_are_searched_as_torchvision_does(tmp_path):
     for name in ("b/.hidden.png", "b/.cache/1.png", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    paths, targets = find_labelled_images(tmp_path, ["a", "b"])
+    paths, targets = find_labelled(tmp_path, ["a", "b"])
     found = {(str(tmp_path / path), target) for path, target in zip(paths, targets.tolist(), strict=True)}
     assert found == set(reference_set.samples)
-    assert find_images(tmp_path) == sorted(paths)
+    assert find_files(tmp_path) == sorted(paths)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "animation.gif").touch()
     with pytest.raises(
         ValueError, match=r"c: expected images of class 'c' \(\.jpg, .*\), got none; add some, or remove the folder"
     ):
-        find_labelled_images(tmp_path, ["a", "c"])
+        find_labelled(tmp_path, ["a", "c"])
     with pytest.raises(FileNotFoundError, match="expected a folder of class 'd', got none"):
-        find_labelled_images(tmp_path, ["a", "d"])
+        find_labelled(tmp_path, ["a", "d"])
 
 
 def test_links_folders_and_names_of_all_kinds(tmp_path):
@@ -329,13 +329,13 @@ def test_links_folders_and_names_of_all_kinds(tmp_path):
     (inside / "linked").symlink_to(tmp_path / "outside")
     (inside / "again").symlink_to(inside / "a")
     (inside / "a" / "up").symlink_to(inside)  # a cycle
-    found = find_images(inside)
+    found = find_files(inside)
     assert found == ["a/1.jpg", "a/1.png", "a/猫 ñ.jpg", "album.jpg/2.jpg", "linked.jpg", "linked/3.jpg"]
     part = ImageFiles(inside, found, image_size=8, unreadable="error")
     assert part.names() == found
     assert [part[row][0].shape for row in range(len(part))] == [(3, 8, 8)] * 6
     (inside / "broken.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    assert "broken.jpg" in find_images(inside)  # found, so that reading it can warn
+    assert "broken.jpg" in find_files(inside)  # found, so that reading it can warn
 
 
 def test_workers_are_as_many_as_cores_but_no_more_than_8():

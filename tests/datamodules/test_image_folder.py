@@ -249,5 +249,5 @@ def test_a_corrupt_file_loses_no_epoch(many, tmp_path):
         assert rows == [*range(11), 12, 12, *range(13, 24)]
     told = [str(warning.message) for warning in caught if "could not be read" in str(warning.message)]
     assert len(told) == 1
-    assert told[0].startswith("1 of 24 images could not be read and were left out")
+    assert told[0].startswith("1 of 24 files could not be read and were left out")
     assert str(path) in told[0]

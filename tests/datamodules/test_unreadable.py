@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssl_modules.datamodules import ImageDataModule, ImageFiles, ImageFolderDataModule, unreadable
 from ssl_modules.datamodules.batches import BatchedFiles, read_all
-from ssl_modules.datamodules.finding import find_images
+from ssl_modules.datamodules.finding import find_files
 from ssl_modules.datamodules.unreadable import SystemFault, read_bytes
 
 COUNT = 6
@@ -67,7 +67,7 @@ def fail(monkeypatch, waits):
 
 
 def files(folder, **options):
-    return ImageFiles(folder, find_images(folder), torch.arange(COUNT), **{"image_size": 8, **options})
+    return ImageFiles(folder, find_files(folder), torch.arange(COUNT), **{"image_size": 8, **options})
 
 
 def module(part, **options):
@@ -166,7 +166,7 @@ def test_a_fault_of_a_file_leaves_it_out_until_the_next_epoch(folder, waits, fau
         path.write_bytes({"truncated": whole[:-30], "text": b"no image", "empty": b""}[fault])
     data = module(part)
     loader, evaluation = data.train_dataloader(), data.test_dataloader()
-    with pytest.warns(UserWarning, match=r"1 of 6 images could not be read.*2\.png"):
+    with pytest.warns(UserWarning, match=r"1 of 6 files could not be read.*2\.png"):
         assert rows(loader) == [0, 1, 3, 3, 4, 5]
     assert rows(evaluation) == [0, 1, 3, 4, 5]
     assert waits == []
@@ -202,7 +202,7 @@ def test_an_unfinished_epoch_is_reported_before_it_is_forgotten(folder):
     part = files(folder)
     loader = module(part, batch_size=2).test_dataloader()
     next(iter(loader))
-    with pytest.warns(UserWarning, match="1 of 6 images could not be read"):
+    with pytest.warns(UserWarning, match="1 of 6 files could not be read"):
         next(iter(loader))
 
 

@@ -1,0 +1,211 @@
+"""Labelled videos in files, of which clips are read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_modules.augmentations import Augmentation
+from ssl_modules.datamodules.clips import duration, import_av, read_frames
+from ssl_modules.datamodules.decoding import crop
+from ssl_modules.datamodules.image_files import ImageFiles
+from ssl_modules.datamodules.unreadable import Unreadable
+from ssl_modules.utils.checks import check_number
+
+Apart = Sequence[tuple[float, float | None]]
+
+
+class VideoFiles(ImageFiles):
+    """Labelled video files, of which clips are read: ``frames`` frames over ``seconds``, at any frame rate.
+
+    Item ``i`` is ``eval_clips`` clips of video ``i``, [eval_clips, C, T, image_size, image_size], uint8, not augmented,
+    with its target. They are evenly spaced over the video; a single one is the middle. The shorter side is scaled to
+    ``decode_size``, then the central square of ``image_size`` is cropped.
+
+    For training, ``clips`` clips are drawn from (seed, epoch, row), uniformly over the video. With ``apart``, each clip
+    after the first lies at a distance from the first. A clip is one piece of the video, and all frames have the same
+    crop. A data module makes training batches in one of two ways:
+
+    - fast mode, the default: workers scale the shorter side to ``decode_size`` and crop the central square; the module
+      augments the batch on its device.
+    - with ``augmentation``: workers make the views from frames of full size; batches hold these views as uint8.
+
+    If a video is shorter than a clip, its last frame is held.
+
+    Args:
+        root: folder that holds the files.
+        paths: paths of the files, relative to ``root``.
+        targets: integers, [N, ...]; None for no targets.
+        frames: number of frames of a clip, T.
+        seconds: time from the first to the last frame of a clip. 2.53 is SCE's; a single frame has no use for it.
+        clips: number of clips of a training sample, k.
+        apart: least and greatest distance, in seconds, between the starts of the first clip and of each other clip,
+            before or after it; a greatest of None is no limit. Where a video is too short for the least, the clip lies
+            as far away as it can. None = all clips are drawn independently.
+        eval_clips: number of clips of a validation or test sample.
+        image_size: side length of validation and test clips in pixels.
+        decode_size: side length of training clips in fast mode, at least ``image_size``; None for 8/7 of it, such as
+            128 for 112.
+        in_channels: 3 for colour, 1 for gray.
+        augmentation: policy, or its name, with which workers make training views; None for fast mode.
+        unreadable: "skip" leaves out files that can't be read, as :class:`ImageFiles` does; "error" raises an error.
+
+    Raises:
+        ModuleNotFoundError: if PyAV isn't installed.
+        ValueError: if an argument is out of range, or ``apart`` has another number of entries than ``clips - 1``.
+
+    Example:
+        >>> from ssl_modules.datamodules.clips import write_video
+        >>> write_video("gray.mp4", torch.full((3, 25, 48, 64), 128, dtype=torch.uint8))
+        >>> videos = VideoFiles(".", ["gray.mp4"], frames=4, seconds=0.5, eval_clips=3, image_size=28)
+        >>> clips, target = videos[0]
+        >>> clips.shape, target
+        (torch.Size([3, 3, 4, 28, 28]), tensor(-1))
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        paths: Sequence[str],
+        targets: Tensor | np.ndarray | Sequence[Any] | None = None,
+        *,
+        frames: int = 8,
+        seconds: float = 2.53,
+        clips: int = 2,
+        apart: Apart | None = None,
+        eval_clips: int = 10,
+        image_size: int,
+        decode_size: int | None = None,
+        in_channels: int = 3,
+        augmentation: str | Augmentation | None = None,
+        unreadable: Unreadable = "skip",
+    ) -> None:
+        check_clips(frames, seconds, clips, apart, eval_clips)
+        import_av()
+        super().__init__(
+            root,
+            paths,
+            targets,
+            image_size=image_size,
+            decode_size=decode_size,
+            in_channels=in_channels,
+            augmentation=augmentation,
+            unreadable=unreadable,
+        )
+        self.frames = frames
+        self.seconds = seconds
+        self.clips = clips
+        self.apart = apart
+        self.eval_clips = eval_clips
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """(C, T, H, W) of every clip."""
+        return self.in_channels, self.frames, self.image_size, self.image_size
+
+    def read(self, row: int, *, training: bool, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """The clips of a video, [k, C, T, H, W], and the seconds at which they start, [k]."""
+        path = self.path(row)
+        span = self.seconds if self.frames > 1 else 0.0
+        longest = max(0.0, duration(path) - span)
+        starts = (
+            draw_starts(longest, self.clips, self.apart, generator)
+            if training
+            else even_starts(longest, self.eval_clips)
+        )
+        within = torch.linspace(0, span, self.frames, dtype=torch.float64)
+        size = None if training and self.augmentation is not None else self.decode_size
+        clips = [read_frames(path, start + within, size, self.in_channels) for start in starts.tolist()]
+        return torch.stack(clips), starts.float()
+
+    def resized(self, pixels: Tensor, *, training: bool) -> Tensor:
+        """The central square; the shorter side already has ``decode_size``."""
+        return crop(pixels, self.decode_size if training else self.image_size)
+
+
+def draw_starts(longest: float, clips: int, apart: Apart | None, generator: torch.Generator) -> Tensor:
+    """Draw when clips start: the first uniformly over the video, the others too, or at a distance from the first.
+
+    Args:
+        longest: latest start in seconds.
+        clips: number of clips.
+        apart: least and greatest distance of each clip after the first; None for any.
+        generator: source of randomness.
+
+    Returns:
+        [clips], seconds.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> first, near, far = draw_starts(10.0, 3, [(0, 1), (2, None)], generator).tolist()
+        >>> abs(near - first) <= 1, abs(far - first) >= 2
+        (True, True)
+    """
+    drawn = torch.rand(clips, generator=generator, dtype=torch.float64)
+    if apart is None:
+        return drawn * longest
+    first = drawn[0].item() * longest
+    others = [
+        _at_distance(first, least, longest if most is None else most, longest, share)
+        for share, (least, most) in zip(drawn[1:].tolist(), apart, strict=True)
+    ]
+    return torch.tensor([first, *others], dtype=torch.float64)
+
+
+def even_starts(longest: float, clips: int) -> Tensor:
+    """When clips start that are evenly spaced from the start of the video to its end; a single one is in the middle.
+
+    Args:
+        longest: latest start in seconds.
+        clips: number of clips.
+
+    Returns:
+        [clips], seconds.
+
+    Example:
+        >>> even_starts(3.0, 4).tolist(), even_starts(3.0, 1).tolist()
+        ([0.0, 1.0, 2.0, 3.0], [1.5])
+    """
+    if clips == 1:
+        return torch.tensor([longest / 2], dtype=torch.float64)
+    return torch.linspace(0, longest, clips, dtype=torch.float64)
+
+
+def _at_distance(first: float, least: float, most: float, longest: float, share: float) -> float:
+    """The start at a share of the way through the places at the distance: before the first clip, then after it."""
+    before = max(0.0, first - most), first - least
+    after = first + least, min(longest, first + most)
+    places = [(low, high) for low, high in (before, after) if low <= high]
+    if not places:
+        return 0.0 if first > longest / 2 else longest
+    way = share * sum(high - low for low, high in places)
+    low, high = places[0]
+    if len(places) > 1 and way > high - low:
+        return places[1][0] + way - (high - low)
+    return low + way
+
+
+def check_clips(frames: int, seconds: float, clips: int, apart: Apart | None, eval_clips: int) -> None:
+    """Raise a ValueError unless the arguments describe clips; see :class:`VideoFiles`.
+
+    Example:
+        >>> check_clips(8, 2.53, clips=3, apart=[(0, 1)], eval_clips=10)
+        Traceback (most recent call last):
+        ...
+        ValueError: apart: expected (least, greatest) for each of the 2 clips after the first, got [(0, 1)]
+    """
+    for name, value in (("frames", frames), ("clips", clips), ("eval_clips", eval_clips)):
+        check_number(name, value, least=1)
+    check_number("seconds", seconds, above=0)
+    if apart is None:
+        return
+    if len(apart) != clips - 1 or any(len(pair) != 2 for pair in apart):
+        raise ValueError(
+            f"apart: expected (least, greatest) for each of the {clips - 1} clips after the first, got {apart}"
+        )
+    for least, most in apart:
+        if not 0 <= least <= (least if most is None else most):
+            raise ValueError(f"apart: expected 0 <= least <= greatest, in seconds, got {(least, most)}")

@@ -1,6 +1,7 @@
 """Fine-tuning: supervised training of an encoder and a linear classifier on its representation."""
 
 import copy
+import math
 import warnings
 from typing import Any, Literal, Self
 
@@ -17,7 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 from ssl_modules.augmentations import Augmentation, RandomHorizontalFlip, RandomResizedCrop, Views, not_an_augmentation
 from ssl_modules.batch import Batch, read_batch
 from ssl_modules.encoders import Encoder
-from ssl_modules.encoders.pooling import pool
+from ssl_modules.encoders.pooling import of_clips, pool
 from ssl_modules.evaluation import mean_average_precision
 from ssl_modules.last_batch import check_last_batch
 from ssl_modules.losses.base import full_precision
@@ -47,6 +48,7 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
     multi-label targets, ``val/map`` and ``test/map``, see :func:`~ssl_modules.evaluation.mean_average_precision`. Only
     training images are augmented. To train on few labels, give a loader of that subset. With several processes,
     Lightning's samplers repeat some images so that all processes have the same number; these images count twice.
+    Of videos of several clips, training takes the first clip, and evaluation the mean probabilities of all clips.
 
     SimCLR's recipe for 1 % or 10 % of ImageNet's labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5) is SGD with
     Nesterov momentum 0.9 and a learning rate of 0.05 per 256 images, without weight decay or warm-up, for 60 or 30
@@ -160,8 +162,16 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
         return self.encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """The scores ``[N, num_classes]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1]."""
-        return self.head(pool(self.encoder(images)))
+        """The scores ``[N, num_classes]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1].
+
+        Of videos ``[N, k, ch, T, H, W]``, they are the logarithms of the mean probabilities of the k clips.
+        """
+        if self.encoder.spatial_dims != 3 or images.ndim != 6:
+            return self.head(pool(self.encoder(images)))
+        scores = full_precision(of_clips(self.forward, images))  # [N, k, classes]
+        if self.target_type == "multilabel":
+            return scores.sigmoid().mean(1).logit(eps=1e-6)
+        return scores.log_softmax(2).logsumexp(1) - math.log(images.shape[1])
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +179,10 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
         """Return the loss of a batch of images, or of one ready-made view of each image, with targets."""
         read = read_batch(batch, self.encoder.in_channels)
         generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
-        views = self.augmentation(read.images, generator) if read.views is None else read.views
+        images = read.images
+        if images is not None and images.ndim == 6:
+            images = images[:, 0]  # one of the clips, which are drawn at random
+        views = self.augmentation(images, generator) if read.views is None else read.views
         if len(views) != 1:
             raise ValueError(f"augmentation: fine-tuning takes one view of an image, got {len(views)}; make one")
         loss = self._loss(self(views[0]), self._targets(read))

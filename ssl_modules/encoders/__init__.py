@@ -7,7 +7,8 @@ from ssl_modules.encoders.detection import DetectionBackbone
 from ssl_modules.encoders.encoder import Encoder
 from ssl_modules.encoders.export import load_encoder, load_weights
 from ssl_modules.encoders.representation import Representation
-from ssl_modules.encoders.split_norm import SplitBatchNorm2d
+from ssl_modules.encoders.split_norm import SplitBatchNorm2d, SplitBatchNorm3d
+from ssl_modules.encoders.video import SmallR3D
 
 __all__ = [
     "AMDIMEncoder",
@@ -15,7 +16,9 @@ __all__ = [
     "DetectionBackbone",
     "Encoder",
     "Representation",
+    "SmallR3D",
     "SplitBatchNorm2d",
+    "SplitBatchNorm3d",
     "load_encoder",
     "load_weights",
     "shrink_stem",

@@ -7,6 +7,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from ssl_modules.encoders.video import TorchvisionVideo
+
 SMALL_IMAGE = 64
 CLASSIFIERS = ("classifier", "fc", "head", "heads")  # timm's and torchvision's names of the last layer
 
@@ -155,6 +157,8 @@ def as_maps(model: nn.Module) -> nn.Module:
         return TimmBackbone(model)
     if isinstance(model, torchvision.models.ResNet):
         return TorchvisionResNet(model)
+    if isinstance(model, torchvision.models.video.VideoResNet | torchvision.models.video.S3D):
+        return TorchvisionVideo(model)
     classifier = next((n for n in CLASSIFIERS if hasattr(model, n)), None)
     if type(model).__module__.startswith("torchvision.models") and not isinstance(
         getattr(model, classifier or "", None), nn.Identity | None

@@ -21,9 +21,12 @@ from ssl_modules.encoders.backbone import (
 )
 from ssl_modules.encoders.names import create_backbone, name_of
 from ssl_modules.encoders.split_norm import split_batch_norms
+from ssl_modules.encoders.video import SmallR3D, TorchvisionVideo
 from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable
 from ssl_modules.utils.pixels import check_channels_first, check_form, check_range
+
+_LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}  # by the number of spatial axes
 
 
 class Encoder(Configurable, nn.Module):
@@ -33,8 +36,9 @@ class Encoder(Configurable, nn.Module):
     a patch's maps becomes one location of a map of the grid.
 
     Args:
-        encoder: a timm name; "amdim" or "cpc" for the networks of those methods; a timm or torchvision model; any
-            module that returns a vector, a map or a tuple of maps; or a module that itself has this class's attributes
+        encoder: a timm name; "amdim" or "cpc" for the networks of those methods; for clips, "r3d_small" or one of
+            torchvision's "r3d_18", "mc3_18", "r2plus1d_18" and "s3d"; a timm or torchvision model; any module that
+            returns a vector, a map or a tuple of maps; or a module that itself has this class's attributes
             ``out_channels``, ``spatial_dims`` and, if it normalises its deepest map, ``normalised``.
         image_size: side of the images, pixels.
         in_channels: number of image channels.
@@ -42,9 +46,9 @@ class Encoder(Configurable, nn.Module):
         std: per channel. None = as for the pretrained weights, else 1.
         small_stem: whether to replace a ResNet's stem by a 3x3 convolution of stride 1 without max-pool. None = for
             images of 64 pixels and below, if ``encoder`` is a name and ``pretrained`` is False.
-        pretrained: whether timm loads its pretrained weights; needs a timm name.
+        pretrained: whether timm or torchvision loads its pretrained weights; needs one of their names.
         channels_last: whether to use the channels-last memory format, which speeds up convolutions. None = for the
-            convolutional networks of timm and torchvision, and for AMDIM's.
+            convolutional networks of timm and torchvision for images, for AMDIM's, and for "r3d_small".
         compile: whether to compile the backbone by ``torch.compile``, at its first batch.
         patches: side and overlap, pixels, of the patches that images are cut into; None = whole images. See
             :class:`~ssl_modules.augmentations.PatchGrid`.
@@ -63,8 +67,8 @@ class Encoder(Configurable, nn.Module):
 
     Raises:
         ValueError: for an unknown name, ``small_stem`` without a ResNet stem, a mean or std of the wrong length,
-            ``pretrained`` with a module, ``channels_last`` or ``patches`` without two spatial axes, patches larger
-            than the images, or images with a wrong number of channels or axes, or outside [0, 1].
+            ``pretrained`` with a module, ``patches`` without two spatial axes, ``channels_last`` with neither two nor
+            three, patches larger than the images, or images with a wrong number of channels or axes, or outside [0, 1].
 
     Example:
         >>> encoder = Encoder("resnet18", image_size=32, in_channels=1)
@@ -149,15 +153,17 @@ class Encoder(Configurable, nn.Module):
 
     def _choose_layout(self, channels_last: bool | None) -> bool:
         if channels_last is None:
-            known = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | AMDIMEncoder)
-            channels_last = known and any(isinstance(m, nn.Conv2d) for m in self.backbone.modules())
-        if channels_last and getattr(self.backbone, "spatial_dims", 2) != 2:
-            raise ValueError(
-                f"channels_last: is for two spatial axes, but {self.name} has {self.backbone.spatial_dims}; pass False"
-            )
+            known = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | AMDIMEncoder | SmallR3D)
+            channels_last = known and any(isinstance(m, nn.Conv2d | nn.Conv3d) for m in self.backbone.modules())
         if channels_last:
-            self.backbone.to(memory_format=torch.channels_last)
+            self.backbone.to(memory_format=self._layout())
         return channels_last
+
+    def _layout(self) -> torch.memory_format:
+        dims = getattr(self.backbone, "spatial_dims", 2)
+        if dims not in _LAYOUTS:
+            raise ValueError(f"channels_last: is for two or three spatial axes, but {self.name} has {dims}; pass False")
+        return _LAYOUTS[dims]
 
     def _per_channel(self, name: str, values: Sequence[float] | None, default: float) -> Tensor:
         values = [default] * self.in_channels if values is None else list(values)
@@ -230,7 +236,7 @@ class Encoder(Configurable, nn.Module):
         if images.dtype == torch.uint8:
             images = images / 255
         images = (images - self.mean) / self.std
-        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        layout = _LAYOUTS[self.spatial_dims] if self.channels_last else torch.preserve_format
         # Use the module's dtype, so that half and double modules work too.
         images = images.to(self.mean.dtype, memory_format=layout)
         if self.patches is None:
@@ -243,7 +249,7 @@ class Encoder(Configurable, nn.Module):
     @property
     def network(self) -> nn.Module:
         """The wrapped model, whose state dict has the model's own names."""
-        wrapped = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | PlainBackbone)
+        wrapped = isinstance(self.backbone, TimmBackbone | TorchvisionResNet | TorchvisionVideo | PlainBackbone)
         return self.backbone.model if wrapped else self.backbone
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -8,14 +8,13 @@ from typing import Any
 from zipfile import is_zipfile
 from zlib import crc32
 
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_modules.encoders.encoder import Encoder
-from ssl_modules.encoders.names import NETWORKS
+from ssl_modules.encoders.names import NETWORKS, is_name
 from ssl_modules.encoders.sharing import write_program, write_timm_folder
 from ssl_modules.utils.checkpoint_io import check_sums
 from ssl_modules.utils.files import replacing
@@ -241,4 +240,4 @@ def _network(metadata: dict[str, Any]) -> str | nn.Module | None:
     name = metadata.get("architecture")
     if name in NETWORKS:
         return NETWORKS[name](**metadata["arguments"])
-    return name if name is not None and timm.is_model(name) else None
+    return name if name is not None and is_name(name) else None

@@ -2,18 +2,20 @@
 
 from torch import Tensor, nn
 
-from ssl_modules.encoders.pooling import pool
+from ssl_modules.encoders.pooling import represent
 from ssl_modules.utils.checks import check_instance
 
 
 class Representation(nn.Module):
     """The representation of images by an encoder: the mean of its deepest map, as in a method's ``module(images)``.
 
+    Of videos of several clips, it is the mean over the clips.
+
     Args:
         encoder: see :class:`~ssl_modules.encoders.Encoder`; it is shared, not copied.
 
     Shape:
-        ``[N, ch, ...]``, uint8 or float in [0, 1], to ``[N, D]``.
+        ``[N, ch, ...]``, or videos ``[N, k, ch, T, H, W]``, uint8 or float in [0, 1], to ``[N, D]``.
 
     Example:
         >>> import torch
@@ -31,4 +33,4 @@ class Representation(nn.Module):
         self.encoder = encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        return pool(self.encoder(images))
+        return represent(self.encoder, images)

@@ -39,12 +39,14 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
         tensor([-1.,  1., -1.,  1.], grad_fn=<RoundBackward0>)
     """
 
+    plain: type[nn.Module] = nn.BatchNorm2d
     running_mean: Tensor
     running_var: Tensor
     momentum: float
 
-    def __init__(self, norm: nn.BatchNorm2d, splits: int) -> None:
-        check_instance("norm", norm, nn.BatchNorm2d)
+    def __init__(self, norm: nn.Module, splits: int) -> None:
+        check_instance("norm", norm, type(self) if isinstance(norm, type(self)) else self.plain)
+        assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
         check_number("splits", splits, above=0)
         own = norm.weight
         super().__init__(norm.num_features, norm.eps, norm.momentum, device=own.device, dtype=own.dtype)
@@ -62,7 +64,7 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
                 "drop_last=True"
             )
         parts = x.unflatten(0, (-1, n)) if self.interleaved else x.unflatten(0, (n, -1)).transpose(0, 1)
-        channels = parts.flatten(1, 2)  # [N / n, n C, H, W]: each part gets its own channels
+        channels = parts.flatten(1, 2)  # [N / n, n C, ...]: each part gets its own channels
         mean, var, weight, bias = (x.repeat(n) for x in (self.running_mean, self.running_var, self.weight, self.bias))
         y = F.batch_norm(channels, mean, var, weight, bias, training=True, momentum=self.momentum, eps=self.eps)
         if self.momentum:  # momentum 0 keeps the statistics exactly; the mean over parts would round them
@@ -72,8 +74,41 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
         return (y if self.interleaved else y.transpose(0, 1)).flatten(0, 1)
 
 
+class SplitBatchNorm3d(SplitBatchNorm2d):
+    """:class:`SplitBatchNorm2d` for maps of clips.
+
+    Args:
+        norm: the ``BatchNorm3d`` to copy weights and statistics from.
+        splits: number of parts, n.
+
+    Shape:
+        ``[N, C, T, H, W]`` to the same; in training, N is a multiple of n.
+
+    Raises:
+        TypeError: if ``norm`` is not a ``BatchNorm3d``.
+        ValueError: if ``splits`` is below 1; if a batch can't be split into n equal parts.
+
+    Example:
+        >>> import torch
+        >>> norm = SplitBatchNorm3d(nn.BatchNorm3d(1), splits=2)
+        >>> norm(torch.tensor([1.0, 3.0, 10.0, 30.0]).view(4, 1, 1, 1, 1)).flatten().round()
+        tensor([-1.,  1., -1.,  1.], grad_fn=<RoundBackward0>)
+    """
+
+    plain = nn.BatchNorm3d
+    _check_input_dim = nn.BatchNorm3d._check_input_dim
+
+
+SPLIT: dict[type[nn.Module], type[SplitBatchNorm2d]] = {
+    nn.BatchNorm2d: SplitBatchNorm2d,
+    SplitBatchNorm2d: SplitBatchNorm2d,
+    nn.BatchNorm3d: SplitBatchNorm3d,
+    SplitBatchNorm3d: SplitBatchNorm3d,
+}
+
+
 def split_batch_norms(model: nn.Module, splits: int, name: str = "batch_norm_splits") -> None:
-    """Replace all ``BatchNorm2d`` layers of a network in place. Layers that are already split get the new splits.
+    """Replace all 2-d and 3-d batch norms of a network in place. Layers that are already split get the new splits.
 
     Args:
         model: a network whose norms have affine parameters, running statistics and a momentum.
@@ -90,14 +125,9 @@ def split_batch_norms(model: nn.Module, splits: int, name: str = "batch_norm_spl
         'SplitBatchNorm2d'
     """
     check_number(name, splits, least=2)
-    norms = {id(m): m for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+    norms = {id(m): m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)}
     for m in norms.values():
-        plain = (
-            type(m) in (nn.BatchNorm2d, SplitBatchNorm2d)
-            and m.affine
-            and m.track_running_stats
-            and m.momentum is not None
-        )
+        plain = type(m) in SPLIT and m.affine and m.track_running_stats and m.momentum is not None
         if not plain:
             raise ValueError(f"{name}: expected plain batch norms, got {m!r}, which can't be split; pass None")
     if not norms:
@@ -105,4 +135,4 @@ def split_batch_norms(model: nn.Module, splits: int, name: str = "batch_norm_spl
     for parent in list(model.modules()):
         for attribute, child in parent.named_children():
             if id(child) in norms:
-                setattr(parent, attribute, SplitBatchNorm2d(norms[id(child)], splits))
+                setattr(parent, attribute, SPLIT[type(child)](child, splits))

@@ -267,11 +267,6 @@ def test_channels_last_is_for_convolutional_networks_that_are_known(model, given
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) == chosen for m in convs)
 
 
-def test_channels_last_of_clips_raises():
-    with pytest.raises(ValueError, match="channels_last: is for two spatial axes, but Clips has 3"):
-        Encoder(Clips(), image_size=8, in_channels=3, channels_last=True)
-
-
 @needs_vectors
 @pytest.mark.slow
 def test_a_compiled_encoder_gives_the_same_maps_and_names():

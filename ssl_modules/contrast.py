@@ -1,6 +1,6 @@
 """The data that extraction, similarity and loss exchange: who is compared with whom, and how they are related."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,16 +74,18 @@ class Relation:
 
 @dataclass(frozen=True)
 class Paired:
-    """Each anchor has one positive of rank 1, its own candidate; rows are computed on demand as in :class:`Relation`.
+    """Each anchor has a positive of rank 1, its own candidate; rows are computed on demand as in :class:`Relation`.
 
     Args:
-        own: ``[A]``, column of each anchor's own candidate.
+        own: ``[A]``, column of each anchor's own candidate; or ``[A, G]``, columns of its own candidates.
         candidates: number of candidates, C.
-        ignored: number of leading candidates that every anchor ignores, except its own candidate.
+        ignored: number of leading candidates that every anchor ignores, except its own.
         ranks: function of rows to int8 ``[R, C - ignored]``, the relation to the other candidates; None = negatives.
+        own_ranks: the rank of each of an anchor's own candidates, G numbers.
 
     Raises:
-        ValueError: if ``own`` is not a vector, or ``ignored`` is outside [0, C].
+        ValueError: if ``own`` is neither a vector nor a matrix with a column for each of ``own_ranks``, or ``ignored``
+            is outside [0, C].
 
     Example:
         >>> Paired(own=torch.arange(2), candidates=4, ignored=2)[:]
@@ -95,10 +97,13 @@ class Paired:
     candidates: int
     ignored: int = 0
     ranks: Callable[[Rows], Tensor] | None = None
+    own_ranks: Sequence[int] = (1,)
 
     def __post_init__(self) -> None:
-        if self.own.ndim != 1:
-            raise ValueError(f"own: expected [A], got {list(self.own.shape)}")
+        if self.own.ndim not in (1, 2) or self.own[:, None].flatten(1).shape[1] != len(self.own_ranks):
+            raise ValueError(
+                f"own: expected [A], or [A, G] and G own_ranks, got {list(self.own.shape)} and {len(self.own_ranks)}"
+            )
         if not 0 <= self.ignored <= self.candidates:
             raise ValueError(f"ignored: expected a number in [0, {self.candidates}], got {self.ignored}")
 
@@ -108,12 +113,14 @@ class Paired:
         return torch.Size((len(self.own), self.candidates))
 
     def __getitem__(self, rows: Rows) -> Tensor:
-        own = self.own[rows][:, None]  # [R, 1]
+        own = self.own[rows][:, None].flatten(1)  # [R, G]
         relation = torch.zeros(len(own), self.candidates, dtype=torch.int8, device=own.device)
         relation[:, : self.ignored] = -1
         if self.ranks is not None:
             relation[:, self.ignored :] = self.ranks(rows)
-        return relation.scatter_(1, own, 1)
+        for column, rank in zip(own.split(1, dim=1), self.own_ranks, strict=True):
+            relation.scatter_(1, column, rank)
+        return relation
 
 
 @dataclass(frozen=True)

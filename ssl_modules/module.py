@@ -25,7 +25,7 @@ from ssl_modules.batch import Batch, read_batch
 from ssl_modules.contrast import Contrast
 from ssl_modules.encoders import Encoder
 from ssl_modules.encoders.export import export_encoder
-from ssl_modules.encoders.pooling import pool
+from ssl_modules.encoders.pooling import pool, represent
 from ssl_modules.encoders.views import ViewStatistics, encode, over_views
 from ssl_modules.extractions import Extraction
 from ssl_modules.extractions.build import build_extraction
@@ -202,8 +202,11 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
     # ---- the five aspects ------------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
-        """The representation ``[N, D]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1]."""
-        return pool(self.encoder(images))
+        """The representation ``[N, D]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1].
+
+        For an encoder of clips, the mean over the k clips of videos ``[N, k, ch, T, H, W]``.
+        """
+        return represent(self.encoder, images)
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
         """The views of a batch, each ``[N, ch, h, w]``: the loader's if it gives views, else the augmentation's."""
@@ -234,7 +237,8 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         """The contrasts that the extraction makes of a batch."""
         trainer = attached_trainer(self)
         step = trainer.fit_loop.total_batch_idx if trainer is not None and trainer.training else 0
-        ids = batch.ids(step, self.extraction.levels)
+        in_training = trainer is None or trainer.training  # rows of other parts are other videos
+        ids = batch.ids(step, self.extraction.levels, by_index=self.extraction.recurring_ids and in_training)
         return self.extraction(embedded.student, embedded.teacher, ids, generator)
 
     def objective(self, contrasts: Sequence[Contrast]) -> Tensor:

@@ -72,7 +72,8 @@ def test_paired_equals_loops_over_pairs(ignored, ranked):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.zeros(3, 1), 4), r"own: expected \[A\], got \[3, 1\]"),
+        ((torch.zeros(3, 2), 4), r"own: expected \[A\], or \[A, G\] and G own_ranks, got \[3, 2\] and 1"),
+        ((torch.zeros(3, 1, 1), 4), r"own: expected \[A\], or .*, got \[3, 1, 1\] and 1"),
         ((torch.zeros(3), 4, 5), r"ignored: expected a number in \[0, 4\], got 5"),
         ((torch.zeros(3), 4, -1), r"ignored: expected a number in \[0, 4\], got -1"),
     ],

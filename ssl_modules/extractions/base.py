@@ -32,6 +32,8 @@ class Extraction(Configurable, nn.Module, ABC):
             moves it towards the weights before the step (RINCE).
         view_statistics: "joint" or "each", set by the module; see :class:`~ssl_modules.ContrastiveModule`.
         view_sizes: side of each view, in pixels, set by the module; None for a view that keeps the images' size.
+        recurring_ids: whether an image that returns has the same id, set by the module: True for encoders of clips,
+            whose ids are the rows of the videos.
         replicated_buffers: names of buffers that are equal in all processes; DDP must not broadcast them.
     """
 
@@ -40,6 +42,7 @@ class Extraction(Configurable, nn.Module, ABC):
     teacher_update: TeacherUpdate = "after"
     view_statistics: ViewStatistics = "joint"
     view_sizes: Sequence[int | None] = ()
+    recurring_ids: bool = False
     replicated_buffers: Sequence[str] = ()
     __repr__ = described  # its networks belong to the module that built it
 

@@ -36,5 +36,6 @@ def build_extraction(
     check_choice("view_statistics", view_statistics, get_args(ViewStatistics))
     extraction.view_statistics = view_statistics
     extraction.view_sizes = tuple(sizes)
+    extraction.recurring_ids = encoder.spatial_dims == 3
     extraction.build(encoder.out_channels, sizes, encoder.normalised)
     return extraction

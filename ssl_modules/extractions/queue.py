@@ -25,8 +25,17 @@ class Queue(Extraction):
     backward pass in training, the batch's keys from all processes replace the oldest ones. The queue starts with random
     unit vectors and is saved with the weights. Every process holds the full queue.
 
-    With V views the loss is the mean over all pairs of a student's and a different teacher's view: V - 1 pairs with
-    the teacher's view 0, or, if symmetric, V - 1 pairs with each of the teacher's views.
+    Clips are identified by the index of their video: an anchor ignores the queue's earlier keys of its own video.
+
+    With ``view_ranks``, an anchor has a positive in each of several views, with ranks (RINCE without labels): the
+    student encodes only view 0, and the teacher the next ``len(view_ranks)`` views. This is the reverse of the plain
+    queue, where the teacher encodes view 0. For videos, ``view_ranks=(1, 2, 3)`` can rank another view of the same clip
+    before one of a near clip and one of a far clip, as the policy "rince-video" makes them. Which clips count as near
+    and far is up to the data module's ``apart``. RINCE's authors trained on videos, but their code for it is not
+    public, so this rule is ours; given the ranks, the loss is theirs.
+
+    Without ``view_ranks``, the loss is the mean over all pairs of a student's and a different teacher's view: of V
+    views, V - 1 pairs with the teacher's view 0, or, if symmetric, V - 1 pairs with each of the teacher's views.
 
     Args:
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
@@ -44,6 +53,9 @@ class Queue(Extraction):
         reference: whether contrasts have the anchors' own keys as ``reference``, for losses that use them (SCE).
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
         ranks: rule that ranks the queue's keys (RINCE); None = they are negatives.
+        view_ranks: the rank of the key of each view after the first, from 1 without gaps, such as (1, 2, 3); None = the
+            key of view 0 is the positive of all other views. Not with ``symmetric``, ``keys_as_negatives`` or
+            ``reference``.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
         momentum_schedule: "constant", "cosine" or "cosine-endpoint"; see :class:`~ssl_modules.extractions.Extraction`.
         teacher_update: "after" or "before"; see :class:`~ssl_modules.extractions.Extraction`.
@@ -85,6 +97,7 @@ class Queue(Extraction):
         reference: bool = False,
         predictor_dim: int | None = None,
         ranks: Ranks | None = None,
+        view_ranks: Sequence[int] | None = None,
         momentum: float = 0.999,
         momentum_schedule: MomentumSchedule = "constant",
         teacher_update: TeacherUpdate = "after",
@@ -106,6 +119,8 @@ class Queue(Extraction):
             raise ValueError(
                 "keys_as_negatives: expected False with ranks, which rank the keys of the queue alone, got True"
             )
+        if view_ranks is not None:
+            _check_view_ranks(view_ranks, symmetric=symmetric, keys_as_negatives=keys_as_negatives, reference=reference)
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.layers = layers
@@ -118,6 +133,7 @@ class Queue(Extraction):
         self.reference = reference
         self.predictor_dim = predictor_dim
         self.ranks = ranks
+        self.view_ranks = None if view_ranks is None else tuple(view_ranks)
         check_momentum(momentum, momentum_schedule)
         self.momentum = momentum
         self.momentum_schedule = momentum_schedule
@@ -143,16 +159,29 @@ class Queue(Extraction):
         self.register_buffer("pointer", torch.tensor(0))  # index of the oldest key
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Indices of the student's views: all, or all but the first."""
+        """Indices of the student's views: all, or all but the first; with ``view_ranks``, only the first."""
+        if self.view_ranks is not None:
+            return self._ranked_views(views)[:1]
         return at_least_two(views) if self.symmetric else at_least_two(views)[1:]
 
     def teacher_views(self, views: int) -> Sequence[int]:
-        """Indices of the teacher's views: all, the first ``teacher_count``, or only the first."""
+        """Indices of the teacher's views: all, the first ``teacher_count``, or the first; or those with a rank."""
+        if self.view_ranks is not None:
+            return self._ranked_views(views)[1:]
         if not self.symmetric:
             return range(1)
         if self.teacher_count is not None and self.teacher_count > views:
             raise ValueError(f"teacher_count: expected at most the {views} views there are, got {self.teacher_count}")
         return range(self.teacher_count or views)
+
+    def _ranked_views(self, views: int) -> range:
+        wanted = 1 + len(self.view_ranks or ())
+        if views != wanted:
+            raise ValueError(
+                f"view_ranks: expected a rank for each view after the first, of {views} views, got {self.view_ranks}; "
+                f"take an augmentation of {wanted} views, or other ranks"
+            )
+        return range(views)
 
     def forward(
         self,
@@ -167,12 +196,14 @@ class Queue(Extraction):
             raise ValueError(f"ids: expected [N, {self.levels}], the levels that ranks reads, got {list(ids.shape)}")
         if not self.size and len(ids) * world_size() < 2:
             raise ValueError("batch: 1 image has no negatives; use a batch size of at least 2 and drop_last=True")
-        views = len(student) if self.symmetric else len(student) + 1
-        student_views, teacher_views = self.student_views(views), self.teacher_views(views)
-        anchors = dict(zip(student_views, self.over_views(self.predictor, student), strict=True))
         keys = [F.normalize(z.to(self.keys.dtype), dim=1) for z in teacher]  # [N, D] each
         if self.size and self.training and torch.is_grad_enabled():
             self._stage_keys(keys, ids)
+        if self.view_ranks is not None:
+            return [self._ranked_contrast(self.over_views(self.predictor, student)[0], keys, ids)]
+        views = len(student) if self.symmetric else len(student) + 1
+        student_views, teacher_views = self.student_views(views), self.teacher_views(views)
+        anchors = dict(zip(student_views, self.over_views(self.predictor, student), strict=True))
         return [
             self._contrast([z for i, z in anchors.items() if i != j], own, ids, weight=1 / len(keys))
             for j, own in zip(teacher_views, keys, strict=True)
@@ -190,11 +221,32 @@ class Queue(Extraction):
         relation = Paired(own.repeat(views), len(candidates), ignored, ranks)
         return Contrast(torch.cat(anchors), candidates, relation, reference if self.reference else None, weight)
 
+    def _ranked_contrast(self, anchors: Tensor, keys: list[Tensor], ids: Tensor) -> Contrast:
+        """The contrast of the student's view with the keys of all views."""
+        assert self.view_ranks is not None
+        images, own = len(ids), torch.arange(len(keys) * len(ids), device=ids.device)
+        candidates = torch.cat([*keys, self.keys])  # a copy, as above
+        ranks = self._ranks(keys[0], candidates[len(own) :], ids)
+        own = own.view(-1, images).T  # [N, G]
+        return Contrast(anchors, candidates, Paired(own, len(candidates), own.numel(), ranks, self.view_ranks))
+
     def _ranks(self, keys: Tensor, candidates: Tensor, ids: Tensor) -> Callable[[Rows], Tensor] | None:
-        if self.ranks is None:
+        """The relation of anchors to the queue's keys; None = all are negatives."""
+        if self.ranks is None and not self.recurring_ids:
             return None
         rule, candidate_ids = self.ranks, self.ids.clone()
-        return lambda rows: rule(ids[rows], candidate_ids, lambda: keys[rows] @ candidates.T)
+
+        def relation(rows: Rows) -> Tensor:
+            anchor_ids = ids[rows]
+            if rule is None:
+                ranks = torch.zeros(len(anchor_ids), len(candidate_ids), dtype=torch.int8, device=ids.device)
+            else:
+                ranks = rule(anchor_ids, candidate_ids, lambda: keys[rows] @ candidates.T)
+            if self.recurring_ids:
+                ranks = ranks.masked_fill(anchor_ids[:, :1] == candidate_ids[:, 0], -1)
+            return ranks
+
+        return relation
 
     def _stage_keys(self, keys: list[Tensor], ids: Tensor) -> None:
         entries = len(keys) * len(ids) * world_size()
@@ -207,7 +259,7 @@ class Queue(Extraction):
 
     def on_fit_start(self, images: int | None, steps: int | float, steps_per_epoch: int | float) -> None:
         """Warn if the queue is so long that anchors always have earlier keys of their own image as negatives."""
-        if images is not None and self.size >= images and self.ranks is None:
+        if images is not None and self.size >= images and self.ranks is None and not self.recurring_ids:
             rank_zero_warn(
                 f"size: a queue of {self.size} keys holds earlier keys of all {images} training images. Earlier keys "
                 "of an anchor's own image are therefore negatives; use a size well below the number of images"
@@ -230,3 +282,10 @@ class Queue(Extraction):
         self.keys[index] = new
         self.ids[index] = gather(ids).repeat(len(keys), 1)
         self.pointer.copy_((self.pointer + len(new)) % self.size)
+
+
+def _check_view_ranks(view_ranks: Sequence[int], **others: bool) -> None:
+    if sorted({*view_ranks}) != list(range(1, max(view_ranks, default=0) + 1)) or not view_ranks:
+        raise ValueError(f"view_ranks: expected ranks from 1 without gaps, such as (1, 2, 3), got {view_ranks}")
+    if given := [name for name, value in others.items() if value]:
+        raise ValueError(f"view_ranks: goes without {', '.join(given)}, got {view_ranks}; leave out one of the two")

@@ -34,7 +34,8 @@ class RINCE(ContrastiveModule):
     queue stores keys with their labels: the same class has rank 1, the same superclass has rank 2.
 
     For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks``
-    needs no labels; it is not from the paper.
+    needs no labels, and neither does ``Queue(view_ranks=...)``, which ranks views, such as of several clips of a video.
+    Both are not from the paper.
 
     The recipe is the authors' for CIFAR-100, where they train a ResNet-50 for 1,000 epochs. Their commands for
     CIFAR-100 use the cumulative form, ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225),

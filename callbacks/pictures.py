@@ -61,7 +61,8 @@ def to_pixels(images: Tensor) -> np.ndarray:
     Images that are neither uint8 nor in [0, 1], such as normalised ones, are scaled to [0, 1], each by itself.
 
     Args:
-        images: ``[N, C, H, W]``; of other than 1 or 3 channels the first is shown.
+        images: ``[N, C, H, W]``; of other than 1 or 3 channels the first is shown. Of clips ``[N, C, T, H, W]`` the
+            middle frame is shown, and of videos ``[N, k, C, T, H, W]`` that of the first clip.
 
     Raises:
         ValueError: for another number of axes.
@@ -70,6 +71,10 @@ def to_pixels(images: Tensor) -> np.ndarray:
         >>> to_pixels(torch.tensor([-1.0, 3.0]).view(1, 1, 1, 2)).tolist()
         [[[0.0, 1.0]]]
     """
+    if images.ndim == 6:
+        images = images[:, 0]
+    if images.ndim == 5:
+        images = images[:, :, images.shape[2] // 2]
     if images.ndim != 4:
         raise ValueError(f"images: expected [N, C, H, W], to be shown, got {list(images.shape)}")
     pixels = images.detach().cpu().float() / (255 if images.dtype == torch.uint8 else 1)

@@ -20,6 +20,7 @@ class OnlineRetrieval(OnlineProbe):
     Args:
         gallery: where to search: ``"train"``, the training images, or ``"test"``, the other test images.
         k: numbers of images that count as first, each at most the number of images to search.
+        centre: whether to subtract the mean of each part from its features, as is usual for videos.
         name: first part of the metrics' names.
         settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
 
@@ -36,6 +37,7 @@ class OnlineRetrieval(OnlineProbe):
         *,
         gallery: Literal["train", "test"] = "train",
         k: Sequence[int] = (1, 5, 10),
+        centre: bool = False,
         name: str = "retrieval",
         **settings: Any,
     ) -> None:
@@ -44,6 +46,7 @@ class OnlineRetrieval(OnlineProbe):
             raise ValueError(f"k: expected one or more numbers of at least 1, got {list(k)}")
         self.gallery = gallery
         self.k = tuple(k)
+        self.centre = centre
         self.parts = ("train", "test") if gallery == "train" else ("test",)
         self.compared = gallery
 
@@ -59,7 +62,7 @@ class OnlineRetrieval(OnlineProbe):
         self._check_classes(labels, trainer)
         size = len(labels) - (gallery is None)
         ks = {k: min(k, size) if is_fast_dev_run(trainer) else k for k in self.k}
-        found = retrieval(*queries, *(gallery or ()), k=tuple(ks.values()))
+        found = retrieval(*queries, *(gallery or ()), k=tuple(ks.values()), centre=self.centre)
         return {f"recall_at_{k}": found[f"recall@{read}"] for k, read in ks.items()} | {"map": found["map"]}
 
     def settings(self) -> dict[str, int | float | str | None]:

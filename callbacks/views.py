@@ -19,10 +19,11 @@ from ssl_modules.utils.seeds import derive_generator
 class ViewGrid(NamedCallback):
     """Draws the views of a few training images, at the start of the training.
 
-    A row is an image, if the batch has it, beside its views; a view of patches is drawn as a grid. If the loader makes
-    the views, so that batches are ``([view1, view2], ...)``, they are drawn as they are. Otherwise, ``augmentation``
-    makes them from the batch: ``(images, ...)``, images alone, or a mapping with a key such as "image". The picture
-    goes to every logger that takes images, and to a file if none does. It needs matplotlib.
+    A row is an image, if the batch has it, beside its views; a view of patches is drawn as a grid, and a clip as its
+    middle frame. If the loader makes the views, so that batches are ``([view1, view2], ...)``, they are drawn as they
+    are. Otherwise, ``augmentation`` makes them from the batch: ``(images, ...)``, images alone, or a mapping with a key
+    such as "image". The picture goes to every logger that takes images, and to a file if none does. It needs
+    matplotlib.
 
     Attaches to any LightningModule. It draws at the first batch of each ``fit`` and leaves random states as they are.
 
@@ -121,8 +122,8 @@ class ViewGrid(NamedCallback):
 
 
 def _assembled(view: Tensor) -> Tensor:
-    """Images ``[N, ch, H, W]`` of a view; patches ``[N, rows, cols, ch, h, w]`` are separated by a white line."""
-    if view.ndim == 4:
+    """Images or clips of a view; patches ``[N, rows, cols, ch, h, w]`` are joined, separated by a white line."""
+    if view.ndim < 6:
         return view
     count, rows, cols, channels, height, width = view.shape
     framed = torch.nn.functional.pad(view, (0, 1, 0, 1), value=1.0)

@@ -148,7 +148,12 @@ def few_label_protocol(
 
 
 def retrieval_protocol(
-    train: Labelled, test: Labelled, *, gallery: Literal["test", "train"] = "test", k: Sequence[int] = (1, 5, 10)
+    train: Labelled,
+    test: Labelled,
+    *,
+    gallery: Literal["test", "train"] = "test",
+    k: Sequence[int] = (1, 5, 10),
+    centre: bool = False,
 ) -> dict[str, float]:
     """Retrieval of samples of the query's class by cosine; see :func:`~ssl_modules.evaluation.retrieval`.
 
@@ -157,6 +162,8 @@ def retrieval_protocol(
         test: the queries.
         gallery: the samples to search: "train", or "test" for all other queries.
         k: values of k for recall@k.
+        centre: whether to subtract the mean of each part. With ``gallery="train"``, this is the usual retrieval of
+            videos.
 
     Example:
         >>> part = Labelled(torch.eye(2).repeat(2, 1), torch.arange(2).repeat(2))
@@ -164,7 +171,7 @@ def retrieval_protocol(
         {'recall@1': 1.0, 'map': 1.0, 'curve_ap': 0.0}
     """
     _check_classes("retrieval", train, test)
-    return retrieval(*test, *(train if gallery == "train" else ()), k=k)
+    return retrieval(*test, *(train if gallery == "train" else ()), k=k, centre=centre)
 
 
 def ood_protocol(

@@ -18,6 +18,7 @@ def retrieval(
     gallery_targets: Tensor | None = None,
     *,
     k: Sequence[int] = (1, 5, 10),
+    centre: bool = False,
     chunk_size: int = 256,
 ) -> dict[str, float]:
     """Return recall@k and mean average precision of retrieving gallery images of the query's class.
@@ -35,6 +36,7 @@ def retrieval(
         gallery: ``[N, D]``, features of the gallery; None to search, for each query, all other queries.
         gallery_targets: ``[N]``, class indices of the gallery; required with ``gallery``.
         k: values of k for recall@k, each in [1, N].
+        centre: whether to subtract from queries and gallery the mean of each, as is usual for videos.
         chunk_size: number of queries that are compared with the gallery at once; each needs about 25 N bytes of memory.
 
     Returns:
@@ -65,7 +67,10 @@ def retrieval(
         raise ValueError(f"k: expected numbers in [1, {size}], of which the gallery has enough, got {list(k)}")
 
     dtype = torch.promote_types(queries.dtype, torch.float32)
-    queries, gallery = (F.normalize(x.to(dtype), dim=1) for x in (queries, gallery))
+    queries, gallery = (x.to(dtype) for x in (queries, gallery))
+    if centre:
+        queries, gallery = (x - x.mean(dim=0) for x in (queries, gallery))
+    queries, gallery = (F.normalize(x, dim=1) for x in (queries, gallery))
     place = torch.arange(1, size + 1, device=queries.device)
     hits: dict[int, list[Tensor]] = {n: [] for n in k}
     precisions = []

@@ -312,3 +312,21 @@ def test_class_names_of_a_level():
     assert names_of_classes(labels, data, level=1) == {0: "low", 1: "high"}
     assert names_of_classes(labels, data, level=0) == {0: "0", 1: "1"}
     assert names_of_classes(2 * labels, data, level=1) == {0: "0", 2: "2"}  # a label has no name
+
+
+def test_clips_and_videos_show_the_middle_frame():
+    videos = torch.rand(2, 3, 1, 5, 8, 8)
+    shown = to_pixels(videos[:, 0, :, 2])
+    assert np.array_equal(to_pixels(videos), shown)
+    assert np.array_equal(to_pixels(videos[:, 0]), shown)
+
+
+def test_a_grid_of_clips_and_their_views_shows_the_middle_frames(monkeypatch):
+    grids = []
+    monkeypatch.setattr("ssl_modules.callbacks.views.image_grid", lambda rows, *_: grids.append(rows))
+    clips = torch.rand(2, 2, 1, 5, 8, 8)
+    grid = ViewGrid(augmentation=lambda videos, generator: [1 - videos[:, 1], videos[:, 0]])
+    grid.draw(torch.nn.Identity(), (clips, torch.zeros(2), torch.arange(2), torch.zeros(2, 2)))
+    for row, video in zip(grids[0], clips, strict=True):
+        middle = [to_pixels(frame[None])[0] for frame in (video[0, :, 2], 1 - video[1, :, 2], video[0, :, 2])]
+        assert all(np.array_equal(image, expected) for image, expected in zip(row, middle, strict=True))

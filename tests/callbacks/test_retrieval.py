@@ -7,6 +7,7 @@ from strangers import IMAGES, TARGETS, embed, own, stranger, train_loader, train
 from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineRetrieval
+from ssl_modules.evaluation import retrieval
 
 
 @pytest.mark.parametrize("gallery", ["train", "test"])
@@ -66,3 +67,15 @@ def test_constructor_errors(options, message):
 def test_a_bank_with_fewer_images_than_k_is_named():
     with pytest.raises(ValueError, match=r"k: expected numbers in \[1, 300\].* got \[301\]"):
         OnlineRetrieval(**own(), k=(301,)).evaluate(stranger())
+
+
+def test_centred_features_are_those_of_the_function():
+    module = stranger()
+    features = torch.as_tensor(embed(module, IMAGES))
+    found = retrieval(features[300:500], TARGETS[300:500], features[:300], TARGETS[:300], k=(1,), centre=True)
+    metrics = OnlineRetrieval(**own(), features="encoder", k=(1,), centre=True).evaluate(module)
+    assert metrics == pytest.approx(
+        {"retrieval/recall_at_1": found["recall@1"], "retrieval/map": found["map"]}, abs=1e-6
+    )
+    with_mean = OnlineRetrieval(**own(), features="encoder", k=(1,)).evaluate(module)
+    assert metrics["retrieval/map"] != with_mean["retrieval/map"]

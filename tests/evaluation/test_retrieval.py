@@ -117,3 +117,13 @@ def test_the_fast_order_is_the_stable_one():
     scores[:, 3], scores[:, 8] = 1e-42, -1e-42
     scores[::2, 5], scores[::3, 6] = -torch.inf, torch.inf
     assert torch.equal(_falling(scores), scores.argsort(dim=1, descending=True, stable=True))
+
+
+def test_centred_features_lose_the_mean_of_their_part():
+    queries, gallery, targets, gallery_targets = problem()
+    shifted = retrieval(queries + 5, targets, gallery - 3, gallery_targets, k=(1,), centre=True)
+    by_hand = retrieval(queries - queries.mean(0), targets, gallery - gallery.mean(0), gallery_targets, k=(1,))
+    assert shifted == pytest.approx(by_hand, abs=1e-6)
+    assert shifted != retrieval(queries + 5, targets, gallery - 3, gallery_targets, k=(1,))
+    alone = retrieval(queries + 5, targets, k=(1,), centre=True)
+    assert alone == pytest.approx(retrieval(queries - queries.mean(0), targets, k=(1,)), abs=1e-6)

@@ -48,7 +48,7 @@ floors: RESOLUTION = lowest-direct
 newest: RESOLUTION = highest
 floors newest: .venv/uv
 	$(PYTHON) -m venv --clear .venv-$@
-	$(INSTALL) --python .venv-$@/bin/python --resolution $(RESOLUTION) --upgrade --group dev --editable '.[viz,bench]'
+	$(INSTALL) --python .venv-$@/bin/python --resolution $(RESOLUTION) --upgrade --group dev --editable '.[viz,video,bench]'
 	.venv-$@/bin/python -m pytest -m "not slow"
 
 # Build sdist and wheel, install each into an empty environment, and run the README's first lines there.
@@ -73,6 +73,7 @@ bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/ranking.py
 	$(RUN) examples/benchmarks/local.py
 	$(RUN) examples/benchmarks/loading.py
+	$(RUN) examples/benchmarks/decoding.py
 	$(RUN) examples/benchmarks/probes.py
 
 # Train and evaluate all methods with the same budget. This takes about 20 core-hours. Rows that are measured are kept.
@@ -97,11 +98,11 @@ clean:
 	@touch $@
 
 .venv/installed: .venv/uv pyproject.toml constraints.txt
-	$(INSTALL_TESTED) --editable '.[viz]'
+	$(INSTALL_TESTED) --editable '.[viz,video]'
 	@touch $@
 
 .venv/installed-bench: .venv/installed
-	$(INSTALL_TESTED) --editable '.[viz,bench]'
+	$(INSTALL_TESTED) --editable '.[viz,video,bench]'
 	@touch $@
 
 # lightning-bolts needs older versions of setuptools and pytorch-lightning than the rest.

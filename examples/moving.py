@@ -1,0 +1,328 @@
+"""Moving garments: videos whose class is the motion alone, and what methods learn of it.
+
+The videos are real Fashion-MNIST images that move along six kinds of paths over cluttered ground. Garment, ground,
+place, size and angle are drawn apart from the motion, and few garments and grounds serve all videos, so that a single
+frame says nothing about the class and little about the video. They are encoded as H.264.
+
+    python examples/moving.py make data/moving
+    python examples/moving.py train data/moving --rows simclr rince --seeds 0 1 --epochs 10
+    python examples/moving.py picture data/moving --row rince --out moving.png
+
+``train`` appends one line of JSON for each run to ``results.jsonl`` in the folder. Needs PyAV, matplotlib for the
+picture, and Fashion-MNIST (``--root``, with downloading by FashionMNISTDataModule).
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_modules import RINCE, SCE, ContrastiveModule, SimCLR
+from ssl_modules.augmentations import Augmentation, ClipViews, MoCoViews, SCEViews, SimCLRViews
+from ssl_modules.callbacks import OnlineProbe
+from ssl_modules.datamodules import FashionMNISTDataModule, VideoFolderDataModule
+from ssl_modules.datamodules.clips import write_video
+from ssl_modules.encoders import SmallR3D
+from ssl_modules.evaluation import retrieval
+from ssl_modules.evaluation.protocols import Labelled, linear_protocol
+from ssl_modules.extractions import Queue
+from ssl_modules.losses import RINCELoss, SCELoss
+
+SIDE, FPS, FRAMES = 48, 12, 36  # pixels, frames per second, frames: videos of three seconds
+GROUNDS, GARMENTS = 8, 10
+MOTIONS = ("vertical", "horizontal", "circle", "pulse", "spin", "jumps")
+CLIP: dict[str, Any] = {"frames": 8, "seconds": 7 / 6, "image_size": 32, "decode_size": 36}
+APART: list[tuple[float, float | None]] = [(0.0, 0.4), (1.0, None)]  # seconds, of RINCE's near and far clip
+SIZE = CLIP["image_size"]
+
+
+def motion(name: str, generator: torch.Generator) -> Tensor:
+    """Affine matrices [T, 2, 3], from places on the canvas to places on the garment, in [-1, 1]."""
+
+    def draw(low: float, high: float, count: int = 1) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    period, phase, turn = draw(0.8, 1.3), draw(0, 2 * math.pi), torch.sign(draw(-1, 1))
+    way = turn * 2 * math.pi * torch.arange(FRAMES) / FPS / period + phase  # [T]
+    x, y = (draw(-0.15, 0.15).expand(FRAMES).clone() for _ in range(2))
+    angle, scale = draw(0, 2 * math.pi).expand(FRAMES).clone(), draw(0.4, 0.6).expand(FRAMES).clone()
+    reach = draw(0.3, 0.4)
+    if name in ("vertical", "circle"):
+        y += reach * way.sin()
+    if name in ("horizontal", "circle"):
+        x += reach * way.cos()
+    if name == "pulse":
+        scale *= 1 + 0.45 * way.sin()
+    if name == "spin":
+        angle += way
+    if name == "jumps":
+        step = ((way - phase).abs() / math.pi).long()  # two places in each period
+        x, y = (draw(-0.4, 0.4, int(step.max()) + 1)[step] for _ in range(2))
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    rows = (cos, sin, -(cos * x + sin * y), -sin, cos, sin * x - cos * y)
+    return torch.stack(rows, dim=1).view(FRAMES, 2, 3)
+
+
+def video(name: str, garments: Tensor, grounds: Tensor, generator: torch.Generator) -> Tensor:
+    """A video of one garment in motion: uint8 [3, T, SIDE, SIDE]."""
+    garment = garments[torch.randint(len(garments), (), generator=generator)]
+    ground = grounds[torch.randint(len(grounds), (), generator=generator)]
+    grid = F.affine_grid(motion(name, generator), [FRAMES, 1, SIDE, SIDE], align_corners=False)
+    shown = F.grid_sample(garment.expand(FRAMES, 1, -1, -1), grid, align_corners=False)
+    mask = (shown * 4).clamp(0, 1)
+    frames = ground * (1 - mask) + (0.3 + 0.7 * shown) * mask  # [T, 1, SIDE, SIDE]
+    return (frames * 255).to(torch.uint8).transpose(0, 1).expand(3, -1, -1, -1)
+
+
+def make(folder: Path, train: int, test: int, root: str) -> None:
+    """Write the videos of both parts, one folder for each class."""
+    data = FashionMNISTDataModule(root)
+    data.prepare_data()
+    data.setup()
+    images, targets = data.train_set.images, data.train_set.targets
+    generator = torch.Generator().manual_seed(0)
+    garments = torch.stack([images[targets == index % 10][index // 10] for index in range(GARMENTS)]) / 255
+    grounds = torch.stack([ground(images, generator) for _ in range(GROUNDS)])
+    for part, count in (("train", train), ("test", test)):
+        for index in range(count):
+            name = MOTIONS[index % len(MOTIONS)]
+            path = folder / part / name / f"{index:05d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, video(name, garments, grounds, generator), FPS, crf="20", g="12", preset="veryfast")
+
+
+def ground(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Cluttered ground: pieces of garments, darkened, [1, SIDE, SIDE]."""
+    canvas = torch.zeros(1, SIDE, SIDE)
+    for _ in range(30):
+        piece = images[torch.randint(len(images), (), generator=generator)] / 255
+        top, left = torch.randint(SIDE - 14, (2,), generator=generator).tolist()
+        canvas[:, top : top + 14, left : left + 14] = 0.6 * piece[:, 7:21, 7:21]
+    return canvas
+
+
+def clip_views(part: Augmentation, other: Augmentation | None = None) -> ClipViews:
+    return ClipViews([part, part if other is None else other], clips=(0, 1))
+
+
+def methods(keys: int) -> dict[str, tuple[type[ContrastiveModule], dict[str, Any], dict[str, Any]]]:
+    """Of each row its method, and the arguments of the method and the data that differ."""
+    one, scale = partial(SimCLRViews, SIZE, views=1, strength=0.5, blur=False), (0.4, 1.0)
+    plain = one(min_scale=scale[0])
+    ranked = [MoCoViews(SIZE, views, blur=False, min_scale=scale[0]) for views in (2, 1, 1)]
+    teacher: dict[str, Any] = {"size": keys, "momentum": 0.99}
+    return {
+        "simclr-frames": (SimCLR, {"augmentation": clip_views(plain)}, {"frames": 1, "eval_clips": 6}),
+        "simclr": (SimCLR, {"augmentation": clip_views(plain)}, {}),
+        "sce": (
+            SCE,
+            {
+                "augmentation": clip_views(*(SCEViews(SIZE, [kind], scale) for kind in ("weak", "strong"))),
+                "extraction": Queue(batch_norm=True, reference=True, **teacher),
+                "loss": SCELoss(temperature=0.1, teacher_temperature=0.07),
+            },
+            {},
+        ),
+        "rince": (
+            RINCE,
+            {
+                "augmentation": ClipViews([*ranked], clips=(0, 1, 2)),
+                "extraction": Queue(view_ranks=(1, 2, 3), **teacher),
+                "loss": RINCELoss((0.1, 0.225, 0.35)),
+            },
+            {"clips": 3, "apart": APART},
+        ),
+        "rince-one-rank": (
+            RINCE,
+            {
+                "augmentation": ClipViews([*ranked], clips=(0, 1, 2)),
+                "extraction": Queue(view_ranks=(1, 1, 1), **teacher),
+                "loss": RINCELoss((0.1,)),
+            },
+            {"clips": 3, "apart": APART},
+        ),
+    }
+
+
+def data_of(folder: Path, seed: int, batch_size: int, **given: Any) -> VideoFolderDataModule:
+    settings = {**CLIP, "clips": 2, "eval_clips": 2, "in_channels": 1, "num_workers": 0, **given}
+    data = VideoFolderDataModule(
+        folder / "train", test=folder / "test", seed=seed, batch_size=batch_size, mean=[0.2], std=[0.25], **settings
+    )
+    data.setup()
+    return data
+
+
+def build(row: str, data: VideoFolderDataModule, seed: int, keys: int, lr: float) -> ContrastiveModule:
+    pl.seed_everything(seed, verbose=False)
+    method, arguments, _ = methods(keys)[row]
+    return method(
+        encoder=SmallR3D(in_channels=1, width=8),
+        image_size=SIZE,
+        in_channels=1,
+        mean=data.mean,
+        std=data.std,
+        optimizer=partial(torch.optim.AdamW, lr=lr, weight_decay=1e-4),
+        base_batch_size=None,
+        **arguments,
+    )
+
+
+@torch.no_grad()
+def features(network: nn.Module, loader: Any) -> Labelled:
+    network.eval()
+    made = [(network(clips), targets) for clips, targets, *_ in loader]
+    return Labelled(*(torch.cat(parts) for parts in zip(*made, strict=True)))
+
+
+def measure(module: nn.Module, data: VideoFolderDataModule) -> dict[str, float]:
+    """R@1 of test videos among the training videos, and the accuracy of a linear classifier, in %."""
+    train, test = (features(module, loader) for loader in (data.probe_train_dataloader(), data.test_dataloader()))
+    found = retrieval(*test, *train, k=(1,), centre=True)
+    return {"R@1": 100 * found["recall@1"], "linear": 100 * linear_protocol(train, test)["top1"]}
+
+
+class Clock(pl.Callback):
+    """Seconds of the processor that loading takes, and all."""
+
+    def __init__(self) -> None:
+        self.loading = self.started = self.before = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        self.started = self.before = time.process_time()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.loading += time.process_time() - self.before
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.before = time.process_time()
+
+
+def train(row: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """One run; returns its measures."""
+    folder, epochs, batch_size, lr = given.folder, given.epochs, given.batch_size, given.lr
+    torch.set_num_threads(1)
+    is_untrained = row == "untrained"
+    settings = {} if is_untrained else methods(1)[row][2]
+    data = data_of(folder, seed, batch_size, **settings)
+    keys = len(data.train_set) // 4 // batch_size * batch_size
+    module = build("simclr" if is_untrained else row, data, seed, keys, lr)
+    clock = Clock()
+    if not is_untrained:
+        quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        run = pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[clock], **quiet)
+        run.fit(module, datamodule=data)
+    seconds = time.process_time() - clock.started if clock.started else 0.0
+    measures = {"row": row, "seed": seed, "epochs": 0 if is_untrained else epochs, "videos": len(data.train_set)}
+    share = clock.loading / seconds if seconds else 0.0
+    return {**measures, **measure(module, data), "cpu_seconds": seconds, "loading": share}
+
+
+class Curve(OnlineProbe):
+    """R@1 by epoch, and the features of the last one."""
+
+    def measure(self, module: Any, trainer: Any) -> dict[str, float]:
+        train, test = self.read("train", module, trainer), self.read("test", module, trainer)
+        self.curve = [*getattr(self, "curve", []), retrieval(*test, *train, k=(1,), centre=True)["recall@1"]]
+        return {"recall_at_1": self.curve[-1]}
+
+
+def picture(given: argparse.Namespace) -> None:
+    """Draw clips, their views, nearest neighbours of test videos, and R@1 by epoch."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    row, folder, epochs, batch_size, lr = given.row, given.folder, given.epochs, given.batch_size, given.lr
+    torch.set_num_threads(1)
+    data = data_of(folder, 0, batch_size, **methods(1)[row][2])
+    module = build(row, data, 0, len(data.train_set) // 4 // batch_size * batch_size, lr)
+    curve = Curve(datamodule=data)
+    before = curve.evaluate(module)["probe/recall_at_1"]
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[curve], **quiet).fit(module, data)
+
+    train, test = (features(module, loader) for loader in (data.probe_train_dataloader(), data.test_dataloader()))
+    centred = [F.normalize(part.features - part.features.mean(0)) for part in (test, train)]
+    nearest = (centred[0] @ centred[1].T).argmax(1)
+    figure = Figure(figsize=(12, 10), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    strips(left, *examples(data, module), "Clips, and the first three of their views")
+    chosen = [(test.targets == label).nonzero()[0].item() for label in range(len(MOTIONS))]
+    upper, lower = right.subfigures(2, 1, height_ratios=(3, 2))
+    rows, names = [], []
+    for query in chosen:
+        for part, index, what in ((data.test_set, query, "query"), (data.train_set, nearest[query].item(), "nearest")):
+            clips, target = part[index]
+            rows.append(clips[0])
+            names.append(f"{what}: {data.class_names[target]}")
+    strips(upper, rows, names, "Test videos and their nearest training videos")
+    axes = lower.subplots()
+    axes.plot(range(len(curve.curve)), [100 * value for value in [before, *curve.curve[-epochs:]]][: len(curve.curve)])
+    axes.set(xlabel="epoch", ylabel="R@1 in %", title=f"{row}: R@1, chance {100 / len(MOTIONS):.0f} %")
+    figure.savefig(given.out, dpi=110)
+
+
+def examples(data: VideoFolderDataModule, module: ContrastiveModule) -> tuple[list[Tensor], list[str]]:
+    clips, targets, *_ = next(iter(data.train_dataloader()))
+    views = module.augmentation(clips[:3], torch.Generator().manual_seed(0))[:3]
+    rows, names = [], []
+    for index in range(3):
+        rows += [clips[index, 0] / 255, *(view[index] for view in views)]
+        names += [data.class_names[targets[index]], *(f"view {number}" for number in range(1, len(views) + 1))]
+    return rows, names
+
+
+def strips(figure: Any, clips: list[Tensor], names: list[str], title: str) -> None:
+    """Draw each clip [ch, T, H, W] as a strip of its frames."""
+    figure.suptitle(title)
+    for axes, clip, name in zip(figure.subplots(len(clips), 1), clips, names, strict=True):
+        axes.imshow(clip[0].transpose(0, 1).flatten(1).float(), cmap="gray")  # [H, T W]
+        axes.set_axis_off()
+        axes.set_title(name, fontsize=8, loc="left")
+
+
+def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    yield from ((row, seed) for seed in arguments.seeds for row in arguments.rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making, training, drawing = (commands.add_parser(name) for name in ("make", "train", "picture"))
+    rows = ["untrained", *methods(1)]
+    making.add_argument("--train", type=int, default=1800)
+    making.add_argument("--test", type=int, default=600)
+    making.add_argument("--root", default="data")
+    training.add_argument("--rows", nargs="+", choices=rows, default=rows)
+    training.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    drawing.add_argument("--row", choices=rows[1:], default="rince")
+    drawing.add_argument("--out", type=Path, default=Path("moving.png"))
+    for command in (making, training, drawing):
+        command.add_argument("folder", type=Path)
+    for command in (training, drawing):
+        command.add_argument("--epochs", type=int, default=20)
+        command.add_argument("--batch-size", type=int, default=64)
+        command.add_argument("--lr", type=float, default=2e-3)
+    given = parser.parse_args()
+    if given.command == "make":
+        make(given.folder, given.train, given.test, given.root)
+    elif given.command == "picture":
+        picture(given)
+    else:
+        for row, seed in jobs(given):
+            found = train(row, seed, given)
+            print(json.dumps(found), flush=True)
+            with (given.folder / "results.jsonl").open("a") as file:
+                file.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Moving garments: the videos, a run on them, the picture, and the configs for videos."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import miniatures
+import pytest
+import torch
+import videos
+
+from ssl_modules.cli import ContrastiveCLI
+from ssl_modules.datamodules.clips import duration
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+spec = importlib.util.spec_from_file_location("moving", EXAMPLES / "moving.py")
+moving = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(moving)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("moving")
+    with pytest.MonkeyPatch.context() as patch:
+        miniatures.apply(patch, miniatures.write_fashion_mnist(root))
+        moving.make(root / "videos", train=18, test=6, root=str(root))
+    return root / "videos"
+
+
+def test_each_class_has_its_videos(folder):
+    for part, count in (("train", 3), ("test", 1)):
+        assert sorted(place.name for place in (folder / part).iterdir()) == sorted(moving.MOTIONS)
+        assert {len([*place.glob("*.mp4")]) for place in (folder / part).iterdir()} == {count}
+    assert duration(next(folder.rglob("*.mp4"))) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("name", moving.MOTIONS)
+def test_paths_are_what_their_names_say(name):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        matrices = moving.motion(name, generator)
+        linear, shift = matrices[:, :, :2], matrices[:, :, 2:]
+        x, y = (-torch.linalg.solve(linear, shift)[..., 0]).unbind(1)  # where the garment's middle is
+        size = torch.linalg.det(linear).rsqrt()
+        turned = torch.atan2(linear[:, 0, 1], linear[:, 0, 0]).std() > 0.1
+        moves = [float(values.max() - values.min()) > 0.1 for values in (x, y, size)]
+        assert (*moves, bool(turned)) == {
+            "vertical": (False, True, False, False),
+            "horizontal": (True, False, False, False),
+            "circle": (True, True, False, False),
+            "pulse": (False, False, True, False),
+            "spin": (False, False, False, True),
+            "jumps": (True, True, False, False),
+        }[name]
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_and_drawn(folder, tmp_path, monkeypatch):
+    options = ["--epochs=1", "--batch-size=6"]
+    monkeypatch.setattr("sys.argv", ["moving.py", "train", str(folder), "--seeds=0", *options])
+    moving.main()
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == ["untrained", *moving.methods(1)]
+    assert all(0 <= line[measure] <= 100 for line in lines for measure in ("R@1", "linear"))
+    assert all(0 < line["loading"] < 1 for line in lines[1:])
+    out = tmp_path / "moving.png"
+    monkeypatch.setattr("sys.argv", ["moving.py", "picture", str(folder), f"--out={out}", *options])
+    moving.main()
+    assert out.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["simclr_moving", "sce_moving", "rince_moving", "rince_ucf101", "sce_kinetics400"])
+def test_the_configs_for_videos_build(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "test"):
+        for motion in ("circle", "spin"):
+            videos.write(tmp_path / "data" / "moving" / part / motion / "0.mp4", 3)
+    path = EXAMPLES / "configs" / f"{name}.yaml"
+    one_cpu = ["--trainer.devices=1", "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
+    cli = ContrastiveCLI(run=False, args=["--config", str(path), *one_cpu])
+    assert max(cli.model.augmentation.clips) == cli.datamodule.clips - 1
+    assert cli.datamodule.eval_clips >= cli.datamodule.clips or not cli.datamodule.val_size
+    assert cli.model.encoder.in_channels == cli.datamodule.in_channels
+    ranks = cli.model.extraction.arguments.get("view_ranks")
+    if ranks:
+        assert len(cli.model.loss.arguments["temperatures"]) == max(ranks)
+        assert len(cli.datamodule.apart) == cli.datamodule.clips - 1
+    assert ("Not run here." in path.read_text()) == (not name.endswith("moving"))

@@ -55,8 +55,8 @@ def write_shards(
         The facts that are written to ``out/shards.json``, with ``left_out``: the names of the files left out.
 
     Raises:
-        ValueError: if the data have a validation part or other channels, or ``out`` holds shards that other arguments
-            made.
+        ValueError: if the data are videos, have a validation part or other channels, or ``out`` holds shards that other
+            arguments made.
 
     Example:
         >>> from ssl_modules.datamodules import DigitsDataModule, StreamingDataModule
@@ -76,6 +76,8 @@ def write_shards(
         raise ValueError(
             f"data: expected gray or colour images, got {data.in_channels} channels; keep them in a data set"
         )
+    if len(data.dims) != 3:
+        raise ValueError(f"data: expected images, got clips of dims {list(data.dims)}; keep videos in their files")
     if data.val_size:
         raise ValueError(
             f"val_size: expected 0, got {data.val_size}; write all images, and give StreamingDataModule the val_size"

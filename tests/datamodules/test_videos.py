@@ -12,7 +12,13 @@ from torch.utils.data import default_collate
 
 from ssl_modules.augmentations import ClipViews, RandomResizedCrop, Views
 from ssl_modules.batch import read_batch
-from ssl_modules.datamodules import KineticsDataModule, UCF101DataModule, VideoFiles, VideoFolderDataModule
+from ssl_modules.datamodules import (
+    KineticsDataModule,
+    UCF101DataModule,
+    VideoFiles,
+    VideoFolderDataModule,
+    write_shards,
+)
 from ssl_modules.datamodules.batches import BatchedFiles
 from ssl_modules.datamodules.clips import read_frames
 from ssl_modules.datamodules.video_files import draw_starts, even_starts
@@ -327,3 +333,9 @@ def test_kinetics_takes_labels_from_its_list_wherever_videos_lie(tmp_path):
 def test_items_of_videos_collate(folder):
     data = BatchedFiles(files(folder, eval_clips=2), return_index=True)
     assert equal(default_collate([data[0], data[3]]), list(data.__getitems__([0, 3])))
+
+
+def test_videos_are_not_written_to_shards(folder, tmp_path):
+    data = VideoFolderDataModule(folder, class_folders=False, **CLIPS)
+    with pytest.raises(ValueError, match=r"data: expected images, got clips of dims \[3, 4, 24, 24\]"):
+        write_shards(data, tmp_path / "shards")

@@ -162,8 +162,9 @@ def data_of(folder: Path, seed: int, batch_size: int, **given: Any) -> VideoFold
     return data
 
 
-def build(row: str, data: VideoFolderDataModule, seed: int, keys: int, lr: float) -> ContrastiveModule:
+def build(row: str, data: VideoFolderDataModule, seed: int, lr: float) -> ContrastiveModule:
     pl.seed_everything(seed, verbose=False)
+    keys = max(len(data.train_set) // 4, 3 * data.batch_size)  # a batch of three views fits
     method, arguments, _ = methods(keys)[row]
     return method(
         encoder=SmallR3D(in_channels=1, width=8),
@@ -214,8 +215,7 @@ def train(row: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     is_untrained = row == "untrained"
     settings = {} if is_untrained else methods(1)[row][2]
     data = data_of(folder, seed, batch_size, **settings)
-    keys = len(data.train_set) // 4 // batch_size * batch_size
-    module = build("simclr" if is_untrained else row, data, seed, keys, lr)
+    module = build("simclr" if is_untrained else row, data, seed, lr)
     clock = Clock()
     if not is_untrained:
         quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -243,7 +243,7 @@ def picture(given: argparse.Namespace) -> None:
     row, folder, epochs, batch_size, lr = given.row, given.folder, given.epochs, given.batch_size, given.lr
     torch.set_num_threads(1)
     data = data_of(folder, 0, batch_size, **methods(1)[row][2])
-    module = build(row, data, 0, len(data.train_set) // 4 // batch_size * batch_size, lr)
+    module = build(row, data, 0, lr)
     curve = Curve(datamodule=data)
     before = curve.evaluate(module)["probe/recall_at_1"]
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}

@@ -64,6 +64,7 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "AMDIMViews": lambda _: {"size": 16},
     "BYOLViews": lambda _: {"size": 16},
     "CPCViews": lambda _: {"size": 16, "patches": (8, 4)},
+    "ClipViews": lambda _: {"parts": [aug.SimCLRViews(16)], "clips": (0,)},
     "Foreign": lambda _: {"transform": nn.Identity(), "size": 16},
     "GroCoViews": lambda _: {"size": 16},
     "JointViews": lambda _: {"parts": [aug.SimCLRViews(16)]},
@@ -139,6 +140,8 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ImageFiles": lambda folder: {"root": folder, "paths": ["a/0.png", "b/1.png"], "image_size": 8},
     "ImageFolderDataModule": lambda folder: {"root": folder, "image_size": 8, **NORMALISATION},
     "StreamingDataModule": lambda folder: {"url": shards(folder)},
+    "VideoFiles": lambda folder: {"root": videos(folder), "paths": ["a/0.mp4", "b/1.mp4"], "image_size": 8},
+    "VideoFolderDataModule": lambda folder: {"root": videos(folder)},
     "TensorImages": lambda _: {"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)},
     "EpochSampler": lambda _: {"dataset": range(8)},
 }
@@ -174,6 +177,14 @@ def shards(folder: Path) -> Path:
     if not (folder / "shards").exists():
         write_shards(ImageDataModule(tensor_images(), num_classes=2, **NORMALISATION), folder / "shards")
     return folder / "shards"
+
+
+def videos(folder: Path) -> Path:
+    for name in ("a/0.mp4", "b/1.mp4"):
+        path = folder / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # the constructors only list files
+    return folder / "videos"
 
 
 def encoder() -> Encoder:

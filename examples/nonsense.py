@@ -47,6 +47,7 @@ ALLOWED = (
     ("thresholds", "a zero", "is a similarity like any other"),
     ("thresholds", "a negative number", "is a similarity like any other"),
     ("table", "a zero", "is a negative"),
+    ("clips", "a zero", "is the first clip"),
     ("pairs", "a zero", "is the shallowest map"),
     ("pairs", "a negative number", "counts from the end"),
     ("classes", "an unknown name", "is a file, which is read when the data is set up"),

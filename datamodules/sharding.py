@@ -117,7 +117,8 @@ def write_shards(
     with Progress(console=Console(stderr=True)) as progress:
         for name, writer in writers.items():
             task = progress.add_task(name, total=writer.count)
-            loader = DataLoader(writer, batch_size=None, num_workers=data.num_workers, collate_fn=keep_batch)
+            workers = 0 if isinstance(writer.part, TensorImages) else data.num_workers
+            loader = DataLoader(writer, batch_size=None, num_workers=workers, collate_fn=keep_batch)
             for images, left_out in loader:
                 facts["left_out"] += left_out
                 progress.advance(task, images + len(left_out))

@@ -106,9 +106,7 @@ def test_clips_are_no_images():
     for axes in (5, 6):
         clips = torch.rand(2, *[3] * (axes - 3), 8, 8)  # 3 frames must not count as channels
         for call in (build(), lambda x: build().training_step(x, 0)):
-            with pytest.raises(
-                ValueError, match=r"images: expected the four axes .* clips .* need an encoder of clips"
-            ):
+            with pytest.raises(ValueError, match=r"clips .* need an encoder of clips|makes views of one clip"):
                 call(clips)
         with pytest.raises(ValueError, match=r"views: expected view 0 to be \[N, ch\] with 2 spatial axes, got \[2, 3"):
             build(augmentation=ReadyViews([8, 8])).training_step(([clips, clips], LABELS[:2]), 0)

@@ -84,6 +84,7 @@ BASELINES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "Encoder": lambda _: {"encoder": "test_resnet", "image_size": 8, "in_channels": 3, **NORMALISATION},
     "Representation": lambda _: {"encoder": encoder()},
     "SplitBatchNorm2d": lambda _: {"norm": nn.BatchNorm2d(4), "splits": 2},
+    "SplitBatchNorm3d": lambda _: {"norm": nn.BatchNorm3d(4), "splits": 2},
     "Teacher": lambda _: {"encoder": nn.Identity(), "heads": nn.Identity(), "momentum": 0.9, "schedule": "constant"},
     "RankTable": lambda _: {"table": [[1, 0], [0, 1]]},
     "SimilarityRanks": lambda _: {"similarities": [[1.0, 0.5], [0.5, 1.0]], "thresholds": [0.4]},

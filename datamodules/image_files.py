@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
                 f"augmentation: expected views of image_size={image_size} pixels, got views of {sorted(sizes)}; "
                 "give both the same size"
             )
-        self.root = Path(absolute(root))
+        self.root: str | Path = Path(absolute(root))
         # One array of bytes: each worker would copy a list of strings, as reading an item changes its reference count.
         self.paths = np.array([os.fsencode(path) for path in paths])
         self.targets = targets
@@ -175,15 +175,15 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         """The bytes of a row's file."""
         return read_bytes(self.path(index))
 
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> str | Path:
         """The path of a row's file."""
-        return self.root / os.fsdecode(self.paths[index])
+        return Path(self.root, os.fsdecode(self.paths[index]))
 
     def names(self) -> list[str]:
         """The paths of all files, relative to ``root``."""
         return [os.fsdecode(path) for path in self.paths]
 
-    def select(self, rows: Tensor) -> "ImageFiles":
+    def select(self, rows: Tensor) -> Self:
         """A data set of the given rows.
 
         Args:

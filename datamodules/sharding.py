@@ -20,7 +20,7 @@ from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.datamodules.batches import BatchedImages, keep_batch
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.datamodules.shards import FACTS, Index
+from ssl_modules.datamodules.shard_index import FACTS, Index
 from ssl_modules.datamodules.targets import target_shape
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.configurable import class_path, storable
@@ -215,7 +215,7 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
             raise _Unreadable(str(path))
         target = files.targets[row].long()
         if self.size is None:
-            return files.content(row), path.suffix[1:].lower(), target
+            return files.content(row), Path(path).suffix[1:].lower(), target
         return _jpeg(self._reduced(pixels), self.quality), "jpg", target
 
     def _reduced(self, image: Tensor) -> Tensor:

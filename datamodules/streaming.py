@@ -1,26 +1,19 @@
 """Images in shards, in a folder or in an object storage."""
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 
 from ssl_modules.datamodules.finding import absolute
 from ssl_modules.datamodules.from_files import FilesDataModule
-from ssl_modules.datamodules.shards import (
-    Index,
-    ShardImages,
-    Shards,
-    default_cache,
-    facts_at,
-    is_remote,
-    read_address,
-    scan,
-    tars_at,
-)
+from ssl_modules.datamodules.shard_images import ShardImages
+from ssl_modules.datamodules.shard_index import Index, facts_at, scan
+from ssl_modules.datamodules.shards import Shards
+from ssl_modules.datamodules.storage import cached_name, default_cache, is_remote, read_address, tars_at
 from ssl_modules.utils.checks import check_choice, check_instance, check_number
 from ssl_modules.utils.files import replacing
 
@@ -144,9 +137,8 @@ class StreamingDataModule(FilesDataModule):
         if self.facts is None:
             return self._scanned(self.url), None if self.test is None else self._scanned(self.test)
         parts = self.facts["parts"]
-        return self._part("labelled" if "labelled" in parts else "train"), self._part(
-            "test"
-        ) if "test" in parts else None
+        train = self._part("labelled" if "labelled" in parts else "train")
+        return train, self._part("test") if "test" in parts else None
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
         """The training images: others than the labelled ones, if the facts say so.
@@ -172,15 +164,15 @@ class StreamingDataModule(FilesDataModule):
 
     def _scanned(self, url: str) -> ShardImages:
         addresses = tars_at(url, self.storage_options)
-        known = self.cache_dir / f"{sha256(' '.join(addresses).encode()).hexdigest()[:20]}.npz"
-        if known.exists():
-            index = Index.load(known.read_bytes(), str(known))
-        else:
-            rank_zero_info(f"{url}: reading {len(addresses)} shards once, to find their images")
-            index = scan(self._shards(addresses))
-            with replacing("index", known) as file:
-                file.write(index.dump())
-        return self._images(addresses, index)
+        known = self.cache_dir / f"{cached_name(' '.join(addresses))}.npz"
+        known.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{known}.lock"):  # one of the processes makes the index, and the others wait for it
+            if not known.exists():
+                rank_zero_info(f"{url}: reading {len(addresses)} shards once, to find their images")
+                index = scan(self._shards(addresses))
+                with replacing("index", known) as file:
+                    file.write(index.dump())
+        return self._images(addresses, Index.load(known.read_bytes(), str(known)))
 
     def _shards(self, addresses: Sequence[str]) -> Shards:
         limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)

@@ -1,0 +1,119 @@
+"""Files in local folders and in object storages, such as s3://bucket/folder."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+
+from ssl_modules.datamodules.unreadable import SystemFault, retried
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address has a scheme other than ``file``.
+
+    Example:
+        >>> is_remote("s3://bucket/a.tar"), is_remote("/data/a.tar")
+        (True, False)
+    """
+    return "://" in address and not address.startswith("file://")
+
+
+def default_cache() -> Path:
+    """The folder for copies: in ``XDG_CACHE_HOME``, or in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ssl-modules", "shards")
+
+
+def cached_name(key: str) -> str:
+    """Return the name in the cache, without an ending, of the file that belongs to a key.
+
+    Args:
+        key: any text that identifies the content, such as the address.
+
+    Example:
+        >>> len(cached_name("s3://bucket/a.tar"))
+        20
+    """
+    return sha256(key.encode()).hexdigest()[:20]
+
+
+@contextmanager
+def opened(address: str, storage_options: dict[str, Any] | None = None) -> Iterator[BinaryIO]:
+    """Open a file at an address for reading.
+
+    Args:
+        address: path or address.
+        storage_options: keyword arguments of the file system, as for ``fsspec.open``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        SystemFault: if the storage fails, or its package is missing.
+
+    Example:
+        >>> _ = Path("notes.txt").write_text("hello")
+        >>> with opened("notes.txt") as file:
+        ...     file.read()
+        b'hello'
+    """
+    try:
+        with fsspec.open(address, "rb", **(storage_options or {})) as file:
+            yield file
+    except Exception as error:
+        of_system = isinstance(error, OSError) and error.errno is not None  # such as a full disk
+        if of_system or isinstance(error, FileNotFoundError):
+            raise
+        # Each storage raises exceptions of its own.
+        raise SystemFault(f"{address}: can't be read ({type(error).__name__}: {error}); {_fix(error)}") from error
+
+
+def read_address(address: str, storage_options: dict[str, Any] | None = None) -> bytes:
+    """Read a whole file at an address; see :func:`opened`."""
+
+    def read() -> bytes:
+        with opened(address, storage_options) as file:
+            return file.read()
+
+    return retried(address, read)
+
+
+def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str]:
+    """The addresses of tar files: of a folder, of a pattern with ``*``, or of a range such as ``{000..099}.tar``.
+
+    Args:
+        url: path or address.
+        storage_options: keyword arguments of the file system.
+
+    Raises:
+        FileNotFoundError: if there are none.
+
+    Example:
+        >>> tars_at("s3://bucket/train-{08..10}.tar")
+        ['s3://bucket/train-08.tar', 's3://bucket/train-09.tar', 's3://bucket/train-10.tar']
+    """
+    if found := _RANGE.search(url):
+        first, last = found.groups()
+        numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+        return [tar for n in numbers for tar in tars_at(url[: found.start()] + n + url[found.end() :], storage_options)]
+    if url.endswith(".tar") and "*" not in url:
+        return [url]
+    pattern = url if url.endswith(".tar") else f"{url.rstrip('/')}/*.tar"
+    try:
+        files, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
+        found_here = [files.unstrip_protocol(name) if is_remote(url) else name for name in sorted(files.glob(path))]
+    except Exception as error:
+        raise SystemFault(f"{url}: can't be listed ({type(error).__name__}: {error}); {_fix(error)}") from error
+    if not found_here:
+        raise FileNotFoundError(f"url: expected tar files in {url}, got none; check the address")
+    return found_here
+
+
+def _fix(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return "install the storage's package: pip install 'ssl-modules[stream]'"
+    return "check the address, the network and the credentials (storage_options=)"

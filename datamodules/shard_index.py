@@ -15,9 +15,10 @@ IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm"}  # e
 
 
 class Index(NamedTuple):
-    """Where each image lies: the number of its shard, its first byte there, its size in bytes, and its file's name.
+    """The place of each image in the shards, one row per image, in the order of the shards.
 
-    A row for each image, in the order of the shards. ``target`` is int64 ``[N, ...]``; -1 for images without a target.
+    ``shard`` is the number of the image's shard, ``offset`` its first byte in the shard, ``size`` its number of bytes,
+    and ``name`` the name of its file; each is ``[N]``. ``target`` is int64 ``[N, ...]``, -1 for images without a target.
     """
 
     shard: np.ndarray
@@ -32,7 +33,7 @@ class Index(NamedTuple):
 
         Args:
             content: the bytes of the file.
-            address: where they come from, for errors.
+            address: address of the file, for the error message.
 
         Raises:
             ValueError: if the file is damaged.
@@ -46,16 +47,17 @@ class Index(NamedTuple):
             ) from error
 
     def dump(self) -> bytes:
-        """The index as the content of a ``.npz`` file."""
+        """Return the index as the content of a ``.npz`` file."""
         buffer = BytesIO()
         np.savez_compressed(buffer, **self._asdict())
         return buffer.getvalue()
 
 
 def scan(shards: Shards) -> Index:
-    """Make the index of tar files in WebDataset's form: files of one sample have one name and different endings.
+    """Make the index of tar files in the format of WebDataset.
 
-    The image is the first file of a sample with the ending of an image; ``.cls`` holds its class as a number.
+    In this format, all files of a sample have the same name and different endings. The first file with the ending of an
+    image file is the sample's image. The file ``.cls`` contains its class as a number.
 
     Args:
         shards: the tar files; all of them are read.
@@ -103,7 +105,12 @@ def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
 
 
 def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """The facts that ``ssl-modules shard`` wrote beside the shards; None if there are none."""
+    """Return the facts that ``ssl-modules shard`` wrote beside the shards; None if the file is missing.
+
+    Args:
+        url: folder or address of the shards.
+        storage_options: keyword arguments of the file system, as for ``fsspec.open``.
+    """
     if url.endswith(".tar"):
         return None
     try:

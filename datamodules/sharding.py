@@ -27,6 +27,7 @@ from ssl_modules.utils.configurable import class_path, storable
 from ssl_modules.utils.files import replacing
 
 PLAN = "plan.json"
+_OF_LOADERS = {"batch_size", "num_workers", "seed", "return_index"}  # arguments that don't change the images
 
 
 def write_shards(
@@ -39,24 +40,25 @@ def write_shards(
 ) -> dict[str, Any]:
     """Write all images of a data module into tar files, which :class:`StreamingDataModule` reads.
 
-    The shards have WebDataset's form: ``000000017.jpg`` and ``000000017.cls`` for row 17 of a part. Image files that
-    can't be read are left out. If the function is interrupted, a second call with the same arguments continues after
-    the last complete shards.
+    The shards have the format of WebDataset: row 17 of a part is ``000000017.jpg`` with its class in ``000000017.cls``,
+    or with other targets in ``000000017.json``. Image files that can't be read are left out. If the function is
+    interrupted, a second call with the same arguments writes only the shards that are missing.
 
     Args:
-        data: data module with gray or colour images, and without a validation part; it is prepared and set up.
-        out: folder to write to. Copy it to any storage afterwards.
-        size: side in pixels to which the shorter side of larger images is reduced; images from files then become
-            JPEGs. None = keep files as they are, and images from memory as PNG.
+        data: data module with gray or colour images, and without a validation part. This function prepares it and sets
+            it up.
+        out: folder to write to. You can copy it to any storage afterwards.
+        size: length in pixels to which the shorter side of larger images is reduced. Images from files are then stored
+            as JPEG. None = store files unchanged. Images that are not in files are stored as PNG.
         quality: quality of the JPEGs, 1 to 100.
-        images_per_shard: images per tar file. Shards of 50 to 500 MB are good for an object storage.
+        images_per_shard: images per tar file. Shards of 50 to 500 MB suit an object storage.
 
     Returns:
-        The facts that are written to ``out/shards.json``, with ``left_out``: the names of the files left out.
+        The facts, which are also written to ``out/shards.json``. ``left_out`` lists the files that were left out.
 
     Raises:
-        ValueError: if the data are videos, have a validation part or other channels, or ``out`` holds shards that other
-            arguments made.
+        ValueError: if the data are videos, have a validation part or neither 1 nor 3 channels, or if ``out`` contains
+            shards that were written with other arguments.
 
     Example:
         >>> from ssl_modules.datamodules import DigitsDataModule, StreamingDataModule
@@ -72,48 +74,20 @@ def write_shards(
         check_number("size", size, least=1)
     check_number("quality", quality, least=1, most=100)
     check_number("images_per_shard", images_per_shard, least=1)
-    if data.in_channels not in (1, 3):
-        raise ValueError(
-            f"data: expected gray or colour images, got {data.in_channels} channels; keep them in a data set"
-        )
-    if len(data.dims) != 3:
-        raise ValueError(f"data: expected images, got clips of dims {list(data.dims)}; keep videos in their files")
-    if data.val_size:
-        raise ValueError(
-            f"val_size: expected 0, got {data.val_size}; write all images, and give StreamingDataModule the val_size"
-        )
+    _check_data(data)
     data.prepare_data()
     data.setup()
-    parts = {"train": data.train_set, "labelled": data.labelled_set, "test": data.test_set}
-    if data.labelled_set is data.train_set:
-        del parts["labelled"]
+    parts = {"train": data.train_set, "test": data.test_set}
+    if data.labelled_set is not data.train_set:
+        parts["labelled"] = data.labelled_set
     writers = {
         name: _ShardWriter(data, part, Path(out, name), size=size, quality=quality, images_per_shard=images_per_shard)
         for name, part in parts.items()
         if part is not None
     }
-    plan = {
-        "data": {"class_path": class_path(type(data)), "init_args": storable(data.arguments)},
-        "size": size,
-        "quality": quality,
-        "images_per_shard": images_per_shard,
-        "images": {name: writer.count for name, writer in writers.items()},
-    }
-    _check_plan(Path(out), json.loads(json.dumps(plan, default=str)))
-    facts: dict[str, Any] = {
-        "name": data.name,
-        "num_classes": data.num_classes,
-        "class_names": data.class_names,
-        "target_type": data.target_type,
-        "levels": dict(data.levels),
-        "in_channels": data.in_channels,
-        "image_size": data.image_size if size is None else min(data.image_size, round(size * 7 / 8)),
-        "mean": data.mean,
-        "std": data.std,
-        "same_size": not isinstance(data.train_set, ImageFiles),
-        "parts": {},
-        "left_out": [],
-    }
+    settings = {"size": size, "quality": quality, "images_per_shard": images_per_shard}
+    _start_plan(Path(out), {**_described(data), **settings, **{name: w.count for name, w in writers.items()}})
+    facts = _facts(data, size)
     with Progress(console=Console(stderr=True)) as progress:
         for name, writer in writers.items():
             task = progress.add_task(name, total=writer.count)
@@ -134,25 +108,62 @@ def write_shards(
     return facts
 
 
-def _check_plan(out: Path, plan: dict[str, Any]) -> None:
-    """Write the plan; raise if the folder holds shards of another plan."""
+def _check_data(data: BaseDataModule) -> None:
+    if data.in_channels not in (1, 3):
+        raise ValueError(
+            f"data: expected gray or colour images, got {data.in_channels} channels, which image files don't have; "
+            "train on the data set itself"
+        )
+    if len(data.dims) != 3:
+        raise ValueError(f"data: expected images, got clips of dims {list(data.dims)}; keep videos in their files")
+    if data.val_size:
+        raise ValueError(
+            f"val_size: expected 0, got {data.val_size}; write all images, and pass val_size to StreamingDataModule"
+        )
+
+
+def _described(data: BaseDataModule) -> dict[str, Any]:
+    """The class of a data module and the arguments that decide which images it has."""
+    arguments = storable(data.arguments)
+    return {"data": class_path(type(data)), **{k: v for k, v in arguments.items() if k not in _OF_LOADERS}}
+
+
+def _facts(data: BaseDataModule, size: int | None) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "num_classes": data.num_classes,
+        "class_names": data.class_names,
+        "target_type": data.target_type,
+        "levels": dict(data.levels),
+        "in_channels": data.in_channels,
+        "image_size": data.image_size if size is None else min(data.image_size, round(size * 7 / 8)),
+        "mean": data.mean,
+        "std": data.std,
+        "same_size": not isinstance(data.train_set, ImageFiles),
+        "parts": {},
+        "left_out": [],
+    }
+
+
+def _start_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Write the plan; raise an error if the folder contains shards of another plan."""
     if (out / FACTS).exists():
-        raise ValueError(f"out: {out} holds complete shards already; give another folder, or remove it")
-    path = out / PLAN
+        raise ValueError(f"out: {out} contains complete shards already; give another folder, or remove it")
+    content, path = json.dumps(plan, indent=1, default=str), out / PLAN
     if path.exists():
-        before = json.loads(path.read_text())
-        if before != plan:
-            changed = [name for name in plan if plan[name] != before.get(name)]
+        before, now = json.loads(path.read_text()), json.loads(content)
+        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        if changed:
             raise ValueError(
-                f"out: {out} holds shards that were begun with another {', '.join(changed)}; give the same arguments "
-                "to continue, or another folder"
+                f"out: {out} contains shards of a run with another {', '.join(changed)}; give the same arguments to "
+                "continue it, or another folder"
             )
     with replacing("plan", path) as file:
-        file.write(json.dumps(plan, indent=1).encode())
+        file.write(content.encode())
 
 
 class _ShardWriter(Dataset[tuple[int, list[str]]]):
-    """Item k writes shard k of a part, unless it is there, and tells what it holds and what was left out."""
+    """Item k writes shard k of a part if it is missing; returns its number of images, and the files left out."""
 
     def __init__(
         self,
@@ -204,7 +215,7 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
             return len(known["shard"]), known["left_out"].tolist()
 
     def _encoded(self, row: int) -> tuple[bytes, str, Tensor]:
-        """An image's bytes, the ending of its format, and its target."""
+        """Return an image's bytes, the ending of its format, and its target."""
         files = self.part
         if not isinstance(files, ImageFiles):
             image, target = self.items[row]
@@ -227,7 +238,7 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
         return interpolate(image[None], sides, mode="bilinear", antialias=True)[0]
 
     def merged_index(self) -> Index:
-        """The index of all shards."""
+        """Return the index of all shards."""
         parts = []
         for path in self._indices():
             with np.load(path) as arrays:
@@ -238,7 +249,7 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
         return Index(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def remove_indices(self) -> None:
-        """Remove the index of each shard; the part's index holds them all."""
+        """Remove the index of each shard, because the part's index contains all of them."""
         for path in self._indices():
             path.unlink()
 
@@ -251,7 +262,7 @@ class _Unreadable(Exception):
 
 
 def _add(tape: tarfile.TarFile, name: str, content: bytes) -> int:
-    """Append a file; return the place of its first byte."""
+    """Append a file; return the offset of its first byte."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     tape.addfile(info, BytesIO(content))

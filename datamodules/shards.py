@@ -21,12 +21,13 @@ KEPT_OPEN = 64  # open shards per process
 
 
 class Shards:
-    """The tar files of a part, read at any place; those at an address are copied to a local folder when needed.
+    """The tar files of a part. Remote files are copied to a local folder before they are read.
 
     Args:
         addresses: paths or addresses of the tar files, such as ``s3://bucket/train/00000.tar``.
-        cache_dir: folder for the copies; several processes may share it. Paths of local files need none.
-        cache_bytes: the oldest copies are deleted when the copies take more than this; None = no limit.
+        cache_dir: folder for the copies, which several processes may share; None = :func:`default_cache`.
+        cache_bytes: limit of the size of all copies, in bytes: the copies that were not used for the longest time are
+            deleted. None = no limit.
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
 
     Example:
@@ -49,7 +50,9 @@ class Shards:
         self.cache_dir = Path(cache_dir or default_cache())
         self.cache_bytes = cache_bytes
         self.storage_options = storage_options or {}
-        self.order = torch.arange(len(self.addresses)).share_memory_()  # the order of this epoch, for all workers
+        self.order = torch.arange(
+            len(self.addresses)
+        ).share_memory_()  # order of the shards in this epoch, shared with the workers
         self._opened: OrderedDict[int, FileIO] = OrderedDict()
         self._copying: ThreadPoolExecutor | None = None
         self._process = os.getpid()
@@ -67,7 +70,8 @@ class Shards:
             number: number of the shard.
             offset: first byte.
             size: number of bytes.
-            ahead: how many of the next shards of this epoch to copy in the background, if this one is new.
+            ahead: number of shards to copy in the background if this shard is opened for the first time: those that
+                follow it in this epoch.
 
         Raises:
             SystemFault: if the shard can't be read.
@@ -90,7 +94,7 @@ class Shards:
         Raises:
             SystemFault: if the shard is missing.
         """
-        if self._process != os.getpid():  # a forked worker shares neither threads nor positions of its parent
+        if self._process != os.getpid():  # a forked worker has no copying thread, and opens its own files
             self._opened, self._copying, self._process = OrderedDict(), None, os.getpid()
         if number in self._opened:
             self._opened.move_to_end(number)
@@ -107,7 +111,7 @@ class Shards:
                     raise SystemFault(
                         f"url: expected the shard {path}, which is missing; copy it there, or write the shards again"
                     ) from error
-                # another process has deleted the copy since, to make room
+                # Another process has deleted the copy since then, to make room.
         if len(self._opened) > KEPT_OPEN:
             self._opened.popitem(last=False)[1].close()
         return self._opened[number]
@@ -152,5 +156,5 @@ class Shards:
             if excess <= 0:
                 return
             if path != newest:
-                path.unlink(missing_ok=True)  # processes that have it open can read on
+                path.unlink(missing_ok=True)  # a process that has opened it can still read it
                 excess -= size

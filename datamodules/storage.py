@@ -16,7 +16,7 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address has a scheme other than ``file``.
+    """Return whether an address has a scheme other than ``file``.
 
     Example:
         >>> is_remote("s3://bucket/a.tar"), is_remote("/data/a.tar")
@@ -26,7 +26,7 @@ def is_remote(address: str) -> bool:
 
 
 def default_cache() -> Path:
-    """The folder for copies: in ``XDG_CACHE_HOME``, or in ``~/.cache``."""
+    """Return the default folder for copies, in ``XDG_CACHE_HOME`` or else in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ssl-modules", "shards")
 
 
@@ -53,7 +53,7 @@ def opened(address: str, storage_options: dict[str, Any] | None = None) -> Itera
 
     Raises:
         FileNotFoundError: if there is no such file.
-        SystemFault: if the storage fails, or its package is missing.
+        SystemFault: if the storage fails, or the package for it is missing.
 
     Example:
         >>> _ = Path("notes.txt").write_text("hello")
@@ -68,12 +68,12 @@ def opened(address: str, storage_options: dict[str, Any] | None = None) -> Itera
         of_system = isinstance(error, OSError) and error.errno is not None  # such as a full disk
         if of_system or isinstance(error, FileNotFoundError):
             raise
-        # Each storage raises exceptions of its own.
+        # Each storage has its own types of exceptions.
         raise SystemFault(f"{address}: can't be read ({type(error).__name__}: {error}); {_fix(error)}") from error
 
 
 def read_address(address: str, storage_options: dict[str, Any] | None = None) -> bytes:
-    """Read a whole file at an address; see :func:`opened`."""
+    """Return the content of a file at an address; arguments and errors are those of :func:`opened`."""
 
     def read() -> bytes:
         with opened(address, storage_options) as file:
@@ -83,14 +83,14 @@ def read_address(address: str, storage_options: dict[str, Any] | None = None) ->
 
 
 def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str]:
-    """The addresses of tar files: of a folder, of a pattern with ``*``, or of a range such as ``{000..099}.tar``.
+    """Return the addresses of tar files.
 
     Args:
-        url: path or address.
+        url: path or address of a folder; or of tar files, with a pattern ``*`` or a range such as ``{000..099}.tar``.
         storage_options: keyword arguments of the file system.
 
     Raises:
-        FileNotFoundError: if there are none.
+        FileNotFoundError: if there are no tar files.
 
     Example:
         >>> tars_at("s3://bucket/train-{08..10}.tar")

@@ -1,4 +1,4 @@
-"""Images in shards, in a folder or in an object storage."""
+"""Data module for images in shards, which are in a folder or in an object storage."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,20 +19,24 @@ from ssl_modules.utils.files import replacing
 
 
 class StreamingDataModule(FilesDataModule):
-    """Images in tar files, for data sets that no disk of yours holds or that have too many files for a file system.
+    """Images in shards, which are tar files: for data sets that are larger than a disk or have very many files.
 
-    ``url`` is a folder or an address that ``ssl-modules shard`` (:func:`~ssl_modules.datamodules.write_shards`) wrote,
-    such as ``shards/imagenet``, ``s3://bucket/imagenet``, ``gs://...`` or ``hf://datasets/user/name/folder``. All
-    facts, such as the classes, come from there. Or ``url`` names tar files in WebDataset's form, such as
-    ``s3://bucket/train-{0000..0099}.tar`` or a folder of them. These are read once to find their images; the result is
-    kept in ``cache_dir``. Then give ``num_classes``, if there are classes (files ``.cls``).
+    ``url`` is one of two things:
 
-    Remote shards are copied to ``cache_dir`` when they are needed, the next ones in the background. Each machine copies
-    all shards in each epoch if they don't fit into ``cache_gb``.
+    - The folder that ``ssl-modules shard`` (:func:`~ssl_modules.datamodules.write_shards`) wrote, or the address of a
+      copy, such as ``s3://bucket/imagenet``, ``gs://...`` or ``hf://datasets/user/name/folder``. The facts about the
+      data set, such as its classes, are read from there.
+    - Tar files in the format of WebDataset: a folder, or an address such as ``s3://bucket/train-{0000..0099}.tar``. They
+      are read once to find their images, and ``cache_dir`` keeps the result. Pass ``num_classes`` if they contain
+      classes, which are files ``.cls``.
 
-    The order of training images depends only on (seed, epoch), and not on the number of workers or processes: a run
-    continues in the middle of an epoch without repeating or losing an image, also with another number of processes. The
-    shards are shuffled, then the images in each ``window`` of shards.
+    Remote shards are copied to ``cache_dir`` before they are read, and the next ones are copied in the background. A
+    copy is not compared with its shard again, so give changed shards another address. If the shards don't fit into
+    ``cache_gb``, each machine copies all of them in each epoch.
+
+    The order of the training images depends only on (seed, epoch). A run that stopped in the middle of an epoch
+    therefore continues without repeating or losing an image, also with another number of workers or processes. An epoch
+    shuffles the shards, and then the images in each ``window`` of shards.
 
     :class:`~ssl_modules.datamodules.ImageFiles` describes the two ways to make training batches.
 
@@ -40,18 +44,21 @@ class StreamingDataModule(FilesDataModule):
         url: folder or address of the shards, or of tar files to train on.
         test: address of the tar files to test on, for shards without facts.
         num_classes: number of classes, for shards without facts; 0 = no targets.
-        in_channels: 3 for colour, 1 for gray; None = as the facts say, or 3.
-        image_size: side in pixels of validation images, test images and training views; None = as the facts say.
-        mean: mean of each channel, for pixels in [0, 1]; None = as the facts say, or ImageNet's.
-        std: standard deviation of each channel; None likewise.
+        in_channels: 3 for colour, 1 for gray; None = that of the facts, or 3 without facts.
+        image_size: side in pixels of validation images, test images and training views; None = that of the facts, or
+            224 without facts.
+        mean: mean of each channel, for pixels in [0, 1]; None = that of the facts, or of ImageNet without facts.
+        std: standard deviation of each channel; None = that of the facts, or of ImageNet without facts.
         window: number of shards whose images are shuffled together; None = all shards, for a local folder on a fast
-            disk. ``cache_gb`` has to hold twice as many.
-        cache_dir: folder for copies of remote shards; None = ``~/.cache/ssl-modules/shards``. Processes may share it.
-        cache_gb: limit of the copies, in 10^9 bytes; None = no limit.
+            disk. ``cache_gb`` must be large enough for two windows.
+        cache_dir: folder for copies of remote shards, which several processes may share; None =
+            ``~/.cache/ssl-modules/shards``.
+        cache_gb: limit of the size of all copies, in 10^9 bytes; None = no limit.
         storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``. Configs
-            and checkpoints contain them, so give keys and passwords by the environment instead.
-        settings: keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and image files: batch_size,
-            val_size, seed, num_workers, return_index, decode_size, augmentation, unreadable.
+            and checkpoints contain them, so pass keys and passwords in environment variables instead.
+        settings: other keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and
+            :class:`~ssl_modules.datamodules.ImageFiles`, such as batch_size, val_size, seed, num_workers and
+            augmentation.
 
     Raises:
         FileNotFoundError: if there are no shards.
@@ -130,10 +137,10 @@ class StreamingDataModule(FilesDataModule):
         same_size = image_size is None and facts["same_size"]
         super().__init__(image_size=facts["image_size"] if image_size is None else image_size, **settings)
         if same_size and self.decode_size is None:
-            self.decode_size = self.image_size  # larger images would be of no use
+            self.decode_size = self.image_size  # the stored images have this size
 
     def load(self) -> tuple[ShardImages, ShardImages | None]:
-        """The labelled training images and, if there are any, the test images."""
+        """Return the labelled training images and, if there are any, the test images."""
         if self.facts is None:
             return self._scanned(self.url), None if self.test is None else self._scanned(self.test)
         parts = self.facts["parts"]
@@ -141,7 +148,7 @@ class StreamingDataModule(FilesDataModule):
         return train, self._part("test") if "test" in parts else None
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
-        """The training images: others than the labelled ones, if the facts say so.
+        """Return the images to train on, which have their own shards if not all of them are labelled.
 
         Raises:
             ValueError: if a validation part is set aside from these labelled images.

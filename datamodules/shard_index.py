@@ -18,7 +18,7 @@ class Index(NamedTuple):
     """The place of each image in the shards, one row per image, in the order of the shards.
 
     ``shard`` is the number of the image's shard, ``offset`` its first byte in the shard, ``size`` its number of bytes,
-    and ``name`` the name of its file; each is ``[N]``. ``target`` is int64 ``[N, ...]``, -1 for images without a target.
+    and ``name`` the name of its file; each is ``[N]``. ``target`` is int64 ``[N, ...]``; -1 means no target.
     """
 
     shard: np.ndarray

@@ -31,11 +31,12 @@ class Shards:
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
 
     Example:
+        >>> import tarfile
+        >>> _ = Path("1.txt").write_text("hello")
         >>> with tarfile.open("a.tar", "w") as tar:
-        ...     info = tarfile.TarInfo("1.txt")
-        ...     info.size = 5
-        ...     tar.addfile(info, BytesIO(b"hello"))
-        >>> Shards(["a.tar"]).read(0, 512, 5)
+        ...     tar.add("1.txt")
+        ...     member = tar.getmember("1.txt")
+        >>> Shards(["a.tar"]).read(0, member.offset_data, member.size)
         b'hello'
     """
 
@@ -50,9 +51,8 @@ class Shards:
         self.cache_dir = Path(cache_dir or default_cache())
         self.cache_bytes = cache_bytes
         self.storage_options = storage_options or {}
-        self.order = torch.arange(
-            len(self.addresses)
-        ).share_memory_()  # order of the shards in this epoch, shared with the workers
+        # The order of the shards in this epoch, shared with the workers.
+        self.order = torch.arange(len(self.addresses)).share_memory_()
         self._opened: OrderedDict[int, FileIO] = OrderedDict()
         self._copying: ThreadPoolExecutor | None = None
         self._process = os.getpid()

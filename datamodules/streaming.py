@@ -26,8 +26,8 @@ class StreamingDataModule(FilesDataModule):
     - The folder that ``ssl-modules shard`` (:func:`~ssl_modules.datamodules.write_shards`) wrote, or the address of a
       copy, such as ``s3://bucket/imagenet``, ``gs://...`` or ``hf://datasets/user/name/folder``. The facts about the
       data set, such as its classes, are read from there.
-    - Tar files in the format of WebDataset: a folder, or an address such as ``s3://bucket/train-{0000..0099}.tar``. They
-      are read once to find their images, and ``cache_dir`` keeps the result. Pass ``num_classes`` if they contain
+    - Tar files in the format of WebDataset: a folder, or an address such as ``s3://bucket/train-{0000..0099}.tar``.
+      They are read once to find their images, and ``cache_dir`` keeps the result. Pass ``num_classes`` if they contain
       classes, which are files ``.cls``.
 
     Remote shards are copied to ``cache_dir`` before they are read, and the next ones are copied in the background. A

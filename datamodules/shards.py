@@ -6,9 +6,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from filelock import FileLock
@@ -35,6 +34,7 @@ class Shards:
         >>> _ = Path("1.txt").write_text("hello")
         >>> with tarfile.open("a.tar", "w") as tar:
         ...     tar.add("1.txt")
+        >>> with tarfile.open("a.tar") as tar:
         ...     member = tar.getmember("1.txt")
         >>> Shards(["a.tar"]).read(0, member.offset_data, member.size)
         b'hello'
@@ -53,7 +53,7 @@ class Shards:
         self.storage_options = storage_options or {}
         # The order of the shards in this epoch, shared with the workers.
         self.order = torch.arange(len(self.addresses)).share_memory_()
-        self._opened: OrderedDict[int, FileIO] = OrderedDict()
+        self._opened: OrderedDict[int, BinaryIO] = OrderedDict()
         self._copying: ThreadPoolExecutor | None = None
         self._process = os.getpid()
 
@@ -84,7 +84,7 @@ class Shards:
             )
         return content
 
-    def open(self, number: int, ahead: int = 0) -> FileIO:
+    def open(self, number: int, ahead: int = 0) -> BinaryIO:
         """Return the open file of a shard, which stays open for later calls.
 
         Args:

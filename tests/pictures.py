@@ -15,6 +15,11 @@ from ssl_modules.datamodules import BaseDataModule
 from ssl_modules.datamodules.targets import check_targets
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    """Return a generator of random numbers with a seed."""
+    return torch.Generator().manual_seed(seed)
+
+
 def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
     """Return random pixels, uint8 [H, W, C]."""
     return np.random.default_rng(seed).integers(256, size=(height, width, channels), dtype=np.uint8)

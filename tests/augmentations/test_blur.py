@@ -1,12 +1,9 @@
 import pytest
 import torch
+from pictures import generator
 from torchvision.transforms.v2 import functional as tv
 
 from ssl_modules.augmentations import GaussianBlur
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -13,10 +13,10 @@ from augmentations.transforms import (
     Crop,
     equal,
     every,
-    generator,
     noisy_of_torch,
     pictures,
 )
+from pictures import generator
 from PIL import Image
 from torchvision import transforms as v1
 from torchvision.transforms import v2

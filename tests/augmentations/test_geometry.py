@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pictures import generator
 from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tv
@@ -7,10 +8,6 @@ from torchvision.transforms.v2 import functional as tv
 from ssl_modules.augmentations import RandomHorizontalFlip, RandomResizedCrop, RandomShift
 from ssl_modules.augmentations.geometry import CropParameters, ShiftParameters
 from ssl_modules.augmentations.operation import ChoiceParameters
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(*shape, seed=0):

@@ -2,16 +2,13 @@ import itertools
 
 import pytest
 import torch
+from pictures import generator
 from torchvision.transforms.v2 import functional as tv
 
 from ssl_modules.augmentations import ColorJitter
 from ssl_modules.augmentations.jitter import _blends, _hue_step, _jitter_side_by_side
 
 CHANGES = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def torchvision_jitter(images, parameters, hue=True):

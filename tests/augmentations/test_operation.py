@@ -1,6 +1,7 @@
 import pytest
 import torch
 from needs import needs_gpu
+from pictures import generator
 
 from ssl_modules.augmentations import (
     ColorDrop,
@@ -35,10 +36,6 @@ WITH_P = [operation for operation in RANDOM if "p" in operation.arguments]
 every = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: type(operation).__name__)
 every_random = pytest.mark.parametrize("operation", RANDOM, ids=lambda operation: type(operation).__name__)
 every_with_p = pytest.mark.parametrize("operation", WITH_P, ids=lambda operation: type(operation).__name__)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def bytes_(*shape):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pictures import generator
 
 from ssl_modules.augmentations import (
     ColorDrop,
@@ -12,10 +13,6 @@ from ssl_modules.augmentations import (
     Views,
 )
 from ssl_modules.augmentations.operation import rows_of
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from augmentations.policy_classes import CLASSES
 
 from ssl_modules.augmentations import (
     POLICIES,
@@ -13,16 +14,11 @@ from ssl_modules.augmentations import (
     CPCViews,
     GroCoViews,
     MoCoViews,
-    ReSSLViews,
     SCEViews,
     SimCLRViews,
-    SwAVViews,
     YADIMViews,
     policy,
 )
-
-CLASSES = [SimCLRViews, MoCoViews, BYOLViews, SCEViews, AMDIMViews, partial(CPCViews, patches=(4, 2)), YADIMViews]
-CLASSES += [ReSSLViews, partial(SwAVViews, small_views=0)]
 
 
 @pytest.mark.parametrize("name", ["amdim", "cpc", "yadim"])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from jsonargparse import auto_cli
+from pictures import generator
 
 from ssl_modules.augmentations import (
     Augmentation,
@@ -17,10 +18,6 @@ from ssl_modules.augmentations import (
     policy,
 )
 from ssl_modules.utils.configurable import build, storable
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def byol():

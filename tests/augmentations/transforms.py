@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from pictures import generator
 from torch import nn
 from torchvision import transforms as v1
 from torchvision.transforms import v2
@@ -13,10 +14,6 @@ from torchvision.transforms import v2
 from ssl_modules.augmentations import (
     Foreign,
 )
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def pictures(channels=3, count=6, side=20):

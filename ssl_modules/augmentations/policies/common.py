@@ -15,6 +15,7 @@ Strengths = tuple[float, float, float, float]  # brightness, contrast, saturatio
 BLUR_FROM = 64  # pixels: below, the policies leave the blur out
 WHOLE_GAUSSIAN = 13  # pixels: three standard deviations of 2 to either side
 SMALLEST_BLURRED = WHOLE_GAUSSIAN // 2 + 1  # pixels: an image is reflected by half a kernel
+SMALLEST_MULTICROP = 3  # pixels: the small views of 3/7 of the side then have 2
 SMALLEST_SHIFTED = 8  # pixels: below, an eighth of the side is less than a pixel
 
 
@@ -89,6 +90,35 @@ def in_proportion(at_224: int, image_size: int) -> int:
         (96, 28)
     """
     return 2 * round(at_224 * image_size / 224 / 2)
+
+
+def small_side(name: str, image_size: int) -> int:
+    """Return the side of the small views of multi-crop: 96 of 224 pixels, and the same share of other sizes.
+
+    Args:
+        name: name of the policy, for the error message.
+        image_size: side of a large view, in pixels, at least 3.
+
+    Raises:
+        ValueError: if ``image_size`` is below 3.
+
+    Example:
+        >>> small_side("swav", 32)
+        14
+    """
+    check_image_size(name, image_size, SMALLEST_MULTICROP)
+    return in_proportion(96, image_size)
+
+
+def check_multicrop(size: int, views: int, small_views: int, small_size: int, *, blur: bool) -> None:
+    """Raise an error unless numbers and sizes of large and small views are valid, and large enough for the blur."""
+    check_number("views", views, least=1)
+    check_number("small_views", small_views, least=0)
+    check_number("small_size", small_size, above=0)
+    if blur:
+        check_blurred_size(size)
+    if blur and small_views:
+        check_blurred_size(small_size, "small_size")
 
 
 def check_scales(min_scale: float, max_scale: float = 1.0) -> None:

@@ -7,17 +7,13 @@ from ssl_modules.augmentations.policies.common import (
     WHOLE_GAUSSIAN,
     JitterMode,
     blur_and_solarize,
-    check_blurred_size,
-    check_image_size,
+    check_multicrop,
     check_scales,
     has_color,
-    in_proportion,
     jitter_and_gray,
+    small_side,
 )
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
-from ssl_modules.utils.checks import check_number
-
-SMALLEST_MULTICROP = 3  # pixels: the small views have 2
 
 
 class GroCoViews(JointViews):
@@ -62,14 +58,8 @@ class GroCoViews(JointViews):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
-        check_number("views", views, least=1)
-        check_number("small_views", small_views, least=0)
-        check_number("small_size", small_size, above=0)
+        check_multicrop(size, views, small_views, small_size, blur=blur)
         check_scales(min_scale)
-        if blur:
-            check_blurred_size(size)
-        if blur and small_views:
-            check_blurred_size(small_size, "small_size")
 
         def view(size: int, scale: tuple[float, float], blurred: float, solarized: float) -> list[Operation]:
             crop = RandomResizedCrop(size, scale, interpolation="bicubic")
@@ -118,6 +108,5 @@ def groco_multicrop(image_size: int, in_channels: int = 3) -> GroCoViews:
         >>> groco_multicrop(32).sizes
         (32, 32, 14, 14, 14, 14, 14, 14)
     """
-    check_image_size("groco-multicrop", image_size, SMALLEST_MULTICROP)
-    blur, small = image_size >= BLUR_FROM, in_proportion(96, image_size)
+    small, blur = small_side("groco-multicrop", image_size), image_size >= BLUR_FROM
     return GroCoViews(image_size, small_views=6, small_size=small, blur=blur, color=has_color(in_channels))

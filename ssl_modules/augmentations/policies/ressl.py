@@ -6,6 +6,7 @@ from ssl_modules.augmentations.geometry import RandomHorizontalFlip, RandomResiz
 from ssl_modules.augmentations.operation import Operation
 from ssl_modules.augmentations.policies.common import (
     BLUR_FROM,
+    SMALLEST_MULTICROP,
     WHOLE_GAUSSIAN,
     JitterMode,
     blur_and_solarize,
@@ -18,8 +19,6 @@ from ssl_modules.augmentations.policies.common import (
 from ssl_modules.augmentations.policies.sce import SMALL_VIEWS
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
 from ssl_modules.utils.checks import check_interval, check_number
-
-SMALLEST_MULTICROP = 3  # pixels: the smallest of the small views has 2
 
 
 class ReSSLViews(JointViews):

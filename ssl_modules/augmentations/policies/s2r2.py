@@ -1,10 +1,8 @@
 """The augmentations of S2R2 (Varamesh et al. 2020), whose abstract says no more than many random views."""
 
-from ssl_modules.augmentations.policies.common import BLUR_FROM, check_image_size, has_color, in_proportion
+from ssl_modules.augmentations.policies.common import BLUR_FROM, has_color, small_side
 from ssl_modules.augmentations.policies.simclr import SimCLRViews
 from ssl_modules.augmentations.views import JointViews
-
-SMALLEST_MULTICROP = 3  # pixels: the small views have 2
 
 
 def s2r2(image_size: int, in_channels: int = 3) -> SimCLRViews:
@@ -43,9 +41,9 @@ def s2r2_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
         >>> s2r2_multicrop(224).sizes
         (224, 224, 96, 96, 96, 96, 96, 96)
     """
-    check_image_size("s2r2-multicrop", image_size, SMALLEST_MULTICROP)
+    small = small_side("s2r2-multicrop", image_size)
     blur, color = image_size >= BLUR_FROM, has_color(in_channels)
-    strength, small = 1.0 if blur else 0.5, in_proportion(96, image_size)
+    strength = 1.0 if blur else 0.5
     return JointViews(
         [
             SimCLRViews(image_size, strength=strength, blur=blur, min_scale=0.14, color=color),

@@ -7,17 +7,14 @@ from ssl_modules.augmentations.policies.common import (
     WHOLE_GAUSSIAN,
     JitterMode,
     blur_and_solarize,
-    check_blurred_size,
-    check_image_size,
+    check_multicrop,
     check_scales,
     has_color,
-    in_proportion,
     jitter_and_gray,
+    small_side,
 )
 from ssl_modules.augmentations.views import Augmentation, JointViews, Views
 from ssl_modules.utils.checks import check_interval, check_number
-
-SMALLEST_MULTICROP = 3  # pixels: the small views have 2
 
 
 class SwAVViews(JointViews):
@@ -61,16 +58,10 @@ class SwAVViews(JointViews):
         jitter: JitterMode = "exact",
         color: bool = True,
     ) -> None:
-        check_number("views", views, least=1)
-        check_number("small_views", small_views, least=0)
-        check_number("small_size", small_size, above=0)
+        check_multicrop(size, views, small_views, small_size, blur=blur)
         check_number("strength", strength, least=0, most=2.5)
         check_scales(min_scale)
         check_interval("small_scale", small_scale, above=0, most=1)
-        if blur:
-            check_blurred_size(size)
-        if blur and small_views:
-            check_blurred_size(small_size, "small_size")
 
         def view(side: int, scale: tuple[float, float]) -> list[Operation]:
             strengths = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
@@ -102,7 +93,6 @@ def swav(image_size: int, in_channels: int = 3) -> SwAVViews:
         >>> swav(32).sizes
         (32, 32, 14, 14, 14, 14, 14, 14)
     """
-    check_image_size("swav", image_size, SMALLEST_MULTICROP)
-    blur, small = image_size >= BLUR_FROM, in_proportion(96, image_size)
+    small, blur = small_side("swav", image_size), image_size >= BLUR_FROM
     strength = 1.0 if blur else 0.5
     return SwAVViews(image_size, small_size=small, strength=strength, blur=blur, color=has_color(in_channels))

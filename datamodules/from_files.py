@@ -82,3 +82,13 @@ class FilesDataModule(BaseDataModule):
             unreadable=self.unreadable,
             white=white,
         )
+
+
+def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return the values of each channel; for another number of channels, their mean for each.
+
+    Example:
+        >>> by_channel((0.25, 0.5, 0.75), 1)
+        (0.5,)
+    """
+    return tuple(values) if channels == len(values) else (sum(values) / len(values),) * channels

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from ssl_modules.datamodules.batches import read_all
+from ssl_modules.datamodules.class_folders import ClassFolders
 from ssl_modules.datamodules.conversion import WhiteLevel
-from ssl_modules.datamodules.finding import absolute, check_test_classes, existing, find_classes, find_part
-from ssl_modules.datamodules.from_files import FilesDataModule
+from ssl_modules.datamodules.finding import IMAGES
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.utils.checks import check_choice, got
+from ssl_modules.utils.checks import got
 
 
-class ImageFolderDataModule(FilesDataModule):
+class ImageFolderDataModule(ClassFolders):
     """Images in a folder: JPEG, PNG, WebP, TIFF, BMP or PNM, of any size, gray or colour, 8 or 16 bits.
 
     With ``class_folders``, each folder in ``root`` is a class, as for torchvision's ``ImageFolder``. It may have
@@ -54,6 +54,8 @@ class ImageFolderDataModule(FilesDataModule):
         (('cat', 'dog'), torch.Size([2, 3, 28, 28]), tensor([0, 1]))
     """
 
+    kind = IMAGES
+
     def __init__(
         self,
         root: str | Path,
@@ -67,16 +69,8 @@ class ImageFolderDataModule(FilesDataModule):
         in_memory: bool = False,
         **settings: Any,
     ) -> None:
-        check_choice("in_channels", in_channels, (1, 3))
         WhiteLevel(white)  # raises if white is out of range
-        root = Path(root).expanduser()
-        self.name = root.resolve().name
-        self.class_names = tuple(find_classes(existing(root, "root"))) if class_folders else ()
-        self.num_classes = len(self.class_names)
-        self.target_type = "single" if class_folders else "none"
-        self.dims = (in_channels, *self.dims[1:])
-        self.mean = by_channel(self.mean, in_channels) if mean is None else tuple(mean)
-        self.std = by_channel(self.std, in_channels) if std is None else tuple(std)
+        self.read_facts(root, test, class_folders, in_channels=in_channels, mean=mean, std=std)
         super().__init__(**settings)
         if in_memory and (self.augmentation is not None or self.decode_size is not None):
             raise ValueError(
@@ -84,33 +78,12 @@ class ImageFolderDataModule(FilesDataModule):
                 f"got decode_size={self.decode_size} and augmentation={got(self.augmentation)}; leave these out, or "
                 "in_memory"
             )
-        self.root = absolute(root)
-        self.test = None if test is None else absolute(test)
-        self.class_folders = class_folders
         self.white = white
         self.keep_in_memory = in_memory
         if in_memory:
             self.decode_size = self.image_size
 
-    def load(self) -> tuple[ImageFiles | TensorImages, ImageFiles | TensorImages | None]:
-        """The training images, and the test images if there are any, in files or in memory.
-
-        Raises:
-            FileNotFoundError: if a folder is missing.
-            ValueError: if there are no images, or if the test folder has none of the training folder's classes.
-        """
-        train = existing(self.root, "root")
-        test = None if self.test is None else existing(self.test, "test")
-        if self.class_folders and test is not None:
-            check_test_classes(self.root, test, self.class_names)
-        return self._part(train, is_train=True), None if test is None else self._part(test, is_train=False)
-
-    def _part(self, folder: Path, *, is_train: bool) -> ImageFiles | TensorImages:
-        paths, targets = find_part(folder, self.class_names if self.class_folders else None, is_train=is_train)
+    def data_set(self, folder: Path, paths: Sequence[str], targets: Any) -> ImageFiles | TensorImages:
+        """Return the images of a part, in files or in memory."""
         files = self.files(folder, paths, targets, self.white)
         return read_all(files, self.num_workers) if self.keep_in_memory else files
-
-
-def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Return the values of each channel; for another number of channels, their mean."""
-    return tuple(values) if channels == len(values) else (sum(values) / len(values),)

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 
 from ssl_modules.datamodules.finding import absolute
-from ssl_modules.datamodules.from_files import FilesDataModule
+from ssl_modules.datamodules.from_files import FilesDataModule, by_channel
 from ssl_modules.datamodules.shard_images import ShardImages
 from ssl_modules.datamodules.shard_index import Index, facts_at, scan
 from ssl_modules.datamodules.shards import Shards
@@ -132,8 +132,8 @@ class StreamingDataModule(FilesDataModule):
         self.levels = {level: tuple(names) for level, names in facts["levels"].items()}
         channels = in_channels or facts["in_channels"]
         self.dims = (channels, 0, 0)
-        self.mean = tuple(mean) if mean is not None else _for_channels(facts["mean"] or self.mean, channels)
-        self.std = tuple(std) if std is not None else _for_channels(facts["std"] or self.std, channels)
+        self.mean = tuple(mean) if mean is not None else by_channel(facts["mean"] or self.mean, channels)
+        self.std = tuple(std) if std is not None else by_channel(facts["std"] or self.std, channels)
         same_size = image_size is None and facts["same_size"]
         super().__init__(image_size=facts["image_size"] if image_size is None else image_size, **settings)
         if same_size and self.decode_size is None:
@@ -203,7 +203,3 @@ class StreamingDataModule(FilesDataModule):
 def _address(url: str | Path) -> str:
     url = str(url).rstrip("/")
     return url if is_remote(url) else absolute(url.removeprefix("file://"))
-
-
-def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

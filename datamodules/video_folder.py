@@ -6,12 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ssl_modules.datamodules.class_folders import ClassFolders
 from ssl_modules.datamodules.clips import import_av
-from ssl_modules.datamodules.finding import VIDEOS, absolute, check_test_classes, existing, find_classes, find_part
+from ssl_modules.datamodules.finding import VIDEOS
 from ssl_modules.datamodules.from_files import FilesDataModule
-from ssl_modules.datamodules.image_folder import by_channel
 from ssl_modules.datamodules.video_files import Apart, VideoFiles, check_clips
-from ssl_modules.utils.checks import check_choice
 
 
 class ClipDataModule(FilesDataModule):
@@ -91,7 +90,7 @@ class ClipDataModule(FilesDataModule):
         )
 
 
-class VideoFolderDataModule(ClipDataModule):
+class VideoFolderDataModule(ClassFolders, ClipDataModule):
     """Videos in a folder, of any size, length and frame rate: MP4, AVI, Matroska, WebM, MPEG and others.
 
     Folders and classes are found as :class:`ImageFolderDataModule` finds them: with ``class_folders``, each folder in
@@ -132,6 +131,8 @@ class VideoFolderDataModule(ClipDataModule):
         (('jump', 'run'), torch.Size([2, 2, 3, 4, 32, 32]), torch.Size([2, 2]))
     """
 
+    kind = VIDEOS
+
     def __init__(
         self,
         root: str | Path,
@@ -144,33 +145,9 @@ class VideoFolderDataModule(ClipDataModule):
         return_index: bool = True,
         **settings: Any,
     ) -> None:
-        check_choice("in_channels", in_channels, (1, 3))
-        root = Path(root).expanduser()
-        self.name = root.resolve().name
-        self.class_names = tuple(find_classes(existing(root, "root", VIDEOS), VIDEOS)) if class_folders else ()
-        self.num_classes = len(self.class_names)
-        self.target_type = "single" if class_folders else "none"
-        self.dims = (in_channels, *self.dims[1:])
-        self.mean = by_channel(self.mean, in_channels) if mean is None else tuple(mean)
-        self.std = by_channel(self.std, in_channels) if std is None else tuple(std)
+        self.read_facts(root, test, class_folders, in_channels=in_channels, mean=mean, std=std)
         super().__init__(return_index=return_index, **settings)
-        self.root = absolute(root)
-        self.test = None if test is None else absolute(test)
-        self.class_folders = class_folders
 
-    def load(self) -> tuple[VideoFiles, VideoFiles | None]:
-        """The training videos, and the test videos if there are any.
-
-        Raises:
-            FileNotFoundError: if a folder is missing.
-            ValueError: if there are no videos, or if the test folder has none of the training folder's classes.
-        """
-        train = existing(self.root, "root", VIDEOS)
-        test = None if self.test is None else existing(self.test, "test", VIDEOS)
-        if self.class_folders and test is not None:
-            check_test_classes(self.root, test, self.class_names, VIDEOS)
-        return self._part(train, is_train=True), None if test is None else self._part(test, is_train=False)
-
-    def _part(self, folder: Path, *, is_train: bool) -> VideoFiles:
-        names = self.class_names if self.class_folders else None
-        return self.videos(folder, *find_part(folder, names, is_train=is_train, kind=VIDEOS))
+    def data_set(self, folder: Path, paths: Sequence[str], targets: Any) -> VideoFiles:
+        """Return the videos of a part."""
+        return self.videos(folder, paths, targets)

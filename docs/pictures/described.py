@@ -23,8 +23,8 @@ class Picture:
     Args:
         name: of the class in ``ssl_modules.methods``.
         views: one word for each view.
-        teacher: indices of the views that the teacher sees.
-        student: indices of the views that the student sees.
+        teacher: indices of the views that the teacher encodes.
+        student: indices of the views that the student encodes.
         stages: names of the student's networks after the encoder.
         extraction: changes to the arguments of the default extraction, to keep the picture small.
         maps: channels and sides of the encoder's maps.

@@ -1,11 +1,16 @@
-"""What keeps SimSiam and SwAV from collapse, on scikit-learn's digits.
+"""Train SimSiam and SwAV on scikit-learn's digits, with and without the setting that prevents a collapse.
 
     python examples/collapse.py [--epochs 6] [--output docs/pictures/collapse.png]
 
-Trains each method twice with the same initial weights and views, once as it is, and once without what prevents
-collapse: SimSiam with a gradient through its targets, SwAV with an assignment that is too soft (epsilon 1 instead of
-0.05). Draws what CollapseMonitor measures on the embeddings after each epoch: the spread of the embeddings,
-which is 0 if they are all the same; their effective rank; and the loss. Takes about 3 minutes on one core.
+The script trains each method twice with the same initial weights and views: once unchanged, and once so that it
+collapses. In the second run, a gradient flows through SimSiam's targets, and SwAV's assignment is too soft, with
+epsilon 1 instead of 0.05. The script draws three values after each epoch. CollapseMonitor measures the first two:
+
+- the spread of the embeddings, which is 0 if they are all the same
+- the effective rank of the embeddings
+- the loss
+
+It takes about 3 minutes on one core.
 """
 
 import argparse
@@ -36,7 +41,7 @@ METRICS = {
 
 
 def simsiam(**given: bool) -> Predictor:
-    """SimSiam's extraction, with small heads; the batch norm at the end, which delays a collapse, is left out."""
+    """Return SimSiam's extraction with small heads and without the last batch norm, which would delay a collapse."""
     return Predictor(512, 128, 64, layers=3, momentum=None, **given)
 
 
@@ -49,7 +54,7 @@ RUNS: dict[str, tuple[type[ContrastiveModule], Extraction]] = {
 
 
 class Curve(pl.Callback):
-    """Keeps the metrics of each epoch."""
+    """Stores the metrics of each epoch."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
@@ -82,7 +87,7 @@ def train(method: type[ContrastiveModule], extraction: Extraction, epochs: int) 
 
 
 def draw(curves: dict[str, list[dict[str, float]]]) -> Figure:
-    """A row for each method and a panel for each metric; the run that collapses is dashed."""
+    """Draw a row for each method and a panel for each metric. The run that collapses has dashed lines."""
     methods = list(dict.fromkeys(name.partition(",")[0] for name in curves))
     figure, axes = plt.subplots(len(methods), len(METRICS), figsize=(11, 3 * len(methods)), layout="constrained")
     for row, method in zip(axes, methods, strict=True):

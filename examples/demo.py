@@ -70,7 +70,8 @@ def folder(root: Path) -> tuple[BaseDataModule, Augmentation]:
     count = len(names)
     if count < FEWEST:
         raise ValueError(
-            f"{root}: {count} images found, but the demo needs {FEWEST}; files count by their endings, {IMAGES.listed}"
+            f"{root}: {count} images found, but the demo needs {FEWEST}; image files have one of the extensions "
+            f"{IMAGES.listed}"
         )
     folders = {name.split(os.sep)[0] for name in names if os.sep in name}
     classes = len(folders) > 1 and all(os.sep in name for name in names)

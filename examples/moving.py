@@ -1,15 +1,16 @@
-"""Moving garments: videos whose class is the motion alone, and what methods learn of it.
+"""Make videos whose class is the kind of motion, train methods on them, and draw the results.
 
-The videos are real Fashion-MNIST images that move along six kinds of paths over cluttered ground. Garment, ground,
-place, size and angle are drawn apart from the motion, and few garments and grounds serve all videos, so that a single
-frame says nothing about the class and little about the video. They are encoded as H.264.
+Each video shows a garment of Fashion-MNIST that moves in one of six ways in front of a cluttered background. Garment,
+background, place, size and angle don't depend on the motion, so a single frame doesn't show the class. All videos use
+the same few garments and backgrounds, so a single frame hardly shows which video it is from. The videos are encoded as
+H.264.
 
     python examples/moving.py make data/moving
     python examples/moving.py train data/moving --rows simclr rince --seeds 0 1 --epochs 10
     python examples/moving.py picture data/moving --row rince --out moving.png
 
-``train`` appends one line of JSON for each run to ``results.jsonl`` in the folder. Needs PyAV, matplotlib for the
-picture, and Fashion-MNIST (``--root``, with downloading by FashionMNISTDataModule).
+``train`` appends one line of JSON for each run to ``results.jsonl`` in the folder. The script needs PyAV, Fashion-MNIST
+and, for the picture, matplotlib. ``--root`` is the folder of Fashion-MNIST; missing files are downloaded.
 """
 
 import argparse
@@ -37,16 +38,16 @@ from ssl_modules.evaluation.protocols import Labelled, linear_protocol
 from ssl_modules.extractions import Queue
 from ssl_modules.losses import RINCELoss, SCELoss
 
-SIDE, FPS, FRAMES = 48, 12, 36  # pixels, frames per second, frames: videos of three seconds
+SIDE, FPS, FRAMES = 48, 12, 36  # pixels, frames per second, frames per video
 GROUNDS, GARMENTS = 8, 10
 MOTIONS = ("vertical", "horizontal", "circle", "pulse", "spin", "jumps")
 CLIP: dict[str, Any] = {"frames": 8, "seconds": 7 / 6, "image_size": 32, "decode_size": 36}
-APART: list[tuple[float, float | None]] = [(0.0, 0.4), (1.0, None)]  # seconds, of RINCE's near and far clip
+APART: list[tuple[float, float | None]] = [(0.0, 0.4), (1.0, None)]  # seconds from the first clip to RINCE's others
 SIZE = CLIP["image_size"]
 
 
 def motion(name: str, generator: torch.Generator) -> Tensor:
-    """Affine matrices [T, 2, 3], from places on the canvas to places on the garment, in [-1, 1]."""
+    """Return affine matrices [T, 2, 3] that map places on the canvas to places on the garment, both in [-1, 1]."""
 
     def draw(low: float, high: float, count: int = 1) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
@@ -73,7 +74,7 @@ def motion(name: str, generator: torch.Generator) -> Tensor:
 
 
 def video(name: str, garments: Tensor, grounds: Tensor, generator: torch.Generator) -> Tensor:
-    """A video of one garment in motion: uint8 [3, T, SIDE, SIDE]."""
+    """Return a video of one moving garment, uint8 [3, T, SIDE, SIDE]."""
     garment = garments[torch.randint(len(garments), (), generator=generator)]
     ground = grounds[torch.randint(len(grounds), (), generator=generator)]
     grid = F.affine_grid(motion(name, generator), [FRAMES, 1, SIDE, SIDE], align_corners=False)
@@ -84,7 +85,7 @@ def video(name: str, garments: Tensor, grounds: Tensor, generator: torch.Generat
 
 
 def make(folder: Path, train: int, test: int, root: str) -> None:
-    """Write the videos of both parts, one folder for each class."""
+    """Write the training and the test videos, with one folder for each class."""
     data = FashionMNISTDataModule(root)
     data.prepare_data()
     data.setup()
@@ -101,7 +102,7 @@ def make(folder: Path, train: int, test: int, root: str) -> None:
 
 
 def ground(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Cluttered ground: pieces of garments, darkened, [1, SIDE, SIDE]."""
+    """Return a background of darkened pieces of garments, [1, SIDE, SIDE]."""
     canvas = torch.zeros(1, SIDE, SIDE)
     for _ in range(30):
         piece = images[torch.randint(len(images), (), generator=generator)] / 255
@@ -115,7 +116,7 @@ def clip_views(part: Augmentation, other: Augmentation | None = None) -> ClipVie
 
 
 def methods(keys: int) -> dict[str, tuple[type[ContrastiveModule], dict[str, Any], dict[str, Any]]]:
-    """Of each row its method, and the arguments of the method and the data that differ."""
+    """Return for each row its method, the method's arguments and the arguments of the data module."""
     one, scale = partial(SimCLRViews, SIZE, views=1, strength=0.5, blur=False), (0.4, 1.0)
     plain = one(min_scale=scale[0])
     ranked = [MoCoViews(SIZE, views, blur=False, min_scale=scale[0]) for views in (2, 1, 1)]
@@ -186,14 +187,14 @@ def features(network: nn.Module, loader: Any) -> Labelled:
 
 
 def measure(module: nn.Module, data: VideoFolderDataModule) -> dict[str, float]:
-    """R@1 of test videos among the training videos, and the accuracy of a linear classifier, in %."""
+    """Return R@1 of test videos among the training videos, and the accuracy of a linear classifier, in %."""
     train, test = (features(module, loader) for loader in (data.probe_train_dataloader(), data.test_dataloader()))
     found = retrieval(*test, *train, k=(1,), centre=True)
     return {"R@1": 100 * found["recall@1"], "linear": 100 * linear_protocol(train, test)["top1"]}
 
 
 class Clock(pl.Callback):
-    """Seconds of the processor that loading takes, and all."""
+    """Measures the processor time of loading and of the whole training, in seconds."""
 
     def __init__(self) -> None:
         self.loading = self.started = self.before = 0.0
@@ -209,7 +210,7 @@ class Clock(pl.Callback):
 
 
 def train(row: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
-    """One run; returns its measures."""
+    """Train and evaluate a row; return its metrics."""
     folder, epochs, batch_size, lr = given.folder, given.epochs, given.batch_size, given.lr
     torch.set_num_threads(1)
     is_untrained = row == "untrained"
@@ -228,7 +229,7 @@ def train(row: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
 
 
 class Curve(OnlineProbe):
-    """R@1 by epoch, and the features of the last one."""
+    """Stores R@1 after each epoch."""
 
     def measure(self, module: Any, trainer: Any) -> dict[str, float]:
         train, test = self.read("train", module, trainer), self.read("test", module, trainer)
@@ -237,7 +238,7 @@ class Curve(OnlineProbe):
 
 
 def picture(given: argparse.Namespace) -> None:
-    """Draw clips, their views, nearest neighbours of test videos, and R@1 by epoch."""
+    """Draw clips, their views, nearest neighbours of test videos, and R@1 after each epoch."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     row, folder, epochs, batch_size, lr = given.row, given.folder, given.epochs, given.batch_size, given.lr

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 
 
 class Kill(Callback):
-    """Kills the process of a rank before its third step, as the system does without memory."""
+    """Kills the process of a rank before its third step, as the system does if memory runs out."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank

@@ -53,7 +53,7 @@ def test_the_schedule_steps_once_per_optimiser_step(accumulate):
 
 
 class Listening(AllViews):
-    """An extraction that notes the calls of its hooks."""
+    """An extraction that records the calls of its hooks."""
 
     def build(self, *arguments):
         super().build(*arguments)
@@ -70,7 +70,7 @@ class Listening(AllViews):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_an_extraction_hears_of_the_optimisers_steps(accumulate):
+def test_an_extraction_gets_the_number_of_optimiser_steps(accumulate):
     module = build(extraction=Listening())
     fit(module, accumulate_grad_batches=accumulate)
     batches, steps = 8, 8 // accumulate
@@ -78,7 +78,7 @@ def test_an_extraction_hears_of_the_optimisers_steps(accumulate):
     assert module.extraction.calls == [("fit", 32, steps, steps), *of_batches]
 
 
-def test_an_extraction_hears_that_the_number_of_images_is_unknown():
+def test_an_extraction_gets_none_if_the_number_of_images_is_unknown():
     class Stream(IterableDataset):
         def __iter__(self):
             return iter(pixels())

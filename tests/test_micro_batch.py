@@ -145,7 +145,7 @@ def test_wrong_numbers_raise_an_error(method, arguments, message):
 
 
 @pytest.mark.slow
-def test_a_compiled_encoder_gives_the_same():
+def test_a_compiled_encoder_gives_the_same_gradient_and_buffers():
     def compiled_step(**given):
         seed_everything(0)
         module = build(Net(), micro_batch=4, **given).double()

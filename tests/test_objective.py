@@ -360,7 +360,7 @@ def referred_of_a_process(rank):
     return referred(slice(0, 4) if rank == 0 else slice(4, 6))
 
 
-def test_two_processes_with_a_reference_function_are_one():
+def test_two_processes_with_a_reference_function_equal_one():
     first, second = run_in_processes(referred_of_a_process)
     for x, y, expected in zip(first, second, referred(slice(None)), strict=True):
         torch.testing.assert_close((x + y) / 2, expected, rtol=0, atol=1e-12)

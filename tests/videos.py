@@ -1,4 +1,4 @@
-"""Small videos whose frames say their own number, encoded by PyAV."""
+"""Write small videos whose frames show their own number, encoded by PyAV."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An SVG picture of boxes, networks, arrows and embeddings, in the colours of light and dark pages."""
+"""Draws boxes, networks, arrows and embeddings as SVG, in the colours of light and dark pages."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ class Canvas:
         )
 
     def ring(self, x: float, y: float, side: float) -> None:
-        """An empty cell."""
+        """Draw an empty cell."""
         self.parts.append(
             f'<rect x="{x + 0.5:g}" y="{y + 0.5:g}" width="{side - 1:g}" height="{side - 1:g}" rx="2" fill="none" '
             f'stroke="{self.c["cell"]}"/>'
@@ -68,7 +68,7 @@ class Canvas:
         self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="{self.c[fill]}"/>')
 
     def funnel(self, x: float, y: float, w: float, h: float, fill: str, dashed: bool = False) -> None:
-        """A network, which narrows from left to right."""
+        """Draw a network as a shape that narrows from left to right."""
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         points = f"{x:g},{y - h / 2:g} {x + w:g},{y - h / 4:g} {x + w:g},{y + h / 4:g} {x:g},{y + h / 2:g}"
         self.parts.append(f'<polygon points="{points}" fill="{self.c[fill]}" stroke="{self.c["line"]}"{dash}/>')
@@ -81,7 +81,7 @@ class Canvas:
         )
 
     def glyph(self, image: int, x: float, y: float, r: float = 7, kind: str = "student") -> None:
-        """An embedding of an image: its shape; filled for the student's, hollow for the teacher's, gray for older."""
+        """Draw an embedding of an image: filled from the student, hollow from the teacher, gray from earlier images."""
         color = self.c["old"] if kind == "old" else self.c["images"][image % 4]
         look = f'fill="{color}"' if kind == "student" else f'fill="none" stroke="{color}" stroke-width="1.8"'
         if image % 4 == 0:

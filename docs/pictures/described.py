@@ -1,4 +1,4 @@
-"""What the picture of each method shows."""
+"""Describe what the picture of each method shows."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass
 class Side:
-    """The labels of the anchors or candidates of a matrix: image and kind of each."""
+    """The labels of the rows or columns of a matrix: the image and the kind of each anchor or candidate."""
 
     images: list[int]
     kinds: list[str]
@@ -18,13 +18,13 @@ class Side:
 
 @dataclass
 class Picture:
-    """What is drawn of a method.
+    """What the picture of a method shows.
 
     Args:
         name: of the class in ``ssl_modules.methods``.
         views: one word for each view.
-        teacher: indices of the views that the teacher sees.
-        student: indices of the views that the student sees.
+        teacher: indices of the views that the teacher encodes.
+        student: indices of the views that the student encodes.
         stages: names of the student's networks after the encoder.
         extraction: changes to the arguments of the default extraction, to keep the picture small.
         maps: channels and sides of the encoder's maps.
@@ -36,7 +36,7 @@ class Picture:
         soft: what the legend calls the dots, if targets are soft.
         gray: what the legend calls the gray shapes.
         patches: rows and columns of a grid of patches.
-        contrasts: a word on the other contrasts.
+        contrasts: a note on the contrasts that are not drawn.
     """
 
     name: str

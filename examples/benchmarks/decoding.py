@@ -1,14 +1,15 @@
-"""Clips per second and core of PyAV, torchcodec and decord, and the share of loading in a training step.
+"""Measure clips per second on one core with PyAV, torchcodec and decord, and how much of a training step is loading.
 
     python examples/benchmarks/decoding.py [--videos 4] [--clips 12] [--threads 1]
 
-A clip is 16 frames, 4 frames apart, at a random place of a video of ten seconds, 456 x 256 pixels, H.264: moving
-garments over cluttered ground, with one key frame, or one every 12 frames. Opening the file, seeking, decoding and the
-tensor count. Values are clips per second of the process's time on all cores, the median of the rounds. Libraries that
-aren't installed, or don't find FFmpeg, are left out.
+A clip has 16 frames that are 4 frames apart, and begins at a random place of the video. The videos have ten seconds and
+456 x 256 pixels, are encoded as H.264, and show a textured background that moves. They have either only one key frame
+or one every 12 frames. The time includes opening the file, seeking, decoding and making the tensor. It is the processor
+time on all cores, and values are medians over the videos. Libraries that aren't installed, or don't find FFmpeg, are
+left out.
 
-The share of loading is measured in SimCLR's step with 8 frames of 112 pixels and r3d_18, and with 8 frames of 32 pixels
-and r3d_small, both with two clips of a video, in one process.
+The script also measures how much of SimCLR's training step is loading: with r3d_18 and clips of 112 pixels, and with
+r3d_small and clips of 32 pixels. Each video gives two clips of 8 frames. All runs in one process.
 """
 
 import argparse
@@ -32,7 +33,7 @@ Reader = Callable[[Path, int], Any]  # a file and the number of the first frame,
 
 
 def write(path: Path, seed: int, group: int) -> None:
-    """Write a video of textured ground that moves and changes slowly."""
+    """Write a video of a textured background that moves and changes slowly."""
     generator = torch.Generator().manual_seed(seed)
     ground = torch.rand(1, 3, 40, 70, generator=generator)
     wide = torch.nn.functional.interpolate(ground, (320, 560), mode="bicubic").clamp(0, 1)[0]
@@ -80,7 +81,7 @@ def readers() -> dict[str, Reader]:
 
 
 def compare(folder: Path, videos: int, clips: int) -> None:
-    """Print clips per second and core of all libraries, which read the same clips in turn."""
+    """Print clips per second on one core for each library. All libraries read the same clips."""
     library = readers()
     for name, group in (("one key frame", 1000), ("a key frame in 12", 12)):
         paths = [folder / f"{group}-{index}.mp4" for index in range(videos)]
@@ -98,7 +99,7 @@ def compare(folder: Path, videos: int, clips: int) -> None:
 
 
 def share(folder: Path, encoder: str, size: int, videos: int, batch_size: int) -> None:
-    """Print the share of loading in SimCLR's step."""
+    """Print how much of SimCLR's training step is loading."""
     for index in range(videos):
         path = folder / f"{size}" / f"{index}.mp4"
         path.parent.mkdir(exist_ok=True)

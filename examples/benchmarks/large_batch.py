@@ -2,13 +2,13 @@
 
     python examples/benchmarks/large_batch.py [--encoder resnet18] [--size 32] [--batch 4096] [--micro 256] [--steps 1]
 
-A step goes from raw images to gradients, with SimCLR's augmentation. Each way has a process of its own:
+A step computes gradients from raw images, with SimCLR's augmentation. Each of the two ways runs in its own process:
 
-- micro_batch: the loss of the whole batch; encoder and heads process --micro images at a time, twice;
-- accumulation: the mean loss of batches of --micro images, each with negatives from its own batch only.
+- micro_batch: the loss compares the whole batch; encoder and heads process --micro images at a time, twice;
+- accumulation: gradients are added up over batches of --micro images; negatives come only from the same batch.
 
-MiB is the largest resident memory of the process, in addition to the memory that it has before the first step. The
-first step's time is left out if --steps is 2 or more.
+MiB is the peak resident memory of the process minus its memory before the first step. If --steps is 2 or more, the time
+of the first step is left out.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 
 def measure(way: str, settings: argparse.Namespace, results: Any) -> None:
-    """Put seconds and MiB of a step into a queue."""
+    """Measure the seconds and MiB of a step, and put them into a queue."""
     warnings.filterwarnings("ignore", "You are trying to `self.log")
     torch.set_num_threads(settings.threads)
     keep_freed_memory()

@@ -10,12 +10,12 @@ of 224 pixels of each image: random resized crop, flip, colour jitter of half st
 - ours, fast: workers decode, and this process augments whole batches, as in a training step;
 - ours, views in the workers: the same policy on each image at its full size, as torchvision does; the views are uint8,
   and the module scales them to [0, 1] on its device;
-- ours, shards: the same two ways on shards of JPEGs whose shorter side is 256 pixels.
+- ours, shards: the same two ways, with images from shards, which hold JPEGs whose shorter side is 256 pixels.
 
 All workers persist. With few cores, give this process one thread (--threads 1), or it competes with the workers.
 
-Small images: --small images of 3 x 32 x 32 from memory, from a folder of PNG files and from shards of them, without
-views.
+Small images: images of 3 x 32 x 32 from memory, from a folder of PNG files and from shards of these files, without
+views. --small sets their number.
 
 In memory: an epoch of batches of 50,000 images of 3 x 32 x 32, like CIFAR-10's, compared with an epoch of a ResNet-18's
 forward and backward passes on two views, as in SimCLR's step. The latter is extrapolated from a few batches.
@@ -131,7 +131,7 @@ def photographs(folder: Path, shards: Path, workers: int) -> dict[str, Callable[
 
 
 def small_images(folder: Path, count: int, workers: int, rounds: int) -> None:
-    """Measure and print how many small images a second each kind of data module reads."""
+    """Measure and print how many small images per second each kind of data module reads."""
     images = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
     (folder / "files" / "0").mkdir(parents=True)
     for number, image in enumerate(images):

@@ -1,4 +1,4 @@
-"""One run: trains and evaluates a row with one seed."""
+"""Train and evaluate a row of the results with one seed."""
 
 import resource
 import time

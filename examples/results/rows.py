@@ -1,4 +1,4 @@
-"""The rows of the results: a module and a data module for each, with the same budget."""
+"""Build the module and the data module of each row of the results. All rows have the same budget."""
 
 import json
 from functools import cache, partial
@@ -100,6 +100,6 @@ def parts(name: str) -> Any:
 
 
 def without_coarse_classes(batch: list[Any], dataloader_idx: int) -> list[Any]:
-    """A batch with the class alone: a hook of a module that learns from one level of labels."""
+    """Remove the coarse classes from a batch. This is a hook of modules that learn from one level of labels."""
     images, targets = batch
     return [images, targets[:, 0]]

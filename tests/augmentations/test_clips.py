@@ -1,4 +1,4 @@
-"""Clips: one draw for all frames, equal to that of an image."""
+"""Augmentations draw parameters once per clip, and change each frame as they change an image."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def still(pixels, frames=4):
 
 @each_operation
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_a_still_clip_becomes_the_view_of_its_image_bit_for_bit(operation, dtype):
+def test_frames_of_a_still_clip_equal_the_augmented_image_bit_for_bit(operation, dtype):
     pixels = images(dtype=dtype)
     assert torch.equal(operation(still(pixels), seeded()), still(operation(pixels, seeded())))
     [of_clips], [of_images] = (Views([operation], views=1)(x, seeded()) for x in (still(pixels), pixels))
@@ -99,7 +99,7 @@ def test_clips_of_a_batch_get_different_draws():
     assert not torch.equal(view, other)
 
 
-def test_views_are_made_of_the_clips_that_they_name():
+def test_each_view_is_made_from_the_given_clip():
     marks = torch.arange(5)[None, :, None, None, None, None]  # the pixels of a clip hold its number
     videos = (marks * 10).expand(4, 5, 3, 2, SIZE, SIZE).to(torch.uint8)
     crop = Views([RandomResizedCrop(8)], views=2)
@@ -108,7 +108,7 @@ def test_views_are_made_of_the_clips_that_they_name():
     assert all(view.shape == (4, 3, 2, 8, 8) for view in views)
 
 
-def test_a_clip_may_lack_the_axis_of_clips():
+def test_one_clip_per_video_may_lack_the_axis_of_clips():
     clips, parts = images(4, 3), [MoCoViews(8, views=1, blur=False)] * 2
     for augmentation in (ClipViews(parts, clips=(0, 0)), MoCoViews(8, blur=False)):
         for view, same in zip(augmentation(clips, seeded()), augmentation(clips[:, None], seeded()), strict=True):
@@ -149,7 +149,7 @@ def test_gradients_pass_through_clips():
         (SimCLRViews(8), (2, 3, 2, 3, 4, SIZE, SIZE), "four axes"),
     ],
 )
-def test_what_does_not_fit_is_an_error(augmentation, shape, message):
+def test_clips_that_do_not_fit_raise_an_error(augmentation, shape, message):
     with pytest.raises(ValueError, match=message):
         augmentation(torch.rand(shape))
 

@@ -69,7 +69,7 @@ def test_a_bank_with_fewer_images_than_k_is_named():
         OnlineRetrieval(**own(), k=(301,)).evaluate(stranger())
 
 
-def test_centred_features_are_those_of_the_function():
+def test_centre_gives_the_metrics_of_the_function():
     module = stranger()
     features = torch.as_tensor(embed(module, IMAGES))
     found = retrieval(features[300:500], TARGETS[300:500], features[:300], TARGETS[:300], k=(1,), centre=True)

@@ -1,4 +1,4 @@
-"""The command runs on several nodes; one that dies ends the others."""
+"""The command runs on several nodes. If a process dies, the others end too."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from processes import run_on_nodes
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_is_named_and_ends_the_others(tmp_path, monkeypatch):
+def test_a_killed_process_is_reported_and_ends_the_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit = ["-m", "ssl_modules", "fit", "--model=SimCLR", "--model.encoder=test_resnet", "--data=DigitsDataModule"]
     trainer = {"num_nodes": 2, "devices": 1, "strategy": "ddp", "accelerator": "cpu", "logger": "false"}

@@ -1,4 +1,4 @@
-"""``ssl-modules predict`` writes features as they come, continues what is left, and its files can be read back."""
+"""``ssl-modules predict`` writes each batch at once, continues after an interruption, and its files can be read."""
 
 import json
 import os
@@ -147,7 +147,7 @@ def test_files_are_joined_in_blocks(monkeypatch, tmp_path):
         np.testing.assert_array_equal(joined[name], np.concatenate([part[name] for part in parts]))
 
 
-def test_files_that_are_missing_or_mixed_are_named():
+def test_missing_and_mixed_files_raise_an_error():
     with pytest.raises(ValueError, match=r"expected files features\*.npz, got none in here"):
         StoredFeatures("here")
     part = {"features": np.zeros((1, 2), np.float32), "index": np.zeros(1, int), "targets": np.zeros(1, int)}

@@ -182,7 +182,7 @@ CASES = [
         SimSiam,
         MoCoViews(SIZE, blur=False),
         Predictor(None, 32, 16, layers=3, output_norm=True, momentum=None),
-        falls_to=0.6,  # its targets move, as the student makes them
+        falls_to=0.6,  # the student makes the targets, so they change too
     ),
     Case(
         SupCon,

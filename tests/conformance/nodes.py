@@ -1,4 +1,4 @@
-"""A program that ``torchrun`` starts on each node: it trains every method for some steps, and saves what comes out.
+"""Train every method for some steps and save the results. ``torchrun`` starts this program on each node.
 
 ``torchrun nodes.py FOLDER`` writes ``FOLDER/<rank>.pt``.
 """
@@ -25,7 +25,7 @@ SETTINGS = [(index, norms) for index in range(len(CASES)) for norms in NORMS]
 
 
 class Shares(Dataset):
-    """The views of each step; several processes take equal shares of the images."""
+    """The views of each step. Each process gets an equal share of the images."""
 
     def __init__(self, views: list[torch.Tensor]) -> None:
         self.views = views
@@ -40,20 +40,20 @@ class Shares(Dataset):
 
 
 class Norms(Callback):
-    """Seeds the run, and puts norms in eval mode: all, or only those that normalise vectors."""
+    """Seeds the run, and puts batch norms of the given classes in eval mode."""
 
     def __init__(self, kinds: tuple[type, ...]) -> None:
         self.kinds = kinds
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        seed_everything(0, verbose=False)  # the run's seed is drawn next
+        seed_everything(0, verbose=False)  # the fit draws its seed next
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         for module in pl_module.modules():
             if isinstance(module, self.kinds):
                 module.eval()
             if isinstance(module, SplitBatchNorm2d):
-                module.interleaved = False  # the parts of the teacher's images are those of the student's
+                module.interleaved = False  # student and teacher split a batch into the same parts
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         assert trainer.global_step == STEPS
@@ -64,14 +64,14 @@ def train(setting: tuple[int, str], is_one: bool = True, **flags: Any) -> dict[s
 
     Args:
         setting: one of SETTINGS.
-        is_one: whether this is one process that computes on the images of all.
-        flags: of the Trainer.
+        is_one: whether one process trains on all images, instead of several that share them.
+        flags: further arguments of the Trainer.
     """
     index, norms = setting
     case = CASES[index]
     given: dict[str, Any] = {"optimizer": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9)}
     if norms == "own":
-        # One pass per view: its parts are the processes' images.
+        # With one pass per view, each part holds the images of one process.
         given |= {"view_statistics": "each", "micro_batch": None}
         given |= {"batch_norm_splits": NODES if is_one else None}
         if "teacher_batch_norm_splits" in case.settings:
@@ -85,7 +85,7 @@ def train(setting: tuple[int, str], is_one: bool = True, **flags: Any) -> dict[s
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     state = {name: value for name, value in module.state_dict().items() if not name.endswith(statistics)}
     state.pop("extraction.ids", None)  # unique numbers, which depend on the number of processes
-    optimizer = run.optimizers[0].state_dict()["state"] if run.optimizers else {}  # those of ddp_notebook are gone
+    optimizer = run.optimizers[0].state_dict()["state"] if run.optimizers else {}  # ddp_notebook has none after the fit
     return {"module": state, "optimizer": {str(number): values for number, values in optimizer.items()}}
 
 

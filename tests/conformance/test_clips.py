@@ -1,4 +1,4 @@
-"""Methods on clips: each trains, resumes bit for bit, and gives the same gradient in two processes."""
+"""Methods train on clips, resume bit for bit, and give the same gradient in two processes."""
 
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ def of_two_clips(view, other=None):
     return ClipViews([view, view if other is None else other], clips=(0, 1))
 
 
-METHODS: dict[str, tuple[type[ContrastiveModule], dict[str, Any], float]] = {  # and to which share its loss falls
+METHODS: dict[str, tuple[type[ContrastiveModule], dict[str, Any], float]] = {  # the loss falls to this share
     "SimCLR": (SimCLR, {"augmentation": of_two_clips(SimCLRViews(SIZE, views=1, strength=0.5, blur=False))}, 0.1),
     "MoCo": (
         MoCo,
@@ -99,7 +99,7 @@ def batch(**given):
 def test_the_loss_falls_on_a_few_videos(name):
     seed_everything(0)
     module = build(name)
-    if module.teacher is not None:  # both may keep the loss from falling
+    if module.teacher is not None:  # a moving teacher or queue may keep the loss from falling
         module.teacher.momentum, module.teacher.schedule = 1.0, "constant"
         module.extraction.after_backward = lambda: None
     views = module.augmentation(videos(), torch.Generator().manual_seed(0))
@@ -138,7 +138,7 @@ def folder(tmp_path_factory):
 
 
 @each_method
-def test_a_run_on_files_that_resumes_in_an_epoch_is_the_uninterrupted_one_bit_for_bit(name, folder, tmp_path):
+def test_a_run_resumed_within_an_epoch_equals_the_uninterrupted_run_bit_for_bit(name, folder, tmp_path):
     def run(checkpoints=None, ckpt_path=None, seed=0):
         seed_everything(seed)
         module = build(name)

@@ -1,4 +1,4 @@
-"""Two processes train like one, with the gradients of one step, and on two nodes that torchrun starts."""
+"""Two processes give the gradient of one, and the same training, also on two nodes that torchrun starts."""
 
 from pathlib import Path
 
@@ -56,11 +56,11 @@ def of_two_nodes(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", nodes.SETTINGS, ids=[f"{CASES[i]}-{norms}" for i, norms in nodes.SETTINGS])
-def test_five_steps_on_two_nodes_are_those_of_one_process(of_two_nodes, setting):
+def test_five_steps_on_two_nodes_equal_those_of_one_process(of_two_nodes, setting):
     (first, second), one = (result[setting] for result in of_two_nodes), nodes.train(setting)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     torch.testing.assert_close(first, one, rtol=1e-6, atol=1e-9)
-    # Gradients are far larger than the tolerance.
+    # The test can fail, because gradients are far larger than the tolerance.
     assert max(values["momentum_buffer"].abs().max() for values in one["optimizer"].values()) > 1e-4
 
 
@@ -69,7 +69,7 @@ def of_a_notebook(setting):
 
 
 @pytest.mark.slow
-def test_the_strategy_of_notebooks_is_one_process():
+def test_ddp_notebook_gives_the_weights_of_one_process():
     setting = (2, "fixed")
     notebook, one = run_in_a_process(of_a_notebook, setting), nodes.train(setting)["module"]
     torch.testing.assert_close(notebook, one, rtol=1e-6, atol=1e-9)

@@ -69,7 +69,7 @@ def test_times_count_from_the_first_frame(tmp_path):
     assert videos.numbers(read_frames(path, [0.0, 0.4, 1.96])) == [0, 10, 49]
 
 
-def test_a_video_of_one_frame_holds_it(tmp_path):
+def test_a_video_of_one_frame_repeats_it(tmp_path):
     path = videos.write(tmp_path / "a.mp4", count=1)
     assert videos.numbers(read_frames(path, [0.0, 0.5, 9.0])) == [0, 0, 0]
     assert duration(path) == pytest.approx(1 / FPS)
@@ -90,7 +90,7 @@ def test_a_file_without_a_duration_is_measured(tmp_path):
 
 
 class _Pipe:
-    """A file that can't seek, so that the header is written without the duration."""
+    """A file that can't seek, so PyAV writes the header without the duration."""
 
     def __init__(self, file):
         self.file = file
@@ -135,7 +135,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_file_is_an_error_of_the_file_that_names_it(kind, tmp_path):
+def test_a_broken_file_raises_an_error_with_its_path(kind, tmp_path):
     name, make = BROKEN[kind]
     path = make(tmp_path / name)
     with pytest.raises(OSError, match=r"a\.(mp4|avi|mkv): ") as caught:
@@ -144,13 +144,13 @@ def test_a_broken_file_is_an_error_of_the_file_that_names_it(kind, tmp_path):
     assert caught.value.errno is None
 
 
-def test_a_missing_file_is_not_found(tmp_path):
+def test_a_missing_file_raises_file_not_found(tmp_path):
     for read in (duration, lambda path: read_frames(path, [0.0])):
         with pytest.raises(FileNotFoundError, match=r"none\.mp4"):
             read(tmp_path / "none.mp4")
 
 
-def test_a_fault_of_the_system_stays_one(tmp_path, monkeypatch):
+def test_an_error_of_the_system_is_not_an_error_of_the_file(tmp_path, monkeypatch):
     path, opened = videos.write(tmp_path / "a.mp4"), builtins.open
 
     def refused(file, *arguments, **options):

@@ -25,7 +25,7 @@ def test_state_goes_on_with_the_next_batch(workers):
     iterator = iter(source)
     for done in range(1, 6):
         next(iterator)
-        assert source.state_dict() == {"epoch": 4, "images": 2 * done}  # counts delivered batches, also with workers
+        assert source.state_dict() == {"epoch": 4, "images": 2 * done}  # only delivered images, also with workers
         resumed = loader()
         resumed.load_state_dict(source.state_dict())
         assert batches(resumed) == whole[done:]
@@ -34,7 +34,7 @@ def test_state_goes_on_with_the_next_batch(workers):
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)])
 @pytest.mark.parametrize("drop_last", [False, True])
-def test_other_processes_go_on_without_repeating_or_losing_an_image(before, after, drop_last):
+def test_another_number_of_processes_continues_without_repeating_or_losing_an_image(before, after, drop_last):
     def of_all(number):
         made = [loader(29, rank, number, drop_last=drop_last) for rank in range(number)]
         for own in made:
@@ -57,7 +57,7 @@ def test_other_processes_go_on_without_repeating_or_losing_an_image(before, afte
         assert len(seen + rest) == len(set(seen + rest)) > 29 - 2 * after
     else:
         assert set(seen + rest) == set(range(29))
-        assert len(rest) < 29 - len(seen) + after  # the first images again, so that all have equally many
+        assert len(rest) < 29 - len(seen) + after  # some images twice, so that all processes have equally many
     [(before_, whole)] = counts
     assert {len(batches) for batches in ahead} == {whole - before_}
 

@@ -156,7 +156,7 @@ class Resuming(ExactResume, Recorder):
 
 
 def parts_of_runs(rank, folder, url, runs):
-    """The rows of each step of this process with their epochs, for each run; the first one saves every step."""
+    """Return the epochs and rows of each step of this process, for each run. The first run saves after every step."""
     os.environ["LOCAL_RANK"] = str(rank)
     several, parts = torch.distributed.get_world_size(), []
     for batch_size, ckpt_path in runs:
@@ -180,7 +180,7 @@ def parts_of_runs(rank, folder, url, runs):
 
 
 def steps(parts):
-    """The epoch and the sorted rows of all processes, for each step."""
+    """Return for each step the epoch and the sorted rows of all processes."""
     return [(own[0][0], sorted(row for _, rows in own for row in rows)) for own in zip(*parts, strict=True)]
 
 
@@ -195,7 +195,7 @@ def stream(tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "before", "after"), [("memory", 1, 2), ("memory", 3, 2), ("stream", 1, 2), ("stream", 2, 1)]
 )
-def test_other_processes_continue_a_run(tmp_path, stream, kind, before, after):
+def test_another_number_of_processes_continues_a_run(tmp_path, stream, kind, before, after):
     url = stream if kind == "stream" else None
     runs = [(6 // before, None)]
     [whole] = zip(*run_in_processes(parts_of_runs, tmp_path, url, runs, processes=before), strict=True)

@@ -1,4 +1,4 @@
-"""Shards are written completely and resumed after an interruption; seed and epoch alone decide the order of reading."""
+"""Writing shards continues after an interruption. The order of reading depends only on seed and epoch."""
 
 import json
 import tarfile
@@ -43,7 +43,7 @@ def digits():
 
 @pytest.fixture
 def address(shards):
-    """The shards in a storage that is reached by an address."""
+    """Copy the shards to a storage in memory and return its address."""
     files = fsspec.filesystem("memory")
     for path in shards.rglob("*"):
         if path.is_file():
@@ -73,7 +73,7 @@ def rows(loader):
     return torch.cat([batch[2] for batch in loader])
 
 
-def test_images_and_targets_of_all_parts_are_those_of_the_data_module(shards, digits):
+def test_shards_hold_the_images_and_targets_of_all_parts(shards, digits):
     data = stream(shards)
     assert (data.num_classes, data.class_names, data.dims) == (10, digits.class_names, digits.dims)
     assert (data.mean, data.std, data.target_type) == (digits.mean, digits.std, "single")
@@ -109,7 +109,7 @@ def test_an_epoch_has_each_image_once_and_reads_a_window_of_shards_at_a_time(sha
         assert all(len(part) == window for part in parts[:-1])
 
 
-def test_the_order_depends_on_seed_and_epoch_alone(shards):
+def test_the_order_depends_only_on_seed_and_epoch(shards):
     first, again, other = (stream(shards, seed=seed, num_workers=n) for seed, n in ((0, 0), (0, 2), (1, 0)))
     order = rows(first.train_dataloader())
     assert torch.equal(order, rows(again.train_dataloader()))
@@ -187,7 +187,7 @@ def test_tar_files_of_other_programs_are_read(address, digits, tmp_path, monkeyp
     assert len(again.train_set) == 600
 
 
-def test_files_are_kept_as_they_are_or_become_smaller_jpegs(photos, tmp_path):
+def test_files_stay_unchanged_or_become_smaller_jpegs(photos, tmp_path):
     data = ImageFolderDataModule(photos, num_workers=0)
     write_shards(data, tmp_path / "same")
     write_shards(data, tmp_path / "small", size=32, quality=80)
@@ -219,7 +219,7 @@ class PartlyLabelled(DigitsDataModule):
         return TensorImages(torch.cat([labelled.images, 255 - labelled.images]))
 
 
-def test_other_images_to_train_on_have_their_own_part(digits, tmp_path):
+def test_separate_training_images_have_their_own_part(digits, tmp_path):
     facts = write_shards(PartlyLabelled(), tmp_path / "out")
     assert facts["parts"] == {"train": [2000, 874], "labelled": [1437], "test": [360]}
     data = stream(tmp_path / "out")
@@ -263,7 +263,7 @@ def test_an_interrupted_writer_continues(photos, tmp_path, monkeypatch):
         write_shards(data, out, images_per_shard=4)
 
 
-def test_the_command_counts_what_it_leaves_out(photos, tmp_path, capsys):
+def test_the_command_lists_the_files_that_it_leaves_out(photos, tmp_path, capsys):
     (photos / "cat/3.png").write_bytes(b"no image")
     main(["shard", "--data", str(photos), "--data.num_workers", "0", "--out", str(tmp_path / "out"), "--size", "32"])
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Clips drawn from videos in folders, and the official lists of UCF101 and Kinetics."""
+"""Data modules read clips of videos from folders and from the official lists of UCF101 and Kinetics."""
 
 import shutil
 from pathlib import Path
@@ -46,11 +46,11 @@ def batch(folder, rows, epoch=0, seed=0, **given):
 
 
 def expected_numbers(start: float, count: int) -> list[int]:
-    """The numbers of four frames over 0.6 seconds; the last frame is held."""
+    """Return the numbers of four frames over 0.6 seconds; after the end of the video, the last frame is repeated."""
     return [min(int((start + step * 0.2) * FPS + 1e-3), count - 1) for step in range(4)]
 
 
-def test_a_training_batch_has_the_clips_that_its_times_say(folder):
+def test_a_training_batch_has_the_clips_at_its_times(folder):
     clips, targets, index, times = batch(folder, [3, 0, 1], clips=3)
     assert clips.shape == (3, 3, 3, 4, 24, 24)
     assert clips.dtype == torch.uint8
@@ -73,10 +73,10 @@ def test_training_clips_are_central_squares(folder):
         for clip, start in zip(video, starts, strict=True):
             within = torch.linspace(0, 0.6, 4, dtype=torch.float64)
             frames = read_frames(folder / f"{row}.mp4", start + within, 24)
-            assert (clip.int() - frames[..., 4:28].int()).abs().float().mean() < 20  # a neighbouring frame at most
+            assert (clip.int() - frames[..., 4:28].int()).abs().float().mean() < 20  # the same or the next frame
 
 
-def test_a_video_that_is_shorter_than_a_clip_holds_its_last_frame(folder):
+def test_a_video_that_is_shorter_than_a_clip_repeats_its_last_frame(folder):
     pixels, starts = files(folder, decode_size=48).read(2, training=True, generator=torch.Generator())
     assert starts.tolist() == [0, 0]
     assert videos.numbers(pixels[0]) == [0, 4, 4, 4]
@@ -107,7 +107,7 @@ def test_gray_clips(folder):
     assert clips.shape == (1, 2, 1, 4, 24, 24)
 
 
-def test_a_draw_depends_on_seed_epoch_and_row_alone(folder):
+def test_a_draw_depends_only_on_seed_epoch_and_row(folder):
     together = batch(folder, [0, 3, 1], epoch=2)
     for place, row in enumerate([0, 3, 1]):
         alone = batch(folder, [row], epoch=2)
@@ -116,7 +116,7 @@ def test_a_draw_depends_on_seed_epoch_and_row_alone(folder):
         assert not torch.equal(other[3], together[3])
 
 
-def test_workers_change_nothing(folder):
+def test_workers_do_not_change_the_clips(folder):
     def epoch(num_workers):
         data = VideoFolderDataModule(
             folder, class_folders=False, batch_size=2, num_workers=num_workers, **CLIPS, augmentation=None
@@ -146,7 +146,7 @@ def test_starts_are_uniform_and_independent():
 
 
 @pytest.mark.parametrize("longest", [4.0, 8.0])
-def test_distances_are_kept_and_uniform_over_what_is_possible(longest):
+def test_distances_are_within_their_limits_and_equally_often_before_and_after(longest):
     apart = [(0.0, 1.0), (2.0, 3.0), (1.0, None)]
     drawn = starts(longest=longest, clips=4, apart=apart)
     assert drawn.min() >= 0
@@ -156,13 +156,13 @@ def test_distances_are_kept_and_uniform_over_what_is_possible(longest):
         assert distance.min() >= least - 1e-12
         assert distance.max() <= (longest if most is None else most) + 1e-12
     signs = (drawn[:, 1] > drawn[:, 0]).double().mean()
-    assert abs(signs - 0.5) < 0.05  # before and after alike
+    assert abs(signs - 0.5) < 0.05  # equally often before and after
     near_start = drawn[(drawn[:, 0] > 0.25) & (drawn[:, 0] < 0.3)]
     share = (near_start[:, 1] < near_start[:, 0]).double().mean()
-    assert share < 0.4  # of the near places, 0.27 of 1.27 seconds lie before
+    assert share < 0.4  # of 1.27 possible seconds, 0.27 are before the first clip
 
 
-def test_where_a_video_is_too_short_the_clip_lies_as_far_away_as_it_can():
+def test_if_a_video_is_too_short_the_clip_is_as_far_away_as_possible():
     drawn = starts(count=200, longest=1.0, clips=2, apart=[(2.0, 3.0)])
     first, other = drawn.unbind(1)
     assert torch.equal(other, torch.where(first > 0.5, 0.0, 1.0).double())
@@ -233,7 +233,7 @@ def test_a_folder_of_videos_has_its_classes(tmp_path):
     assert (gray.dims, gray.mean, gray.std) == ((1, 8, 112, 112), (0.45,), (0.225,))
 
 
-def test_a_folder_without_videos_is_an_error_that_lists_the_endings(tmp_path):
+def test_a_folder_without_videos_raises_an_error_that_lists_the_extensions(tmp_path):
     (tmp_path / "jump").mkdir()
     (tmp_path / "jump" / "1.png").touch()
     with pytest.raises(ValueError, match=r"folders with videos \(\.mp4, .*\.avi"):
@@ -254,7 +254,7 @@ def test_a_folder_without_videos_is_an_error_that_lists_the_endings(tmp_path):
         ({"apart": [(2, 1)]}, r"apart: expected 0 <= least <= greatest, in seconds, got \(2, 1\)"),
     ],
 )
-def test_wrong_arguments_are_named(given, message, folder):
+def test_wrong_arguments_raise_an_error(given, message, folder):
     for build in (lambda: files(folder, **given), lambda: UCF101DataModule(**given)):
         with pytest.raises(ValueError, match=message):
             build()
@@ -303,7 +303,7 @@ def test_ucf101_needs_the_lists_of_its_split(ucf101):
 
 
 @pytest.mark.parametrize("write", [miniatures.write_kinetics, miniatures.write_kinetics_folders])
-def test_kinetics_uses_what_is_there(write, tmp_path):
+def test_kinetics_uses_the_videos_that_exist(write, tmp_path):
     write(tmp_path)
     data = KineticsDataModule(tmp_path, num_classes=2)
     data.setup()
@@ -319,7 +319,7 @@ def test_kinetics_uses_what_is_there(write, tmp_path):
         KineticsDataModule(tmp_path).setup()
 
 
-def test_kinetics_takes_labels_from_its_list_wherever_videos_lie(tmp_path):
+def test_kinetics_takes_labels_from_its_list_in_any_folder(tmp_path):
     miniatures.write_kinetics(tmp_path)
     for path in [*(tmp_path / "train").rglob("*.mp4")]:
         path.rename(tmp_path / "train" / path.name)

@@ -242,11 +242,11 @@ def test_damaged_metadata_are_named(tmp_path):
         load_encoder(path)
 
 
-# ---- for other programs --------------------------------------------------------------------------------------------
+# ---- files for other programs --------------------------------------------------------------------------------------
 
 
 def described(name, channels=3, size=32, **given):
-    """An encoder with statistics of its own, and a function that computes what it should give."""
+    """Return an encoder with its own mean and std, images, and the mean and std as tensors."""
     mean, std = [0.1 * (i + 1) for i in range(channels)], [0.2 + 0.1 * i for i in range(channels)]
     network = randomised(Encoder(name, image_size=size, in_channels=channels, mean=mean, std=std, **given))
     return (
@@ -292,7 +292,7 @@ def test_a_folder_that_timm_cannot_load_is_refused(tmp_path, network, given, cau
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_a_program_of_torch_export_is_the_representation(tmp_path, name):
+def test_a_program_of_torch_export_computes_the_representation(tmp_path, name):
     encoder, images, _, _ = described(name)
     export_encoder(encoder.train(), tmp_path / "encoder.pt2")
     assert all(module.training for module in encoder.modules())
@@ -302,7 +302,7 @@ def test_a_program_of_torch_export_is_the_representation(tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_onnx_is_the_representation(tmp_path, name):
+def test_onnx_computes_the_representation(tmp_path, name):
     runtime = pytest.importorskip("onnxruntime", reason="the dev group has it")
     encoder, images, _, _ = described(name)
     export_encoder(encoder, tmp_path / "encoder.onnx")
@@ -317,7 +317,7 @@ def test_a_program_of_patches_is_refused(tmp_path):
         export_encoder(encoder, tmp_path / "encoder.pt2")
 
 
-def test_onnx_says_what_it_needs(tmp_path, monkeypatch):
+def test_without_its_packages_onnx_says_how_to_install_them(tmp_path, monkeypatch):
     monkeypatch.setattr("ssl_modules.encoders.sharing.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install onnx onnxscript, or give a file ending in \.pt2"):
         export_encoder(Encoder("test_resnet", image_size=32, in_channels=3), tmp_path / "encoder.onnx")

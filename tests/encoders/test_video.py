@@ -1,4 +1,4 @@
-"""Encoders of clips."""
+"""Encoders compute maps and representations of clips."""
 
 import copy
 
@@ -49,7 +49,7 @@ def test_the_mean_of_the_last_map_is_what_torchvision_computes(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 5])
-def test_other_channels_get_a_first_convolution_of_their_own(name, channels):
+def test_the_first_convolution_takes_other_numbers_of_channels(name, channels):
     encoder = Encoder(name, image_size=32, in_channels=channels)
     assert encoder(clips(channels=channels))[-1].shape[:2] == (2, encoder.out_channels[-1])
     with pytest.raises(ValueError, match=rf"have 3 channels, .*in_channels={channels}"):
@@ -85,7 +85,7 @@ def test_pretrained_weights_are_for_three_channels():
 
 
 @pytest.mark.parametrize("make", [SmallR3D, Clips, lambda: "r3d_18"])
-def test_channels_last_changes_the_layout_alone(make):
+def test_channels_last_changes_only_the_layout(make):
     network = make()
     encoders = [
         Encoder(copy.deepcopy(network), image_size=32, in_channels=3, channels_last=last) for last in (False, True)

@@ -119,7 +119,7 @@ def test_the_fast_order_is_the_stable_one():
     assert torch.equal(_falling(scores), scores.argsort(dim=1, descending=True, stable=True))
 
 
-def test_centred_features_lose_the_mean_of_their_part():
+def test_centre_subtracts_the_mean_of_each_part():
     queries, gallery, targets, gallery_targets = problem()
     shifted = retrieval(queries + 5, targets, gallery - 3, gallery_targets, k=(1,), centre=True)
     by_hand = retrieval(queries - queries.mean(0), targets, gallery - gallery.mean(0), gallery_targets, k=(1,))

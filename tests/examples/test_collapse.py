@@ -23,7 +23,7 @@ def test_the_picture_has_a_curve_of_each_run_for_each_metric():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["SimSiam", "SwAV"])
-def test_the_run_without_what_prevents_collapse_has_less_spread_and_rank(method):
+def test_the_collapsing_run_has_less_spread_and_rank(method):
     safe, collapsed = (collapse.train(*run, epochs=2) for name, run in collapse.RUNS.items() if name.startswith(method))
     assert len(safe) == len(collapsed) == 2
     for metric in ("embedding/std", "embedding/rankme"):

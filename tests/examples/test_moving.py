@@ -1,4 +1,4 @@
-"""Moving garments: the videos, a run on them, the picture, and the configs for videos."""
+"""``examples/moving.py`` makes videos, trains on them and draws a picture. The configs for videos build."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def test_each_class_has_its_videos(folder):
 
 
 @pytest.mark.parametrize("name", moving.MOTIONS)
-def test_paths_are_what_their_names_say(name):
+def test_garments_move_as_the_name_of_the_motion_says(name):
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         matrices = moving.motion(name, generator)

@@ -47,7 +47,7 @@ def test_values_are_means_over_seeds(table):
     assert row.split(" | ")[1].split(" ± ")[0] == f"{sum(of_simclr) / len(of_simclr):.1f}"
 
 
-def test_every_row_took_the_choice_of_its_search(run):
+def test_every_row_uses_the_settings_that_its_search_chose(run):
     search = run.Table(FOLDER / "scattered_search.jsonl")
     for line in run.Table(FOLDER / "scattered.jsonl").lines:
         assert (line["crop"], line["rate"]) == (search.crop(), search.rate(line["row"])), line["row"]

@@ -240,7 +240,7 @@ def test_large_views_come_first_and_are_as_many_as_counted():
 
 
 def test_labels_relate_views_and_minus_one_matches_nothing():
-    """SupCon: the views of an image have rank 1, other images with its label rank 2."""
+    """In SupCon, the views of the same image have rank 1, and other images with the same label have rank 2."""
     extraction = AllViews(out_dim=4, label_levels=1)
     extraction.build(out_channels=(6,))
     labels = [3, -1, 3, 5, -1]
@@ -253,8 +253,8 @@ def test_labels_relate_views_and_minus_one_matches_nothing():
             assert c.relation[:][a, b] == expected
 
 
-def test_supcon_is_the_official_loss():
-    """In numpy: all other views with the same label count; the factor is temperature / base_temperature."""
+def test_supcon_equals_the_official_loss():
+    """The numpy version takes all other views with the same label as positives. Its factor is temperature / 0.07."""
     extraction = AllViews(out_dim=4, label_levels=1)
     extraction.build(out_channels=(6,))
     labels = torch.tensor([0, 1, 0, 2, 1])

@@ -177,7 +177,7 @@ def test_without_stop_gradient_the_targets_have_a_gradient_too():
     assert not torch.allclose(both[0][1], both[1][1])
 
 
-def test_simsiams_heads_are_the_official_ones():
+def test_simsiams_heads_have_the_layers_of_the_official_code():
     extraction = simsiam()
     projector, norm = extraction.heads
     linear = [(layer.weight.shape, layer.bias is not None) for layer in projector.mlp if isinstance(layer, nn.Linear)]

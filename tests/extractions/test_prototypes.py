@@ -44,7 +44,7 @@ def ids_of(images):
 
 @pytest.mark.parametrize("block", [0, 1, 3, None])
 @pytest.mark.parametrize("name", ["swav_two_views", "swav_multi_crop_queue"])
-def test_steps_are_the_official_ones(name, block):
+def test_steps_equal_those_of_the_official_code(name, block):
     v = np.load(REFERENCE / f"{name}.npz")
     steps, rows, dim = v["embeddings"].shape
     images, queue = v["targets"].shape[2], v["queue_after"].shape[2] if v["queue_after"].ndim == 4 else 0
@@ -110,11 +110,11 @@ def test_the_assignment_has_the_symmetries_of_its_equations():
     columns = torch.tensor([7, 1, 5, 0, 2, 4, 6, 3])
     torch.testing.assert_close(assignment(scores[:, columns]), found[:, columns], rtol=0, atol=1e-12)
     torch.testing.assert_close(assignment(scores.repeat(3, 1)), found.repeat(3, 1), rtol=0, atol=1e-12)
-    shifted = scores + torch.arange(8)  # the offsets absorb what is added to a column
+    shifted = scores + torch.arange(8)  # adding a number to a column changes only its offset
     torch.testing.assert_close(assignment(shifted), found, rtol=0, atol=1e-12)
 
 
-def test_the_assignment_can_not_overflow():
+def test_the_assignment_cannot_overflow():
     scores = vectors(1, 6)[0].float() * 1e4
     assert assignment(scores).isfinite().all()
 
@@ -123,7 +123,7 @@ def test_the_assignment_can_not_overflow():
 
 
 @pytest.mark.parametrize(("views", "assigned"), [(2, 1), (2, 2), (5, 2), (3, 3)])
-def test_no_view_meets_its_own_assignment(views, assigned):
+def test_no_view_is_compared_with_its_own_assignment(views, assigned):
     student = vectors(views, 6)
     extraction = build(assigned=assigned)
     contrasts = extraction(student, None, ids_of(6), None)
@@ -141,7 +141,7 @@ def test_no_view_meets_its_own_assignment(views, assigned):
         assert torch.equal(c.reference(rows), c.reference(slice(None))[rows])
 
 
-def test_equal_images_give_chance():
+def test_equal_images_give_the_loss_of_chance():
     student = [torch.ones(6, 8, dtype=torch.float64)] * 2
     contrasts = build()(student, None, ids_of(6), None)
     loss = AssignmentLoss(1e3)
@@ -182,7 +182,7 @@ def test_the_queue_has_the_newest_embeddings_first_and_is_used_once_full():
             expected = assignment(rows @ extraction.prototypes.detach().T / 0.05)[:4]
             torch.testing.assert_close(c.reference(slice(0, 4)).softmax(dim=1), expected, rtol=0, atol=1e-12)
         extraction.after_backward()
-        if step >= 1:  # after queue_after steps
+        if step >= 1:  # the queue starts after queue_after steps
             for i in range(2):
                 older[i].insert(0, normalize(student[i], dim=1))
         assert extraction.filled == min(10, 4 * step)
@@ -217,7 +217,7 @@ def swav(method=SwAV, channels=3, **given):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("frozen", [3, 0.75])
-def test_prototypes_are_frozen_for_so_many_steps_of_the_optimiser(accumulate, frozen):
+def test_prototypes_are_frozen_for_the_given_number_of_optimiser_steps(accumulate, frozen):
     module = swav(frozen_steps=frozen)
     seen = []
 
@@ -246,7 +246,7 @@ IMAGES = 6
 
 
 def three_steps(parts):
-    """Make three steps with these images, and a queue; return loss, gradients and queue after each."""
+    """Make three steps with these images and a queue; return loss, gradients and queue after each step."""
     torch.manual_seed(0)
     extraction, weight = build(queue=13), torch.eye(8, dtype=torch.float64).requires_grad_()
     results = []
@@ -270,7 +270,7 @@ def of_a_process(rank):
     return three_steps([halves[rank] for halves in HALVES] + [uneven])
 
 
-def test_two_processes_are_one_also_with_uneven_batches():
+def test_two_processes_equal_one_also_with_uneven_batches():
     first, second = run_in_processes(of_a_process)
     for x, y, expected in zip(first, second, three_steps([slice(None)] * 4), strict=True):
         for a, b, whole in zip(x[:3], y[:3], expected[:3], strict=True):
@@ -289,7 +289,7 @@ def test_half_precision_is_finite_with_a_hard_assignment(precision):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_embeddings_are_assigned_in_full(dtype):
+def test_half_precision_embeddings_are_assigned_in_full_precision(dtype):
     student = [z.to(dtype) for z in vectors(2, 6)]
     extraction = build(epsilon=0.01).to(dtype)
     [contrast, _] = extraction.eval()(student, None, ids_of(6), None)

@@ -1,4 +1,4 @@
-"""Ranks of views, and videos that return."""
+"""The queue ranks the keys of several views, and ignores earlier keys of the same video."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def rows(*numbers):
 
 @pytest.mark.parametrize("mode", ["out", "in", "out-in"])
 @pytest.mark.parametrize("block", [0, 1, 3])
-def test_loss_and_gradient_of_ranked_clips_are_the_official_ones(mode, block):
+def test_loss_and_gradient_of_ranked_clips_equal_those_of_the_official_code(mode, block):
     v = np.load(REFERENCE / "rince_ranked_clips.npz")
     q = torch.tensor(v["q"], requires_grad=True)
     keys = [*torch.tensor(v["keys"])]  # one for each rank, [N, D]
@@ -74,7 +74,7 @@ def test_the_keys_of_all_views_enter_the_queue():
 
 
 @pytest.mark.parametrize("given", [{}, {"view_ranks": (1, 2)}, {"symmetric": True}, {"reference": True}])
-def test_a_video_that_returns_ignores_its_own_keys(given):
+def test_a_video_ignores_its_earlier_keys(given):
     extraction = queue(size=8, **given)
     extraction.recurring_ids = True
     many = vectors(views=3 if "view_ranks" in given else 2, images=2)
@@ -94,7 +94,7 @@ def test_a_video_that_returns_ignores_its_own_keys(given):
         assert contrast.relation[:][:, -8:].eq(0).all()
 
 
-def test_labels_rank_the_queue_but_for_keys_of_the_same_video():
+def test_labels_rank_the_queue_except_keys_of_the_same_video():
     extraction = queue(size=4, ranks=LabelRanks(1), view_ranks=(1, 2))
     extraction.recurring_ids = True
     student, *keys = vectors(views=3, images=2)
@@ -105,14 +105,14 @@ def test_labels_rank_the_queue_but_for_keys_of_the_same_video():
     assert contrast.relation[:][:, -4:].tolist() == [[-1, 0, -1, 0], [0, 1, 0, 1]]
 
 
-def test_the_identity_of_a_clip_is_its_row_and_that_of_an_image_its_step():
+def test_the_id_of_a_video_is_its_row_and_an_image_gets_a_new_id_in_each_step():
     batch = read_batch((torch.rand(2, 3, 8, 8), torch.zeros(2), torch.tensor([7, 9])))
     assert torch.equal(batch.ids(3, 1), batch.ids(3, 1, by_index=False))
     assert not torch.equal(batch.ids(3, 1), batch.ids(4, 1))
     of_rows = batch.ids(3, 1, by_index=True)
     assert torch.equal(of_rows, batch.ids(4, 1, by_index=True))
     assert (of_rows[1] - of_rows[0]).item() == 2
-    assert of_rows.min() > batch.ids(10**9, 1).max()  # never that of a step
+    assert of_rows.min() > batch.ids(10**9, 1).max()  # ids of rows never equal ids of steps
     without = read_batch((torch.rand(2, 3, 8, 8), torch.zeros(2)))
     assert torch.equal(without.ids(3, 1, by_index=True), batch.ids(3, 1))
     for encoder, recurring in (("test_resnet", False), ("r3d_small", True)):
@@ -154,7 +154,7 @@ def test_a_step_on_clips_stores_the_rows_of_the_videos():
         ({"view_ranks": (1, 2), "reference": True}, "view_ranks: goes without reference"),
     ],
 )
-def test_what_does_not_go_together_is_refused(arguments, message):
+def test_arguments_that_do_not_fit_view_ranks_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Queue(**arguments)
 

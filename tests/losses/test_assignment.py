@@ -10,7 +10,7 @@ from ssl_modules.similarities import Cosine
 
 
 def slow_loss(scores, relation, reference, temperatures, ranks_taken):
-    """Compute the equation one number at a time, over the candidates whose rank is taken."""
+    """Compute the equation one number at a time, over the candidates that have one of the given ranks."""
     temperature, target_temperature = temperatures
     terms = []
     for row, ranks, target in zip(scores.tolist(), relation.tolist(), reference.tolist(), strict=True):
@@ -68,8 +68,8 @@ def test_the_smallest_loss_is_the_entropy_of_the_targets(problem):
 
 
 @pytest.mark.parametrize("block", [0, 2, None])
-def test_ressl_compares_with_the_queue_alone(block):
-    """The own keys of the batch are in neither softmax, so the loss is that of the queue's keys alone."""
+def test_ressl_compares_only_with_the_queue(block):
+    """Neither softmax contains the keys of the batch, so the loss depends only on the keys in the queue."""
     g = torch.Generator().manual_seed(0)
     extraction = Queue(out_dim=5, size=8, reference=True)
     extraction.build(out_channels=(6,))

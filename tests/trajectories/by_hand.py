@@ -1,4 +1,4 @@
-"""Behaviour of official programs that no argument of our methods sets."""
+"""Implement behaviour of official programs that no argument of our methods sets."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,10 @@ from ssl_modules.optim.schedules import cosine
 
 
 class NormLars(torch.optim.Optimizer):
-    """LARS that divides by the norm of gradient plus decay. ``inside`` includes the rate in the momentum buffer."""
+    """LARS that divides by the norm of gradient plus weight decay.
+
+    With ``inside``, the momentum buffer includes the learning rate.
+    """
 
     def __init__(self, groups: Any, lr: float, weight_decay: float, inside: bool = False) -> None:
         super().__init__(groups, {"lr": lr})
@@ -40,7 +43,7 @@ class NormLars(torch.optim.Optimizer):
 
 
 class Twice(InfoNCE):
-    """Google's SimCLR adds the mean losses of both views, where ours is the mean over all views."""
+    """Google's SimCLR adds the mean losses of both views. Our loss is the mean over all views."""
 
     def partial(self, *arguments: Any) -> Tensor:
         return 2 * super().partial(*arguments)
@@ -80,7 +83,7 @@ def head_norm_decays(optimizer: partial, s: dict[str, Any]) -> Callable[[Any], t
 
     def build(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         decayed, others = (group["params"] for group in groups)
-        scale = others[-2]  # the projector's norm is last: its scale, then its bias
+        scale = others[-2]  # the last two weights are the scale and the bias of the projector's norm
         rest = [p for p in others if p is not scale]
         groups = [{"params": [*decayed, scale]}, {"params": rest, "weight_decay": 0.0}]
         return optimizer(groups, lr=s["lr"], weight_decay=s["weight_decay"])

@@ -12,7 +12,7 @@ FILES = sorted(Path(__file__).parent.glob("*.npz"))
 
 
 class Run:
-    """A file: its arrays, its method and its settings."""
+    """The arrays, the method and the settings of a recorded run."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path) as file:

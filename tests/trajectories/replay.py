@@ -7,8 +7,8 @@ views and the initial weights. For each step it has the weights of student and t
 batch norms, the queue, the learning rate and the loss. ``meta`` names the program and its settings.
 
 For each file the script builds our method with these settings and trains it with Lightning. It prints the largest
-relative difference of each record, the tolerance, and the settings that it set by hand because no argument sets them.
-The exit status is 1 if a difference exceeds the tolerance.
+relative difference of each record and the tolerance. It also prints the settings that it set by hand, because no
+argument sets them. The exit status is 1 if a difference exceeds the tolerance.
 
 The tolerance is 1e-9. It is 1e-7 for runs with Adam, because Adam magnifies rounding errors of gradients that are 0. It
 is also 1e-7 for lightning-bolts' loss, which adds 1e-6 to its denominator.
@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the script; pytest has added it already
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the script; pytest adds this path itself
 from trajectories.programs import PROGRAMS, Replay
 from trajectories.recorded import FILES, Run, TinyNet, put
 
@@ -117,7 +117,7 @@ def train(run: Run, replay: Replay) -> dict[str, list[np.ndarray]]:
     trainer.fit(build(run, replay), batches(run))
     rows = recorder.rows
     rows["loss"] = [loss - run.settings.get("loss_offset", 0.0) for loss in rows["loss"]]
-    if run.method == "MoCo v2":  # the official program records the teacher before it updates it, in the next step
+    if run.method == "MoCo v2":  # the recorded teacher is updated only in the next step
         first = np.concatenate([w.numpy().ravel() for w in run.weights("enc") + run.weights("head")])
         rows["teacher"] = [first, *rows["teacher"][:-1]]
     return rows

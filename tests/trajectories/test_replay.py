@@ -1,4 +1,4 @@
-"""Our methods repeat recorded runs of official programs. Other files of the same form can be read too."""
+"""Our methods repeat recorded runs of official programs. The script also reads other files of the same format."""
 
 import json
 import sys
@@ -81,7 +81,7 @@ def test_other_files_of_the_same_form_are_read(tmp_path, monkeypatch, capsys, me
 
 
 def write_own_run(path, method):
-    """Write a run of our own method in the form of the recorded files."""
+    """Write a run of our own method in the format of the recorded files."""
     rng = np.random.default_rng(0)
     side = 32 if method == "AMDIM" else 8
     sizes = [side, side, 6] if method == "SCE" else [side, side]

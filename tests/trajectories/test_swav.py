@@ -1,4 +1,4 @@
-"""Twelve steps of SwAV equal those of a plain program that follows the order of the official one."""
+"""Twelve steps of SwAV equal those of a short program that computes the official operations in the same order."""
 
 import copy
 import math
@@ -21,7 +21,8 @@ from ssl_modules.optim import WarmupCosine
 
 EPOCHS, BATCHES, IMAGES = 4, 3, 6
 RATE, DECAY, TEMPERATURE, EPSILON = 0.6, 1e-2, 0.1, 0.05
-# As the official commands: for small batches two views, with a queue; for large batches small views and a warm-up.
+# The official command for small batches has two views and a queue. The one for large batches has small views and a
+# warm-up.
 COMMANDS = {
     "queue": {"sizes": [8, 8], "queue": 14, "fills_after": 3, "frozen": 4, "warmup": 0, "batch_norm": True},
     "multi-crop": {"sizes": [8, 8, 6, 6], "queue": 0, "fills_after": 0, "frozen": 3, "warmup": 3, "batch_norm": False},
@@ -29,7 +30,7 @@ COMMANDS = {
 
 
 def official_rate(step, warmup):
-    """Linear from 0, then half a cosine to a thousandth of the rate."""
+    """Return the learning rate: a linear warm-up from 0, then half a cosine to a thousandth of the rate."""
     if step < warmup:
         return RATE * step / (warmup - 1)
     rest = EPOCHS * BATCHES - warmup
@@ -48,7 +49,7 @@ def official_assignment(scores):
 
 
 def official_update(weights, momenta, rate):
-    """LARS over all weights that have a gradient: also over biases and norms, and with their decay."""
+    """Update all weights that have a gradient by LARS with weight decay, also biases and norms."""
     for weight in weights:
         if weight.grad is None:
             continue
@@ -94,7 +95,7 @@ def official_program(encoder, head, prototypes, batches, command):
 
 
 def record(networks, prototypes, queue, rate, loss):
-    """Return what is compared after a step; statistics are those of batch norms."""
+    """Return the values that are compared after a step, with the running statistics of batch norms."""
     statistics = [b for n in networks for name, b in n.named_buffers() if "running" in name]
     found = {
         "student": [p.detach() for network in networks for p in network.parameters()],
@@ -108,7 +109,7 @@ def record(networks, prototypes, queue, rate, loss):
 
 
 class Recorder(Callback):
-    """Records the same of our module."""
+    """Records the same values of our module."""
 
     def __init__(self):
         self.steps = []
@@ -123,7 +124,7 @@ class Recorder(Callback):
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_every_step_equals_that_of_a_plain_program(command):
+def test_every_step_equals_that_of_the_program(command):
     seed_everything(0)
     extraction = Prototypes(
         hidden_dim=12,
@@ -144,7 +145,7 @@ def test_every_step_equals_that_of_a_plain_program(command):
         image_size=8,
     ).double()
     with torch.no_grad():
-        module.extraction.prototypes *= 3  # both normalise them before the first step
+        module.extraction.prototypes *= 3  # our method and the program normalise them before the first step
     batches = [[torch.rand(IMAGES, 3, s, s, dtype=torch.float64) for s in command["sizes"]] for _ in range(BATCHES)]
     parts = module.encoder.network, module.extraction.heads.mlp, nn.Parameter(module.extraction.prototypes.detach())
     expected = official_program(*copy.deepcopy(parts), batches, command)

@@ -112,5 +112,5 @@ class ImageFolderDataModule(FilesDataModule):
 
 
 def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Return the values of each channel; for another number of channels, their mean."""
+    """Return a value for each channel; if the number of channels differs, return the mean as the only value."""
     return tuple(values) if channels == len(values) else (sum(values) / len(values),)

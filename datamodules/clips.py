@@ -183,9 +183,7 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
             videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
             if not videos:
                 raise OSError(f"{path}: has no video stream")
-            videos[
-                0
-            ].codec_context.thread_count = 1  # workers share the cores, so each decodes in one thread
+            videos[0].codec_context.thread_count = 1  # workers share the cores, so each decodes in one thread
             yield container, videos[0]
     except av.FFmpegError as error:
         raise OSError(f"{path}: can't be decoded ({error.strerror})") from error

@@ -17,31 +17,32 @@ from ssl_modules.evaluation.shared_features import gather_in_order
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.distributed import rank, world_size
 
-COLLAPSED = 0.1  # std below which features are nearly the same; those of untrained encoders in training are above 0.3
+COLLAPSED = 0.1  # features below this std are nearly the same; untrained encoders in training mode give more than 0.3
 
 
 class CollapseMonitor(MeasuringCallback):
     """Measures whether a module's features collapse, on the features that its training step computes anyway.
 
-    It needs neither labels nor another forward pass. It attaches to any LightningModule. It reads the features from
-    the dict that ``training_step`` returns, ``{"loss": loss, "features": h.detach()}``; all methods of this package
-    return them. ``key`` chooses another entry of the dict. Alternatively, it reads the output of a submodule that the
-    step calls. If the step returns only its loss, the monitor warns once and measures nothing. At the end of each
-    training epoch it measures the last ``size`` features of all processes:
+    The monitor attaches to any LightningModule. It needs neither labels nor another forward pass. It reads the features
+    from the dict that ``training_step`` returns, ``{"loss": loss, "features": h.detach()}``. All methods of this
+    package return this dict. ``key`` chooses another entry of the dict. Alternatively, the monitor reads the output of
+    a submodule that the step calls. If the step returns only its loss, the monitor warns once and measures nothing. At
+    the end of each training epoch, it measures the last ``size`` features of all processes:
 
-    - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the root of the dimension: about 1 if the
-      features spread over all directions, 0 if they are all the same;
-    - ``{name}/rankme``: :func:`~ssl_modules.evaluation.rankme`, the number of dimensions that they fill;
-    - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`, 0 if they are all the same.
+    - ``{name}/std``: :func:`~ssl_modules.evaluation.feature_std`, times the square root of the dimension. It is about 1
+      if the features spread over all directions, and 0 if all features are the same.
+    - ``{name}/rankme``: :func:`~ssl_modules.evaluation.rankme`, the number of dimensions that the features fill.
+    - ``{name}/uniformity``: :func:`~ssl_modules.evaluation.uniformity`. It is 0 if all features are the same.
 
-    It warns once if ``{name}/std`` falls below 0.1, because the features are then nearly the same for all images.
+    The monitor warns once if ``{name}/std`` falls below 0.1, because the features are then nearly the same for all
+    images.
 
     Args:
         features: None reads the entry ``key`` of the dict that the step returns. The dotted name of a submodule reads
             the submodule's output in its first call of the step. Features are ``[N, D]``, or ``[N, D, 1, 1]``.
         key: the entry of the dict that holds the features; unused if ``features`` names a submodule.
-        size: number of features to measure, at least 2. They are kept between the steps, on the module's device.
-        name: first part of the metrics' names. Two monitors need two names.
+        size: number of features to measure, at least 2. The monitor keeps them on the module's device.
+        name: first part of the names of the metrics. Two monitors need two names.
 
     Raises:
         TypeError: for an argument of another type than its annotation.
@@ -139,9 +140,9 @@ class CollapseMonitor(MeasuringCallback):
         if spread < COLLAPSED and not self._warned:
             self._warned = True
             rank_zero_warn(
-                f"{self.name}: the features collapse: after epoch {trainer.current_epoch}, {self.name}/std is "
-                f"{spread:.2g}, and 1 is an even spread; check what prevents collapse in this method, such as its "
-                "negatives, teacher or stopped gradient, or lower the learning rate"
+                f"{self.name}: the features collapse. After epoch {trainer.current_epoch}, {self.name}/std is "
+                f"{spread:.2g}; for evenly spread features it is 1. Check the part of the method that prevents "
+                "collapse, such as negatives, teacher or stop-gradient, or lower the learning rate"
             )
 
     def _listen(self, part: nn.Module, arguments: Any, output: Any) -> None:

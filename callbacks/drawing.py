@@ -15,9 +15,10 @@ class DrawingProbe(OnlineProbe):
     """An :class:`OnlineProbe` that draws a picture and logs no metric. A subclass implements ``_figure``.
 
     Args:
-        class_names: names of the classes; None uses the datamodule's names, or the labels if it has none.
-        folder: where to write a file as well; None writes one only where no logger takes images.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+        class_names: names of the classes, as a list in the order of the labels, or a dict from label to name. None
+            uses the names of the datamodule, or the labels if the datamodule has no names.
+        folder: folder to also write the picture to; None writes a file only if no logger takes images.
+        settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Raises:
         ModuleNotFoundError: if matplotlib isn't installed.

@@ -16,20 +16,20 @@ from ssl_modules.utils.seeds import derive_generator
 class EmbeddingPlot(DrawingProbe):
     """Draws a module's features of the test images as points in the plane, coloured by class, while it trains.
 
-    The features are L2-normalised and projected onto their two principal components, or by t-SNE. The picture goes to
-    every logger that takes images, and to a file if none does. It needs matplotlib.
+    The features are L2-normalised and projected to two dimensions, by PCA or t-SNE. The picture goes to every logger
+    that takes images, and to a file if none does. The callback needs matplotlib.
 
-    It logs no metric. It reads no training images, so ``train`` and ``bank_size`` change nothing; ``train`` is needed
-    beside ``test`` all the same. It shares its pass through the module with the probes.
+    The callback logs no metric. It reads no training images, so ``train`` and ``bank_size`` change nothing. If ``test``
+    is given, ``train`` must be given all the same. The callback and the probes share one pass through the module.
 
     Args:
-        size: number of images to plot, a fixed random choice, at least 2.
-        projection: ``"pca"``, the same on each run and in milliseconds; or ``"tsne"``, which takes seconds.
-        class_names: names of the classes, for the legend: a list by label, or a dict from label to name. None uses the
-            datamodule's names, or the labels if it has none.
-        folder: where to write a file as well; None writes one only where no logger takes images.
-        name: of the picture.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+        size: number of images to plot, at least 2. They are chosen at random, the same in each picture.
+        projection: ``"pca"``, which is deterministic and takes milliseconds, or ``"tsne"``, which takes seconds.
+        class_names: names of the classes for the legend, as a list in the order of the labels, or a dict from label to
+            name. None uses the names of the datamodule, or the labels if the datamodule has no names.
+        folder: folder to also write the picture to; None writes a file only if no logger takes images.
+        name: name of the picture.
+        settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Raises:
         ModuleNotFoundError: if matplotlib isn't installed.

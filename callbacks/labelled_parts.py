@@ -1,4 +1,4 @@
-"""Mixin of the probes that reads the features of their labelled parts, and checks them before the first step."""
+"""Mixin of the probes that reads the features of the labelled parts, and checks the parts before the first step."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -40,7 +40,7 @@ class LabelledParts:
         """Return features and classes of all samples of a part, the same in every process.
 
         All probes of the Trainer share these tensors, so do not change them in place. The features are computed in eval
-        mode; the module's mode is restored.
+        mode. Afterwards, the module is in the same mode as before.
 
         Args:
             part: ``"train"`` or ``"test"``.
@@ -51,7 +51,7 @@ class LabelledParts:
             ``features [N, D]``, float32 or better, and ``targets [N]``, int64, both on the module's device.
 
         Raises:
-            ValueError: if the part has no samples, or they do not fit the module.
+            ValueError: if the part has no samples, or the samples do not fit the module.
         """
         features, targets = self._shared(trainer).read(
             module,
@@ -68,7 +68,7 @@ class LabelledParts:
         return Labelled(features, self._labels(part, features, targets))
 
     def min_samples(self, part: str) -> int:
-        """Return the minimum number of samples of a part; fewer samples raise an error before the first step.
+        """Return the minimum number of samples of a part. Fewer samples raise an error before the first step.
 
         Args:
             part: ``"train"`` or ``"test"``.
@@ -79,7 +79,7 @@ class LabelledParts:
         return self._without_trainer if trainer is None else shared_features(trainer)
 
     def _read_batch(self, part: str, module: nn.Module, batch: Any, trainer: Any) -> Labelled:
-        """Like :meth:`read`, but for one batch."""
+        """Return features and classes of one batch; see :meth:`read`."""
         features, targets = features_and_targets(
             module, batch, features=self.features, prepare=self._prepare(part), precision=_precision(trainer)
         )
@@ -117,7 +117,7 @@ class LabelledParts:
             self._check_targets(part, labels, trainer)
 
     def _check_targets(self, part: str, labels: Tensor, trainer: Any) -> None:
-        """Raise an error if :meth:`measure` can't use these targets; ``labels`` are all targets of the part."""
+        """Raise an error if :meth:`measure` can't use ``labels``, which are all targets of the part."""
         if part == self.compared:
             self._check_classes(labels, trainer)
 
@@ -137,14 +137,14 @@ class LabelledParts:
             )
 
     def _size(self, part: str) -> int | None:
-        """Return the maximum number of samples to read of a part; None for all."""
+        """Return the maximum number of samples to read of a part, or None for all."""
         return None if part == "test" else self.bank_size
 
     def _prepare(self, part: str) -> Prepare:
         return self.prepare
 
     def _has_none(self, part: str) -> str:
-        return f"{self.name}: expected samples of the {part} loader, got none; give the probe another one as {part}="
+        return f"{self.name}: expected samples of the {part} loader, got none; give the probe another loader as {part}="
 
     def _find_loader(self, part: str, trainer: Any) -> Any:
         if part not in self._loaders:

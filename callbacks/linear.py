@@ -23,7 +23,7 @@ class OnlineLinearProbe(OnlineProbe):
 
     Args:
         penalty: of the ridge, positive, relative to the variance of a feature and the number of samples.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+        settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:
         >>> import torch

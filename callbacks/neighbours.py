@@ -20,21 +20,21 @@ from ssl_modules.utils.seeds import derive_generator
 class NeighbourGrid(DrawingProbe):
     """Draws a few test images beside the training images whose features are nearest, while a module trains.
 
-    A row is a test image under its class, and its neighbours in falling order of the cosine, each under its class and
-    cosine: green if the class is right, red if it is wrong. The picture goes to every logger that takes images, and to
-    a file if none does. It needs matplotlib.
+    Each row shows a test image and its nearest neighbours, the most similar first. The title of the test image is its
+    class. The title of a neighbour is its class and its cosine, green if the class is right and red if it is wrong. The
+    picture goes to every logger that takes images, and to a file if none does. The callback needs matplotlib.
 
-    It logs no metric, and shares its pass through the module with the probes. The loaders must be over map-style data
-    sets.
+    The callback logs no metric. It shares one pass through the module with the probes. The loaders must be over
+    map-style data sets.
 
     Args:
-        queries: number of test images to show, the same at each time.
+        queries: number of test images to show. Each picture shows the same images.
         k: number of neighbours to show.
-        class_names: names of the classes, a list by label, or a dict from label to name; None uses the datamodule's
-            names, or the labels if it has none.
-        folder: where to write a file as well; None writes one only where no logger takes images.
-        name: of the picture.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+        class_names: names of the classes, as a list in the order of the labels, or a dict from label to name. None
+            uses the names of the datamodule, or the labels if the datamodule has no names.
+        folder: folder to also write the picture to; None writes a file only if no logger takes images.
+        name: name of the picture.
+        settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Raises:
         ModuleNotFoundError: if matplotlib isn't installed.

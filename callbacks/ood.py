@@ -17,18 +17,20 @@ from ssl_modules.utils.checks import check_number
 
 
 class OutOfDistributionProbe(OnlineProbe):
-    """How well a module's features tell test images from those of another data set, while it trains.
+    """Measures how well a module's features separate test images from images of another data set, while it trains.
 
-    Every image is scored by how close it is to the labelled training images, and the scores of the test images are
-    compared with those of the outliers:
+    The probe scores how close each image is to the labelled training images. It then compares the scores of the test
+    images with the scores of the outliers. The scores are:
 
-    - ``"gaussian"``: log-likelihood under the best of one Gaussian per class, as in RINCE's evaluation; see
-      :func:`~ssl_modules.evaluation.gaussian_scores`;
-    - ``"neighbours"``: distance to the k-th nearest; see :func:`~ssl_modules.evaluation.neighbour_scores`;
-    - ``"cosine"``: cosine to the nearest class mean; see :func:`~ssl_modules.evaluation.cosine_scores`.
+    - ``"gaussian"``: the highest of the log-likelihoods under one Gaussian per class, as in RINCE's evaluation; see
+      :func:`~ssl_modules.evaluation.gaussian_scores`.
+    - ``"neighbours"``: the distance to the k-th nearest training image; see
+      :func:`~ssl_modules.evaluation.neighbour_scores`.
+    - ``"cosine"``: the cosine to the nearest class mean; see :func:`~ssl_modules.evaluation.cosine_scores`.
 
-    Logs ``{name}/gaussian_auroc`` and ``{name}/gaussian_fpr95``, and so for each score; see
-    :func:`~ssl_modules.evaluation.detection`. The outliers need one more pass through the module.
+    For each score, the probe logs the AUROC and the false positive rate at a true positive rate of 95 %, such as
+    ``{name}/gaussian_auroc`` and ``{name}/gaussian_fpr95``; see :func:`~ssl_modules.evaluation.detection`. The outliers
+    need one more pass through the module.
 
     Args:
         outliers: images of another data set, with the size and scale of the test images. A loader, a map-style data
@@ -37,10 +39,10 @@ class OutOfDistributionProbe(OnlineProbe):
         prepare_outliers: function that maps a batch of ``outliers`` to images as the module expects them. None uses
             ``prepare``. Without either function, a batch is a tensor of images, a tuple whose first item is the
             images, or a mapping with a key such as "image".
-        scores: which to compute.
+        scores: names of the scores to compute.
         k: number of neighbours of ``"neighbours"``, at most the number of training images used.
-        name: first part of the metrics' names.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+        name: first part of the names of the metrics.
+        settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:
         >>> images, labels = torch.eye(4)[:3].repeat(2, 1), torch.arange(3).repeat(2)

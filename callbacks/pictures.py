@@ -56,13 +56,13 @@ def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> 
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Images as matplotlib shows them: ``[N, H, W]`` or ``[N, H, W, 3]``, float in [0, 1].
+    """Convert images to the arrays that matplotlib shows, ``[N, H, W]`` or ``[N, H, W, 3]``, float in [0, 1].
 
-    Images that are neither uint8 nor in [0, 1], such as normalised ones, are scaled to [0, 1], each by itself.
+    If images are neither uint8 nor in [0, 1], such as normalised images, each is scaled to [0, 1] separately.
 
     Args:
-        images: ``[N, C, H, W]``; of other than 1 or 3 channels the first is shown. Of clips ``[N, C, T, H, W]`` the
-            middle frame is shown, and of videos ``[N, k, C, T, H, W]`` that of the first clip.
+        images: ``[N, C, H, W]``. If C is neither 1 nor 3, only the first channel is shown. Clips ``[N, C, T, H, W]``
+            are shown by their middle frame, videos ``[N, k, C, T, H, W]`` by the middle frame of their first clip.
 
     Raises:
         ValueError: for another number of axes.
@@ -133,14 +133,18 @@ def names_of_classes(
     level: int | None = None,
     given: Sequence[str] | Mapping[int, str] | None = None,
 ) -> dict[int, str]:
-    """Map each label to its name: from a list, or from a datamodule if it has enough names, else the label itself.
+    """Map each label to its name.
+
+    Names come from ``given``, or else from a datamodule if it has a name for each label. Otherwise, the name is the
+    label itself.
 
     Args:
         labels: ``[N]``.
-        data: a datamodule with ``class_names``, or for hierarchical targets with ``levels``, which maps the name of
-            each level to the names of its classes.
+        data: a datamodule with ``class_names``. For hierarchical targets, a datamodule with ``levels``, a mapping from
+            the name of each level to the names of its classes.
         level: the level of hierarchical targets.
-        given: the user's names, a list by label or a dict; they take precedence over those of ``data``.
+        given: names that take precedence over those of ``data``, as a list in the order of the labels, or a dict from
+            label to name.
 
     Raises:
         ValueError: if ``given`` has no name for a label.

@@ -279,5 +279,5 @@ class OnlineProbe(LabelledParts, FullSignature, MeasuringCallback, ABC):
     def _evaluate(self, module: nn.Module, trainer: Any) -> dict[str, float]:
         for part in self.parts:  # raises for missing data before features are computed
             self._find_loader(part, trainer)
-        with undisturbed(module):  # also for a probe that calls the module itself
+        with undisturbed(module):  # a probe may call the module itself
             return {f"{self.name}/{metric}": value for metric, value in self.measure(module, trainer).items()}

@@ -13,16 +13,17 @@ from ssl_modules.evaluation.retrieval import retrieval
 class OnlineRetrieval(OnlineProbe):
     """Recall and mean average precision of finding images of a class by a module's features, while it trains.
 
-    Every labelled test image is looked up by cosine; see :func:`~ssl_modules.evaluation.retrieval`. Logs
-    ``{name}/recall_at_1``, one for each ``k``, and ``{name}/map``. A callback for each level of hierarchical targets
-    costs no further pass through the module.
+    The queries are the labelled test images. Images are ranked by cosine; see
+    :func:`~ssl_modules.evaluation.retrieval`. The callback logs a recall for each ``k``, such as
+    ``{name}/recall_at_1``, and ``{name}/map``. For hierarchical targets, use a callback for each level. They share one
+    pass through the module.
 
     Args:
         gallery: where to search: ``"train"``, the training images, or ``"test"``, the other test images.
-        k: numbers of images that count as first, each at most the number of images to search.
+        k: values of k for recall@k, each at most the number of images to search.
         centre: whether to subtract the mean of each part from its features, as is usual for videos.
-        name: first part of the metrics' names.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+        name: first part of the names of the metrics.
+        settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:
         >>> import torch

@@ -31,7 +31,7 @@ class OnlineSGDProbe(OnlineProbe):
     Args:
         learning_rate: of Adam, positive.
         num_classes: rows of the head; None for the ``num_classes`` of the datamodule.
-        settings: of :class:`~ssl_modules.callbacks.OnlineProbe`: train, test, datamodule, features, ...
+        settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:
         >>> OnlineSGDProbe(num_classes=10).settings()

@@ -19,21 +19,22 @@ from ssl_modules.utils.seeds import derive_generator
 class ViewGrid(NamedCallback):
     """Draws the views of a few training images, at the start of the training.
 
-    A row is an image, if the batch has it, beside its views; a view of patches is drawn as a grid, and a clip as its
-    middle frame. If the loader makes the views, so that batches are ``([view1, view2], ...)``, they are drawn as they
-    are. Otherwise, ``augmentation`` makes them from the batch: ``(images, ...)``, images alone, or a mapping with a key
-    such as "image". The picture goes to every logger that takes images, and to a file if none does. It needs
-    matplotlib.
+    Each row shows an image and its views. The image is left out if the batch has only views. A view of patches is drawn
+    as a grid, and a clip as its middle frame. If the loader makes the views, so that batches are
+    ``([view1, view2], ...)``, the callback draws these views. Otherwise, ``augmentation`` makes the views from the
+    batch, which is ``(images, ...)``, images alone, or a mapping with a key such as "image". The picture goes to every
+    logger that takes images, and to a file if none does. The callback needs matplotlib.
 
-    Attaches to any LightningModule. It draws at the first batch of each ``fit`` and leaves random states as they are.
+    The callback attaches to any LightningModule. It draws at the first batch of each ``fit`` and does not change random
+    states.
 
     Args:
-        augmentation: function ``(images [N, ch, H, W], generator) -> list of views``; None for the module's
-            ``augmentation``, which all methods of this package have.
-        prepare: function of a batch of another form that returns it in one of these.
+        augmentation: function ``(images [N, ch, H, W], generator) -> list of views``. None = the attribute
+            ``augmentation`` of the module, which all methods of this package have.
+        prepare: function that converts batches of another form to one of these forms.
         images: number of images to show.
-        folder: where to write a file as well; None writes one only where no logger takes images.
-        name: of the picture. Two grids need two names.
+        folder: folder to also write the picture to; None writes a file only if no logger takes images.
+        name: name of the picture. Two grids need two names.
 
     Raises:
         ValueError: if ``images`` is below 1.
@@ -122,7 +123,7 @@ class ViewGrid(NamedCallback):
 
 
 def _assembled(view: Tensor) -> Tensor:
-    """Images or clips of a view; patches ``[N, rows, cols, ch, h, w]`` are joined, separated by a white line."""
+    """Return the images or clips of a view. Patches ``[N, rows, cols, ch, h, w]`` are joined by white lines."""
     if view.ndim < 6:
         return view
     count, rows, cols, channels, height, width = view.shape

@@ -59,7 +59,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
     Attributes:
         name: name of the data set, for logs.
         num_classes: number of classes at the finest level; 0 without targets.
-        dims: (C, H, W) of validation and test images; (C, T, H, W) of a video's clips.
+        dims: (C, H, W) of validation and test images, or (C, T, H, W) of validation and test clips.
         mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel.
         class_names: names of the classes at the finest level; by default those in ``levels``, or "0", "1", ...
@@ -237,11 +237,11 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return self._loader("test", dataset, shared=False)
 
     def predict_on(self, dataset: Dataset, rows: Tensor) -> None:
-        """Have :meth:`predict_dataloader` read other images than the test part.
+        """Select the images that :meth:`predict_dataloader` reads; by default, it reads the test part.
 
         Args:
             dataset: a part, such as ``labelled_set``.
-            rows: rows of this part to read, in ascending order. The index in a batch is the place in ``rows``.
+            rows: rows of this part to read, in ascending order. The index in a batch is the position in ``rows``.
         """
         self._to_predict = dataset if len(rows) == len(dataset) else _rows(dataset, rows)  # type: ignore[arg-type]
 

@@ -117,16 +117,17 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
 
 
 class BatchedFiles(Dataset[tuple]):
-    """Batches of :class:`ImageFiles` or :class:`~ssl_modules.datamodules.VideoFiles`: images, clips, or views.
+    """Data set that makes full batches of :class:`ImageFiles` or :class:`~ssl_modules.datamodules.VideoFiles`.
 
-    What is drawn for a file, such as its views, depends only on (seed, epoch, row), not on the worker.
+    Batches hold images, clips or views. The random numbers for a file depend only on (seed, epoch, row), not on the
+    worker.
 
     Args:
-        files: the image files.
+        files: the image or video files.
         training: whether to make training batches; see :class:`ImageFiles`.
         seed: seed of the views.
-        return_index: whether items and batches also hold the rows in ``files``, after images and targets; of videos,
-            the times of the clips follow.
+        return_index: whether items and batches also hold the rows in ``files``, after images and targets. For videos,
+            the start times of the clips follow the rows.
 
     Attributes:
         epoch: epoch for which views are drawn, shared by all workers; see :meth:`set_epoch`.
@@ -153,7 +154,7 @@ class BatchedFiles(Dataset[tuple]):
         return self.files.targets
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
-        """A random order of the rows, chosen by the files; the sampler calls this method."""
+        """Return a random order of the rows. The sampler calls this method; the files choose the order."""
         return self.files.shuffled(generator)
 
     def __getitem__(self, index: int) -> tuple:
@@ -189,7 +190,7 @@ class BatchedFiles(Dataset[tuple]):
         return (*batch, torch.tensor(rows), *rest) if self.return_index else batch
 
     def _take(self, index: int, candidates: Iterable[int], taken: list["_Sample"]) -> None:
-        """Append the sample of the first readable candidate; ``index`` seeds what is drawn for it."""
+        """Append the sample of the first readable candidate. ``index`` seeds its random numbers."""
         files = self.files
         for row in candidates:
             generator = derive_generator(self.seed, "view", int(self.epoch), index)
@@ -201,11 +202,11 @@ class BatchedFiles(Dataset[tuple]):
 
 
 class _Sample(NamedTuple):
-    """What a batch holds of one file."""
+    """The part of a batch that comes from one file."""
 
     row: int
-    views: list[Tensor]  # or the image alone
-    rest: list[Tensor]  # what follows the row
+    views: list[Tensor]  # without views, the image alone
+    rest: list[Tensor]  # the values after the row, such as the times of clips
 
 
 def read_all(files: ImageFiles, num_workers: int = 0) -> TensorImages:

@@ -15,23 +15,24 @@ from torch import Tensor
 from ssl_modules.datamodules.unreadable import retried
 from ssl_modules.utils.checks import check_choice, check_number
 
-FORMATS = {1: "gray", 3: "rgb24"}  # FFmpeg's names
-ROUNDING = 1e-4  # of a tick, so that a frame's own time is not rounded to the frame before
-TOLERANCE = 0.5  # seconds that may be missing at the end, as the lengths in headers are not exact
+FORMATS = {1: "gray", 3: "rgb24"}  # FFmpeg's names of pixel formats
+ROUNDING = 1e-4  # ticks added to each time, so that rounding does not select the previous frame
+TOLERANCE = 0.5  # seconds that may be missing at the end, because the lengths in headers are not exact
 
 
 def read_frames(
     path: str | Path, times: Sequence[float] | Tensor, size: int | None = None, channels: int = 3
 ) -> Tensor:
-    """Read the frames that a video shows at some times, in one pass over the file from the first time to the last.
+    """Read the frames that a video shows at given times, in one pass over the file.
 
-    Times count from the first frame. Between two frames, the earlier one is shown; after the end, the last one. So
-    videos of any frame rate, also a variable one, give frames at the same times. A rotation in the metadata is ignored.
+    Time 0 is the first frame. A frame is shown until the next frame begins, and the last frame is shown after the end.
+    Frames are therefore read at the same times for any frame rate, also a variable one. A rotation in the metadata is
+    ignored.
 
     Args:
         path: path of the file.
-        times: [T], seconds, not negative, in ascending order.
-        size: length of the shorter side in pixels; None for the size of the video.
+        times: [T], in seconds, at least 0, in ascending order.
+        size: length of the shorter side in pixels. None = the size of the video.
         channels: 3 for colour, 1 for gray.
 
     Returns:
@@ -39,9 +40,9 @@ def read_frames(
 
     Raises:
         ModuleNotFoundError: if PyAV isn't installed.
-        OSError: if the file is missing or no video, if the decoder finds it damaged, or if it ends more than half a
-            second before the last time, although its header says that it is longer.
-        ValueError: if the times are not as described.
+        OSError: if the file is missing, is not a video or is damaged. This includes a file that ends more than half a
+            second before the last time, although its header gives a greater length.
+        ValueError: if the times are empty, negative or not in ascending order.
 
     Example:
         >>> write_video("gray.mp4", torch.full((3, 10, 48, 64), 128, dtype=torch.uint8), fps=10)
@@ -58,14 +59,14 @@ def read_frames(
 
 
 def duration(path: str | Path) -> float:
-    """Return the length of a video in seconds, as its header gives it; if it gives none, as its packets do.
+    """Return the length of a video in seconds, from its header, or from its packets if the header has no length.
 
     Args:
         path: path of the file.
 
     Raises:
         ModuleNotFoundError: if PyAV isn't installed.
-        OSError: if the file is missing, damaged, or no video.
+        OSError: if the file is missing, is damaged or is not a video.
 
     Example:
         >>> write_video("short.mp4", torch.zeros(3, 5, 48, 64, dtype=torch.uint8), fps=10)
@@ -81,14 +82,14 @@ def duration(path: str | Path) -> float:
 
 
 def write_video(path: str | Path, frames: Tensor, fps: int = 25, codec: str = "libx264", **options: str) -> None:
-    """Write a video, such as one that was generated.
+    """Write frames to a video file.
 
     Args:
-        path: path of the file; its ending decides the format.
+        path: path of the file. Its extension determines the format.
         frames: uint8 [3, T, H, W], with even H and W.
         fps: frames per second.
         codec: name of FFmpeg's encoder.
-        options: of the encoder, such as crf="18".
+        options: options of the encoder, such as crf="18".
 
     Example:
         >>> write_video("noise.mp4", torch.randint(256, (3, 4, 48, 64), dtype=torch.uint8), fps=10, crf="30")
@@ -110,7 +111,7 @@ def import_av() -> Any:
     """Import PyAV, which is imported only when a video is read.
 
     Raises:
-        ModuleNotFoundError: if it isn't installed; the message says how to install it.
+        ModuleNotFoundError: if PyAV isn't installed. The message says how to install it.
 
     Example:
         >>> import_av().__name__
@@ -129,7 +130,7 @@ def _read(path: str | Path, seconds: list[float], size: int | None, channels: in
             start = stream.start_time or 0
             ticks = [start + math.floor(second / stream.time_base + ROUNDING) for second in seconds]
             if seek and ticks[0] > start:
-                container.seek(ticks[0], stream=stream)  # to the key frame before
+                container.seek(ticks[0], stream=stream)  # seeks to the last key frame before this tick
             frames = _timed(path, container, stream)
             first = next(frames, None)
             if first is not None and (first[0] <= ticks[0] or ticks[0] == start or not seek):
@@ -137,14 +138,17 @@ def _read(path: str | Path, seconds: list[float], size: int | None, channels: in
                 if end is not None:
                     _check_end(path, end - start, ticks[-1] - start, container, stream)
                 return shown
-        # The file's index is wrong: decode it from the start.
+        # The seek missed the frame, so the file's index is wrong. Decode from the start.
     raise OSError(f"{path}: has no frames that can be decoded")
 
 
 def _shown(
     frames: Iterable[tuple[int, int, Any]], ticks: list[int], converted: "_Converter"
 ) -> tuple[Tensor, int | None]:
-    """The frames shown at the ticks, [channels, T, H, W], and where the last one ends if all frames were read."""
+    """Return the frames shown at the ticks, [channels, T, H, W], and the end of the last frame.
+
+    The end is None unless all frames were read.
+    """
     shown: list[Tensor] = []
     current, end = None, None
     for tick, after, frame in frames:
@@ -157,7 +161,10 @@ def _shown(
 
 
 def _check_end(path: str | Path, end: int, wanted: int, container: Any, stream: Any) -> None:
-    """Raise if the frames end long before a wanted one that the header promises; decoders then just stop."""
+    """Raise an error if the file ends long before a wanted frame, but the header gives a greater length.
+
+    Decoders don't report this.
+    """
     length = _length(container, stream)
     base = stream.time_base
     if length is not None and min(wanted * base, length) - end * base > TOLERANCE:
@@ -168,26 +175,29 @@ def _check_end(path: str | Path, end: int, wanted: int, container: Any, stream: 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """The container and the video stream of a file. FFmpeg's errors become an OSError without a system's number."""
+    """Open a file; yield its container and video stream. Errors of FFmpeg become an OSError without an errno."""
     av = import_av()
     try:
-        # Python reads the file, as FFmpeg gives one number for a failing disk and for damaged content.
+        # Python reads the file, because FFmpeg reports a failing disk and damaged content by the same errno.
         with open(path, "rb") as file, av.open(file, metadata_errors="ignore") as container:
             videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
             if not videos:
                 raise OSError(f"{path}: has no video stream")
-            videos[0].codec_context.thread_count = 1  # workers share the cores
+            videos[0].codec_context.thread_count = 1  # workers share the cores, so each decodes in one thread
             yield container, videos[0]
     except av.FFmpegError as error:
         raise OSError(f"{path}: can't be decoded ({error.strerror})") from error
     except OSError as error:
-        if error.errno == errno.EINVAL:  # a damaged file makes FFmpeg seek to a place that can't exist
-            raise OSError(f"{path}: can't be decoded (it points to places outside of the file)") from error
+        if error.errno == errno.EINVAL:  # a damaged file makes FFmpeg seek to a position that can't exist
+            raise OSError(f"{path}: can't be decoded (it refers to positions outside the file)") from error
         raise
 
 
 def _timed(path: str | Path, container: Any, stream: Any) -> Iterator[tuple[int, int, Any]]:
-    """Frames, each after the ticks at which it begins and ends; one without a time follows the one before."""
+    """Yield the ticks at which each frame begins and ends, and the frame.
+
+    A frame without a time begins when the previous frame ends.
+    """
     follows = stream.start_time or 0
     for frame in container.decode(stream):
         if frame.is_corrupt:
@@ -198,10 +208,11 @@ def _timed(path: str | Path, container: Any, stream: Any) -> Iterator[tuple[int,
 
 
 def _length(container: Any, stream: Any) -> Fraction | None:
-    """The video's length in seconds according to the header; None if it gives none."""
+    """Return the length of the video in seconds from the header, or None if the header has no length."""
     if stream.duration is not None:
         return stream.duration * stream.time_base
-    said = stream.metadata.get("DURATION", "")  # of Matroska, whose own length is that of the longest stream
+    # In Matroska, this tag has the length of the stream; the container has that of its longest stream.
+    said = stream.metadata.get("DURATION", "")
     if said.count(":") == 2:
         hours, minutes, seconds = said.split(":")
         return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
@@ -209,7 +220,7 @@ def _length(container: Any, stream: Any) -> Fraction | None:
 
 
 def _measured(path: str | Path, container: Any, stream: Any) -> Fraction:
-    """The length according to the packets."""
+    """Return the length of the video in seconds from its packets."""
     ends = [
         at + (packet.duration or 0)
         for packet in container.demux(stream)
@@ -221,7 +232,7 @@ def _measured(path: str | Path, container: Any, stream: Any) -> Fraction:
 
 
 class _Converter:
-    """Converts decoded frames to uint8 [channels, H, W] of one size; a frame that is shown twice is converted once."""
+    """Converts decoded frames to uint8 [channels, H, W] of one size; a frame shown twice is converted only once."""
 
     def __init__(self, size: int | None, channels: int) -> None:
         self.reformatter = import_av().video.reformatter.VideoReformatter()

@@ -54,7 +54,7 @@ def decode_image(
 
     Args:
         content: the bytes of the file.
-        path: where the bytes come from, for errors.
+        path: path of the file, for error messages.
         channels: see :func:`read_image`.
         at_least: see :func:`read_image`.
         white: see :func:`read_image`.

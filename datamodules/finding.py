@@ -18,7 +18,7 @@ _VIDEOS = ("mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "wmv", "flv
 
 
 class Kind(NamedTuple):
-    """A kind of files: its name, and the endings by which they are recognised."""
+    """A kind of files, with its name and the extensions that identify it."""
 
     name: str
     article: str
@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 
     @property
     def listed(self) -> str:
-        """The endings, for a message."""
+        """The extensions as text, for a message."""
         return ", ".join(self.endings)
 
 
@@ -51,15 +51,15 @@ def absolute(path: str | Path) -> str:
 
 
 def find_files(folder: Path, kind: Kind = IMAGES) -> list[str]:
-    """Paths of the images or videos in a folder and its subfolders, sorted and relative to it.
+    """Return the sorted paths of the images or videos in a folder and its subfolders, relative to the folder.
 
-    They are recognised by their extensions. A log message counts the other files. Hidden files and folders are
+    Files are identified by their extensions. A log message counts the other files. Hidden files and folders are
     ignored, and so are folders that operating systems add, such as ``__MACOSX``. Links are followed, but no folder is
     searched twice. A link to a folder that contains ``folder`` is not followed, because it would cause an endless loop.
 
     Args:
         folder: folder to search.
-        kind: images or videos.
+        kind: kind of files to find, ``IMAGES`` or ``VIDEOS``.
 
     Raises:
         SystemFault: if a system error prevents the search, such as a missing permission.
@@ -77,15 +77,15 @@ def find_files(folder: Path, kind: Kind = IMAGES) -> list[str]:
 
 
 def find_classes(folder: Path, kind: Kind = IMAGES) -> list[str]:
-    """Return the sorted names of the class folders, which are the subfolders with images; warn about all others.
+    """Return the sorted names of the class folders, which are the subfolders with images or videos; warn about others.
 
     Args:
         folder: folder that holds one folder per class.
-        kind: images or videos.
+        kind: kind of files to find, ``IMAGES`` or ``VIDEOS``.
 
     Raises:
-        ValueError: if no subfolder has files of this kind, if some lie beside the subfolders, or if two names link to
-            the same folder.
+        ValueError: if no subfolder has files of this kind, if ``folder`` itself has such files, or if two names link
+            to the same folder.
         SystemFault: as in :func:`find_files`.
 
     Example:
@@ -128,16 +128,16 @@ def find_classes(folder: Path, kind: Kind = IMAGES) -> list[str]:
 def find_labelled(
     folder: Path, names: Sequence[str], *, complete: bool = True, kind: Kind = IMAGES
 ) -> tuple[list[str], Tensor]:
-    """Paths of the images or videos of all classes, and their class indices [N].
+    """Return the paths of the images or videos of all classes, and their class indices [N].
 
-    It ignores the same files and folders as :func:`find_files`, and does not follow links to a folder of another
-    class.
+    This function ignores the same files and folders as :func:`find_files`. It does not follow links to a folder of
+    another class.
 
     Args:
         folder: folder that holds one folder per class.
         names: names of these folders, in the order of the classes.
-        complete: whether every class must have files; if False, a warning names the classes without any.
-        kind: images or videos.
+        complete: whether every class must have files. If False, a warning names the classes without files.
+        kind: kind of files to find, ``IMAGES`` or ``VIDEOS``.
 
     Raises:
         FileNotFoundError: if ``complete`` and a class has no folder.
@@ -189,7 +189,7 @@ def _search(folder: Path, of_others: frozenset[str] = frozenset()) -> Iterator[s
 
 
 def _files(folder: Path, kind: Kind, of_others: frozenset[str] = frozenset()) -> tuple[list[str], Counter[str]]:
-    """Return the sorted paths of a kind, and the number of other files by extension; see :func:`_search`."""
+    """Return the sorted paths of files of a kind, and the number of other files by extension; see :func:`_search`."""
     found: list[str] = []
     others: Counter[str] = Counter()
     for path in _search(folder, of_others):
@@ -253,11 +253,11 @@ def listed(names: Sequence[str]) -> str:
 
 
 def not_found(path: str | Path, fix: str, argument: str = "root") -> FileNotFoundError:
-    """The error to raise for a file or folder missing in ``root``.
+    """Return the error to raise for a missing file or folder.
 
     Args:
         path: path of the file or folder.
-        fix: what to do about it.
+        fix: advice for the user.
         argument: name of the argument that holds the path.
 
     Example:
@@ -273,8 +273,8 @@ def existing(folder: str | Path, argument: str, kind: Kind = IMAGES) -> Path:
 
     Args:
         folder: folder of images or videos.
-        argument: name of the argument that gave it.
-        kind: images or videos.
+        argument: name of the argument that holds the path.
+        kind: kind of files to find, ``IMAGES`` or ``VIDEOS``.
     """
     if not Path(folder).is_dir():
         raise not_found(folder, f"give the folder of your {kind.name}s", argument)
@@ -284,13 +284,13 @@ def existing(folder: str | Path, argument: str, kind: Kind = IMAGES) -> Path:
 def find_part(
     folder: Path, names: Sequence[str] | None, *, is_train: bool, kind: Kind = IMAGES
 ) -> tuple[list[str], Tensor | None]:
-    """Paths of the files of a part, and their class indices [N]; None without classes.
+    """Return the paths of the files of a part, and their class indices [N], or None without classes.
 
     Args:
         folder: folder of the part.
         names: names of the class folders; None to take all files without classes.
-        is_train: whether it is the training part, in which every class must have files.
-        kind: images or videos.
+        is_train: whether the part is the training part, in which every class must have files.
+        kind: kind of files to find, ``IMAGES`` or ``VIDEOS``.
 
     Raises:
         FileNotFoundError: as :func:`find_labelled` does.
@@ -314,7 +314,7 @@ def check_test_classes(root: str, test: Path, names: Sequence[str], kind: Kind =
         root: folder of the training part.
         test: folder of the test part.
         names: names of the training classes.
-        kind: images or videos.
+        kind: kind of files to find, ``IMAGES`` or ``VIDEOS``.
 
     Raises:
         ValueError: if no test folder has the name of a class.
@@ -331,7 +331,9 @@ def check_test_classes(root: str, test: Path, names: Sequence[str], kind: Kind =
 
 
 def present(folder: Path, paths: Sequence[str], source: str) -> list[bool]:
-    """Whether each file of an official list is there; logs the count, as copies of video data sets are rarely complete.
+    """Return whether each file of an official list exists.
+
+    A warning names the missing files, because copies of video data sets are rarely complete.
 
     Args:
         folder: folder of the part.
@@ -339,7 +341,7 @@ def present(folder: Path, paths: Sequence[str], source: str) -> list[bool]:
         source: name of the list.
 
     Raises:
-        FileNotFoundError: if none is there.
+        FileNotFoundError: if none of the files exists.
 
     Example:
         >>> Path("a.mp4").touch()

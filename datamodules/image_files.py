@@ -130,12 +130,14 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return image, self.targets[index].long()
 
     def read(self, row: int, *, training: bool, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The pixels of a file, no larger than :meth:`views` needs them, and what stands after the row in batches.
+        """Return the pixels of a file and the values that follow its row in a batch.
+
+        The pixels may be smaller than the file's, but are large enough for :meth:`views`.
 
         Args:
             row: row of the file.
-            training: whether it is for a training batch.
-            generator: source of randomness for files of which only a random part is read.
+            training: whether to read for a training batch.
+            generator: source of randomness for files that are read only in part, such as videos.
 
         Raises:
             OSError: if the file can't be read.
@@ -144,12 +146,12 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return (self.pixels(row, at_least),)
 
     def views(self, pixels: Tensor, *, training: bool, generator: torch.Generator) -> list[Tensor]:
-        """One image of the batch's size, or the views that a worker makes, uint8.
+        """Return the views of a file, uint8: those of the augmentation, or a single image of the batch's size.
 
         Args:
             pixels: pixels of a file, from :meth:`read`.
-            training: whether they are for a training batch.
-            generator: source of the views' randomness.
+            training: whether to make views for a training batch.
+            generator: source of the randomness of the views.
         """
         if not training or self.augmentation is None:
             return [self.resized(pixels, training=training)]
@@ -157,22 +159,25 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return [view[0].mul(255).round_().to(torch.uint8) for view in views]
 
     def resized(self, pixels: Tensor, *, training: bool) -> Tensor:
-        """The central square: of ``decode_size`` for training, else of ``image_size``, cropped from ``decode_size``."""
+        """Return the central square.
+
+        Its side is ``decode_size`` for training. Otherwise, a square of ``image_size`` is cropped from it.
+        """
         image = square(pixels, self.decode_size)
         return image if training else crop(image, self.image_size)
 
     def pixels(self, index: int, at_least: int | None = None) -> Tensor:
-        """One image in its own size, uint8 [C, H, W]; raises if the file can't be read.
+        """Return one image in its own size, uint8 [C, H, W]; raise an error if the file can't be read.
 
         Args:
             index: row of the image.
-            at_least: minimum length of the shorter side; a JPEG may be decoded at a fraction of its size, which is
-                faster. None for full size.
+            at_least: minimum length of the shorter side. A JPEG may then be decoded at a fraction of its size, which
+                is faster. None = full size.
         """
         return decode_image(self.content(index), self.path(index), self.in_channels, at_least, self.levels)
 
     def content(self, index: int) -> bytes:
-        """The bytes of a row's file."""
+        """Return the bytes of the file in a row."""
         return read_bytes(self.path(index))
 
     def path(self, index: int) -> str | Path:
@@ -189,13 +194,13 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         Args:
             rows: [M], integers in [0, N), in the order wanted.
         """
-        files = copy(self)  # shares levels, which warns once for all parts
+        files = copy(self)  # the copy shares ``levels``, so that a single warning covers all parts
         files.paths, files.targets = self.paths[rows.numpy()], self.targets[rows]
         files.unreadable_files = UnreadableFiles(self.root, len(rows), self.unreadable)
         return files
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
-        """A random order of the rows, [N]; subclasses may choose an order that is fast to read."""
+        """Return a random order of the rows, [N]. A subclass may choose an order that is fast to read."""
         return torch.randperm(len(self), generator=generator)
 
     def new_epoch(self) -> None:

@@ -16,24 +16,29 @@ from ssl_modules.utils.checks import check_number
 
 
 class KineticsDataModule(ClipDataModule):
-    """Kinetics-400, -600 or -700, or a subset: clips of ten seconds; the official validation videos are the test part.
+    """Kinetics-400, -600 or -700, or a subset: videos of ten seconds that show human actions.
 
-    YouTube has lost some of the videos, and copies differ, so the videos that are there are used; a log message counts
-    them. There are two layouts. With the official lists ``root/train.csv`` and ``root/val.csv``, of the columns label,
-    youtube_id, time_start and time_end, videos lie anywhere in ``root/train`` and ``root/val`` and have the names
-    ``<youtube_id>_<start>_<end>`` or ``<youtube_id>``. Without the lists, each part has a folder for each class.
+    The official validation videos are the test part. Copies of Kinetics differ, because YouTube no longer has all
+    videos. The data module uses the videos that it finds, and a log message counts them. The folder ``root`` may have
+    one of two layouts:
+
+    - With the official lists ``root/train.csv`` and ``root/val.csv``, which have the columns label, youtube_id,
+      time_start and time_end, videos lie anywhere in ``root/train`` and ``root/val``. Their names are
+      ``<youtube_id>_<start>_<end>`` or ``<youtube_id>``.
+    - Without the lists, ``root/train`` and ``root/val`` have a folder for each class.
+
     Classes are numbered in alphabetical order.
 
-    Batches are those of :class:`ClipDataModule`; :class:`VideoFiles` describes how clips are drawn and resized.
+    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are drawn and resized.
 
     Source: Kay et al., "The Kinetics Human Action Video Dataset", 2017, arXiv 1705.06950.
 
     Args:
         root: folder with ``train`` and ``val``.
         num_classes: number of classes in ``root/train`` or ``root/train.csv``.
-        return_index: whether batches also hold the row of each image, here of each video, and the times of its clips.
-        settings: keyword arguments of :class:`ClipDataModule`: frames, seconds, clips, apart, eval_clips, image_size,
-            decode_size, augmentation, unreadable, and those of :class:`BaseDataModule`.
+        return_index: whether batches also hold the row of each video and the start times of its clips.
+        settings: keyword arguments of :class:`ClipDataModule`, such as frames, clips and image_size, and of
+            :class:`BaseDataModule`, such as batch_size and seed.
 
     Raises:
         ModuleNotFoundError: if PyAV isn't installed.
@@ -62,11 +67,11 @@ class KineticsDataModule(ClipDataModule):
         self.root = absolute(root)
 
     def load(self) -> tuple[VideoFiles, VideoFiles]:
-        """The training and the validation videos that are there.
+        """Find the training and the validation videos.
 
         Raises:
             FileNotFoundError: if a folder is missing.
-            ValueError: if there are no videos, or another number of classes.
+            ValueError: if there are no videos, or the number of classes differs from ``num_classes``.
         """
         for part in ("train", "val"):
             if not Path(self.root, part).is_dir():
@@ -84,7 +89,7 @@ class KineticsDataModule(ClipDataModule):
         return train, val
 
     def _listed(self, part: str) -> dict[str, str] | None:
-        """The label of each video on the official list, by its name without extension."""
+        """Return the official list, a dict from video name without extension to label, or None without a list."""
         path = Path(self.root, f"{part}.csv")
         if not path.is_file():
             return None

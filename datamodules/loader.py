@@ -20,15 +20,15 @@ class ResumableDataLoader(DataLoader):
     """A :class:`~torch.utils.data.DataLoader` over an :class:`EpochSampler` that stores its position in the epoch.
 
     Lightning writes the training loader's ``state_dict`` to every checkpoint and restores it on resume; the epoch then
-    continues with the next batch. Batches are counted when they are delivered, not when workers prefetch them. The
-    resumed run reads the same images in each step if data set, seed, and batch size times processes are unchanged. With
-    another product, it still reads each of the remaining images once.
+    continues with the next batch. Batches are counted when they are delivered, not when workers prefetch them. If
+    data set, seed and global batch size (batch size times processes) are unchanged, the resumed run reads the same
+    images in each step. With another global batch size, it still reads each of the remaining images once.
 
     With a ``generator``, the workers' random state is seeded each epoch and depends only on (seed, epoch, rank).
     ``persistent_workers`` keep their state instead; the views of :class:`BatchedFiles` don't depend on it.
 
-    If a worker dies, killed or out of memory, the loader warns, starts new workers and continues with the next batch.
-    It raises if that batch fails again.
+    If a worker is killed, for example because memory runs out, the loader warns, starts new workers and continues with
+    the next batch. If that batch fails again, the loader raises an error.
 
     The arguments are those of :class:`~torch.utils.data.DataLoader`.
 
@@ -45,8 +45,8 @@ class ResumableDataLoader(DataLoader):
 
     # Class attributes instead of __init__: Lightning rebuilds a loader from the arguments of DataLoader.
     _epoch = 0
-    _start = 0  # images of the epoch, of all processes, that were read before this run
-    _batches = 0  # batches of this process since
+    _start = 0  # images of the epoch that all processes read before this run
+    _batches = 0  # batches of this process since then
     _restored = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -95,7 +95,7 @@ class ResumableDataLoader(DataLoader):
             self.dataset.white.warn_if_dark("images")
 
     def _from(self, images: int) -> Iterator[Any]:
-        """The batches of this epoch after its first images, of all processes."""
+        """Return an iterator over the rest of the epoch, without the first ``images`` of all processes."""
         if isinstance(self.sampler, EpochSampler):
             self.sampler.skip = images
         if self.num_workers == 0 or threading.current_thread() is not threading.main_thread():
@@ -118,14 +118,14 @@ class ResumableDataLoader(DataLoader):
 
     @property
     def _images_of_a_step(self) -> int:
-        """Images of a full batch of all processes."""
+        """Number of images in one step of all processes."""
         return (self.batch_size or 1) * getattr(self.sampler, "num_replicas", 1)
 
     @property
     def batches_before(self) -> int | None:
-        """How many of the epoch's batches count as read before this run: all less those that remain.
+        """Number of batches of the epoch that count as read before this run: all batches minus the remaining ones.
 
-        None if Lightning has replaced the sampler.
+        It is None if Lightning has replaced the sampler.
         """
         if not isinstance(self.sampler, EpochSampler):
             return None
@@ -136,14 +136,14 @@ class ResumableDataLoader(DataLoader):
         return len(self) - (left // size if self.drop_last else -(-left // size))
 
     def state_dict(self) -> dict[str, int]:
-        """The current epoch, and how many of its images were delivered, to all processes."""
+        """Return the current epoch, and the number of its images that were delivered to all processes."""
         return {"epoch": self._epoch, "images": self._start + self._batches * self._images_of_a_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue at the position in ``state_dict``, unless another epoch is set before the next batch.
 
         Args:
-            state_dict: result of :meth:`state_dict`, from any process, also of a run of other processes.
+            state_dict: result of :meth:`state_dict` from any process, also from a run with another number of processes.
         """
         self._epoch, self._start, self._batches = state_dict["epoch"], state_dict["images"], 0
         self._restored = True

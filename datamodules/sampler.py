@@ -18,8 +18,8 @@ class EpochSampler(Checked, DistributedSampler[int]):
     on the global batch size and not on the number of processes. The global random state is neither read nor changed.
 
     Args:
-        dataset: data set to sample from. Its length is used and, if it has one, its method ``shuffled(generator)``,
-            which returns a permutation of its rows ``[N]``.
+        dataset: data set to sample from. If it has a method ``shuffled(generator)``, this method returns the
+            permutation of its rows, ``[N]``. Otherwise, only its length is used.
         shuffle: whether to draw a new permutation each epoch; False keeps the data set's order.
         drop_last: whether to drop the last indices so that all processes get equally many; False repeats the first ones
             instead.
@@ -28,8 +28,8 @@ class EpochSampler(Checked, DistributedSampler[int]):
         rank: index of this process, in ``[0, num_replicas)``; None for that of the process group, or 0 without a group.
 
     Attributes:
-        skip: number of the epoch's first indices, of all processes, that the next iteration leaves out; later ones use
-            all indices.
+        skip: number of indices at the start of the epoch, over all processes, that the next iteration leaves out. Later
+            iterations use all indices.
 
     Example:
         >>> sampler = EpochSampler(range(6), seed=1)
@@ -72,12 +72,12 @@ class EpochSampler(Checked, DistributedSampler[int]):
         else:
             order = torch.arange(size)
         skip, self.skip = self.skip, 0
-        # truncated, or extended by its first indices
+        # truncate the order, or repeat its first indices, so that all processes get equally many
         order = order[torch.arange(skip, skip + self.left(skip)) % max(size, 1)]
         return iter(order[self.rank :: self.num_replicas].tolist())
 
     def left(self, skip: int) -> int:
-        """Number of indices, of all processes, that an epoch has after its first ``skip``."""
+        """Return the number of indices, over all processes, that an epoch has after its first ``skip``."""
         left = max(len(self.dataset) - skip, 0)  # type: ignore[arg-type]
         rest = left % self.num_replicas
         if rest and not self.drop_last:

@@ -38,7 +38,7 @@ class ScatteredFashionMNISTDataModule(FashionMNISTDataModule):
         image_size: side of the canvas, pixels, at least 28.
         pieces: number of pieces of clutter on each canvas.
         scatter_seed: seed of place, size, brightness and clutter.
-        settings: keyword arguments of :class:`FashionMNISTDataModule`: coarse, subset, download, batch_size, ...
+        settings: keyword arguments of :class:`FashionMNISTDataModule`, such as coarse, subset and batch_size.
 
     Raises:
         ValueError: if an argument is out of range.

@@ -20,14 +20,15 @@ HOW_TO_GET = (
 
 
 class UCF101DataModule(ClipDataModule):
-    """UCF101: 13,320 videos of 101 actions, 320 x 240 at 25 frames per second; 9,537 to train on in split 1.
+    """UCF101, 13,320 videos of 101 human actions, 320 x 240 pixels at 25 frames per second.
 
-    The files are ``root/UCF-101/<Class>/v_<Class>_gNN_cNN.avi``; the official lists are in ``root/ucfTrainTestlist``.
-    Classes are numbered as in ``classInd.txt``. The class of a video is its folder, as the names of the videos of
-    HandstandPushups spell it otherwise. Videos with the same gNN come from one recording, and the official lists never
-    divide them between training and test. Listed videos that are missing are left out, with a warning.
+    Split 1 has 9,537 training videos. The files are ``root/UCF-101/<Class>/v_<Class>_gNN_cNN.avi``. The official lists
+    are in ``root/ucfTrainTestlist``. Classes are numbered as in ``classInd.txt``. The class of a video is the name of
+    its folder, because the video names of HandstandPushups have another spelling. Videos with the same gNN come from
+    one recording; the official lists put all of them into the same part. Listed videos that are missing are left out,
+    with a warning.
 
-    Batches are those of :class:`ClipDataModule`; :class:`VideoFiles` describes how clips are drawn and resized.
+    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are drawn and resized.
 
     Source: Soomro, Zamir and Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild", 2012,
     arXiv 1212.0402.
@@ -35,9 +36,9 @@ class UCF101DataModule(ClipDataModule):
     Args:
         root: folder with ``UCF-101`` and ``ucfTrainTestlist``.
         split: number of the official split into training and test videos: 1, 2 or 3.
-        return_index: whether batches also hold the row of each image, here of each video, and the times of its clips.
-        settings: keyword arguments of :class:`ClipDataModule`: frames, seconds, clips, apart, eval_clips, image_size,
-            decode_size, augmentation, unreadable, and those of :class:`BaseDataModule`.
+        return_index: whether batches also hold the row of each video and the start times of its clips.
+        settings: keyword arguments of :class:`ClipDataModule`, such as frames, clips and image_size, and of
+            :class:`BaseDataModule`, such as batch_size and seed.
 
     Raises:
         ModuleNotFoundError: if PyAV isn't installed.
@@ -61,11 +62,11 @@ class UCF101DataModule(ClipDataModule):
         self.split = split
 
     def load(self) -> tuple[VideoFiles, VideoFiles]:
-        """The training and the test videos of the split.
+        """Find the training and the test videos of the split.
 
         Raises:
-            FileNotFoundError: if a list or all videos of a part are missing.
-            ValueError: if a list has another form than the official one.
+            FileNotFoundError: if a list is missing, or all videos of a part are missing.
+            ValueError: if a list does not have the form of the official one.
         """
         numbers = dict(line.split(maxsplit=1)[::-1] for line in self._lines("classInd.txt"))
         if [*numbers.values()] != [str(number) for number in range(1, self.num_classes + 1)]:
@@ -77,14 +78,17 @@ class UCF101DataModule(ClipDataModule):
         train = [line.rsplit(maxsplit=1) for line in self._lines(f"trainlist{self.split:02d}.txt")]
         wrong = [path for path, number in train if numbers.get(_folder(path)) != number]
         if wrong:
-            raise ValueError(f"root: {wrong[0]} has another class in trainlist{self.split:02d}.txt; {HOW_TO_GET}")
+            raise ValueError(
+                f"root: expected the classes of the folders in trainlist{self.split:02d}.txt, got another class for "
+                f"{wrong[0]}; {HOW_TO_GET}"
+            )
         return self._part("trainlist", [path for path, _ in train]), self._part("testlist")
 
     def _part(self, name: str, paths: list[str] | None = None) -> VideoFiles:
         source, folder = f"{name}{self.split:02d}.txt", Path(self.root, VIDEOS)
         if not folder.is_dir():
             raise not_found(folder, HOW_TO_GET)
-        paths = self._lines(source) if paths is None else paths  # test lists hold no numbers
+        paths = self._lines(source) if paths is None else paths  # test lists have no class numbers
         paths = [*compress(paths, present(folder, paths, source))]
         targets = [self.class_names.index(_folder(path)) for path in paths]
         return self.videos(folder, paths, torch.tensor(targets))

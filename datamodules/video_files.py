@@ -1,4 +1,4 @@
-"""Labelled videos in files, of which clips are read."""
+"""Labelled videos in files. A sample holds clips of a video."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,43 +19,44 @@ Apart = Sequence[tuple[float, float | None]]
 
 
 class VideoFiles(ImageFiles):
-    """Labelled video files, of which clips are read: ``frames`` frames over ``seconds``, at any frame rate.
+    """Data set of labelled video files, whose samples are clips: ``frames`` frames of ``seconds``, at any frame rate.
 
-    Item ``i`` is ``eval_clips`` clips of video ``i``, [eval_clips, C, T, image_size, image_size], uint8, not augmented,
-    with its target. They are evenly spaced over the video; a single one is the middle. The shorter side is scaled to
-    ``decode_size``, then the central square of ``image_size`` is cropped.
+    Item ``i`` holds ``eval_clips`` clips of video ``i``, [eval_clips, C, T, image_size, image_size], uint8, not
+    augmented, and its target. The clips are evenly spaced over the video. A single clip is the middle of the video. The
+    shorter side is scaled to ``decode_size``, then the central square of ``image_size`` is cropped.
 
-    For training, ``clips`` clips are drawn from (seed, epoch, row), uniformly over the video. With ``apart``, each clip
-    after the first lies at a distance from the first. A clip is one piece of the video, and all frames have the same
-    crop. A data module makes training batches in one of two ways:
+    A training sample has ``clips`` clips, drawn uniformly over the video. They depend on (seed, epoch, row). With
+    ``apart``, each clip after the first lies within a range of distances from the first. All frames of a clip have the
+    same crop. A data module makes training batches in one of two ways:
 
-    - fast mode, the default: workers scale the shorter side to ``decode_size`` and crop the central square; the module
+    - Fast mode, the default: workers scale the shorter side to ``decode_size`` and crop the central square. The module
       augments the batch on its device.
-    - with ``augmentation``: workers make the views from frames of full size; batches hold these views as uint8.
+    - With ``augmentation``: workers make the views from frames of full size. Batches hold these views as uint8.
 
-    If a video is shorter than a clip, its last frame is held.
+    If a video is shorter than a clip, its last frame is repeated.
 
     Args:
         root: folder that holds the files.
         paths: paths of the files, relative to ``root``.
         targets: integers, [N, ...]; None for no targets.
         frames: number of frames of a clip, T.
-        seconds: time from the first to the last frame of a clip. 2.53 is SCE's; a single frame has no use for it.
+        seconds: time from the first to the last frame of a clip; SCE uses 2.53. Not used if ``frames`` is 1.
         clips: number of clips of a training sample, k.
-        apart: least and greatest distance, in seconds, between the starts of the first clip and of each other clip,
-            before or after it; a greatest of None is no limit. Where a video is too short for the least, the clip lies
-            as far away as it can. None = all clips are drawn independently.
+        apart: for each clip after the first, the minimum and maximum distance in seconds between its start and the
+            start of the first clip. The clip may lie before or after the first. A maximum of None is no limit. If the
+            video is too short for the minimum, the clip lies as far away as possible. None = all clips are drawn
+            independently.
         eval_clips: number of clips of a validation or test sample.
         image_size: side length of validation and test clips in pixels.
-        decode_size: side length of training clips in fast mode, at least ``image_size``; None for 8/7 of it, such as
-            128 for 112.
+        decode_size: side length of training clips in fast mode, at least ``image_size``. None = 8/7 of ``image_size``,
+            such as 128 for 112.
         in_channels: 3 for colour, 1 for gray.
-        augmentation: policy, or its name, with which workers make training views; None for fast mode.
+        augmentation: policy that makes training views in the workers, or its name. None = fast mode.
         unreadable: "skip" leaves out files that can't be read, as :class:`ImageFiles` does; "error" raises an error.
 
     Raises:
         ModuleNotFoundError: if PyAV isn't installed.
-        ValueError: if an argument is out of range, or ``apart`` has another number of entries than ``clips - 1``.
+        ValueError: if an argument is out of range, or ``apart`` does not have ``clips - 1`` entries.
 
     Example:
         >>> from ssl_modules.datamodules.clips import write_video
@@ -107,7 +108,7 @@ class VideoFiles(ImageFiles):
         return self.in_channels, self.frames, self.image_size, self.image_size
 
     def read(self, row: int, *, training: bool, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """The clips of a video, [k, C, T, H, W], and the seconds at which they start, [k]."""
+        """Return the clips of a video, [k, C, T, H, W], and their start times in seconds, [k]."""
         path = self.path(row)
         span = self.seconds if self.frames > 1 else 0.0
         longest = max(0.0, duration(path) - span)
@@ -122,21 +123,24 @@ class VideoFiles(ImageFiles):
         return torch.stack(clips), starts.float()
 
     def resized(self, pixels: Tensor, *, training: bool) -> Tensor:
-        """The central square; the shorter side already has ``decode_size``."""
+        """Return the central square. The shorter side of ``pixels`` already has ``decode_size``."""
         return crop(pixels, self.decode_size if training else self.image_size)
 
 
 def draw_starts(longest: float, clips: int, apart: Apart | None, generator: torch.Generator) -> Tensor:
-    """Draw when clips start: the first uniformly over the video, the others too, or at a distance from the first.
+    """Draw the start times of clips.
+
+    The first is drawn uniformly over the video. The others are too, unless ``apart`` limits their distances from the
+    first.
 
     Args:
-        longest: latest start in seconds.
+        longest: latest possible start in seconds.
         clips: number of clips.
-        apart: least and greatest distance of each clip after the first; None for any.
+        apart: minimum and maximum distance from the first clip, for each clip after it. None = any distance.
         generator: source of randomness.
 
     Returns:
-        [clips], seconds.
+        Start times, [clips], in seconds.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -156,14 +160,14 @@ def draw_starts(longest: float, clips: int, apart: Apart | None, generator: torc
 
 
 def even_starts(longest: float, clips: int) -> Tensor:
-    """When clips start that are evenly spaced from the start of the video to its end; a single one is in the middle.
+    """Return start times that are evenly spaced over the video. A single clip is in the middle.
 
     Args:
-        longest: latest start in seconds.
+        longest: latest possible start in seconds.
         clips: number of clips.
 
     Returns:
-        [clips], seconds.
+        Start times, [clips], in seconds.
 
     Example:
         >>> even_starts(3.0, 4).tolist(), even_starts(3.0, 1).tolist()
@@ -175,7 +179,11 @@ def even_starts(longest: float, clips: int) -> Tensor:
 
 
 def _at_distance(first: float, least: float, most: float, longest: float, share: float) -> float:
-    """The start at a share of the way through the places at the distance: before the first clip, then after it."""
+    """Return a start at an allowed distance from the first clip.
+
+    The allowed starts form up to two intervals, one before and one after ``first``. ``share``, in [0, 1], is the
+    position in their union. If the video is too short for such a start, return the one that is farthest away.
+    """
     before = max(0.0, first - most), first - least
     after = first + least, min(longest, first + most)
     places = [(low, high) for low, high in (before, after) if low <= high]

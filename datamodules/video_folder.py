@@ -14,25 +14,25 @@ from ssl_modules.datamodules.video_files import Apart, VideoFiles, check_clips
 
 
 class ClipDataModule(FilesDataModule):
-    """Base class of data modules of videos: batches hold clips, and frames are chosen by time.
+    """Base class of data modules for videos. Batches hold clips, and frames are chosen by time.
 
-    A training batch is ``(clips, targets, index, times)``: clips are uint8 [N, clips, C, T, H, W]; index holds the
-    videos' rows, by which a queue recognises a video; times holds the seconds at which clips start, [N, clips].
-    Evaluation has ``eval_clips`` clips in place of ``clips``: a module's representation is the mean over them.
-    :class:`VideoFiles` describes how clips are drawn and resized.
+    A training batch is ``(clips, targets, index, times)``. ``clips`` is uint8 [N, clips, C, T, H, W]. ``index`` [N]
+    holds the rows of the videos; a queue identifies videos by their rows. ``times`` [N, clips] holds the start times of
+    the clips in seconds. A validation or test batch holds ``eval_clips`` clips of each video. A module's representation
+    of a video is the mean over its clips. :class:`VideoFiles` describes how clips are drawn and resized.
 
-    A batch of 64 videos has 50 MB of pixels with 2 clips of 8 frames and a ``decode_size`` of 128, and 201 MB with 256.
+    With 2 clips of 8 frames, a batch of 64 videos has 50 MB of pixels for a ``decode_size`` of 128, and 201 MB for 256.
 
     Args:
         frames: number of frames of a clip, T.
         seconds: time from the first to the last frame of a clip.
         clips: number of clips of a training sample.
-        apart: least and greatest distance in seconds from the first clip to each other one, such as [(0, 1), (1,
-            None)]; None for any.
+        apart: for each clip after the first, the minimum and maximum distance in seconds from the first clip, such as
+            [(0, 1), (1, None)]. None = any distance.
         eval_clips: number of clips of a validation or test sample.
-        return_index: whether batches also hold the row of each image, here of each video, and the times of its clips.
-        settings: keyword arguments of :class:`~ssl_modules.datamodules.base.BaseDataModule` and image_size,
-            decode_size, augmentation and unreadable.
+        return_index: whether batches also hold the row of each video and the start times of its clips.
+        settings: the arguments image_size, decode_size, augmentation and unreadable of :class:`VideoFiles`, and keyword
+            arguments of :class:`~ssl_modules.datamodules.base.BaseDataModule`.
 
     Raises:
         ModuleNotFoundError: if PyAV isn't installed.
@@ -66,7 +66,7 @@ class ClipDataModule(FilesDataModule):
         self.eval_clips = eval_clips
 
     def videos(self, folder: str | Path, paths: Sequence[str], targets: Tensor | None = None) -> VideoFiles:
-        """A part of the data set, with this module's settings.
+        """Return a part of the data set, with the settings of this data module.
 
         Args:
             folder: folder that holds the files.
@@ -91,32 +91,32 @@ class ClipDataModule(FilesDataModule):
 
 
 class VideoFolderDataModule(ClassFolders, ClipDataModule):
-    """Videos in a folder, of any size, length and frame rate: MP4, AVI, Matroska, WebM, MPEG and others.
+    """Videos in a folder, of any size, length and frame rate, such as MP4, AVI, Matroska, WebM or MPEG.
 
-    Folders and classes are found as :class:`ImageFolderDataModule` finds them: with ``class_folders``, each folder in
-    ``root`` is a class; without it, all videos in ``root`` and its subfolders are used, without targets.
+    With ``class_folders``, each folder in ``root`` is a class. Without it, all videos in ``root`` and its subfolders
+    are used, without targets. :class:`ImageFolderDataModule` finds images in the same way.
     Reading videos needs PyAV: ``pip install 'ssl-modules[video]'``.
 
-    A training batch is ``(clips, targets, index, times)``: clips are uint8 [N, clips, C, T, H, W]; index holds the
-    videos' rows, by which a queue recognises a video; times holds the seconds at which clips start, [N, clips].
-    Evaluation has ``eval_clips`` clips in place of ``clips``: a module's representation is the mean over them.
-    :class:`VideoFiles` describes how clips are drawn and resized.
+    A training batch is ``(clips, targets, index, times)``. ``clips`` is uint8 [N, clips, C, T, H, W]. ``index`` [N]
+    holds the rows of the videos; a queue identifies videos by their rows. ``times`` [N, clips] holds the start times of
+    the clips in seconds. A validation or test batch holds ``eval_clips`` clips of each video. A module's representation
+    of a video is the mean over its clips. :class:`VideoFiles` describes how clips are drawn and resized.
 
     Args:
         root: folder of the training videos.
-        test: folder of the test videos, with class folders of the same names; None if there is none.
+        test: folder of the test videos, with class folders of the same names. None = no test videos.
         class_folders: whether the folders in ``root`` are classes.
-        in_channels: 3 for colour, 1 for gray; other videos are converted.
+        in_channels: 3 for colour, 1 for gray. Videos of the other kind are converted.
         mean: mean of each channel, for pixels in [0, 1]; None for 0.45.
         std: standard deviation of each channel; None for 0.225.
-        return_index: whether batches also hold the row of each image, here of each video, and the times of its clips.
-        settings: keyword arguments of :class:`ClipDataModule`: frames, seconds, clips, apart, eval_clips, image_size,
-            decode_size, augmentation, unreadable, and those of :class:`BaseDataModule`.
+        return_index: whether batches also hold the row of each video and the start times of its clips.
+        settings: keyword arguments of :class:`ClipDataModule`, such as frames, clips and image_size, and of
+            :class:`BaseDataModule`, such as batch_size and seed.
 
     Raises:
         FileNotFoundError: if ``root`` is missing.
         ModuleNotFoundError: if PyAV isn't installed.
-        ValueError: if there are no class folders, videos lie beside them, or an argument is out of range.
+        ValueError: if there are no class folders, ``root`` itself has videos, or an argument is out of range.
 
     Example:
         >>> import torch

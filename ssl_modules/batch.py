@@ -12,7 +12,7 @@ from ssl_modules.utils.pixels import check_channels_first, fix_of_missing_axes
 
 _IMAGE_NDIM = 4
 _ROWS = 2**20  # ids reserve this many images per batch and process
-_OF_INDEX = 2**60  # above all ids of steps
+_OF_INDEX = 2**60  # ids by index begin here, above all ids by step
 KEYS = {
     "images": ("image", "images", "img", "pixel_values", "views", "clip", "clips"),
     "targets": ("label", "labels", "target", "targets"),
@@ -23,14 +23,14 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch in one form, independent of the loader.
+    """A batch in a form that does not depend on the loader.
 
     Args:
         images: ``[N, ch, ...]``, or None if the loader gives views.
         views: ready-made views, each ``[N, ...]``, or None.
         targets: ``[N]``, ``[N, levels]`` or ``[N, classes]``, or None.
-        index: the third element of the batch, such as the samples' indices or names, or None.
-        times: the fourth element, such as the seconds at which clips start, ``[N, k]``, or None.
+        index: the third element of the batch, such as the indices or names of the samples, or None.
+        times: the fourth element of the batch, such as the start times of clips in seconds, ``[N, k]``, or None.
     """
 
     images: Tensor | None
@@ -55,13 +55,15 @@ class Batch:
         return self.given[0].device
 
     def ids(self, step: int, levels: int, by_index: bool = False) -> Tensor:
-        """Ids ``[N, levels]``: first an id unique to the image over all steps and processes, then its labels.
+        """Return ids ``[N, levels]``. The first column identifies the image, the others are its labels.
+
+        The id of an image is unique over all steps and processes.
 
         Args:
             step: number of the batch in the run.
-            levels: number of columns that the extraction reads; above 1, the others are labels.
-            by_index: whether the id depends on the image's index, if the batch has one, and not on the step, so that an
-                image that returns has the same id.
+            levels: number of columns that the extraction reads. All columns after the first are labels.
+            by_index: whether the id depends on the image's index instead of the step, if the batch has an index. An
+                image then has the same id in each epoch.
         """
         first = (step * world_size() + rank()) * _ROWS
         own = first + torch.arange(len(self), device=self.device)[:, None]
@@ -70,7 +72,7 @@ class Batch:
         return torch.cat([own, self.labels(levels - 1)], dim=1) if levels > 1 else own
 
     def labels(self, levels: int) -> Tensor:
-        """The targets as labels ``[N, levels]``, finer to coarser; targets ``[N]`` count as one level.
+        """Return the targets as labels ``[N, levels]``, finer to coarser. Targets ``[N]`` are one level.
 
         Raises:
             ValueError: if there are no targets, or they are not integers ``[N, levels]``.
@@ -84,10 +86,10 @@ class Batch:
         labels = targets[:, None] if targets.ndim == 1 else targets
         if labels.shape != (len(self), levels) or labels.is_floating_point():
             raise ValueError(
-                f"targets: expected {levels} level(s) of labels, which the extraction reads: integers "
-                f"{[len(self), levels]}, finer to coarser; got {_describe(targets)}; take an extraction for what the "
-                "loader has, such as AllViews(label_levels=1) or Queue(ranks=LabelRanks(1)) for one level, or "
-                "AllViews() or Queue(ranks=NeighbourRanks()), which read none"
+                f"targets: expected {levels} level(s) of labels for the extraction, integers {[len(self), levels]}, "
+                f"finer to coarser, got {_describe(targets)}; choose an extraction for your labels, such as "
+                "AllViews(label_levels=1) or Queue(ranks=LabelRanks(1)) for one level, or AllViews() or "
+                "Queue(ranks=NeighbourRanks()) for none"
             )
         return labels.to(self.device)
 
@@ -102,7 +104,7 @@ def fields(batch: Any, name: str = "batch") -> tuple[Any, Any, Any]:
 
     Args:
         batch: a batch of a loader, or a sample of a data set.
-        name: what errors call it: "batch", or a name for the sample.
+        name: name of the batch or sample in error messages.
 
     Raises:
         ValueError: if a mapping has none of the keys for images, or two keys for the same field.
@@ -134,20 +136,19 @@ def _by_key(batch: Mapping[str, Any], field: str, name: str) -> Any:
 
 
 def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
-    """Read ``x``, ``(x,)``, ``(x, targets)``, ``(x, targets, index)`` or ``(x, targets, index, times)``.
+    """Read a batch of a loader.
 
-    x is images, clips or a list of views.
-
-    Views are a list or tuple of image tensors inside the batch: ``([view1, view2], targets)`` or ``([view1, view2],)``.
-    Shapes are not used to guess: a flat pair such as ``(image, mask)`` or ``[x1, x2]`` is always images and targets.
-    A mapping is read by its keys, as :func:`fields` describes.
+    It has the form ``x``, ``(x,)``, ``(x, targets)``, ``(x, targets, index)`` or ``(x, targets, index, times)``. x is a
+    tensor of images or clips, or a list of views. Views are a list or tuple of image tensors inside the batch, such as
+    ``([view1, view2], targets)`` or ``([view1, view2],)``. A flat pair such as ``(image, mask)`` or ``[x1, x2]`` is
+    always images and targets, whatever the shapes are. A mapping is read by its keys, as :func:`fields` describes.
 
     Args:
         batch: a batch of a loader.
-        in_channels: number of channels, to raise an error for images ``[N, H, W, ch]``; None = any number.
+        in_channels: number of channels, which serves to detect images ``[N, H, W, ch]``. None = any number.
 
     Raises:
-        TypeError: if the batch has another form; the message describes it.
+        TypeError: if the batch has another form. The message describes the form.
         ValueError: if the keys of a mapping are unknown, if the views differ in their number of images, or if the
             channels are on the last axis.
 

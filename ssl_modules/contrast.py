@@ -74,18 +74,21 @@ class Relation:
 
 @dataclass(frozen=True)
 class Paired:
-    """Each anchor has a positive of rank 1, its own candidate; rows are computed on demand as in :class:`Relation`.
+    """A relation in which each anchor has its own candidate, or candidates, as positives.
+
+    Rows are computed on demand, as in :class:`Relation`.
 
     Args:
-        own: ``[A]``, column of each anchor's own candidate; or ``[A, G]``, columns of its own candidates.
+        own: ``[A]``, the column of each anchor's own candidate, or ``[A, G]``, the columns of its G own candidates.
         candidates: number of candidates, C.
-        ignored: number of leading candidates that every anchor ignores, except its own.
-        ranks: function of rows to int8 ``[R, C - ignored]``, the relation to the other candidates; None = negatives.
-        own_ranks: the rank of each of an anchor's own candidates, G numbers.
+        ignored: number of leading candidates that an anchor ignores unless they are its own.
+        ranks: function from rows to int8 ``[R, C - ignored]``, the relation to all candidates after the ignored ones.
+            None = they are negatives.
+        own_ranks: ranks of the G own candidates, the same for all anchors.
 
     Raises:
-        ValueError: if ``own`` is neither a vector nor a matrix with a column for each of ``own_ranks``, or ``ignored``
-            is outside [0, C].
+        ValueError: if the shape of ``own`` is neither ``[A]`` nor ``[A, G]`` for G ``own_ranks``, or ``ignored`` is
+            outside [0, C].
 
     Example:
         >>> Paired(own=torch.arange(2), candidates=4, ignored=2)[:]
@@ -216,9 +219,9 @@ class Contrast:
         anchors: ``[A, D]``, the side that receives gradient.
         candidates: ``[C, D]``; may be detached, queued, local vectors, or other processes' vectors.
         relation: int8 ``[A, C]``, or a :class:`Relation`, :class:`Paired` or :class:`SameView` that gives its rows.
-        reference: for losses that compare two score matrices: ``[A, D]``, a teacher's anchors, which the similarity
-            compares with the candidates; or a function of rows that returns their reference scores ``[R, C]``, which
-            the loss takes as they are.
+        reference: reference scores for losses that compare two score matrices. A tensor ``[A, D]`` holds a teacher's
+            anchors; the similarity computes their scores with the candidates. A function from rows returns the scores
+            ``[R, C]`` itself.
         weight: factor of this comparison in the sum.
 
     Raises:

@@ -48,7 +48,8 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
     multi-label targets, ``val/map`` and ``test/map``, see :func:`~ssl_modules.evaluation.mean_average_precision`. Only
     training images are augmented. To train on few labels, give a loader of that subset. With several processes,
     Lightning's samplers repeat some images so that all processes have the same number; these images count twice.
-    Of videos of several clips, training takes the first clip, and evaluation the mean probabilities of all clips.
+    For videos of several clips, training uses the first clip, and evaluation uses the mean of the probabilities of all
+    clips.
 
     SimCLR's recipe for 1 % or 10 % of ImageNet's labels (Chen et al. 2020, arXiv 2002.05709, appendix B.5) is SGD with
     Nesterov momentum 0.9 and a learning rate of 0.05 per 256 images, without weight decay or warm-up, for 60 or 30
@@ -162,9 +163,9 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
         return self.encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """The scores ``[N, num_classes]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1].
+        """Return the scores ``[N, num_classes]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1].
 
-        Of videos ``[N, k, ch, T, H, W]``, they are the logarithms of the mean probabilities of the k clips.
+        For videos ``[N, k, ch, T, H, W]``, scores are the logarithms of the mean probabilities of the k clips.
         """
         if self.encoder.spatial_dims != 3 or images.ndim != 6:
             return self.head(pool(self.encoder(images)))
@@ -181,7 +182,7 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
         generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
         images = read.images
         if images is not None and images.ndim == 6:
-            images = images[:, 0]  # one of the clips, which are drawn at random
+            images = images[:, 0]  # one clip is enough, because clips are drawn at random
         views = self.augmentation(images, generator) if read.views is None else read.views
         if len(views) != 1:
             raise ValueError(f"augmentation: fine-tuning takes one view of an image, got {len(views)}; make one")

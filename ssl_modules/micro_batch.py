@@ -20,8 +20,8 @@ def check_micro_batch(micro_batch: int, **splits: int | None) -> None:
     """Raise an error unless ``micro_batch`` is at least 2 and a multiple of each number of splits.
 
     Args:
-        micro_batch: images per part.
-        **splits: numbers of splits, each at least 2 or None, by the names of their arguments.
+        micro_batch: number of images per part.
+        **splits: arguments with a number of splits, each None or at least 2.
 
     Example:
         >>> check_micro_batch(6, batch_norm_splits=4)
@@ -42,7 +42,7 @@ def parts_of(images: int, micro_batch: int | None) -> list[slice]:
 
     Args:
         images: number of images in the batch.
-        micro_batch: images per part; None = one part.
+        micro_batch: number of images per part. None = one part.
 
     Example:
         >>> [(rows.start, rows.stop) for rows in parts_of(9, 4)]
@@ -59,7 +59,7 @@ def in_parts(function: Callable[..., Any], views: Sequence[Tensor], micro_batch:
     Args:
         function: ``(views) -> collection of tensors``, each with the images along its first axis.
         views: each ``[N, ...]``.
-        micro_batch: images per part; None = all at once.
+        micro_batch: number of images per part. None = all images at once.
     """
     parts = parts_of(len(views[0]), micro_batch)
     return concatenated([function([view[rows] for view in views]) for rows in parts])
@@ -77,7 +77,7 @@ def recomputed_in_parts(
         function: ``(views) -> collection of tensors``, each with the images along its first axis.
         networks: the modules that ``function`` runs.
         views: each ``[N, ...]``.
-        micro_batch: images per part; None = all at once.
+        micro_batch: number of images per part. None = all images at once.
     """
     parts = parts_of(len(views[0]), micro_batch)
     if len(parts) == 1:

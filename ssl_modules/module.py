@@ -69,9 +69,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         loss: aspect 5, ``(scores [A, C], relation [A, C], reference scores | None) -> scalar``.
         image_size: side of a view, pixels.
         in_channels: number of image channels.
-        mean: per channel, of pixels in [0, 1]; None = as for the pretrained weights, else 0.
-        std: per channel; None = as for the pretrained weights, else 1.
-        small_stem: whether a ResNet gets the stem for small images; None = up to 64 pixels.
+        mean: mean of each channel, for pixels in [0, 1]. None = as for the pretrained weights, else 0.
+        std: standard deviation of each channel. None = as for the pretrained weights, else 1.
+        small_stem: whether a ResNet gets the stem for small images. None = for images up to 64 pixels.
         pretrained: whether timm loads its pretrained weights.
         channels_last: whether the encoder uses the channels-last memory format, which speeds up convolutions; None =
             for the convolutional networks of timm and torchvision, and for AMDIM's.
@@ -202,9 +202,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
     # ---- the five aspects ------------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Tensor:
-        """The representation ``[N, D]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1].
+        """Return the representation ``[N, D]`` of raw pixels ``[N, ch, ...]``, uint8 or float in [0, 1].
 
-        For an encoder of clips, the mean over the k clips of videos ``[N, k, ch, T, H, W]``.
+        For videos ``[N, k, ch, T, H, W]`` and an encoder of clips, it is the mean over the k clips.
         """
         return represent(self.encoder, images)
 
@@ -237,7 +237,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         """The contrasts that the extraction makes of a batch."""
         trainer = attached_trainer(self)
         step = trainer.fit_loop.total_batch_idx if trainer is not None and trainer.training else 0
-        in_training = trainer is None or trainer.training  # rows of other parts are other videos
+        in_training = trainer is None or trainer.training  # in other parts of the data, the same row is another video
         ids = batch.ids(step, self.extraction.levels, by_index=self.extraction.recurring_ids and in_training)
         return self.extraction(embedded.student, embedded.teacher, ids, generator)
 

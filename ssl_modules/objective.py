@@ -152,12 +152,12 @@ def _is_of_one_class(loss: Loss, method: str, form: str) -> bool:
 
 @torch.no_grad()
 def _scores_of(reference: Callable[[Rows], Tensor], rows: Rows, shape: torch.Size) -> Tensor:
-    """The scores that a contrast's reference function gives to some rows."""
+    """Return the scores of some rows, computed by a contrast's reference function."""
     scores = full_precision(reference(rows))
     if scores.shape != shape:
         raise ValueError(
-            f"reference: expected a function of rows that returns {list(shape)}, the scores of the rows with all "
-            f"candidates, got {list(scores.shape)}"
+            f"reference: expected a function from rows that returns their scores with all candidates, {list(shape)}, "
+            f"got {list(scores.shape)}"
         )
     return scores
 

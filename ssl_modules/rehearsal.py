@@ -94,7 +94,7 @@ def rehearse_step(module: Any, images: int) -> None:
 
 
 def _ids(images: int, levels: int, device: torch.device) -> torch.Tensor:
-    """Ids of different images, whose labels are unknown."""
+    """Return ids of different images, with unknown labels."""
     ids = torch.full((images, levels), -1, device=device)
     ids[:, 0] = torch.arange(images)
     return ids

@@ -1,4 +1,4 @@
-"""Views of several clips of a video."""
+"""Augmentation that makes views from several clips of a video."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,20 @@ from ssl_modules.utils.checks import check_numbers
 
 
 class ClipViews(JointViews):
-    """Makes each view from one of the clips of a video, such as of two clips, or of one clip twice.
+    """Makes each view from one of the clips of a video, for example from two clips, or twice from the same clip.
 
-    Part ``i`` makes its views of clip ``clips[i]``. Parameters are drawn once for each video and view: all frames of a
-    clip change alike.
+    Part ``i`` makes its views from clip ``clips[i]``. Parameters are drawn once for each video and view, so all frames
+    of a clip change in the same way.
 
     Args:
-        parts: Augmentations; their views are joined in this order.
-        clips: Which clip each part sees, from 0.
+        parts: Augmentations. Their views are joined in this order.
+        clips: Number of the clip that each part gets, from 0.
 
     Raises:
-        ValueError: if there is not one clip for each part; when called, if the videos have fewer clips.
+        ValueError: if there is not one clip for each part. When called, if the videos have too few clips.
 
     Shape:
-        [N, k, ch, T, H, W] to V views [N, ch, T, size, size]; a single clip may lack the axis k.
+        [N, k, ch, T, H, W] to V views [N, ch, T, size, size]. The axis k may be missing if there is one clip.
 
     Example:
         Two views of clip 0, and one of clip 1:
@@ -44,15 +44,15 @@ class ClipViews(JointViews):
         """Makes the views.
 
         Args:
-            images: Videos [N, k, ch, T, H, W], or of one clip [N, ch, T, H, W], uint8, or float in [0, 1].
-            generator: Source of all randomness, on the images' device; None is PyTorch's global one.
+            images: Videos [N, k, ch, T, H, W], or single clips [N, ch, T, H, W], uint8, or float in [0, 1].
+            generator: Source of all randomness, on the device of the images. None = PyTorch's global generator.
 
         Returns:
             V views, float32 in [0, 1], each [N, ch, T, size, size].
 
         Raises:
             TypeError: if the images are not a tensor, or neither uint8 nor float.
-            ValueError: if the images have another number of axes or fewer clips, are empty or exceed [0, 1].
+            ValueError: if the images have the wrong number of axes, have too few clips, are empty or exceed [0, 1].
         """
         if not (isinstance(images, Tensor) and images.ndim == 6):
             check_images(images)
@@ -60,7 +60,7 @@ class ClipViews(JointViews):
         last, count = max(self.clips), images.shape[1]
         if last >= count:
             raise ValueError(
-                f"clips: expected numbers below {count}, as batches hold {count} clip(s) of each video, got "
+                f"clips: expected numbers below {count}, because batches hold {count} clip(s) of each video, got "
                 f"{self.clips}; give the data module clips={last + 1}, and for validation eval_clips={last + 1} or more"
             )
         made = (part(images[:, clip], generator) for part, clip in zip(self.parts, self.clips, strict=True))

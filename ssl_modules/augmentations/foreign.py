@@ -110,8 +110,8 @@ class Foreign(Augmentation):
         """Seeds all global generators for each view, then calls the transforms."""
         if is_clips(images):
             raise ValueError(
-                f"images: Foreign takes images, got clips {list(images.shape)}, whose frames have to change alike; "
-                "give operations of this package, Views([...])"
+                f"images: Foreign takes images, got clips {list(images.shape)}, whose frames must all change in the "
+                "same way; give operations of this package, Views([...])"
             )
         self.check_channels(images.shape[1])
         seeds = torch.randint(2**63 - 1, (len(self.sizes),), generator=generator, device=images.device).tolist()

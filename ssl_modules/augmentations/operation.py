@@ -43,7 +43,7 @@ class Operation(Configurable, nn.Module):
 
         Args:
             images: [N, ch, H, W]; only their shape and device are read.
-            generator: Source of all randomness, on the images' device; None is PyTorch's global one.
+            generator: Source of all randomness, on the device of the images. None = PyTorch's global generator.
 
         Returns:
             A tensor whose first axis is the N images, a tuple of such tensors, or None.
@@ -85,10 +85,10 @@ class Operation(Configurable, nn.Module):
 
         Args:
             images: [N, ch, H, W], or clips [N, ch, T, H, W], uint8, or float in [0, 1].
-            generator: Source of all randomness, on the images' device; None is PyTorch's global one.
+            generator: Source of all randomness, on the device of the images. None = PyTorch's global generator.
 
         Returns:
-            The changed images or clips, float32 in [0, 1]; all frames of a clip change alike.
+            The changed images or clips, float32 in [0, 1]. All frames of a clip change in the same way.
         """
         images = to_float(images)
         with torch.autocast(images.device.type, enabled=False):
@@ -106,14 +106,14 @@ class ChoiceParameters(NamedTuple):
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Images as float32; uint8 images are divided by 255.
+    """Convert images to float32; divide uint8 images by 255.
 
     Args:
         images: [N, ch, H, W], or clips [N, ch, T, H, W], uint8 or float.
 
     Raises:
-        TypeError: if they are not a tensor, or neither uint8 nor float.
-        ValueError: if they don't have four or five axes, or are empty.
+        TypeError: if the images are not a tensor, or neither uint8 nor float.
+        ValueError: if the images don't have four or five axes, or are empty.
 
     Example:
         >>> to_float(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
@@ -124,7 +124,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises unless images are [N, ch, H, W], or clips [N, ch, T, H, W], uint8 or float; see :func:`to_float`.
+    """Raise an error unless images are [N, ch, H, W] or clips [N, ch, T, H, W], uint8 or float; see :func:`to_float`.
 
     Example:
         >>> check_images(torch.zeros(1, 3, 8, 8))
@@ -135,28 +135,28 @@ def check_images(images: Tensor) -> None:
 
 
 def is_clips(images: Any) -> bool:
-    """Whether images are clips [N, ch, T, H, W]."""
+    """Return whether images are clips [N, ch, T, H, W]."""
     return isinstance(images, Tensor) and images.ndim == 5
 
 
 def first_frames(images: Tensor) -> Tensor:
-    """The first frame of each clip, to draw parameters for; images stay as they are."""
+    """Return the first frame of each clip, for which parameters are drawn; return images unchanged."""
     return images[:, :, 0] if is_clips(images) else images
 
 
 def over_frames(apply: Callable[[Tensor, Any], Tensor], images: Tensor, parameters: Any) -> Tensor:
-    """Apply a function of images and parameters to images, or to all frames of clips with the parameters of the clip.
+    """Apply a function to images and their parameters, or to all frames of clips with the parameters of their clip.
 
     Args:
-        apply: Function of ``(images [N, ch, H, W], parameters)`` to images.
+        apply: Function from ``(images [N, ch, H, W], parameters)`` to images.
         images: [N, ch, H, W], or clips [N, ch, T, H, W].
-        parameters: What :meth:`Operation.draw` returns, one row per image or clip.
+        parameters: Result of :meth:`Operation.draw`, one row per image or clip.
 
     Returns:
         Images [N, ch, h, w], or clips [N, ch, T, h, w].
 
     Raises:
-        ValueError: if the function makes patches of the frames of clips.
+        ValueError: if the function cuts the frames of clips into patches.
 
     Example:
         >>> clips = torch.zeros(2, 1, 3, 4, 4)

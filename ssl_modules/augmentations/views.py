@@ -28,17 +28,17 @@ PORTION = 3 * 2**17  # numbers in the images that are transformed together: 1.5 
 
 
 class Augmentation(Configurable, nn.Module):
-    """Base class of augmentations: checks the images, then calls :meth:`make_views`, which a subclass implements.
+    """Base class of augmentations. It checks the images, then calls :meth:`make_views`, which a subclass implements.
 
-    Images [N, ch, H, W] give views [N, ch, h, w], and clips [N, ch, T, H, W] give views [N, ch, T, h, w]: parameters
-    are drawn once for each clip, so that all frames change alike. :class:`ClipViews` makes the views from several clips
-    of a video.
+    Images [N, ch, H, W] give views [N, ch, h, w]. Clips [N, ch, T, H, W] give views [N, ch, T, h, w]. Parameters are
+    drawn once for each clip, so all of its frames change in the same way. :class:`ClipViews` makes views from several
+    clips of a video.
 
     Attributes:
-        sizes: Side of each view in pixels, before it is cut into patches; None if the view keeps the input's size.
-        patches: Side and overlap, in pixels, of the patches that views are cut into; None for whole views. The encoder
+        sizes: Side of each view in pixels, before it is cut into patches. None = the view keeps the input's size.
+        patches: Side and overlap, in pixels, of the patches that views are cut into. None = whole views. The encoder
             cuts whole images into the same patches.
-        takes_uint8: Whether :meth:`make_views` accepts uint8 images; otherwise it gets float32.
+        takes_uint8: Whether :meth:`make_views` accepts uint8 images. Otherwise it gets float32 images.
     """
 
     sizes: tuple[int | None, ...]
@@ -70,18 +70,21 @@ class Augmentation(Configurable, nn.Module):
         """Makes the views.
 
         Args:
-            images: [N, ch, H, W], or clips [N, ch, T, H, W], uint8, or float in [0, 1]. Clips may have a further axis,
-                [N, k, ch, T, H, W], of which k is 1, unless the augmentation is a :class:`ClipViews`.
-            generator: Source of all randomness, on the images' device; None is PyTorch's global one.
+            images: Images [N, ch, H, W], clips [N, ch, T, H, W] or videos [N, k, ch, T, H, W], uint8, or float in
+                [0, 1]. Only :class:`ClipViews` takes videos of more than one clip (k > 1).
+            generator: Source of all randomness, on the device of the images. None = PyTorch's global generator.
 
         Returns:
-            V views, float32 in [0, 1], each [N, ch, size, size], or [N, ch, T, size, size] of clips, or [N, rows, cols,
-            ch, h, w] if cut into patches.
+            V views, float32 in [0, 1]. A view has one of these shapes:
+
+            - [N, ch, size, size] for images,
+            - [N, rows, cols, ch, h, w] for images cut into patches,
+            - [N, ch, T, size, size] for clips.
 
         Raises:
             TypeError: if the images are not a tensor, or neither uint8 nor float.
-            ValueError: if the images have another number of axes, are empty or exceed [0, 1], or the generator is on
-                another device.
+            ValueError: if the images have the wrong number of axes, are empty or exceed [0, 1], or if the generator is
+                on another device.
         """
         if isinstance(images, Tensor) and images.ndim == 6:
             images = _only_clip(self, images)
@@ -105,11 +108,11 @@ class Augmentation(Configurable, nn.Module):
 
 
 def _only_clip(augmentation: Augmentation, videos: Tensor) -> Tensor:
-    """The clip [N, ch, T, H, W] of videos [N, 1, ch, T, H, W]."""
+    """Return the only clip [N, ch, T, H, W] of each video [N, 1, ch, T, H, W]."""
     if videos.shape[1] != 1:
         raise ValueError(
             f"augmentation: {type(augmentation).__name__} makes views of one clip, got videos of {videos.shape[1]} "
-            f"clips, {list(videos.shape)}; say which clip each view is made of: ClipViews([...], clips=(0, 1))"
+            f"clips, {list(videos.shape)}; choose the clip of each view, with ClipViews([...], clips=(0, 1))"
         )
     return videos[:, 0]
 
@@ -205,8 +208,8 @@ class JointViews(Augmentation):
 def _run(transforms: Collection[Operation], images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw parameters for all images, then apply all operations to portions of images that fit into a core's cache.
 
-    On a CPU, several threads work on different portions. The views don't depend on the number of threads. The frames of
-    a clip share its parameters.
+    On a CPU, several threads work on different portions. The views don't depend on the number of threads. All frames
+    of a clip have the same parameters.
     """
     like = first_frames(images)  # draw reads only shape and device
     parameters: list[Any] = []

@@ -12,8 +12,8 @@ __all__ = ["ContrastiveCLI", "main"]
 
 _OTHERS = {"evaluate": evaluate.main, "export": export.main, "shard": shard.main}
 _EPILOG = (
-    "three more: evaluate (a checkpoint, a timm model or a weights file), export (encoder weights), shard (write "
-    "images into tar files)"
+    "further commands: evaluate (a checkpoint, a timm model or a weights file), export (encoder weights), shard (write "
+    "images to tar files)"
 )
 
 

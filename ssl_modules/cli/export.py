@@ -28,23 +28,23 @@ def main(args: Sequence[str]) -> None:
     parser = Parser(prog="ssl-modules export", description=__doc__)
     parser.add_argument("--ckpt", type=str, required=True, help="checkpoint of a method, by Trainer or command line")
     parser.add_argument(
-        "--model", type=type[ContrastiveModule] | None, help="class of the checkpoint, imported, if it is one's own"
+        "--model", type=type[ContrastiveModule] | None, help="your own class of the checkpoint, which must be imported"
     )
     parser.add_argument(
         "--out",
         type=str,
         default="encoder.safetensors",
-        help="file to write, ending in .safetensors, .pt, .pt2 (torch.export) or .onnx; without an ending, a folder "
-        "that timm loads, with a model card",
+        help="file to write, with the extension .safetensors, .pt, .pt2 (torch.export) or .onnx; a path without "
+        "extension is a folder that timm loads, with a model card",
     )
-    parser.add_argument("--evaluation", type=Path | None, help="evaluation.json, whose results the model card shows")
+    parser.add_argument("--evaluation", type=Path | None, help="file evaluation.json with results for the model card")
     config = parser.parse_args(list(args))
     try:
         check_suffix(Path(config.out))
         results = None if config.evaluation is None else json.loads(config.evaluation.read_text())
         if results is not None and Path(config.out).suffix:
             parser.error(
-                f"evaluation: is for the model card of a folder, but out is {config.out}; leave out one's ending"
+                f"evaluation: is for the model card of a folder, but out is {config.out}; give out without an extension"
             )
         module = load_module(config.ckpt)
         card = model_card(module, Path(config.out).name, _data_of(config.ckpt), results)
@@ -60,13 +60,15 @@ def main(args: Sequence[str]) -> None:
 def model_card(
     module: ContrastiveModule, name: str, data: Mapping[str, Any], evaluation: Mapping[str, Any] | None = None
 ) -> str:
-    """The Markdown text of a model card: how to load the folder, and what the encoder learned from and reached.
+    """Return a model card for a folder of weights, as Markdown text.
+
+    The card shows how to load the folder, the method and the data of the training, and the results of an evaluation.
 
     Args:
         module: the method.
         name: name of the folder.
         data: arguments of the data module of the training; empty if they are unknown.
-        evaluation: content of an ``evaluation.json``; None for no results.
+        evaluation: content of an ``evaluation.json``. None = no results.
 
     Example:
         >>> from ssl_modules import SimCLR
@@ -87,7 +89,7 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 features = model(transform(image)[None])  # of a PIL image
 ```""",
         f"## Method\n\n```\n{module!r}\n```",
-        f"## Data\n\n{_listing(data) or 'The checkpoint does not say which data it was trained on.'}",
+        f"## Data\n\n{_listing(data) or 'The checkpoint does not contain the arguments of the data module.'}",
     ]
     if evaluation is not None:
         parts.append(f"## Results\n\n{_results(evaluation)}")
@@ -95,7 +97,7 @@ features = model(transform(image)[None])  # of a PIL image
 
 
 def _results(evaluation: Mapping[str, Any]) -> str:
-    """A table of the results, with the data and the settings."""
+    """Return a table of the results, with the data and the settings."""
     measured = {
         protocol: {metric: value for metric, value in metrics.items() if value is not None}
         for protocol, metrics in evaluation["results"].items()
@@ -111,6 +113,6 @@ def _listing(values: Mapping[str, Any]) -> str:
 
 
 def _data_of(path: str) -> dict[str, Any]:
-    """The arguments of the data module in a checkpoint, which may have none."""
+    """Return the arguments of the data module in a checkpoint; empty if it has none."""
     checkpoint = read_checkpoint(path, "meta")
     return dict(checkpoint.get(LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY, {}))

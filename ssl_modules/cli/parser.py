@@ -42,7 +42,7 @@ class Help(DefaultHelpFormatter):
 
 
 def plain(text: str) -> str:
-    """Remove the markup of docstrings.
+    """Remove the markup from a docstring.
 
     Example:
         >>> plain("see :class:`~ssl_modules.losses.InfoNCE`, with ``k=5``")

@@ -1,4 +1,4 @@
-"""Writes the features of ``ssl-modules predict``: each batch as it comes, then one file for each process."""
+"""Callback that writes the features of ``ssl-modules predict`` to files."""
 
 import json
 from pathlib import Path
@@ -19,17 +19,21 @@ _RECORD, _BATCHES = "features.json", "features.batches"
 
 
 class FeatureWriter(Callback):
-    """Writes features, rows and targets of a part of the data, and continues what an earlier call left.
+    """Writes features, rows and targets of a part of the data. A repeated call continues an interrupted one.
 
-    Each batch is written to the folder ``features.batches`` as it comes. At the end, the batches become one file for
-    each process: ``features_0.npz`` and so on, or ``features.npz`` for one process. They hold ``features`` [N, D],
-    ``index`` [N], the rows in the part, ``targets`` [N, ...], and for image files ``path`` [N].
-    :class:`~ssl_modules.evaluation.StoredFeatures` reads them.
+    The callback writes each batch to the folder ``features.batches``. At the end, it joins the batches into one file
+    for each process: ``features_0.npz``, ``features_1.npz``, ..., or ``features.npz`` for one process.
+    :class:`~ssl_modules.evaluation.StoredFeatures` reads these files. They contain the arrays
+
+    - ``features`` [N, D];
+    - ``index`` [N], the rows of the images in the part;
+    - ``targets`` [N, ...];
+    - ``path`` [N], only for image files.
 
     Args:
-        folder: folder to write to. If it has features of the same weights and part, only the other images are
-            predicted, with any number of processes. None = the folder of this run.
-        part: images to predict; "train" is the labelled training part.
+        folder: folder to write to. If it already has features of the same weights and part, only the remaining images
+            are predicted. The number of processes may differ. None = the folder of this run.
+        part: part of the data to predict. "train" is the labelled training part.
 
     Raises:
         ValueError: if the folder has features of other weights or of another part.
@@ -40,19 +44,21 @@ class FeatureWriter(Callback):
         self.part = part
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the data give the images whose features the folder does not have."""
+        """Let the data module load only the images whose features are not in the folder yet."""
         if stage != "predict":
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._to = Path(trainer.strategy.broadcast(self.folder) or trainer.log_dir or ".")
         images = data.labelled_set if self.part == "train" else getattr(data, f"{self.part}_set")
         if images is None:
-            raise ValueError(f"features.part: {data.name} has no {self.part} part; give another, or val_size=")
+            raise ValueError(
+                f"features.part: {data.name} has no {self.part} part; give another part, or pass val_size= to the data"
+            )
         weights = {name: value.detach().cpu() for name, value in pl_module.state_dict().items()}
         record = {"weights": checksum(weights), "data": data.name, "part": self.part, "images": len(images)}
         self._check(record)
         done = torch.from_numpy(stored_rows([*shards(self._to), *self._batches()]))
-        trainer.strategy.barrier()  # all processes have read the folder
+        trainer.strategy.barrier()  # wait until all processes have read the folder
         if trainer.is_global_zero and not (self._to / _RECORD).exists():
             with replacing("features", self._to / _RECORD) as file:
                 file.write(json.dumps(record, indent=1).encode())
@@ -60,7 +66,7 @@ class FeatureWriter(Callback):
         left[done] = False
         self._rows, self._images = left.nonzero().flatten(), images
         if len(done):
-            rank_zero_info(f"features: {self._to} has {len(done)} of {len(images)} images, {len(self._rows)} are left")
+            rank_zero_info(f"features: {self._to} has {len(done)} of {len(images)} images, {len(self._rows)} remain")
         data.predict_on(images, self._rows)
 
     def on_predict_batch_end(
@@ -79,11 +85,11 @@ class FeatureWriter(Callback):
         """Join the batches of all processes into one file for each process."""
         if stage != "predict":
             return
-        trainer.strategy.barrier()  # all batches are written
+        trainer.strategy.barrier()  # wait until all batches are written
         old, batches = shards(self._to), self._batches()
-        known = set(stored_rows(old).tolist())  # an earlier call may have ended before it deleted its batches
+        known = set(stored_rows(old).tolist())  # an earlier call may have stopped before it deleted its batches
         new = [path for path in batches if int(path.stem) not in known]
-        trainer.strategy.barrier()  # all processes have the same lists
+        trainer.strategy.barrier()  # wait until all processes have listed the same files
         if own := new[trainer.global_rank :: trainer.world_size]:
             number = len(old) + trainer.global_rank
             is_alone = trainer.world_size == 1 and not old
@@ -102,13 +108,14 @@ class FeatureWriter(Callback):
         return sorted((self._to / _BATCHES).glob("*.npz"))
 
     def _check(self, record: dict[str, Any]) -> None:
-        """Raise if the folder has features of something else."""
+        """Raise an error if the folder has features of other weights or of another part."""
         path = self._to / _RECORD
         if not path.exists():
             return
         known = json.loads(path.read_text())
         if other := [name for name, value in record.items() if known[name] != value]:
             raise ValueError(
-                f"features.folder: {self._to} has features of other {', '.join(other)}, "
-                f"{[known[name] for name in other]} instead of {[record[name] for name in other]}; give another folder"
+                f"features.folder: expected features of the same {', '.join(other)}, "
+                f"{[record[name] for name in other]}, got {[known[name] for name in other]} in {self._to}; give "
+                "another folder"
             )

@@ -1,4 +1,4 @@
-"""``ssl-modules shard``: write the images of a data set into tar files, which StreamingDataModule reads."""
+"""``ssl-modules shard``: write the images of a data set to tar files, which StreamingDataModule reads."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def main(args: Sequence[str]) -> None:
     parser = Parser(prog="ssl-modules shard", description=__doc__)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_subclass_arguments(
-        BaseDataModule, "data", required=True, help="images to write; a folder means ImageFolderDataModule"
+        BaseDataModule, "data", required=True, help="images to write; a folder stands for ImageFolderDataModule"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_function_arguments(write_shards, skip={"data", "out"})
@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def _with_folder(args: list[str]) -> list[str]:
-    """Replace ``--data folder`` by the data module of a folder."""
+    """Replace ``--data folder`` by an ImageFolderDataModule of that folder."""
     for place, argument in enumerate(args):
         name, _, value = argument.partition("=")
         if name == "--data":

@@ -65,7 +65,7 @@ class ContrastiveCLI(LightningCLI):
             "subclass_mode_data": datamodule_class is None,
         }
         args = sys.argv[1:] if settings.get("args") is None else settings["args"]
-        self._adding: str | None = None  # the subcommand whose parser gets arguments
+        self._adding: str | None = None  # the subcommand whose parser is being built
         self._first = args[0] if isinstance(args, list) and args else None
         with swapped_classes_inherit_nothing():
             super().__init__(
@@ -106,7 +106,7 @@ class ContrastiveCLI(LightningCLI):
         )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Keywords for the Trainer; by default, a checkpoint is read with ``weights_only=True``."""
+        """Return keyword arguments for the Trainer. By default, a checkpoint is read with ``weights_only=True``."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if kwargs.get("weights_only") is None:  # Lightning would run code from a file that it downloads
             kwargs["weights_only"] = True

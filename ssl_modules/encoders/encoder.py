@@ -26,27 +26,32 @@ from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable
 from ssl_modules.utils.pixels import check_channels_first, check_form, check_range
 
-_LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}  # by the number of spatial axes
+_LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}  # memory format by the number of spatial axes
 
 
 class Encoder(Configurable, nn.Module):
-    """A backbone with its normalisation: raw pixels to maps, shallow to deep.
+    """Network that normalises raw pixels and encodes them to maps, shallow to deep.
 
-    With ``patches``, each image is cut into a grid, and the backbone encodes each patch separately. The mean of each of
-    a patch's maps becomes one location of a map of the grid.
+    With ``patches``, each image is cut into a grid of patches, and the backbone encodes each patch separately. Each map
+    of a patch is averaged to one vector. These vectors form a map with the shape of the grid.
 
     Args:
-        encoder: a timm name; "amdim" or "cpc" for the networks of those methods; for clips, "r3d_small" or one of
-            torchvision's "r3d_18", "mc3_18", "r2plus1d_18" and "s3d"; a timm or torchvision model; any module that
-            returns a vector, a map or a tuple of maps; or a module that itself has this class's attributes
-            ``out_channels``, ``spatial_dims`` and, if it normalises its deepest map, ``normalised``.
+        encoder: a name or a module, which may be
+
+            - a name of timm,
+            - "amdim" or "cpc", the networks of these methods,
+            - for clips, "r3d_small", or "r3d_18", "mc3_18", "r2plus1d_18" or "s3d" of torchvision,
+            - a timm or torchvision model,
+            - any module that returns a vector, a map or a tuple of maps,
+            - a module that has this class's attributes ``out_channels``, ``spatial_dims`` and, if it normalises its
+              deepest map, ``normalised``.
         image_size: side of the images, pixels.
         in_channels: number of image channels.
-        mean: per channel, of pixels in [0, 1]. None = as for the pretrained weights, else 0.
-        std: per channel. None = as for the pretrained weights, else 1.
+        mean: mean of each channel, for pixels in [0, 1]. None = as for the pretrained weights, else 0.
+        std: standard deviation of each channel. None = as for the pretrained weights, else 1.
         small_stem: whether to replace a ResNet's stem by a 3x3 convolution of stride 1 without max-pool. None = for
             images of 64 pixels and below, if ``encoder`` is a name and ``pretrained`` is False.
-        pretrained: whether timm or torchvision loads its pretrained weights; needs one of their names.
+        pretrained: whether to load pretrained weights of timm or torchvision. ``encoder`` must be one of their names.
         channels_last: whether to use the channels-last memory format, which speeds up convolutions. None = for the
             convolutional networks of timm and torchvision for images, for AMDIM's, and for "r3d_small".
         compile: whether to compile the backbone by ``torch.compile``, at its first batch.
@@ -66,9 +71,15 @@ class Encoder(Configurable, nn.Module):
         ``[B, C_j, rows, cols]``.
 
     Raises:
-        ValueError: for an unknown name, ``small_stem`` without a ResNet stem, a mean or std of the wrong length,
-            ``pretrained`` with a module, ``patches`` without two spatial axes, ``channels_last`` with neither two nor
-            three, patches larger than the images, or images with a wrong number of channels or axes, or outside [0, 1].
+        ValueError: in one of these cases:
+
+            - The name of the encoder is unknown.
+            - ``small_stem`` is True, but the network has no ResNet stem.
+            - ``mean`` or ``std`` has the wrong length.
+            - ``pretrained`` is True, but the encoder is a module.
+            - ``patches`` are larger than the images, or the images don't have two spatial axes.
+            - ``channels_last`` is True, but the images have neither two nor three spatial axes.
+            - When called: images have the wrong number of channels or axes, or values outside [0, 1].
 
     Example:
         >>> encoder = Encoder("resnet18", image_size=32, in_channels=1)

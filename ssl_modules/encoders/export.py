@@ -69,21 +69,22 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str =
 
     Args:
         encoder: the encoder to export.
-        path: what to write; None = nothing. Folders are created if needed.
+        path: path to write to. None = nothing is written. Folders are created if needed. The extension is the form:
 
-            - A file ending in ``.safetensors``, or in ``.pt`` for ``{"state_dict": ..., "metadata": ...}``, gets the
-              weights, with architecture, image size, mean and std as metadata.
-            - A path without a suffix is a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
-            - ``.pt2`` is a program of ``torch.export``, and ``.onnx`` one of ONNX. Both compute the representation
-              ``[N, D]`` of float32 images ``[N, ch, ...]`` in [0, 1].
-        card: text of the folder's model card, ``README.md``.
+            - ``.safetensors`` is a file of weights, with architecture, image size, mean and std as metadata.
+            - ``.pt`` is a file of a dict ``{"state_dict": ..., "metadata": ...}`` with the same content.
+            - ``.pt2`` is a program of ``torch.export``, and ``.onnx`` is a program of ONNX. Both compute the
+              representation ``[N, D]`` of float32 images ``[N, ch, ...]`` in [0, 1].
+            - A path without extension is a folder, which ``timm.create_model("local-dir:FOLDER", pretrained=True)``
+              loads.
+        card: text of the model card, the ``README.md`` of the folder for timm.
 
     Returns:
-        Names to tensors, copied to the CPU.
+        A dict from names to tensors, copied to the CPU.
 
     Raises:
-        ValueError: if the path ends in anything else, or timm can't build the encoder of a folder.
-        OSError: if a file can't be written; a previous file is unchanged.
+        ValueError: if the path has another extension, or timm can't build the encoder for a folder.
+        OSError: if a file can't be written. A file that existed before is then unchanged.
 
     Example:
         >>> weights = export_encoder(Encoder("test_resnet", image_size=32, in_channels=1), "encoder.safetensors")
@@ -105,14 +106,14 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str =
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read weights, on the CPU, and their metadata; no code in the file is run.
+    """Read weights to the CPU, and their metadata. No code in the file is run.
 
     Args:
         path: file written by :func:`~ssl_modules.encoders.export.save_weights`, or a plain file that maps
             names to tensors. torch reads it unless its name ends in ``.safetensors``.
 
     Returns:
-        Names to tensors, and the metadata, which are empty for a plain file.
+        A dict from names to tensors, and the metadata, which are empty for a plain file.
 
     Raises:
         ValueError: if the file is damaged or does not hold weights.

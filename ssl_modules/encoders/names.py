@@ -1,4 +1,4 @@
-"""Encoders by name: the networks of this package, of timm, and torchvision's for videos."""
+"""Create encoders by name: networks of this package and of timm, and video networks of torchvision."""
 
 import difflib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ssl_modules.encoders.video import TORCHVISION_VIDEO, SmallR3D, create_video
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "amdim": AMDIMEncoder,
     "cpc": partial(CPCEncoder, layers=(3, 4, 6, 3)),  # the paper's network has 46 blocks in its third stage
-    "r3d_small": lambda image_size=None, **arguments: SmallR3D(**arguments),  # it takes any size
+    "r3d_small": lambda image_size=None, **arguments: SmallR3D(**arguments),  # the network takes any size
 }
 _NAMES = {AMDIMEncoder: "amdim", CPCEncoder: "cpc", SmallR3D: "r3d_small"}
 
@@ -38,10 +38,10 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
         name: one of ``NETWORKS``, a timm name, or one of ``TORCHVISION_VIDEO``.
         image_size: side of the images, pixels.
         in_channels: number of image channels.
-        pretrained: whether timm or torchvision loads its pretrained weights.
+        pretrained: whether to load pretrained weights of timm or torchvision.
 
     Raises:
-        ValueError: for an unknown name; for ``pretrained`` with a network of this package.
+        ValueError: if the name is unknown, or ``pretrained`` is True for a network of this package.
 
     Example:
         >>> create_backbone("amdim", image_size=32, in_channels=3, pretrained=False).out_channels
@@ -80,7 +80,7 @@ def create_backbone(name: str, *, image_size: int, in_channels: int, pretrained:
 
 
 def is_name(name: str) -> bool:
-    """Whether timm, or torchvision's video networks, have a model of this name.
+    """Return whether timm has a model of this name, or torchvision has a video network of this name.
 
     Example:
         >>> is_name("resnet18"), is_name("r3d_18"), is_name("resnet-18")

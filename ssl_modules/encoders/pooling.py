@@ -1,4 +1,4 @@
-"""Pooling maps to vectors, and clips of a video to one vector."""
+"""Pool maps to vectors, and the clips of a video to one vector."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,13 @@ def pool(maps: tuple[Tensor, ...]) -> Tensor:
 
 
 def represent(encoder: Any, images: Tensor) -> Tensor:
-    """The representation ``[N, D]`` of images: the encoder's pooled maps; of videos, their mean over the clips.
+    """Return the representation ``[N, D]`` of images, which is the mean of the encoder's deepest map.
+
+    The representation of a video is the mean over its clips.
 
     Args:
         encoder: see :class:`~ssl_modules.encoders.Encoder`.
-        images: ``[N, ch, ...]``; or videos ``[N, k, ch, T, H, W]`` for an encoder of clips.
+        images: images ``[N, ch, ...]``, or for an encoder of clips also videos ``[N, k, ch, T, H, W]``.
     """
     if getattr(encoder, "spatial_dims", 2) != 3 or images.ndim != 6:
         return pool(encoder(images))
@@ -28,11 +30,11 @@ def of_clips(network: Callable[[Tensor], Tensor], videos: Tensor) -> Tensor:
     """Apply a network to the clips of videos, one clip after the other.
 
     Args:
-        network: clips ``[N, ch, T, H, W]`` to vectors ``[N, D]``.
+        network: function from clips ``[N, ch, T, H, W]`` to vectors ``[N, D]``.
         videos: ``[N, k, ch, T, H, W]``.
 
     Returns:
-        ``[N, k, D]``.
+        The vectors of all clips, ``[N, k, D]``.
 
     Example:
         >>> videos = torch.arange(6.0).view(2, 3, 1, 1, 1, 1).expand(-1, -1, 1, 4, 8, 8)

@@ -7,15 +7,16 @@ from ssl_modules.utils.checks import check_instance
 
 
 class Representation(nn.Module):
-    """The representation of images by an encoder: the mean of its deepest map, as in a method's ``module(images)``.
+    """Network that computes the representation of images, the mean of an encoder's deepest map.
 
-    Of videos of several clips, it is the mean over the clips.
+    It is the same representation as ``module(images)`` of a method. The representation of a video is the mean over its
+    clips.
 
     Args:
-        encoder: see :class:`~ssl_modules.encoders.Encoder`; it is shared, not copied.
+        encoder: an :class:`~ssl_modules.encoders.Encoder`, which is shared, not copied.
 
     Shape:
-        ``[N, ch, ...]``, or videos ``[N, k, ch, T, H, W]``, uint8 or float in [0, 1], to ``[N, D]``.
+        Images ``[N, ch, ...]`` or videos ``[N, k, ch, T, H, W]``, uint8 or float in [0, 1], to ``[N, D]``.
 
     Example:
         >>> import torch

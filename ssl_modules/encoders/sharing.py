@@ -1,4 +1,4 @@
-"""Encoders in the forms of other programs: a folder for timm, a program of torch.export, and ONNX."""
+"""Write encoders for other programs: a folder for timm, a program of torch.export, or an ONNX file."""
 
 import json
 from importlib.util import find_spec
@@ -19,8 +19,8 @@ def write_timm_folder(encoder: Encoder, folder: Path, card: str = "") -> None:
     """Write a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
 
     Args:
-        encoder: of a timm model, built by its name.
-        folder: gets ``config.json``, ``model.safetensors``, and ``README.md`` if there is a card.
+        encoder: an encoder that was built from the name of a timm model.
+        folder: folder for ``config.json``, ``model.safetensors``, and ``README.md`` if there is a card.
         card: text of the model card.
 
     Raises:
@@ -52,7 +52,7 @@ def write_timm_folder(encoder: Encoder, folder: Path, card: str = "") -> None:
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "num_classes": 0,
-            "first_conv": None,  # the weights have the model's channels, so timm must not convert them
+            "first_conv": None,  # timm must not convert the weights, which already have the right number of channels
             "classifier": None,
         },
     }
@@ -68,13 +68,14 @@ def write_timm_folder(encoder: Encoder, folder: Path, card: str = "") -> None:
 
 
 def write_program(encoder: Encoder, path: Path) -> None:
-    """Write the representation ``[N, D]`` of raw pixels as a program of ``torch.export`` (.pt2) or ONNX (.onnx).
+    """Write a program of ``torch.export`` (.pt2) or ONNX (.onnx) that computes the representation ``[N, D]`` of images.
 
-    It takes float32 images ``[N, ch, ...]`` in [0, 1], of the encoder's size and any number, and normalises them.
+    The program takes float32 images ``[N, ch, ...]`` in [0, 1], which it normalises. N may be any number; the size must
+    be that of the encoder.
 
     Args:
-        encoder: any encoder that ``torch.export`` can trace; it is not changed.
-        path: ends in ``.pt2`` or ``.onnx``.
+        encoder: any encoder that ``torch.export`` can trace. It is not changed.
+        path: path that ends in ``.pt2`` or ``.onnx``.
 
     Raises:
         ValueError: if ONNX is not installed, or the encoder cuts images into patches.
@@ -82,10 +83,10 @@ def write_program(encoder: Encoder, path: Path) -> None:
     """
     if path.suffix == ".onnx" and any(find_spec(name) is None for name in ("onnx", "onnxscript")):
         raise ValueError("path: ONNX needs two packages; pip install onnx onnxscript, or give a file ending in .pt2")
-    if encoder.patches is not None:  # torch.export can't trace its merged axes for any number of images
+    if encoder.patches is not None:  # torch.export can't trace the merged axes for a variable number of images
         raise ValueError(
-            f"path: expected one ending in .safetensors or .pt, as torch.export can't trace an encoder of patches for "
-            f"batches of any size, got {path.name!r}"
+            "path: expected a file ending in .safetensors or .pt, because torch.export can't trace an encoder of "
+            f"patches for batches of any size, got {path.name!r}"
         )
     modes = {module: module.training for module in encoder.modules()}
     representation = Representation(encoder).eval()

@@ -64,7 +64,7 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
                 "drop_last=True"
             )
         parts = x.unflatten(0, (-1, n)) if self.interleaved else x.unflatten(0, (n, -1)).transpose(0, 1)
-        channels = parts.flatten(1, 2)  # [N / n, n C, ...]: each part gets its own channels
+        channels = parts.flatten(1, 2)  # [N / n, n C, ...], separate channels for each part
         mean, var, weight, bias = (x.repeat(n) for x in (self.running_mean, self.running_var, self.weight, self.bias))
         y = F.batch_norm(channels, mean, var, weight, bias, training=True, momentum=self.momentum, eps=self.eps)
         if self.momentum:  # momentum 0 keeps the statistics exactly; the mean over parts would round them
@@ -75,18 +75,18 @@ class SplitBatchNorm2d(Checked, nn.BatchNorm2d):
 
 
 class SplitBatchNorm3d(SplitBatchNorm2d):
-    """:class:`SplitBatchNorm2d` for maps of clips.
+    """Like :class:`SplitBatchNorm2d`, for maps of clips.
 
     Args:
         norm: the ``BatchNorm3d`` to copy weights and statistics from.
         splits: number of parts, n.
 
     Shape:
-        ``[N, C, T, H, W]`` to the same; in training, N is a multiple of n.
+        ``[N, C, T, H, W]`` to the same shape. In training, N must be a multiple of n.
 
     Raises:
         TypeError: if ``norm`` is not a ``BatchNorm3d``.
-        ValueError: if ``splits`` is below 1; if a batch can't be split into n equal parts.
+        ValueError: if ``splits`` is below 1, or a batch can't be split into n equal parts.
 
     Example:
         >>> import torch
@@ -108,15 +108,15 @@ SPLIT: dict[type[nn.Module], type[SplitBatchNorm2d]] = {
 
 
 def split_batch_norms(model: nn.Module, splits: int, name: str = "batch_norm_splits") -> None:
-    """Replace all 2-d and 3-d batch norms of a network in place. Layers that are already split get the new splits.
+    """Replace all 2-d and 3-d batch norms of a network in place. Layers that are already split get the new number.
 
     Args:
-        model: a network whose norms have affine parameters, running statistics and a momentum.
+        model: a network whose batch norms have affine parameters, running statistics and a momentum.
         splits: number of parts, at least 2.
         name: name of the argument in error messages.
 
     Raises:
-        ValueError: if ``splits`` is below 2, the network has no batch norm, or one that can't be replaced.
+        ValueError: if ``splits`` is below 2, the network has no batch norm, or a batch norm can't be replaced.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))

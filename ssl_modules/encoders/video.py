@@ -1,4 +1,4 @@
-"""Encoders of clips [B, ch, T, H, W]: torchvision's video networks, and a small one for experiments on a CPU."""
+"""Encoders of clips [B, ch, T, H, W]: video networks of torchvision, and a small network for experiments on a CPU."""
 
 from typing import Any
 
@@ -17,8 +17,9 @@ class TorchvisionVideo(nn.Module):
     """A video network of torchvision that returns the maps of its stages.
 
     Args:
-        model: a ``VideoResNet``, of which stem and four layers give maps, or an ``S3D``, whose maps are those before
-            each pooling and the last one. Its classifier is removed.
+        model: a ``VideoResNet`` or an ``S3D``, whose classifier is removed. The maps of a ``VideoResNet`` are the
+            outputs of its stem and its four layers. The maps of an ``S3D`` are the inputs of its poolings and the last
+            output.
 
     Attributes:
         out_channels: channels of each map, shallow to deep.
@@ -66,13 +67,13 @@ class TorchvisionVideo(nn.Module):
 class SmallR3D(Configurable, nn.Module):
     """A ResNet of 3 x 3 x 3 convolutions, small enough to train on a CPU with clips of 32 px.
 
-    After the stem, which halves height and width, there are four blocks of two convolutions. The second block halves
-    height and width, the last two also the number of frames. With ``width=16`` it has 0.9 million parameters. It is
-    not from a paper.
+    The stem halves height and width. Four blocks of two convolutions follow. The second block halves height and width.
+    The third and the fourth block halve height, width and the number of frames. With ``width=16``, the network has 0.9
+    million parameters. It is not from a paper.
 
     Args:
         in_channels: number of channels of a frame.
-        width: channels of the first block; each further block has twice as many.
+        width: number of channels of the first block. Each further block has twice as many as the block before.
 
     Attributes:
         out_channels: channels of each block's map.
@@ -134,11 +135,11 @@ def create_video(name: str, in_channels: int, pretrained: bool) -> nn.Module:
 
     Args:
         name: one of ``TORCHVISION_VIDEO``.
-        in_channels: number of channels of a frame; for other than 3, the first convolution is new.
-        pretrained: whether torchvision loads its weights of Kinetics-400.
+        in_channels: number of channels of a frame. If it is not 3, the first convolution is replaced.
+        pretrained: whether to load torchvision's weights for Kinetics-400.
 
     Raises:
-        ValueError: for ``pretrained`` with other than 3 channels.
+        ValueError: if ``pretrained`` is True and ``in_channels`` is not 3.
 
     Example:
         >>> create_video("r3d_18", in_channels=1, pretrained=False).stem[0].in_channels
@@ -159,7 +160,7 @@ def create_video(name: str, in_channels: int, pretrained: bool) -> nn.Module:
 
 
 def _replace_first(model: nn.Module, in_channels: int) -> None:
-    """Replace the first convolution by one for another number of channels."""
+    """Replace the first convolution of a network by a new one for another number of channels."""
     name, first = next((name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv3d))
     new = nn.Conv3d(
         in_channels,

@@ -22,9 +22,9 @@ def over_views(
         network: takes a batch of images or vectors ``[B, ...]`` and returns a tensor, or a collection of tensors, whose
             first axis is the batch.
         views: each ``[N, ...]``.
-        statistics: "joint" concatenates views of one size, so that a batch norm normalises them together; "each"
+        statistics: "joint" concatenates views of one size, so that a batch norm normalises them together. "each"
             processes one view after the other, so that a batch norm normalises each view alone.
-        sizes: size of each view. None = the shapes of ``views``; embeddings need ``sizes``, because they have no size.
+        sizes: size of each view. None = the shapes of ``views``. Embeddings have no size, so they need ``sizes``.
 
     Example:
         >>> views = [torch.tensor([[0.0], [2.0]]), torch.tensor([[10.0], [12.0]])]

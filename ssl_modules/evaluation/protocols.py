@@ -1,7 +1,7 @@
 """Evaluation protocols: functions from the labelled features of a training and a test part to metrics.
 
 Each protocol takes :class:`Labelled` features, and its settings as keywords. It returns metrics by name, in [0, 1].
-Targets are ``[N]``, one class per sample. A target may be any integer of at least 0, also a large one. A test sample
+Targets are ``[N]``, one class per sample. A target may be any integer of at least 0, even a large one. A test sample
 counts as wrongly classified if its class has no training samples. Some protocols also take multi-label targets
 ``[N, classes]`` of 0 and 1.
 """
@@ -155,15 +155,15 @@ def retrieval_protocol(
     k: Sequence[int] = (1, 5, 10),
     centre: bool = False,
 ) -> dict[str, float]:
-    """Retrieval of samples of the query's class by cosine; see :func:`~ssl_modules.evaluation.retrieval`.
+    """Measure the retrieval of samples of the query's class by cosine; see :func:`~ssl_modules.evaluation.retrieval`.
 
     Args:
         train: the gallery for ``gallery="train"``.
         test: the queries.
         gallery: the samples to search: "train", or "test" for all other queries.
         k: values of k for recall@k.
-        centre: whether to subtract the mean of each part. With ``gallery="train"``, this is the usual retrieval of
-            videos.
+        centre: whether to subtract the mean of each part from its features. Retrieval of videos usually does this, with
+            ``gallery="train"``.
 
     Example:
         >>> part = Labelled(torch.eye(2).repeat(2, 1), torch.arange(2).repeat(2))

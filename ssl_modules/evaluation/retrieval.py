@@ -36,7 +36,8 @@ def retrieval(
         gallery: ``[N, D]``, features of the gallery; None to search, for each query, all other queries.
         gallery_targets: ``[N]``, class indices of the gallery; required with ``gallery``.
         k: values of k for recall@k, each in [1, N].
-        centre: whether to subtract from queries and gallery the mean of each, as is usual for videos.
+        centre: whether to subtract the mean of the queries from the queries, and that of the gallery from the gallery,
+            as is usual for videos.
         chunk_size: number of queries that are compared with the gallery at once; each needs about 25 N bytes of memory.
 
     Returns:

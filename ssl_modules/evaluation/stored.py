@@ -1,4 +1,4 @@
-"""Files of features, as ``ssl-modules predict`` writes them: written in parts, joined into shards, and read back."""
+"""Write, join and read the files of features of ``ssl-modules predict``."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,19 +19,19 @@ _BLOCK = 2**24  # bytes that are copied at a time
 
 
 class StoredFeatures(Dataset[tuple[Tensor, Tensor]]):
-    """Features of a part of a data set that ``ssl-modules predict`` wrote, as a data set of ``(features, target)``.
+    """Data set of ``(features, target)`` that reads the files of features of ``ssl-modules predict``.
 
     Args:
         path: folder of the files ``features*.npz``, or one such file.
 
     Attributes:
         features: float32 ``[N, D]``, in the order of ``index``.
-        targets: int64 ``[N, ...]``; -1 if the data have no targets.
-        index: row of each image in the part of the data set, ``[N]``, in ascending order.
-        paths: path of each image file; None if the images are not in files.
+        targets: int64 ``[N, ...]``. All are -1 if the data have no targets.
+        index: row of each image in its part of the data set, ``[N]``, in ascending order.
+        paths: path of each image file, or None if the images are not in files.
 
     Raises:
-        ValueError: if there are no such files, or two of them have the same row.
+        ValueError: if there are no such files, or a row occurs twice.
 
     Example:
         >>> arrays = {"features": np.eye(2, dtype=np.float32), "index": np.array([1, 0]), "targets": np.array([7, 3])}
@@ -43,7 +43,7 @@ class StoredFeatures(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, path: str | Path) -> None:
         files = [Path(path)] if Path(path).is_file() else shards(Path(path))
         if not files:
-            raise ValueError(f"path: expected files features*.npz, got none in {path}; write them by predict")
+            raise ValueError(f"path: expected files features*.npz, got none in {path}; run ssl-modules predict")
         arrays = [dict(np.load(file)) for file in files]
         index = np.concatenate([part["index"] for part in arrays])
         order = np.argsort(index, kind="stable")
@@ -63,23 +63,23 @@ class StoredFeatures(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def labelled(self) -> Labelled:
-        """Features and targets, as the functions of ``ssl_modules.evaluation.protocols`` take them."""
+        """Features and targets in the form that the functions of ``ssl_modules.evaluation.protocols`` take."""
         return Labelled(self.features, self.targets)
 
 
 def shards(folder: Path) -> list[Path]:
-    """The files of features in a folder: ``features.npz``, or ``features_0.npz`` and so on."""
+    """Return the files of features in a folder: ``features.npz``, or ``features_0.npz``, ``features_1.npz``, ..."""
     return sorted(path for path in folder.glob("features*.npz") if _NAME.fullmatch(path.name))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a ``.npz`` file completely or not at all."""
+    """Write a ``.npz`` file. If writing fails, no partial file remains."""
     with replacing("features", path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def stored_rows(files: Sequence[Path]) -> np.ndarray:
-    """The index of all rows in files of features, in no order."""
+    """Return the index of all rows in files of features, in no particular order."""
     rows = [np.zeros(0, np.int64)]
     for file in files:
         with np.load(file) as arrays:
@@ -88,11 +88,13 @@ def stored_rows(files: Sequence[Path]) -> np.ndarray:
 
 
 def join(files: Sequence[Path], path: Path) -> None:
-    """Write the rows of files of features into one file, a block at a time, so that memory does not limit their number.
+    """Join files of features into one file.
+
+    The function copies a block at a time, so the joined file may be larger than memory.
 
     Args:
-        files: files with arrays of the same names, types and widths; texts may have any length.
-        path: file to write; it may be one of ``files``.
+        files: files with arrays of the same names, types and widths. Arrays of text may have different lengths.
+        path: file to write. It may be one of ``files``.
 
     Example:
         >>> for row in range(2):
@@ -117,7 +119,7 @@ def join(files: Sequence[Path], path: Path) -> None:
 
 
 def _header(file: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array."""
+    """Return the shape and the type of an array in a file."""
     with ZipFile(file) as archive, archive.open(name) as array:
         return _read_header(array)
 
@@ -130,7 +132,7 @@ def _read_header(array: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _blocks(file: Path, name: str, dtype: np.dtype) -> Iterator[bytes]:
-    """The bytes of an array, as items of a type that is at least as wide."""
+    """Yield the bytes of an array in blocks, converted to ``dtype``, which is at least as wide as the array's type."""
     with ZipFile(file) as archive, archive.open(name) as array:
         _, own = _read_header(array)
         items = max(1, _BLOCK // max(own.itemsize, 1)) * own.itemsize
@@ -139,7 +141,7 @@ def _blocks(file: Path, name: str, dtype: np.dtype) -> Iterator[bytes]:
 
 
 def _exactly(array: BinaryIO | Any, size: int) -> bytes:
-    """Read so many bytes, or up to the end."""
+    """Read ``size`` bytes, or fewer at the end of the file."""
     content = b""
     while len(content) < size and (more := array.read(size - len(content))):
         content += more

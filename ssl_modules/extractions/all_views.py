@@ -15,30 +15,31 @@ from ssl_modules.utils.distributed import gather, rank, world_size
 
 
 class AllViews(Extraction):
-    """Applies a projector to pooled deepest maps; all views of all images are anchors and candidates (SimCLR).
+    """Projects pooled deepest maps, and compares all views of all images with each other (SimCLR).
 
     An anchor's positives are the other views of its image. Its negatives are all views of all other images, of all
-    processes. With V views of N images on each of W processes there are V N anchors and W V N candidates. With labels,
-    views of other images with the same label are positives too (SupCon).
+    processes. With V views of N images on each of W processes, a process has V N anchors and W V N candidates. With
+    labels, views of other images with the same label are positives too (SupCon).
 
     Args:
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding.
         layers: number of linear layers.
-        batch_norm: whether the projector's hidden layers have batch norm; without it, all linear layers have a bias.
+        batch_norm: whether the projector's hidden layers have batch norm. Without it, all linear layers have a bias.
         output_norm: whether the projector ends in a batch norm. True = a batch norm without parameters; "scale" = one
             with a scale but no bias, as in Google's SimCLR code.
         same_view_negatives: whether an anchor's negatives are only the same view of other images (GroCo).
         positive_count: number of leading views that are positives, 2 or more; for multi-crop, where small crops are
             only anchors. "large" = the leading views of the first view's size, which must be the largest. None = all.
             Needs ``same_view_negatives``.
-        label_levels: number of label levels in the loader's targets, finer to coarser, that make images related. The
-            views of the anchor's own image have rank 1, an image whose label matches at the first level has rank 2, and
-            so on. A label of -1 is unknown and matches nothing. 0 = labels are not read.
+        label_levels: number of levels of labels in the loader's targets, finer to coarser, that relate images to each
+            other. The views of the anchor's own image have rank 1. Images with the same label at the first level have
+            rank 2, at the second level rank 3, and so on. A label of -1 is unknown and matches no other. 0 = no labels
+            are used.
         stop_gradient: whether to detach the candidates.
 
     Raises:
-        ValueError: if an argument is outside its range, or there is only one view or one image.
+        ValueError: if an argument is out of range, or there is only one view or one image.
 
     Example:
         >>> extraction = AllViews(out_dim=8)
@@ -69,8 +70,8 @@ class AllViews(Extraction):
         check_number("label_levels", label_levels, least=0)
         if label_levels and same_view_negatives:
             raise ValueError(
-                f"label_levels: expected 0 with same_view_negatives=True, which compares views of one image, got "
-                f"{label_levels}"
+                "label_levels: expected 0 with same_view_negatives=True, because its positives are views of one image, "
+                f"got {label_levels}; leave out one of the two"
             )
         fits = positive_count == "large" or (isinstance(positive_count, int) and positive_count > 1)
         if positive_count is not None and not (same_view_negatives and fits):
@@ -98,7 +99,7 @@ class AllViews(Extraction):
 
     @property
     def levels(self) -> int:
-        """Number of columns of ids that it reads: the image's id, then its labels."""
+        """Number of columns of ids that the extraction reads: one for the image, and one for each level of labels."""
         return 1 + self.label_levels
 
     def student_views(self, views: int) -> Sequence[int]:

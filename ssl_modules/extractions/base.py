@@ -18,23 +18,24 @@ TeacherUpdate = Literal["after", "before"]
 
 
 class Extraction(Configurable, nn.Module, ABC):
-    """Maps of all views to contrasts: which vectors are anchors, which are candidates, and how they are related.
+    """Base class of extractions, which make contrasts from the maps of all views.
 
-    ``heads`` turns an encoder's maps into embeddings. Student and teacher each have their own. Networks that only the
-    student has (a predictor, a context network) are used in ``forward``.
+    A contrast contains anchors, candidates and the relation between them. ``heads`` computes embeddings from an
+    encoder's maps. Student and teacher each have their own heads. Networks that only the student has, such as a
+    predictor or a context network, are used in ``forward``.
 
     Attributes:
         heads: None until :meth:`build`.
         momentum: momentum of the teacher's moving average, in [0, 1]; None = no teacher.
         momentum_schedule: "constant", or a cosine from ``momentum`` to 1. "cosine" would reach 1 one update after the
-            end of the run (BYOL); "cosine-endpoint" reaches 1 at the last update (SCE).
-        teacher_update: "after" moves the teacher towards the student's weights after the optimiser's step; "before"
+            end of the run (BYOL). "cosine-endpoint" reaches 1 at the last update (SCE).
+        teacher_update: "after" moves the teacher towards the student's weights after the optimiser's step. "before"
             moves it towards the weights before the step (RINCE).
         view_statistics: "joint" or "each", set by the module; see :class:`~ssl_modules.ContrastiveModule`.
-        view_sizes: side of each view, in pixels, set by the module; None for a view that keeps the images' size.
-        recurring_ids: whether an image that returns has the same id, set by the module: True for encoders of clips,
-            whose ids are the rows of the videos.
-        replicated_buffers: names of buffers that are equal in all processes; DDP must not broadcast them.
+        view_sizes: side of each view, in pixels, set by the module. None = the view keeps the size of the images.
+        recurring_ids: whether a sample has the same id in each epoch, set by the module. It is True for encoders of
+            clips, where an id is the row of a video.
+        replicated_buffers: names of buffers that are equal in all processes. DDP must not broadcast them.
     """
 
     momentum: float | None = None
@@ -93,7 +94,7 @@ class Extraction(Configurable, nn.Module, ABC):
     def over_views(self, network: Callable[[Tensor], Any], student: Sequence[Tensor]) -> list[Any]:
         """Return the outputs of a network that only the student has, for each of the student's views.
 
-        The network's batch norms normalise views together or each view alone, as the module's ``view_statistics`` sets.
+        The module's ``view_statistics`` sets whether batch norms normalise views together or each view alone.
 
         Args:
             network: takes embeddings ``[B, D]`` and returns a tensor, or a collection of tensors.
@@ -103,7 +104,7 @@ class Extraction(Configurable, nn.Module, ABC):
         return over_views(network, student, self.view_statistics, sizes)
 
     def on_fit_start(self, images: int | None, steps: int | float, steps_per_epoch: int | float) -> None:
-        """Called at the start of a fit, after a checkpoint was loaded.
+        """Prepare for a fit. The module calls this method at the start of a fit, after a checkpoint was loaded.
 
         Args:
             images: number of training images; None if unknown.
@@ -112,12 +113,12 @@ class Extraction(Configurable, nn.Module, ABC):
         """
 
     def before_step(self, step: int) -> None:
-        """Called before the training step of each batch.
+        """Prepare for a training step. The module calls this method before the training step of each batch.
 
-        What depends on the step should store it in a persistent buffer, so that checkpoints contain it.
+        An extraction that depends on the step should store it in a persistent buffer, so that checkpoints contain it.
 
         Args:
-            step: number of the optimiser's steps so far. Batches whose gradients are accumulated have the same.
+            step: number of optimiser steps so far. It is the same for batches whose gradients are accumulated.
         """
 
     def after_backward(self) -> None:

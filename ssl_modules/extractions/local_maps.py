@@ -27,14 +27,14 @@ _STRATEGIES: dict[str, tuple[tuple[int, int], ...]] = {
 
 
 class LocalMaps(Extraction):
-    """Compares pairs of maps: anchors are vectors of the source map, candidates all locations of the target map.
+    """Compares pairs of maps. Anchors are vectors of a source map, candidates are all locations of a target map.
 
     For each pair of maps and each ordered pair of views, each image has one anchor from its source map. Its positives
     are all locations of the other view's target map. Its negatives are all locations of that map for all other images,
-    of all processes. Each compared map has its own head, which maps it to a common dimension: a residual unit on each
-    location, and a batch norm. The loss of a pair of maps is the mean over the directions.
+    of all processes. Each compared map has its own head, a residual unit on each location and a batch norm, which maps
+    it to a common dimension. The loss of a pair of maps is the mean over the ordered pairs of views.
 
-    These names stand for pairs of a source and a target map. -1 is the deepest map:
+    These names stand for pairs of a source map and a target map. -1 is the deepest map:
 
     - "last": -1 -> -1 (YADIM);
     - "multi-pair": -1 -> -2, -1 -> -3 and -2 -> -2 (AMDIM);
@@ -42,20 +42,20 @@ class LocalMaps(Extraction):
     - "random": one of -1 -> -1, -1 -> -2 and -1 -> -3, drawn at each step.
 
     Maps may have any number of spatial axes, and may be grids of patches. The first process draws the random numbers
-    for all, so that a run doesn't depend on the number of processes. With "random", a step doesn't use all heads: to
+    for all, so that a run doesn't depend on the number of processes. With "random", a step doesn't use all heads. To
     train in several processes, use ``Trainer(strategy="ddp_find_unused_parameters_true")``.
 
     Args:
-        pairs: one of these names, or pairs of indices into the encoder's maps, shallow to deep; negative indices
-            count from the deepest.
+        pairs: one of these names, or pairs of indices into the encoder's maps, shallow to deep. Negative indices count
+            from the deepest map.
         out_dim: width of the embedding. None = the channels of the deepest map, which then has no head. "auto" = None
             for an encoder that normalises its deepest map, as AMDIM's does, and 512 for any other.
         source: how to choose the anchor if the source map has several locations: "random" draws one per image at each
             step, "pooled" takes the mean over all.
 
     Raises:
-        ValueError: if an argument is outside its range, an index has no map, or no pair has the deepest map; if there
-            is only one view or one image.
+        ValueError: if an argument is out of range, an index has no map, no pair has the deepest map, or there is only
+            one view or one image.
 
     Example:
         >>> extraction = LocalMaps([(-1, -2)], out_dim=8)
@@ -90,8 +90,8 @@ class LocalMaps(Extraction):
         for index in (index for pair in pairs for index in pair):
             if not -maps <= index < maps:
                 raise ValueError(
-                    f"pairs: there is no map {index}, as the encoder gives {maps}: 0 to {maps - 1} shallow to deep, or "
-                    f"{-maps} to -1; give pairs of these, such as pairs=[(-1, -1)]"
+                    f"pairs: there is no map {index}, because the encoder gives {maps} maps: 0 to {maps - 1}, shallow "
+                    f"to deep, or {-maps} to -1; give pairs of these numbers, such as pairs=[(-1, -1)]"
                 )
         self._pairs = [(source % maps, target % maps) for source, target in pairs]
         used = sorted({index for pair in self._pairs for index in pair})

@@ -1,4 +1,4 @@
-"""The student predicts an embedding of another view, the teacher's or its own."""
+"""Extraction in which the student predicts an embedding of another view, either the teacher's or its own."""
 
 from collections.abc import Sequence
 from itertools import permutations
@@ -14,25 +14,25 @@ from ssl_modules.utils.distributed import gather, rank
 
 
 class Predictor(Extraction):
-    """Applies a projector to pooled deepest maps, and a predictor to the student's embeddings (BYOL, SimSiam).
+    """Projects pooled deepest maps, and predicts the embeddings of other views from the student's (BYOL, SimSiam).
 
-    For every ordered pair of different views, the student's prediction from the first is an anchor. Its positive is the
-    teacher's embedding of the second. Its negatives are the teacher's embeddings of all other images, of all processes:
-    :class:`~ssl_modules.losses.Alignment` doesn't use them (BYOL), :class:`~ssl_modules.losses.InfoNCE` does (MoCo
-    v3). With two views, both directions have weight 1, as in BYOL's paper. With V views, each of the V (V - 1) pairs
-    has weight 2 / (V (V - 1)), so that losses are comparable for any V.
+    For every ordered pair of different views, the student's prediction from the first view is an anchor. Its positive
+    is the teacher's embedding of the second view. Its negatives are the teacher's embeddings of all other images, of
+    all processes. :class:`~ssl_modules.losses.Alignment` doesn't use negatives (BYOL),
+    :class:`~ssl_modules.losses.InfoNCE` does (MoCo v3). With two views, both pairs have weight 1, as in BYOL's paper.
+    With V views, each of the V (V - 1) pairs has weight 2 / (V (V - 1)), so that losses are comparable for any V.
 
-    With ``momentum=None`` there is no teacher (SimSiam): its place is taken by the student's own embeddings, which have
-    no gradient if ``stop_gradient`` is set.
+    With ``momentum=None``, there is no teacher (SimSiam). The targets are then the student's own embeddings. They have
+    no gradient if ``stop_gradient`` is True.
 
     Args:
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding.
         predictor_dim: width of the predictor's hidden layer.
         layers: number of the projector's linear layers.
-        output_norm: whether the projector ends in a batch norm without parameters; its last linear layer then has no
+        output_norm: whether the projector ends in a batch norm without parameters. Its last linear layer then has no
             bias.
-        stop_gradient: whether targets have no gradient. False needs ``momentum=None``; with
+        stop_gradient: whether to detach the targets. False needs ``momentum=None``. With
             :class:`~ssl_modules.losses.Alignment`, the representation then collapses.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`. None =
             no teacher.
@@ -40,8 +40,8 @@ class Predictor(Extraction):
         teacher_update: "after" or "before"; see :class:`~ssl_modules.extractions.Extraction`.
 
     Raises:
-        ValueError: if an argument is outside its range, or there is only one view; when called without a teacher that
-            ``momentum`` asks for.
+        ValueError: if an argument is out of range, or there is only one view. When called, if ``momentum`` is given
+            but the teacher's embeddings are not.
 
     Example:
         >>> extraction = Predictor(hidden_dim=16, out_dim=8, predictor_dim=16)
@@ -77,7 +77,7 @@ class Predictor(Extraction):
         if not stop_gradient and momentum is not None:
             raise ValueError(
                 f"stop_gradient: got False with momentum={momentum}, but a teacher's embeddings have no gradient; pass "
-                "momentum=None, so that the student's own are the targets"
+                "momentum=None, so that the targets are the student's own embeddings"
             )
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
@@ -102,7 +102,7 @@ class Predictor(Extraction):
         return at_least_two(views)
 
     def teacher_views(self, views: int) -> Sequence[int]:
-        """Indices of the teacher's views: all; none without a teacher."""
+        """Return the indices of the teacher's views: all views, or none if there is no teacher."""
         return () if self.momentum is None else range(views)
 
     def forward(

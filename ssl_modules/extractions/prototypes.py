@@ -1,4 +1,4 @@
-"""Compares views with prototypes, which are learned; targets come from an even assignment of other views to them."""
+"""Extraction that compares views with learned prototypes; the targets assign other views evenly to prototypes."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,20 +15,22 @@ from ssl_modules.utils.distributed import gather, world_size
 
 
 class Prototypes(Extraction):
-    """Views are anchors, and K learned unit vectors, the prototypes, are their candidates (SwAV).
+    """Compares views, the anchors, with K learned unit vectors, the prototypes, as candidates (SwAV).
 
-    The first ``assigned`` views are assigned to the prototypes: the assignment of an image's view is the target of its
-    other views. A contrast's ``reference`` is a function of rows; the softmax of its scores is this assignment,
-    Q = softmax(S / epsilon + g), for the scores S of an assigned view. The offsets g, one for each prototype, come from
-    Sinkhorn's algorithm, see :func:`sinkhorn`. They give all prototypes about the same number of views, among those of
-    all processes and of the queue. :class:`~ssl_modules.losses.AssignmentLoss` uses these targets. A relation names the
-    most likely prototype of each target as positive, for losses that compare with this one alone, and for the metrics.
+    The first ``assigned`` views are assigned to the prototypes. The assignment of a view is the target of the other
+    views of its image. For the scores S of an assigned view, the assignment is Q = softmax(S / epsilon + g). The
+    offsets g, one for each prototype, come from Sinkhorn's algorithm, see :func:`sinkhorn`. With them, all prototypes
+    get about the same number of views, over all processes and the queue.
 
-    Embeddings are normalised to unit vectors. Before each training step the prototypes are normalised too, in place;
-    their gradient is not projected onto the sphere.
+    A contrast's ``reference`` is a function from rows to the scores S / epsilon + g.
+    :class:`~ssl_modules.losses.AssignmentLoss` computes the targets from these scores. For other losses and for the
+    metrics, the positive in a contrast's relation is the most likely prototype of each target.
 
-    The queue has embeddings of each assigned view from earlier batches. It is used once it is full. Every process holds
-    the full queue. Prototypes, queue and the counts of steps are saved with the weights.
+    Embeddings are normalised to unit vectors. Before each training step, the prototypes are normalised too, in place.
+    The gradient of the prototypes is not projected onto the sphere.
+
+    The queue has embeddings of each assigned view from earlier batches. It is used only when it is full. Every process
+    holds the full queue. The prototypes, the queue and the number of steps are saved with the weights.
 
     Args:
         hidden_dim: width of the projector's hidden layers.
@@ -37,17 +39,21 @@ class Prototypes(Extraction):
         prototypes: number of prototypes, K, 2 or more.
         batch_norm: whether the projector's hidden layers have batch norm.
         assigned: number of leading views that are assigned.
-        epsilon: divisor of the scores in the assignment, > 0; the smaller, the harder the assignment.
+        epsilon: divisor of the scores in the assignment, > 0. A smaller value makes assignments harder.
         iterations: number of iterations of Sinkhorn's algorithm.
         queue: number of embeddings of each assigned view in the queue. 0 = no queue.
-        queue_after: number of optimiser steps after which the queue begins to fill; a float in [0, 1] is a share of the
+        queue_after: number of optimiser steps after which the queue begins to fill. A float in [0, 1] is a share of the
             run.
-        frozen_steps: number of optimiser steps at the start in which the prototypes keep their first values; a float in
-            [0, 1] is a share of the run.
+        frozen_steps: number of optimiser steps at the start in which the prototypes are not trained. A float in [0, 1]
+            is a share of the run.
 
     Raises:
-        ValueError: if an argument is outside its range, there is only one view, or fewer views than ``assigned``; if a
-            batch has more embeddings than fit in the queue, or a share is given for a run of unknown length.
+        ValueError: in one of these cases:
+
+            - An argument is out of range.
+            - There is only one view, or there are fewer views than ``assigned``.
+            - A batch has more embeddings than fit in the queue.
+            - An argument is a share of the run, but the length of the run is unknown.
 
     Example:
         >>> extraction = Prototypes(hidden_dim=16, out_dim=8, prototypes=5)
@@ -99,7 +105,7 @@ class Prototypes(Extraction):
         self.queue = queue
         self.queue_after = queue_after
         self.frozen_steps = frozen_steps
-        # In steps of the optimiser; a share is known when a fit starts.
+        # Numbers of optimiser steps. on_fit_start computes them from shares.
         self._fills_after = queue_after if isinstance(queue_after, int) else 0
         self._frozen = frozen_steps if isinstance(frozen_steps, int) else 0
         self._waiting: list[Tensor] | None = None
@@ -110,10 +116,10 @@ class Prototypes(Extraction):
         self.prototypes = nn.Parameter(F.normalize(torch.randn(self.number, self.out_dim), dim=1))
         self.register_buffer("older", torch.zeros(self.assigned, self.queue, self.out_dim))  # newest first
         self.register_buffer("filled", torch.tensor(0))  # number of embeddings in the queue
-        self.register_buffer("steps", torch.tensor(0))  # number of the optimiser's steps
+        self.register_buffer("steps", torch.tensor(0))  # number of optimiser steps
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Indices of the student's views: all."""
+        """Return the indices of the student's views, which are all views."""
         if self.assigned > at_least_two(views).stop:
             raise ValueError(f"assigned: expected at most the {views} views there are, got {self.assigned}")
         return range(views)
@@ -144,7 +150,7 @@ class Prototypes(Extraction):
             ]
 
     def _unit_prototypes(self, learns: bool) -> Tensor:
-        """The prototypes; in training they are normalised in place, else a normalised copy is returned."""
+        """Normalise the prototypes: in place if ``learns``, else return a normalised copy."""
         own = self.prototypes.detach()
         length = own.norm(dim=1, keepdim=True)
         # Normalising a unit vector again would change its last digits, and frozen prototypes would drift.
@@ -158,7 +164,7 @@ class Prototypes(Extraction):
 
     @torch.no_grad()
     def _assignments(self, view: int, embeddings: Tensor, prototypes: Tensor) -> Tensor:
-        """Scores whose softmax is the assignment of each image's view, ``[N, K]``."""
+        """Return scores ``[N, K]`` whose softmax is the assignment of each image's view."""
         scores = embeddings @ prototypes.T / self.epsilon
         is_full = self.queue > 0 and self.filled >= self.queue
         others = self.older[view].to(scores.dtype) @ prototypes.T / self.epsilon if is_full else None
@@ -173,12 +179,12 @@ class Prototypes(Extraction):
         if rows > self.queue:
             raise ValueError(
                 f"queue: a queue of {self.queue} can't take the {rows} embeddings of a batch; give it {rows} or more, "
-                "use smaller batches, or 0 for no queue"
+                "use smaller batches, or pass 0 for no queue"
             )
         self._waiting = embeddings
 
     def on_fit_start(self, images: int | None, steps: int | float, steps_per_epoch: int | float) -> None:
-        """Convert shares of the run to steps; warns if the prototypes never learn, or the queue never fills."""
+        """Convert shares of the run to steps; warn if the prototypes never learn or the queue never fills."""
         self._frozen = _number_of("frozen_steps", self.frozen_steps, steps)
         self._fills_after = _number_of("queue_after", self.queue_after, steps) if self.queue else 0
         for name, number in (("frozen_steps", self._frozen), ("queue_after", self._fills_after)):
@@ -186,7 +192,7 @@ class Prototypes(Extraction):
                 rank_zero_warn(f"{name}: got {number}, but the run ends after {steps} steps; give a smaller number")
 
     def before_step(self, step: int) -> None:
-        """Note the number of the optimiser's steps so far."""
+        """Store the number of optimiser steps so far."""
         self.steps.fill_(step)
 
     @torch.no_grad()
@@ -207,8 +213,8 @@ def _number_of(name: str, amount: int | float, steps: int | float) -> int:
         return amount
     if not 0 < steps < float("inf"):
         raise ValueError(
-            f"{name}: {amount} is a share of the run, but its length is unknown; set Trainer(max_epochs=...), or "
-            "max_steps for a loader without a length, or give a number of steps"
+            f"{name}: {amount} is a share of the run, but its length is unknown; give a number of steps, or set "
+            "Trainer(max_epochs=...), or Trainer(max_steps=...) for a loader without a length"
         )
     return round(amount * steps)
 
@@ -219,25 +225,25 @@ def _rows_of(scores: Tensor) -> Callable[[Rows], Tensor]:
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, iterations: int, others: Tensor | None = None) -> Tensor:
-    """The offsets of the prototypes in an even assignment of rows to prototypes, by Sinkhorn's algorithm.
+    """Return the offsets of the prototypes for an even assignment of rows, by Sinkhorn's algorithm.
 
-    For scores S, the assignment Q = softmax(S + g) has rows that sum to 1. After enough iterations, its columns have
-    about equal sums. With r = 0 in the first iteration, each iteration computes
+    The rows of the assignment Q = softmax(S + g) sum to 1. After enough iterations, all its columns have about the same
+    sum. r is 0 in the first iteration. Each iteration computes
 
         g_k <- - log sum_n exp(S_nk - r_n),   r_n = log sum_k exp(S_nk + g_k)
 
-    The sum over rows contains the rows of all processes. All is computed with logarithms, so nothing overflows.
+    The sum over n includes the rows of all processes. The algorithm works on logarithms, so nothing overflows.
 
     Args:
-        scores: ``[N, K]``, this process's rows.
+        scores: scores S, ``[N, K]``, the rows of this process.
         iterations: number of iterations, at least 1.
-        others: ``[L, K]``, more rows, which are equal in all processes and count once.
+        others: further rows, ``[L, K]``. They are equal in all processes and are counted only once.
 
     Returns:
-        g, ``[K]``, equal in all processes.
+        The offsets g, ``[K]``, equal in all processes.
 
     Example:
-        Both rows prefer the first prototype. In an even assignment, each has its own.
+        Both rows have the highest score for the first prototype. The even assignment gives each row its own prototype.
 
         >>> scores = torch.tensor([[9.0, 5.0], [8.0, 0.0]])
         >>> (scores + sinkhorn(scores, iterations=20)).softmax(dim=1).round(decimals=2)

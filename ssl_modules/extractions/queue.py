@@ -21,48 +21,53 @@ class Queue(Extraction):
     """Compares a student's anchors with a teacher's keys of other views, and with a queue of older keys (MoCo).
 
     Keys are the teacher's embeddings, normalised to unit vectors. An anchor's positive is the key of its own image. Its
-    negatives are the keys of earlier batches; other keys of its batch are ignored, or also negatives. After each
-    backward pass in training, the batch's keys from all processes replace the oldest ones. The queue starts with random
-    unit vectors and is saved with the weights. Every process holds the full queue.
+    negatives are the keys of earlier batches. The other keys of its batch are ignored, or are also negatives. After
+    each backward pass in training, the keys of the batch, from all processes, replace the oldest keys. The queue starts
+    with random unit vectors and is saved with the weights. Every process holds the full queue.
 
-    Clips are identified by the index of their video: an anchor ignores the queue's earlier keys of its own video.
+    Clips are identified by the index of their video. An anchor ignores earlier keys of its own video in the queue.
 
-    With ``view_ranks``, an anchor has a positive in each of several views, with ranks (RINCE without labels): the
-    student encodes only view 0, and the teacher the next ``len(view_ranks)`` views. This is the reverse of the plain
-    queue, where the teacher encodes view 0. For videos, ``view_ranks=(1, 2, 3)`` can rank another view of the same clip
-    before one of a near clip and one of a far clip, as the policy "rince-video" makes them. Which clips count as near
-    and far is up to the data module's ``apart``. RINCE's authors trained on videos, but their code for it is not
-    public, so this rule is ours; given the ranks, the loss is theirs.
+    With ``view_ranks``, an anchor has one positive in each of several views, and these positives have ranks (RINCE
+    without labels). The student encodes only view 0, and the teacher encodes the next ``len(view_ranks)`` views.
+    Without ``view_ranks``, the teacher encodes view 0. For videos, use the policy "rince-video" and ranks (1, 2, 3).
+    Another view of the same clip then has rank 1, a view of a near clip has rank 2, and a view of a far clip has rank
+    3. The data module's ``apart`` defines near and far. RINCE's authors trained on videos, but their code for it is not
+    public. These ranks are therefore ours; the loss for given ranks is theirs.
 
-    Without ``view_ranks``, the loss is the mean over all pairs of a student's and a different teacher's view: of V
-    views, V - 1 pairs with the teacher's view 0, or, if symmetric, V - 1 pairs with each of the teacher's views.
+    Without ``view_ranks``, the loss is the mean over all pairs of a student's view and a different view of the teacher.
+    With V views, there are V - 1 pairs with the teacher's view 0, or, if symmetric, with each view of the teacher.
 
     Args:
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
         out_dim: width of the embedding, D.
         layers: number of the projector's linear layers.
         batch_norm: whether the projector's hidden layers have batch norm.
-        output_norm: whether the projector ends in a batch norm without parameters; its last linear layer then has no
+        output_norm: whether the projector ends in a batch norm without parameters. Its last linear layer then has no
             bias.
         size: number of keys in the queue, K. 0 = no queue, which needs ``keys_as_negatives``.
-        symmetric: whether student and teacher both encode all views; else the teacher encodes only view 0 and the
-            student all others.
-        teacher_count: number of leading views that the teacher encodes, 2 or more; for multi-crop, where only the
-            student encodes small crops. None = all. Needs ``symmetric``.
+        symmetric: whether student and teacher both encode all views. If False, the teacher encodes only view 0 and the
+            student encodes all others.
+        teacher_count: number of leading views that the teacher encodes, 2 or more. Use it for multi-crop, where only
+            the student encodes small crops. None = all. Needs ``symmetric``.
         keys_as_negatives: whether other keys of the batch, from all processes, are negatives too.
         reference: whether contrasts have the anchors' own keys as ``reference``, for losses that use them (SCE).
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
-        ranks: rule that ranks the queue's keys (RINCE); None = they are negatives.
-        view_ranks: the rank of the key of each view after the first, from 1 without gaps, such as (1, 2, 3); None = the
-            key of view 0 is the positive of all other views. Not with ``symmetric``, ``keys_as_negatives`` or
-            ``reference``.
+        ranks: rule that ranks the keys in the queue (RINCE). None = they are negatives.
+        view_ranks: ranks of the keys of all views after the first, such as (1, 2, 3). Ranks start from 1 and have no
+            gaps. None = the key of view 0 is the positive of all other views. Can't be combined with ``symmetric``,
+            ``keys_as_negatives`` or ``reference``.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
         momentum_schedule: "constant", "cosine" or "cosine-endpoint"; see :class:`~ssl_modules.extractions.Extraction`.
         teacher_update: "after" or "before"; see :class:`~ssl_modules.extractions.Extraction`.
 
     Raises:
-        ValueError: if an argument is outside its range, there is only one view, or no teacher; if a batch has more keys
-            than fit in the queue, other levels of ids than ``ranks`` reads, or, without a queue, a single image.
+        ValueError: in one of these cases:
+
+            - An argument is out of range.
+            - There is only one view, or there is no teacher.
+            - A batch has more keys than fit in the queue.
+            - The number of levels of ids differs from the number that ``ranks`` reads.
+            - Without a queue, the batch has a single image.
 
     Example:
         >>> extraction = Queue(out_dim=8, size=5)
@@ -159,13 +164,20 @@ class Queue(Extraction):
         self.register_buffer("pointer", torch.tensor(0))  # index of the oldest key
 
     def student_views(self, views: int) -> Sequence[int]:
-        """Indices of the student's views: all, or all but the first; with ``view_ranks``, only the first."""
+        """Return the indices of the student's views.
+
+        These are all views if ``symmetric``, only the first with ``view_ranks``, and else all but the first.
+        """
         if self.view_ranks is not None:
             return self._ranked_views(views)[:1]
         return at_least_two(views) if self.symmetric else at_least_two(views)[1:]
 
     def teacher_views(self, views: int) -> Sequence[int]:
-        """Indices of the teacher's views: all, the first ``teacher_count``, or the first; or those with a rank."""
+        """Return the indices of the teacher's views.
+
+        These are all views, or the first ``teacher_count``, if ``symmetric``. With ``view_ranks``, they are all views
+        but the first. Else, there is only the first.
+        """
         if self.view_ranks is not None:
             return self._ranked_views(views)[1:]
         if not self.symmetric:
@@ -179,7 +191,7 @@ class Queue(Extraction):
         if views != wanted:
             raise ValueError(
                 f"view_ranks: expected a rank for each view after the first, of {views} views, got {self.view_ranks}; "
-                f"take an augmentation of {wanted} views, or other ranks"
+                f"use an augmentation of {wanted} views, or other ranks"
             )
         return range(views)
 
@@ -216,22 +228,22 @@ class Queue(Extraction):
         reference = keys.repeat(views, 1)  # [A, D]
         if self.keys_as_negatives:
             own, ignored, keys = own + rank() * images, 0, gather(keys)
-        candidates = torch.cat([keys, self.keys])  # [C, D], a copy, as the queue may change before the backward pass
+        candidates = torch.cat([keys, self.keys])  # [C, D], a copy: the queue may change before the backward pass
         ranks = self._ranks(reference, candidates[images:], ids.repeat(views, 1))
         relation = Paired(own.repeat(views), len(candidates), ignored, ranks)
         return Contrast(torch.cat(anchors), candidates, relation, reference if self.reference else None, weight)
 
     def _ranked_contrast(self, anchors: Tensor, keys: list[Tensor], ids: Tensor) -> Contrast:
-        """The contrast of the student's view with the keys of all views."""
+        """Return the contrast of the student's view with the keys of all other views."""
         assert self.view_ranks is not None
         images, own = len(ids), torch.arange(len(keys) * len(ids), device=ids.device)
-        candidates = torch.cat([*keys, self.keys])  # a copy, as above
+        candidates = torch.cat([*keys, self.keys])  # a copy, because the queue may change before the backward pass
         ranks = self._ranks(keys[0], candidates[len(own) :], ids)
         own = own.view(-1, images).T  # [N, G]
         return Contrast(anchors, candidates, Paired(own, len(candidates), own.numel(), ranks, self.view_ranks))
 
     def _ranks(self, keys: Tensor, candidates: Tensor, ids: Tensor) -> Callable[[Rows], Tensor] | None:
-        """The relation of anchors to the queue's keys; None = all are negatives."""
+        """Return the relation of anchors to the keys in the queue, or None if all keys are negatives."""
         if self.ranks is None and not self.recurring_ids:
             return None
         rule, candidate_ids = self.ranks, self.ids.clone()
@@ -266,7 +278,7 @@ class Queue(Extraction):
             )
 
     def before_step(self, step: int) -> None:
-        """Tell the number of the step to the rule of ranks."""
+        """Pass the number of the step to ``ranks``."""
         if self.ranks is not None:
             self.ranks.before_step(step)
 
@@ -288,4 +300,5 @@ def _check_view_ranks(view_ranks: Sequence[int], **others: bool) -> None:
     if sorted({*view_ranks}) != list(range(1, max(view_ranks, default=0) + 1)) or not view_ranks:
         raise ValueError(f"view_ranks: expected ranks from 1 without gaps, such as (1, 2, 3), got {view_ranks}")
     if given := [name for name, value in others.items() if value]:
-        raise ValueError(f"view_ranks: goes without {', '.join(given)}, got {view_ranks}; leave out one of the two")
+        names = ", ".join(given)
+        raise ValueError(f"view_ranks: expected None with {names}, got {view_ranks}; leave out one of the two")

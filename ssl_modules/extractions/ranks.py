@@ -43,7 +43,7 @@ class Ranks(Configurable, nn.Module, ABC):
         """
 
     def before_step(self, step: int) -> None:
-        """Called before the training step of each batch, with the number of the optimiser's steps so far."""
+        """Prepare for the training step of a batch; ``step`` is the number of optimiser steps so far."""
 
 
 class LabelRanks(Ranks):
@@ -148,19 +148,21 @@ class SimilarityRanks(RankTable):
 
 
 class NeighbourRanks(Ranks):
-    """Ranks without labels, by the teacher's similarity of the queue's keys to the anchor's own key.
+    """Ranks the keys in the queue without labels, by their similarity to the key of the anchor's own image.
 
-    The own key keeps rank 1. The next ``neighbours[r - 1]`` nearest keys have rank r + 1; all others are negatives.
-    This rule is not from the paper, which ranks images by their labels.
+    The key of the anchor's own image has rank 1. The nearest ``neighbours[0]`` keys have rank 2, the next
+    ``neighbours[1]`` keys have rank 3, and so on. All others are negatives. This rule is not from the paper, which
+    ranks images by their labels.
 
-    The neighbours of an untrained teacher are poor. During the warm-up, all keys of the queue are negatives.
+    The neighbours found by an untrained teacher are poor. During the warm-up, all keys in the queue are therefore
+    negatives.
 
     Args:
         neighbours: number of keys with rank 2, rank 3, and so on.
-        warmup_steps: number of optimiser steps without neighbours.
+        warmup_steps: number of optimiser steps in the warm-up.
 
     Raises:
-        ValueError: if an argument is outside its range; when called with fewer keys than neighbours.
+        ValueError: if an argument is out of range. When called, if there are fewer keys than neighbours.
 
     Example:
         >>> ranks = NeighbourRanks(neighbours=(1, 2), warmup_steps=0)

@@ -14,12 +14,12 @@ class Alignment(Loss):
 
         mean over pairs (a, p) of scale (2 - 2 s_ap)
 
-    Negatives are not used. Something else must prevent collapse to one vector: a predictor, and a teacher (BYOL) or a
-    target without gradient (SimSiam).
+    The loss uses no negatives. A predictor, and either a teacher (BYOL) or a stop-gradient (SimSiam), must prevent the
+    collapse to one vector.
 
     Args:
-        scale: factor of the loss, > 0: 1 in BYOL. With 0.25, and two views, the objective of
-            :class:`~ssl_modules.extractions.Predictor` is SimSiam's, the negative mean of two cosines, plus 1.
+        scale: factor of the loss, > 0. BYOL uses 1. With 0.25 and two views, the objective of
+            :class:`~ssl_modules.extractions.Predictor` is that of SimSiam, the negative mean of two cosines, plus 1.
 
     Raises:
         ValueError: if ``scale`` is not positive.

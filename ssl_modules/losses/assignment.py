@@ -1,4 +1,4 @@
-"""Cross-entropy with targets that an extraction gives: the loss of SwAV and of ReSSL.
+"""Cross-entropy with the targets of an extraction, which is the loss of SwAV and of ReSSL.
 
 Caron, Misra, Mairal, Goyal, Bojanowski, Joulin: Unsupervised Learning of Visual Features by Contrasting Cluster
 Assignments, NeurIPS 2020, arXiv 2006.09882, eq. 2. Zheng, You, Wang, Qian, Zhang, Wang, Xu: ReSSL: Relational
@@ -15,30 +15,30 @@ from ssl_modules.utils.checks import check_number
 
 
 class AssignmentLoss(Loss):
-    """Cross-entropy of an anchor's softmax over its candidates with a softmax of reference scores.
+    """Cross-entropy between the softmax of reference scores, as target, and the softmax of an anchor's scores.
 
-    With s = scores / temperature, t = reference scores / target_temperature, and both softmaxes over the candidates
-    C(a) of anchor a:
+    s = scores / temperature, and t = reference scores / target_temperature. Both softmaxes are over the candidates C(a)
+    of anchor a:
 
         mean over anchors a of  - sum_{c in C(a)} softmax(t_a)_c log softmax(s_a)_c
 
-    The targets have no gradient; their entropy is a lower bound of the loss. If all candidates have equal scores, the
+    The targets have no gradient. Their entropy is a lower bound of the loss. If all candidates have equal scores, the
     loss is the logarithm of their number. Anchors without candidates are skipped.
 
-    With :class:`~ssl_modules.extractions.Prototypes` the targets are SwAV's assignments, which already contain their
-    divisor. With ``Queue(reference=True)`` they are a teacher's similarities to the queue; ReSSL leaves out the
-    anchor's own key.
+    With :class:`~ssl_modules.extractions.Prototypes`, the targets are the assignments of SwAV. Their reference scores
+    are already divided by ``epsilon``, so ``target_temperature`` is 1. With ``Queue(reference=True)``, the targets are
+    the teacher's similarities to the keys in the queue. ReSSL leaves out the anchor's own key.
 
     Args:
         temperature: divisor of the scores, > 0.
         target_temperature: divisor of the reference scores, > 0.
-        candidates: C(a), "all" that are not ignored, or the "negatives" alone.
+        candidates: the candidates C(a): "all" candidates that are not ignored, or only the "negatives".
 
     Raises:
-        ValueError: if an argument is outside its range; when called without reference scores.
+        ValueError: if an argument is out of range. When called, if there are no reference scores.
 
     Example:
-        The target is the first candidate almost for certain, and so should be the softmax of the scores.
+        The target puts almost all probability on the first candidate. The loss is small if the scores do too.
 
         >>> relation, target = torch.tensor([[1, 0, 0]], dtype=torch.int8), torch.tensor([[20.0, 0.0, 0.0]])
         >>> AssignmentLoss()(torch.tensor([[1.0, 0.1, 0.1]]), relation, target)
@@ -61,18 +61,18 @@ class AssignmentLoss(Loss):
         self.candidates = candidates
 
     def _candidates(self, relation: Tensor) -> Tensor:
-        """Which pairs take part, bool ``[A, C]``."""
+        """Return which pairs are used, bool ``[A, C]``."""
         return relation == 0 if self.candidates == "negatives" else relation >= 0
 
     def counts(self, relation: Tensor) -> Tensor:
-        """The number of anchors with candidates: int64 ``[1]``."""
+        """Return the number of anchors with candidates, int64 ``[1]``."""
         return self._candidates(relation).any(dim=1).sum()[None]
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:
         if reference_scores is None:
             raise ValueError(
-                f"reference_scores: expected {list(scores.shape)}, which give the targets, got None; use an extraction "
-                "that gives its contrasts a reference, such as Prototypes(), or Queue(reference=True)"
+                f"reference_scores: expected {list(scores.shape)} for the targets, got None; use an extraction whose "
+                "contrasts have a reference, such as Prototypes() or Queue(reference=True)"
             )
         taken = self._candidates(relation)
         rows = taken.any(dim=1)

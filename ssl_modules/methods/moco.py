@@ -30,27 +30,28 @@ class MoCo(ContrastiveModule):
     and no batch norm. The teacher's momentum is an argument of the extraction, the queue.
 
     The recipe is the paper's for ImageNet, with a smaller encoder, ResNet-18 instead of ResNet-50. As in the
-    official code, weight decay applies to biases and norms, and the learning rate changes after each epoch. A queue
-    much larger than the data set contains the anchors' own earlier keys as negatives; at 32 pixels, 4,096 keys are
-    common.
+    official code, weight decay applies to biases and norms, and the learning rate changes after each epoch. If the
+    queue is at least as large as the data set, it contains earlier keys of the anchor's own image, which count as
+    negatives. At 32 pixels, 4,096 keys are common.
 
-    Batch-norm statistics can reveal the anchor's key, as it is from the same batch. The paper shuffles batches between
-    devices before the teacher encodes them; ``batch_norm_splits=8`` imitates this on a single device. With
+    Batch-norm statistics can reveal the anchor's key, because it is from the same batch. The paper shuffles batches
+    between devices before the teacher encodes them. ``batch_norm_splits=8`` imitates this on a single device. With
     ``Trainer(sync_batchnorm=True)``, statistics are over so many images that they reveal little.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts of all views' maps; includes the projector, the queue and the teacher's momentum.
+        extraction: makes contrasts from the maps of all views; includes the projector, the queue and the teacher's
+            momentum.
         similarity: computes the scores of anchors and candidates.
         loss: maps scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
-        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": all views
-            together.
-        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        view_statistics: with "each", batch norms normalise each view alone, as in the official code. With "joint", they
+            normalise all views together.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Example:
         >>> module = MoCo(extraction=Queue(size=4096, momentum=0.99))

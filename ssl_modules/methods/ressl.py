@@ -1,12 +1,12 @@
-"""ReSSL: a strong view should be as similar to earlier images as the teacher finds a weak view of the same image.
+"""ReSSL: a strong view learns to have the same similarities to earlier images as a weak view has for the teacher.
 
 Zheng, You, Wang, Qian, Zhang, Wang, Xu: ReSSL: Relational Self-Supervised Learning with Weak Augmentation, NeurIPS
-2021, arXiv 2107.09282. For unit vectors, the query q of the strong view, the teacher's key k of the weak view, and a
-queue of K earlier keys k_j:
+2021, arXiv 2107.09282. q is the student's query of the strong view, k is the teacher's key of the weak view, and k_j
+are the K earlier keys in the queue, all unit vectors:
 
     loss = mean of  - sum_j t_j log softmax_j(<q, k_j> / T),   t = softmax_j(<k, k_j> / T_teacher)
 
-The image's own key is in neither softmax.
+Neither softmax contains the image's own key.
 """
 
 from functools import partial
@@ -28,26 +28,28 @@ from ssl_modules.similarities import Cosine, Similarity
 class ReSSL(ContrastiveModule):
     """ReSSL.
 
-    The teacher sees a weak view, a crop and a flip. The student sees a strong one, which also has colour jitter,
-    grayscale and, from 64 pixels on, blur; with the policy "ressl-multicrop", it sees five. The projector has one
-    hidden layer and no batch norm. Compared with :class:`SCE`, the target contains no positive.
+    The teacher encodes a weak view, with crop and flip. The student encodes a strong view, which also has colour
+    jitter, grayscale and, from 64 pixels on, blur. With the policy "ressl-multicrop", it encodes five strong views. The
+    projector has one hidden layer and no batch norm. Unlike in :class:`SCE`, the target does not include the positive.
 
-    The recipe is the official code's for 200 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of
-    ResNet-50. A queue much larger than the data set contains the anchors' own earlier keys; at 32 pixels, 4,096 keys
-    are common. The teacher should be sharper than the student: its temperature is ``target_temperature``.
+    The recipe is that of the official code for 200 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of
+    ResNet-50. If the queue is at least as large as the data set, it contains earlier keys of the anchor's own image. At
+    32 pixels, 4,096 keys are common. The ``target_temperature`` of the loss is the temperature of the teacher. It
+    should be lower than the ``temperature`` of the student.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts of all views' maps; includes the projector, the queue and the teacher's
+        extraction: makes contrasts from the maps of all views; includes the projector, the queue and the teacher's
             momentum.
         similarity: computes the scores of anchors and candidates.
         loss: maps scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
-        base_batch_size: images per step for which the learning rate is given; None = no scaling.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
-        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
+        view_statistics: with "each", batch norms normalise each view alone, as in the official code. With "joint", they
+            normalise all views together.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Example:
         >>> module = ReSSL(extraction=Queue(size=4096, reference=True, momentum=0.99))

@@ -33,9 +33,9 @@ class RINCE(ContrastiveModule):
     Views are crops with flip, colour jitter and grayscale. The projector has one hidden layer and no batch norm. The
     queue stores keys with their labels: the same class has rank 1, the same superclass has rank 2.
 
-    For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks``
-    needs no labels, and neither does ``Queue(view_ranks=...)``, which ranks views, such as of several clips of a video.
-    Both are not from the paper.
+    For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks`` and
+    ``Queue(view_ranks=...)`` need no labels. ``view_ranks`` ranks the views of an image, or of several clips of a
+    video. Both are not from the paper.
 
     The recipe is the authors' for CIFAR-100, where they train a ResNet-50 for 1,000 epochs. Their commands for
     CIFAR-100 use the cumulative form, ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225),
@@ -45,17 +45,17 @@ class RINCE(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts of all views' maps; includes the projector, the queue, its ranks and the teacher's
-            momentum.
+        extraction: makes contrasts from the maps of all views; includes the projector, the queue, its ranks and the
+            teacher's momentum.
         similarity: computes the scores of anchors and candidates.
         loss: maps scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
-        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": all views
-            together.
-        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        view_statistics: with "each", batch norms normalise each view alone, as in the official code. With "joint", they
+            normalise all views together.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Raises:
         ValueError: in a step, if the loader doesn't give the labels that the ranks need.

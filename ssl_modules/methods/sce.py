@@ -27,9 +27,9 @@ from ssl_modules.similarities import Cosine, Similarity
 class SCE(ContrastiveModule):
     """SCE.
 
-    Below 128 pixels the teacher's view is weak, a crop and a flip, and the student's view is strong. From 128 pixels
-    on, both views are strong. The projector has one hidden layer. The queue gives the loss each anchor's own key as
-    reference.
+    Below 128 pixels, the teacher's view is weak, with crop and flip, and the student's view is strong. From 128 pixels
+    on, both views are strong. The projector has one hidden layer. The reference of the loss is the key of the anchor's
+    own image.
 
     The recipe is the authors' for 200 epochs of CIFAR-10. In their code, the teacher's batch norms normalise eight
     shuffled parts of a batch separately; ``teacher_batch_norm_splits=8`` does this.
@@ -42,16 +42,17 @@ class SCE(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts of all views' maps; includes the projector, the queue and the teacher's momentum.
+        extraction: makes contrasts from the maps of all views; includes the projector, the queue and the teacher's
+            momentum.
         similarity: computes the scores of anchors and candidates.
         loss: maps scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
-        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": all views
-            together.
-        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        view_statistics: with "each", batch norms normalise each view alone, as in the official code. With "joint", they
+            normalise all views together.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Example:
         >>> module = SCE(loss=SCELoss(positive_weight=0.3))

@@ -1,7 +1,7 @@
-"""SimSiam: the student predicts its own embedding of an image's other view, without negatives and without a teacher.
+"""SimSiam: the encoder predicts its own embedding of another view of an image, without negatives or a teacher.
 
-Chen, He: Exploring Simple Siamese Representation Learning, CVPR 2021, arXiv 2011.10566, eq. 1 to 4. For the prediction
-p of one view and the embedding z of the other, which has no gradient, for both assignments of the views:
+Chen, He: Exploring Simple Siamese Representation Learning, CVPR 2021, arXiv 2011.10566, eq. 1 to 4. p_v is the
+prediction from view v, and z_v is the embedding of view v, which has no gradient:
 
     loss = mean of  -1/2 cos(p_1, z_2) - 1/2 cos(p_2, z_1)
 """
@@ -25,27 +25,29 @@ from ssl_modules.similarities import Cosine, Similarity
 class SimSiam(ContrastiveModule):
     """SimSiam.
 
-    Views are MoCo v2's: crops with flip, colour jitter, grayscale and, from 64 pixels on, blur. The projector has three
-    linear layers and ends in a batch norm; the predictor is a bottleneck. Encoder and projector run once per view:
-    their outputs are both the predictor's input and the targets. The value of the loss is the paper's plus 1.
+    The views are those of MoCo v2: crops with flip, colour jitter, grayscale and, from 64 pixels on, blur. The
+    projector has three linear layers and ends in a batch norm. The predictor has a hidden layer that is narrower than
+    its input and output. Encoder and projector run once per view. Their outputs are both the inputs of the predictor
+    and its targets. The value of the loss is that of the paper plus 1.
 
-    The recipe is the paper's for 100 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of ResNet-50, whose
-    projector has a hidden width of 2,048. The official command keeps the predictor's learning rate constant
-    (``--fix-pred-lr``); here it falls like all others. ``Predictor(momentum=None, stop_gradient=False)`` shows the
-    collapse that the paper explains.
+    The recipe is that of the paper for 100 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of ResNet-50.
+    With a ResNet-50, the projector has a hidden width of 2,048. The official command keeps the learning rate of the
+    predictor constant (``--fix-pred-lr``). Here it falls like all others.
+    ``Predictor(momentum=None, stop_gradient=False)`` shows the collapse that the paper explains.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts of all views' maps; includes projector and predictor.
+        extraction: makes contrasts from the maps of all views; includes projector and predictor.
         similarity: computes the scores of anchors and candidates.
         loss: maps scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
-        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: "each": batch norms normalise each view alone, as in the official code; "joint": together.
-        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        view_statistics: with "each", batch norms normalise each view alone, as in the official code. With "joint", they
+            normalise all views together.
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Example:
         >>> module = SimSiam(extraction=Predictor(None, 512, 128, layers=3, output_norm=True, momentum=None))

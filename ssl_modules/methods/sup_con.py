@@ -1,8 +1,8 @@
-"""SupCon, supervised contrastive learning: the views of all images of a class should be close to each other.
+"""SupCon, supervised contrastive learning: the views of all images of a class attract each other.
 
 Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan: Supervised Contrastive Learning, NeurIPS 2020,
-arXiv 2004.11362, eq. 2. For unit vectors z, and the positives P(a) of anchor a among 2N views, which are the other view
-of its image and all views of images with the same label:
+arXiv 2004.11362, eq. 2. z are the unit vectors of 2N views. The positives P(a) of anchor a are the other view of its
+image and all views of other images with the same label:
 
     loss = mean over a of mean over p in P(a) of  -log( exp(<z_a, z_p> / T) / sum_{b != a} exp(<z_a, z_b> / T) )
 """
@@ -23,29 +23,29 @@ from ssl_modules.similarities import Cosine, Similarity
 
 
 class SupCon(ContrastiveModule):
-    """SupCon, which needs targets ``[N]``: the class of each image.
+    """SupCon. It needs targets ``[N]``, the class of each image.
 
-    Views are crops with flip, colour jitter and grayscale. The projector has one hidden layer and no batch norm. An
-    image whose label is -1 is unknown: only its own other views are its positives. ``SupConLoss(mode="in")`` is the
-    paper's other loss.
+    Views are crops with flip, colour jitter and grayscale. The projector has one hidden layer and no batch norm. A
+    label of -1 means that the class is unknown; the only positives are then the other views of the image.
+    ``SupConLoss(mode="in")`` is the second loss of the paper.
 
-    The recipe is the official code's for CIFAR-10, where it trains a ResNet-50 for 1,000 epochs in batches of 1,024.
+    The recipe is that of the official code for CIFAR-10, which trains a ResNet-50 for 1,000 epochs in batches of 1,024.
     As in that code, the loss is multiplied by its temperature divided by 0.07.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts of all views' maps; includes the projector, and which levels of labels count.
+        extraction: makes contrasts from the maps of all views; includes the projector and the number of label levels.
         similarity: computes the scores of anchors and candidates.
         loss: maps scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
-        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Raises:
-        ValueError: in a step, if the loader gives no labels, or not one level of them.
+        ValueError: in a step, if the loader gives no labels, or more than one level of labels.
 
     Example:
         >>> module = SupCon(loss=SupConLoss(temperature=0.1, mode="in"))

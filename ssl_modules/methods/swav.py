@@ -1,8 +1,8 @@
-"""SwAV: each view predicts to which prototype another view of its image was assigned.
+"""SwAV: each view predicts the prototypes to which another view of its image is assigned.
 
 Caron, Misra, Mairal, Goyal, Bojanowski, Joulin: Unsupervised Learning of Visual Features by Contrasting Cluster
-Assignments, NeurIPS 2020, arXiv 2006.09882, eq. 2 and 5. For unit vectors z_v of V views, K prototypes p_k, and the
-assignments Q_i of the first G views, which Sinkhorn's algorithm makes even over the prototypes:
+Assignments, NeurIPS 2020, arXiv 2006.09882, eq. 2 and 5. z_v are the unit vectors of V views, and p_k are K prototypes.
+Q_i are the assignments of the first G views; Sinkhorn's algorithm spreads them evenly over the prototypes:
 
     loss = mean over i < G, over v != i, and over images of  - sum_k Q_ik log softmax_k(<z_v, p_k> / T)
 """
@@ -25,29 +25,31 @@ from ssl_modules.similarities import Dot, Similarity
 class SwAV(ContrastiveModule):
     """SwAV, with or without multi-crop, and with or without a queue.
 
-    Views are two large crops, which are assigned and predict, and six small ones, which only predict. They have a flip,
-    colour jitter, grayscale and, from 64 pixels on, blur. The augmentation "simclr" gives two views without small ones.
-    The projector has one hidden layer. Prototypes and queue are arguments of the extraction.
+    There are two large and six small views. Large views are assigned to prototypes, and all views predict the
+    assignments of others. Views have a flip, colour jitter, grayscale and, from 64 pixels on, blur. The augmentation
+    "simclr" makes two large views only. The projector has one hidden layer. Prototypes and queue are arguments of the
+    extraction.
 
-    The recipe is the official code's for 200 epochs of ImageNet in batches of 256, with a smaller encoder: ResNet-18
-    instead of ResNet-50. For batches of 4,096, the official code uses no queue, a learning rate of 4.8 and 10 epochs of
-    warm-up; 4.8 is half of what the scaling of 0.6 gives.
+    The recipe is that of the official code for 200 epochs of ImageNet in batches of 256, with a smaller encoder:
+    ResNet-18 instead of ResNet-50. For batches of 4,096, the official code uses no queue, a learning rate of 4.8 and 10
+    epochs of warm-up. Linear scaling of our learning rate, 0.6, would give twice as much.
 
-    The prototypes should be fewer than the embeddings of a step and of the queue together. If the loss stays at
-    ``train/chance``, which is log K, all views are assigned alike. Remedies are a smaller ``epsilon``, such as 0.03,
-    prototypes that are frozen longer, fewer prototypes, or hard assignments: ``SwAV(loss=InfoNCE(0.1))``.
+    The number of prototypes should be smaller than the number of embeddings in a step and in the queue together. If the
+    loss stays at ``train/chance``, which is log K, all views have the same assignment. Use a smaller ``epsilon``, such
+    as 0.03, freeze the prototypes for more steps, use fewer prototypes, or use hard assignments, with
+    ``SwAV(loss=InfoNCE(0.1))``.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts of all views' maps; includes the projector, the prototypes and the queue.
+        extraction: makes contrasts from the maps of all views; includes the projector, the prototypes and the queue.
         similarity: computes the scores of anchors and candidates.
         loss: maps scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
-        base_batch_size: images per step for which the learning rate is given; None = no scaling.
+        base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`: image_size, in_channels, mean, std, ...
+        settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Example:
         >>> import torch

@@ -52,10 +52,8 @@ def restore_loader_states(trainer: pl.Trainer) -> None:
 def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
     """Prepare the loops of a resumed fit so that a pending validation is done and no batch is trained too often.
 
-    If the run has another number of processes, or other batches, than the one that saved the checkpoint, the loops
-    count the batches of the epoch that a data module's loader counts.
-
-    Call it before the first step.
+    If the number of processes or the batch size has changed since the checkpoint, the loops take the number of finished
+    batches of the epoch from the loader of the data module. Call this function before the first step.
 
     Args:
         trainer: a Trainer whose loops have read a checkpoint.
@@ -63,7 +61,8 @@ def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
     """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     loader: Any = trainer.train_dataloader
-    before = getattr(loader, "batches_before", None)  # in batches of this run, whose size or processes may be new
+    # Counted in batches of this run: the batch size or the number of processes may have changed.
+    before = getattr(loader, "batches_before", None)
     if before is not None and loader.state_dict()["epoch"] == trainer.current_epoch:
         for count in ("ready", "started", "processed", "completed"):
             setattr(loop.batch_progress.current, count, before)
@@ -84,5 +83,5 @@ def state_key(callback: pl.Callback, **attributes: Any) -> str:
 
 
 def synchronises_batch_norms(trainer: pl.Trainer) -> bool:
-    """Return whether the strategy will replace batch norms by synchronised ones, as ``sync_batchnorm=True`` asks."""
+    """Return whether the strategy will replace batch norms by synchronised ones, because of ``sync_batchnorm=True``."""
     return getattr(trainer.strategy, "_layer_sync", None) is not None

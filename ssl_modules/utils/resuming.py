@@ -107,7 +107,10 @@ class ExactResume:
 
 
 def _share(losses: list[tuple[float, int]]) -> tuple[float, int]:
-    """This process's sum and number of the losses of an epoch, if other processes may have computed them."""
+    """Return the sum and the number of the losses of an epoch for this process.
+
+    If the number of processes has changed, the losses are shared evenly.
+    """
     if len(losses) == world_size():
         return losses[rank()]
     totals, numbers = zip(*losses, strict=True)

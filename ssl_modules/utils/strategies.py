@@ -9,21 +9,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssl_modules.utils.lightning import synchronises_batch_norms
 
 _SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-_CONVERTIBLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # torch would drop what others add
+# torch replaces any batch norm by a plain synchronised one, so only plain ones keep their behaviour.
+_CONVERTIBLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_strategy(module: Any) -> None:
-    """Raise if a module can't train with the strategy of its Trainer; call it in the hook ``setup``.
+    """Raise an error if a module can't train with the strategy of its Trainer; call it in the hook ``setup``.
 
     Raises:
-        ValueError: if the strategy shards the weights, or batch norms that are to be synchronised can't be.
+        ValueError: if the strategy shards the weights, or should synchronise batch norms but can't.
     """
     trainer = module.trainer
     if isinstance(trainer.strategy, _SHARDING):
         raise ValueError(
             f"strategy: expected one that keeps all weights in each process, got {type(trainer.strategy).__name__}, "
-            'which shards them; teacher, LARS, probes and checkpoints need whole weights; use Trainer(strategy="ddp"), '
-            "and micro_batch= if a batch doesn't fit in memory"
+            "which shards them. Teacher, LARS, probes and checkpoints need whole weights; use "
+            'Trainer(strategy="ddp"), and micro_batch= if a batch does not fit in memory'
         )
     if not synchronises_batch_norms(trainer):
         return
@@ -36,6 +37,6 @@ def check_strategy(module: Any) -> None:
     for name, norm in norms.items():
         if type(norm) not in _CONVERTIBLE:
             raise ValueError(
-                f"sync_batchnorm: torch would replace {name}, a {type(norm).__name__}, by a plain batch norm, got "
-                "True; leave it out"
+                f"sync_batchnorm: expected False, because torch would replace {name}, a {type(norm).__name__}, by a "
+                "plain batch norm, got True; leave it out"
             )

@@ -49,7 +49,7 @@ def test_measures_the_last_features_of_each_epoch(tmp_path, namespace, manual, s
 def test_collapse_is_seen(tmp_path):
     fit = trainer(tmp_path, [CollapseMonitor()])
     with pytest.warns(
-        UserWarning, match=r"repr: the features collapse: after epoch 0, repr/std is 0, and 1 is"
+        UserWarning, match=r"repr: the features collapse. After epoch 0, repr/std is 0; for evenly"
     ) as seen:
         fit.fit(watched(lambda module, step, features: torch.ones_like(features)), train_loader())
     assert sum("the features collapse" in str(warning.message) for warning in seen) == 1

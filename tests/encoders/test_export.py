@@ -313,7 +313,7 @@ def test_onnx_computes_the_representation(tmp_path, name):
 
 def test_a_program_of_patches_is_refused(tmp_path):
     encoder = Encoder("test_resnet", image_size=32, in_channels=3, patches=(16, 8))
-    with pytest.raises(ValueError, match=r"ending in \.safetensors or \.pt, as .* patches .* got 'encoder\.pt2'"):
+    with pytest.raises(ValueError, match=r"ending in \.safetensors or \.pt, because .* patches .* got 'encoder\.pt2'"):
         export_encoder(encoder, tmp_path / "encoder.pt2")
 
 

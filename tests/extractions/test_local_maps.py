@@ -317,7 +317,7 @@ def test_refuses(arguments, message):
 
 @pytest.mark.parametrize(("pairs", "index"), [([(-1, 2)], 2), ([(-3, -1)], -3), ("multi-pair", -3)])
 def test_refuses_an_index_of_no_map(pairs, index):
-    message = f"pairs: there is no map {index}, as the encoder gives 2: 0 to 1 shallow to deep, or -2 to -1"
+    message = f"pairs: there is no map {index}, because the encoder gives 2 maps: 0 to 1, shallow to deep, or -2 to -1"
     with pytest.raises(ValueError, match=message):
         built(pairs, (6, 6))
 

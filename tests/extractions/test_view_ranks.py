@@ -148,10 +148,10 @@ def test_a_step_on_clips_stores_the_rows_of_the_videos():
         ({"view_ranks": ()}, r"view_ranks: expected ranks from 1 without gaps, such as \(1, 2, 3\), got \(\)"),
         ({"view_ranks": (2, 3)}, "view_ranks: expected ranks from 1"),
         ({"view_ranks": (1, 3)}, "view_ranks: expected ranks from 1"),
-        ({"view_ranks": (1, 2), "symmetric": True}, "view_ranks: goes without symmetric"),
-        ({"view_ranks": (1, 2), "symmetric": True, "teacher_count": 2}, "view_ranks: goes without symmetric"),
-        ({"view_ranks": (1, 2), "keys_as_negatives": True}, "view_ranks: goes without keys_as_negatives"),
-        ({"view_ranks": (1, 2), "reference": True}, "view_ranks: goes without reference"),
+        ({"view_ranks": (1, 2), "symmetric": True}, "view_ranks: expected None with symmetric"),
+        ({"view_ranks": (1, 2), "symmetric": True, "teacher_count": 2}, "view_ranks: expected None with symmetric"),
+        ({"view_ranks": (1, 2), "keys_as_negatives": True}, "view_ranks: expected None with keys_as_negatives"),
+        ({"view_ranks": (1, 2), "reference": True}, "view_ranks: expected None with reference"),
     ],
 )
 def test_arguments_that_do_not_fit_view_ranks_are_refused(arguments, message):

@@ -47,20 +47,20 @@ POLICIES: dict[str, Callable[[int, int], Augmentation]] = {
 
 
 def policy(name: str, image_size: int, in_channels: int = 3) -> Augmentation:
-    """A method's augmentation by name, for any image size.
+    """Return the augmentation of a method by name, for any image size.
 
     Args:
         name: A key of ``POLICIES``: "simclr", "moco", "byol", "sce", "rince", "s2r2", "groco", "amdim", "cpc",
             "yadim", "swav", "supcon", "simsiam", "ressl", "sce-multicrop", "s2r2-multicrop", "groco-multicrop",
             "ressl-multicrop", "sce-video" or "rince-video".
-        image_size: Side of a view, in pixels; of the large views where there are small ones.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        image_size: Side of a view, in pixels. For multi-crop, side of the large views.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Returns:
         A new augmentation.
 
     Raises:
-        ValueError: if there is no policy of this name, or it can't do with this size.
+        ValueError: if there is no policy of this name, or the policy doesn't support this size.
 
     Example:
         >>> policy("simclr", image_size=96).sizes

@@ -22,7 +22,7 @@ class AMDIMViews(JointViews):
             views are random crops.
         hue: Of the colour jitter, in [0, 0.5].
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
         ValueError: if an argument is out of its range, or images that are shifted are of another size.
@@ -50,12 +50,12 @@ class AMDIMViews(JointViews):
 def amdim(image_size: int, in_channels: int = 3) -> AMDIMViews:
     """AMDIM's policy: shifts by up to an eighth of the side below 64 px, crops from 64 px on; half the hue from 128 px.
 
-    The authors' code is for 32, 64 and 128 px. All other sizes are inferred. Images that are shifted must be of this
-    size.
+    The authors' code is for 32, 64 and 128 px. We inferred the policies for all other sizes. Images that are shifted
+    must be of this size.
 
     Args:
         image_size: Side of a view, in pixels, at least 8.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 8.

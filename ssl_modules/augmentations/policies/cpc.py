@@ -27,7 +27,7 @@ class CPCViews(Views):
         hue: Of the colour jitter, in [0, 0.5].
         per_patch: Whether jitter and grayscale are drawn for each patch on its own, otherwise once for all of an image.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
         ValueError: if an argument is out of its range, or images that are shifted are of another size.
@@ -60,13 +60,13 @@ class CPCViews(Views):
 def cpc(image_size: int, in_channels: int = 3) -> CPCViews:
     """CPC's policy: AMDIM's shifts, crops and colours, then a grid of 7 x 7 patches, an eighth of the side apart.
 
-    lightning-bolts is for 32, 64 and 128 px, with patches of 8, 16 and 32 px. All other sizes are inferred. The
-    patches cover the whole image, so they overlap by more than half where the side is no multiple of 8. Images that
-    are shifted must be of this size.
+    lightning-bolts is for 32, 64 and 128 px, with patches of 8, 16 and 32 px. We inferred the policies for all other
+    sizes. The patches cover the whole image, so they overlap by more than half where the side is no multiple of 8.
+    Images that are shifted must be of this size.
 
     Args:
         image_size: Side of the view, in pixels, at least 8.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 8.

@@ -36,7 +36,7 @@ class GroCoViews(JointViews):
         blur: Whether views are blurred.
         min_scale: Smallest area of a full view's crop, as a share of the image's.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -64,7 +64,7 @@ class GroCoViews(JointViews):
         def view(size: int, scale: tuple[float, float], blurred: float, solarized: float) -> list[Operation]:
             crop = RandomResizedCrop(size, scale, interpolation="bicubic")
             colors = jitter_and_gray((0.4, 0.4, 0.2, 0.1), jitter, color)
-            # Pillow's blur cuts next to nothing off the Gaussian.
+            # Pillow's blur, which the official code uses, hardly truncates the Gaussian.
             last = blur_and_solarize(blurred if blur else 0.0, solarized, WHOLE_GAUSSIAN)
             return [crop, RandomHorizontalFlip(p=0.5), *colors, *last]
 
@@ -78,11 +78,11 @@ class GroCoViews(JointViews):
 def groco(image_size: int, in_channels: int = 3) -> GroCoViews:
     """GroCo's policy: two full views, blurred from 64 px on.
 
-    The authors' code is for 224 px. All other sizes are inferred, and so is the rule for the blur.
+    The authors' code is for 224 px. We inferred the policies for all other sizes, and the rule for the blur.
 
     Args:
         image_size: Side of a view, in pixels.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Example:
         >>> groco(32).arguments["blur"], groco(224).arguments["blur"]
@@ -94,12 +94,12 @@ def groco(image_size: int, in_channels: int = 3) -> GroCoViews:
 def groco_multicrop(image_size: int, in_channels: int = 3) -> GroCoViews:
     """GroCo's multi-crop: two full and six small views, blurred where ``image_size`` is at least 64 px.
 
-    The authors' code is for 224 px. At all other sizes, which are inferred, the small views have 3/7 of the side, to
-    the nearest even number.
+    The authors' code is for 224 px. We inferred the policies for all other sizes: the small views have 3/7 of the side,
+    rounded to an even number.
 
     Args:
         image_size: Side of a full view, in pixels, at least 3.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 3.

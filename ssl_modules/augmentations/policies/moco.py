@@ -24,7 +24,7 @@ class MoCoViews(Views):
         blur: Whether views are blurred with probability 0.5.
         min_scale: Smallest area of a crop, as a share of the image's.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -53,11 +53,11 @@ class MoCoViews(Views):
 def moco(image_size: int, in_channels: int = 3) -> MoCoViews:
     """MoCo v2's policy: blur from 64 px on.
 
-    The paper trains at 224 px. All other sizes are inferred, and so is the rule for the blur.
+    The paper trains at 224 px. We inferred the policies for all other sizes, and the rule for the blur.
 
     Args:
         image_size: Side of a view, in pixels.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Example:
         >>> moco(32).arguments["blur"], moco(224).arguments["blur"]

@@ -22,21 +22,21 @@ from ssl_modules.utils.checks import check_interval, check_number
 
 
 class ReSSLViews(JointViews):
-    """The views of ReSSL: a weak one for the teacher, and strong ones (Zheng et al. 2021, arXiv 2107.09282).
+    """Makes the views of ReSSL: a weak one for the teacher, and strong ones (Zheng et al. 2021, arXiv 2107.09282).
 
-    The weak view, which is the first, has a crop and a flip. A strong view also has colour jitter, grayscale and, with
+    The first view is the weak one. It has a crop and a flip. A strong view also has colour jitter, grayscale and, with
     probability 0.5, blur. The numbers are those of the official code for ImageNet.
 
     Args:
-        size: Side of the weak view and of the first strong one, in pixels, at least 7 where views are blurred.
-        small_sizes: Side of each further strong view.
-        small_scales: Smallest and largest area of the crop of each of these, as shares of the image's.
+        size: Side of the weak view and of the first strong view, in pixels, at least 7 with ``blur``.
+        small_sizes: Side of each further strong view, in pixels.
+        small_scales: Smallest and largest area of the crop of each further strong view, as shares of the image's area.
         blur: Whether strong views are blurred.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
-        ValueError: if an argument is out of its range, or the numbers of sizes and scales differ.
+        ValueError: if an argument is out of range, or the numbers of sizes and scales differ.
 
     Example:
         >>> ReSSLViews(32, small_sizes=[24], small_scales=[(0.1, 0.5)]).sizes
@@ -67,20 +67,20 @@ class ReSSLViews(JointViews):
                 check_blurred_size(side)
             transforms: list[Operation] = [RandomResizedCrop(side, scale)]
             transforms += jitter_and_gray((0.4, 0.4, 0.4, 0.1), jitter, color)
-            # Pillow's blur cuts next to nothing off the Gaussian.
+            # Pillow's blur, which the official code uses, hardly truncates the Gaussian.
             transforms += blur_and_solarize(0.5 if blur else 0.0, 0.0, WHOLE_GAUSSIAN)
             parts.append(Views([*transforms, RandomHorizontalFlip(p=0.5)], views=1))
         super().__init__(parts)
 
 
 def ressl(image_size: int, in_channels: int = 3) -> ReSSLViews:
-    """ReSSL's policy: a weak view and a strong one, which is blurred from 64 px on.
+    """Return ReSSL's policy: a weak view and a strong view. The strong view is blurred from 64 px on.
 
-    The official code is for 224 px. All other sizes are inferred, and so is the rule for the blur.
+    The official code is for 224 px. We inferred the policies for all other sizes, and the rule for the blur.
 
     Args:
         image_size: Side of a view, in pixels.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Example:
         >>> ressl(32).arguments["blur"], ressl(224).arguments["blur"]
@@ -90,14 +90,14 @@ def ressl(image_size: int, in_channels: int = 3) -> ReSSLViews:
 
 
 def ressl_multicrop(image_size: int, in_channels: int = 3) -> ReSSLViews:
-    """ReSSL's multi-crop: a weak view and five strong ones, of falling sizes, blurred from 64 px on.
+    """Return ReSSL's multi-crop: a weak view and five strong views of decreasing sizes, blurred from 64 px on.
 
-    The official code is for 224 px. At all other sizes, which are inferred, the smaller views have 6/7, 5/7, 4/7 and
-    3/7 of the side, to the nearest even number.
+    The official code is for 224 px. We inferred the policies for all other sizes: the smaller views have 6/7, 5/7, 4/7
+    and 3/7 of the side, rounded to an even number.
 
     Args:
         image_size: Side of the weak view and of the largest strong view, in pixels, at least 3.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 3.

@@ -8,11 +8,11 @@ from ssl_modules.augmentations.policies.moco import MoCoViews
 def rince(image_size: int, in_channels: int = 3) -> MoCoViews:
     """RINCE's policy: the views of MoCo v2 without blur.
 
-    The paper trains at 32 and 224 px. All other sizes are inferred.
+    The paper trains at 32 and 224 px. We inferred the policies for all other sizes.
 
     Args:
         image_size: Side of a view, in pixels.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Example:
         >>> rince(224).arguments["blur"]
@@ -22,14 +22,14 @@ def rince(image_size: int, in_channels: int = 3) -> MoCoViews:
 
 
 def rince_video(image_size: int, in_channels: int = 3) -> ClipViews:
-    """A policy for RINCE on videos: two views of clip 0, one of clip 1 and one of clip 2, each as for images.
+    """Return a policy for RINCE on videos: two views of clip 0, one view of clip 1 and one view of clip 2.
 
-    With ``Queue(view_ranks=(1, 2, 3))`` and data whose clip 1 is near and clip 2 is far. All of it is ours, as the
-    authors' code for videos is not public.
+    Each view is made as for images. Use the policy with ``Queue(view_ranks=(1, 2, 3))`` and data whose clip 1 is near
+    clip 0 and whose clip 2 is far from it. The policy is ours, because the authors' code for videos is not public.
 
     Args:
         image_size: Side of a view, in pixels.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Example:
         >>> rince_video(112).sizes, rince_video(112).clips

@@ -12,7 +12,7 @@ def s2r2(image_size: int, in_channels: int = 3) -> SimCLRViews:
 
     Args:
         image_size: Side of a view, in pixels.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Example:
         >>> s2r2(32).sizes
@@ -32,7 +32,7 @@ def s2r2_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
 
     Args:
         image_size: Side of a large view, in pixels, at least 3.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 3.

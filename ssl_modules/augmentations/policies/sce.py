@@ -28,10 +28,11 @@ SMALLEST_MULTICROP = 17  # pixels: the smallest of the small views has 8, which 
 
 
 class SCEViews(JointViews):
-    """Views of SCE, each of a kind of its own (Denize et al. 2023, arXiv 2111.14585).
+    """Makes the views of SCE, each of its own kind (Denize et al. 2023, arXiv 2111.14585).
 
-    All kinds begin with a crop and end with a flip. All but "weak" have a colour jitter (brightness 0.4, contrast 0.4,
-    hue 0.1, for 0.8 of the images) and grayscale (for 0.2 of them) between the two. They differ in three numbers:
+    All kinds begin with a crop and end with a flip. Between them, all kinds but "weak" have a colour jitter (brightness
+    0.4, contrast 0.4, hue 0.1, with probability 0.8) and grayscale (with probability 0.2). The kinds differ in three
+    numbers:
 
     - "strong": saturation 0.4, blur with probability 0.5, no solarisation
     - "strong-alpha": saturation 0.2, blur with probability 1, no solarisation
@@ -42,21 +43,21 @@ class SCEViews(JointViews):
     inferred from them.
 
     Args:
-        size: Side of a view, in pixels, at least 7 where a kind is blurred.
+        size: Side of a view, in pixels, at least 7 if a kind is blurred.
         kinds: The kind of each view, in order.
-        scale: Smallest and largest area of a crop, as a share of the image's.
-        strength: Factor of the colour jitter's numbers, in [0, 2.5].
+        scale: Smallest and largest area of a crop, as shares of the image's area.
+        strength: Factor that multiplies the numbers of the colour jitter, in [0, 2.5].
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
-        ValueError: if there is no kind, an unknown one, or an argument is out of its range.
+        ValueError: if there are no kinds, a kind is unknown, or an argument is out of range.
 
     Example:
         >>> SCEViews(32).arguments["kinds"]
         ('weak', 'strong')
 
-        Multi-crop, at a size of one's own:
+        Multi-crop with other sizes:
 
         >>> large = SCEViews(32, ["strong-alpha", "strong-beta"])
         >>> small = SCEViews(16, ["strong-gamma"] * 3, scale=(0.1, 0.5))
@@ -103,11 +104,11 @@ def sce(image_size: int, in_channels: int = 3) -> SCEViews:
     """SCE's policy: weak and strong below 128 px, strong-alpha and strong-beta from 128 px on.
 
     The weak view is for the teacher, the strong one for the student. The official configurations are for 32 and 224 px.
-    All other sizes are inferred.
+    We inferred the policies for all other sizes.
 
     Args:
-        image_size: Side of a view, in pixels, at least 7, as views are blurred.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        image_size: Side of a view, in pixels, at least 7, because views are blurred.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 7.
@@ -126,12 +127,12 @@ def sce(image_size: int, in_channels: int = 3) -> SCEViews:
 def sce_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
     """SCE's multi-crop: two large views, and four smaller ones that show less of the image in proportion to their side.
 
-    The official configuration is for 224 px. At all other sizes, which are inferred, the smaller views have 6/7, 5/7,
-    4/7 and 3/7 of the side, to the nearest even number.
+    The official configuration is for 224 px. We inferred the policies for all other sizes: the smaller views have 6/7,
+    5/7, 4/7 and 3/7 of the side, rounded to an even number.
 
     Args:
         image_size: Side of a large view, in pixels, at least 17, as the smallest views are blurred.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 17.
@@ -152,15 +153,16 @@ def sce_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
 
 
 def sce_video(image_size: int, in_channels: int = 3) -> ClipViews:
-    """SCE's policy for videos: strong-alpha of one clip and strong-beta of another, with small crops.
+    """Return SCE's policy for videos: a "strong-alpha" view of one clip and a "strong-beta" view of another.
 
     Crops have 0.2 to 0.766 of the area. From 128 px on, the colour jitter is twice as strong. The numbers are those of
-    the official configurations for 112 and 224 px (Denize et al. 2023, arXiv 2212.11187), but for one operation of
-    that at 224 px, which is not there: differences of frames, for 0.2 of the clips. All other sizes are inferred.
+    the official configurations for 112 and 224 px (Denize et al. 2023, arXiv 2212.11187). One operation of the
+    configuration for 224 px is missing: differences of frames, which it applies to 0.2 of the clips. We inferred the
+    policies for all other sizes.
 
     Args:
-        image_size: Side of a view, in pixels, at least 7, as views are blurred.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        image_size: Side of a view, in pixels, at least 7, because views are blurred.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 7.

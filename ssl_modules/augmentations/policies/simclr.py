@@ -24,7 +24,7 @@ class SimCLRViews(Views):
         min_scale: Smallest area of a crop, as a share of the image's.
         max_scale: Largest area of a crop.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -57,11 +57,11 @@ class SimCLRViews(Views):
 def simclr(image_size: int, in_channels: int = 3) -> SimCLRViews:
     """SimCLR's policy: strength 0.5 and no blur below 64 px, strength 1 and blur from 64 px on.
 
-    The paper trains at 32 and 224 px. All other sizes are inferred.
+    The paper trains at 32 and 224 px. We inferred the policies for all other sizes.
 
     Args:
         image_size: Side of a view, in pixels.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Example:
         >>> simclr(32).arguments["strength"], simclr(224).arguments["strength"]

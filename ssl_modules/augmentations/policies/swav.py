@@ -18,26 +18,26 @@ from ssl_modules.utils.checks import check_interval, check_number
 
 
 class SwAVViews(JointViews):
-    """The views of SwAV: large crops and small ones, with SimCLR's changes (Caron et al. 2020, arXiv 2006.09882).
+    """Makes the views of SwAV: large and small crops, changed as in SimCLR (Caron et al. 2020, arXiv 2006.09882).
 
-    Large views are crops of ``min_scale`` to 1 of the area, small ones of 0.05 to 0.14. All have a flip, colour jitter,
-    grayscale and, with probability 0.5, blur. The numbers are those of the official code for ImageNet: two large views
-    of 224 px and six small ones of 96 px; or two large views alone, with ``min_scale=0.08``.
+    Large views are crops of ``min_scale`` to 1 of the area, small views are crops of 0.05 to 0.14. All have a flip,
+    colour jitter, grayscale and, with probability 0.5, blur. The numbers are those of the official code for ImageNet.
+    It makes two large views of 224 px and six small views of 96 px, or only two large views, with ``min_scale=0.08``.
 
     Args:
-        size: Side of a large view, in pixels, at least 7 where it is blurred.
-        views: How many large views to make, at least 1.
-        small_views: How many small ones to make after them.
-        small_size: Side of a small view, in pixels, at least 7 where it is blurred.
-        strength: Of the colour jitter, in [0, 2.5], as in :class:`~ssl_modules.augmentations.SimCLRViews`.
+        size: Side of a large view, in pixels, at least 7 with ``blur``.
+        views: Number of large views, at least 1.
+        small_views: Number of small views, which follow the large ones.
+        small_size: Side of a small view, in pixels, at least 7 with ``blur``.
+        strength: Strength of the colour jitter, in [0, 2.5], as in :class:`~ssl_modules.augmentations.SimCLRViews`.
         blur: Whether views are blurred.
-        min_scale: Smallest area of a large view's crop, as a share of the image's.
-        small_scale: Smallest and largest area of a small view's crop.
+        min_scale: Smallest area of a large view's crop, as a share of the image's area.
+        small_scale: Smallest and largest area of a small view's crop, as shares of the image's area.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of range.
 
     Example:
         >>> SwAVViews(224).sizes
@@ -66,7 +66,7 @@ class SwAVViews(JointViews):
         def view(side: int, scale: tuple[float, float]) -> list[Operation]:
             strengths = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
             colors = jitter_and_gray(strengths, jitter, color)
-            # Pillow's blur cuts next to nothing off the Gaussian.
+            # Pillow's blur, which the official code uses, hardly truncates the Gaussian.
             last = blur_and_solarize(0.5 if blur else 0.0, 0.0, WHOLE_GAUSSIAN)
             return [RandomResizedCrop(side, scale), RandomHorizontalFlip(p=0.5), *colors, *last]
 
@@ -77,14 +77,14 @@ class SwAVViews(JointViews):
 
 
 def swav(image_size: int, in_channels: int = 3) -> SwAVViews:
-    """SwAV's policy: two large and six small views; strength 0.5 and no blur below 64 px.
+    """Return SwAV's policy: two large and six small views. Below 64 px, the strength is 0.5 and there is no blur.
 
-    The official code is for 224 px. At all other sizes, which are inferred, the small views have 3/7 of the side, to
-    the nearest even number; strength and blur are those of SimCLR's policy.
+    The official code is for 224 px. We inferred the policies for all other sizes: the small views have 3/7 of the side,
+    rounded to an even number, and strength and blur are those of SimCLR's policy.
 
     Args:
         image_size: Side of a large view, in pixels, at least 3.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 3.

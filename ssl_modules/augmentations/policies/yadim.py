@@ -25,7 +25,7 @@ class YADIMViews(JointViews):
         hue: Of the colour jitter, in [0, 0.5].
         patches: Side and overlap, in pixels, of the patches that views are cut into; None = they stay whole.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
-        color: Whether saturation, hue and grayscale are part of it. False is for images of neither 1 nor 3 channels.
+        color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 
     Raises:
         ValueError: if an argument is out of its range, or images that are shifted are of another size.
@@ -61,7 +61,7 @@ def yadim(image_size: int, in_channels: int = 3) -> YADIMViews:
 
     Args:
         image_size: Side of a view, in pixels, at least 8.
-        in_channels: Number of image channels. Other than 1 and 3 leave saturation, hue and grayscale out.
+        in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:
         ValueError: if ``image_size`` is below 8.

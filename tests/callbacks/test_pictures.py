@@ -314,6 +314,13 @@ def test_class_names_of_a_level():
     assert names_of_classes(2 * labels, data, level=1) == {0: "0", 2: "2"}  # a label has no name
 
 
+def test_class_names_may_be_a_dict_of_labels_of_any_size():
+    names = {7: "seven", 10**12: "large"}
+    assert names_of_classes(torch.tensor([10**12, 7, 7]), given=names) == names
+    with pytest.raises(ValueError, match="class_names: .* a label 8"):
+        names_of_classes(torch.tensor([7, 8]), given=names)
+
+
 def test_clips_and_videos_show_the_middle_frame():
     videos = torch.rand(2, 3, 1, 5, 8, 8)
     shown = to_pixels(videos[:, 0, :, 2])

@@ -21,7 +21,7 @@ class OnlineKNNProbe(OnlineProbe):
 
     Args:
         k: number of neighbours, at most the number of training images used; in a ``fast_dev_run`` fewer will do.
-        temperature: of the votes, positive; None for equal votes.
+        temperature: temperature of the votes, positive. None = all votes are equal.
         settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:

@@ -87,12 +87,12 @@ def to_pixels(images: Tensor) -> np.ndarray:
 def image_grid(
     rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], colors: Sequence[Sequence[str]]
 ) -> Any:
-    """A figure of rows of images, each under a title in its colour.
+    """Return a figure of rows of images, in which each image has a title with a colour.
 
     Args:
-        rows: of images as :func:`to_pixels` makes them, as many in each.
-        titles: of each image; empty for none.
-        colors: of each title, as matplotlib names them.
+        rows: rows of images from :func:`to_pixels`. Each row has the same number of images.
+        titles: title of each image. An empty text is no title.
+        colors: colour of each title, a name that matplotlib knows.
     """
     lines = [max(text.count("\n") + bool(text) for text in texts) for texts in titles]
     width = len(rows[0]) * (_SIDE + _GAP) + _GAP

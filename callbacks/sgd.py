@@ -29,8 +29,8 @@ class OnlineSGDProbe(OnlineProbe):
     moment.
 
     Args:
-        learning_rate: of Adam, positive.
-        num_classes: rows of the head; None for the ``num_classes`` of the datamodule.
+        learning_rate: learning rate of Adam, positive.
+        num_classes: number of classes. None = the ``num_classes`` of the datamodule.
         settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:

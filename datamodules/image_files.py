@@ -146,7 +146,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return (self.pixels(row, at_least),)
 
     def views(self, pixels: Tensor, *, training: bool, generator: torch.Generator) -> list[Tensor]:
-        """Return the views of a file, uint8: those of the augmentation, or a single image of the batch's size.
+        """Return the views of a file as uint8. Without augmentation, there is one view, the resized image.
 
         Args:
             pixels: pixels of a file, from :meth:`read`.

@@ -69,12 +69,13 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         loss: aspect 5, ``(scores [A, C], relation [A, C], reference scores | None) -> scalar``.
         image_size: side of a view, pixels.
         in_channels: number of image channels.
-        mean: mean of each channel, for pixels in [0, 1]. None = as for the pretrained weights, else 0.
-        std: standard deviation of each channel. None = as for the pretrained weights, else 1.
-        small_stem: whether a ResNet gets the stem for small images. None = for images up to 64 pixels.
-        pretrained: whether timm loads its pretrained weights.
-        channels_last: whether the encoder uses the channels-last memory format, which speeds up convolutions; None =
-            for the convolutional networks of timm and torchvision, and for AMDIM's.
+        mean: mean of each channel, for pixels in [0, 1]. None = the mean of the pretrained weights, or 0 without them.
+        std: standard deviation of each channel. None = that of the pretrained weights, or 1 without them.
+        small_stem: whether a ResNet gets the stem for small images. None = True for images up to 64 pixels, unless the
+            weights are pretrained.
+        pretrained: whether to load pretrained weights of timm or torchvision.
+        channels_last: whether the encoder uses the channels-last memory format, which speeds up convolutions. None =
+            True for the convolutional image networks of timm and torchvision, for "amdim" and for "r3d_small".
         compile: whether to compile the encoder by ``torch.compile``, at its first batch.
         batch_norm_splits: number of parts of a batch that the encoder's batch norms normalise separately, as if each
             were on its own device; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.

@@ -15,7 +15,7 @@ Strengths = tuple[float, float, float, float]  # brightness, contrast, saturatio
 BLUR_FROM = 64  # pixels: below, the policies leave the blur out
 WHOLE_GAUSSIAN = 13  # pixels: three standard deviations of 2 to either side
 SMALLEST_BLURRED = WHOLE_GAUSSIAN // 2 + 1  # pixels: an image is reflected by half a kernel
-SMALLEST_MULTICROP = 3  # pixels: the small views of 3/7 of the side then have 2
+SMALLEST_MULTICROP = 3  # pixels: small views have 3/7 of this side, which is rounded to 2
 SMALLEST_SHIFTED = 8  # pixels: below, an eighth of the side is less than a pixel
 
 
@@ -56,7 +56,7 @@ def amdim_settings(name: str, image_size: int, in_channels: int) -> dict[str, An
     """The arguments of AMDIM's views at an image size: shift (None = crop, from 64 px on), hue and color.
 
     Args:
-        name: of the policy, for the error.
+        name: name of the policy, for the error message.
         image_size: side of a view, in pixels, at least 8.
         in_channels: number of image channels.
 
@@ -122,16 +122,16 @@ def check_multicrop(size: int, views: int, small_views: int, small_size: int, *,
 
 
 def check_scales(min_scale: float, max_scale: float = 1.0) -> None:
-    """Raises unless these are the smallest and largest area of a crop, as shares of the image's."""
+    """Raise an error unless these are the smallest and the largest area of a crop, as shares of the image's area."""
     check_number("max_scale", max_scale, above=0, most=1)
     check_number("min_scale", min_scale, above=0, most=max_scale)
 
 
 def check_image_size(name: str, image_size: int, smallest: int) -> None:
-    """Raises unless images of this size are large enough for the policy.
+    """Raise an error unless images of this size are large enough for the policy.
 
     Args:
-        name: Of the policy.
+        name: Name of the policy, for the error message.
         image_size: Side of a view, in pixels.
         smallest: The smallest side that works, in pixels.
 

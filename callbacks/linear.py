@@ -57,5 +57,5 @@ class OnlineLinearProbe(OnlineProbe):
         return {f"linear_{metric}": value for metric, value in accuracies(scores, targets).items()}
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``penalty`` and ``bank_size``."""
+        """Return ``penalty`` and ``bank_size``."""
         return {"penalty": self.penalty, **super().settings()}

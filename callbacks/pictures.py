@@ -15,7 +15,7 @@ _SIDE, _GAP, _LINE = 1.1, 0.1, 0.15  # inches: of an image, between two, and of 
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of a size in inches. It doesn't touch pyplot, whose state belongs to the user.
+    """Return a matplotlib figure of a size in inches, without changing the state of pyplot.
 
     Raises:
         ModuleNotFoundError: if matplotlib isn't installed; says how to install it.
@@ -32,7 +32,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> None:
-    """Gives a picture to all loggers that take images; writes a file if none does, or if a folder is given.
+    """Pass a picture to all loggers that take images. Write a file if no logger does, or if a folder is given.
 
     Only the first process may call it. Loggers with a ``log_image`` take images (Weights & Biases and others), and so
     does TensorBoard's.
@@ -118,7 +118,7 @@ def image_grid(
 
 
 def shortened(name: str, length: int = 16) -> str:
-    """A name that fits above a small image.
+    """Shorten a name so that it fits above a small image.
 
     Example:
         >>> shortened("sulphur-crested cockatoo")
@@ -184,7 +184,7 @@ def _png(figure: Any) -> bytes:
 
 
 def _log(logger: Any, name: str, pixels: np.ndarray, step: int) -> bool:
-    """Whether the logger took it."""
+    """Pass the picture to a logger; return whether the logger took it."""
     if hasattr(logger, "log_image"):
         logger.log_image(name, [pixels], step=step)
     elif hasattr(getattr(logger, "experiment", None), "add_image"):

@@ -63,7 +63,7 @@ class FilesDataModule(BaseDataModule):
     def files(
         self, folder: str | Path, paths: Sequence[str], targets: Tensor | None = None, white: int | None = None
     ) -> ImageFiles:
-        """A part of the data set, with this module's settings.
+        """Return a part of the data set, with this module's settings.
 
         Args:
             folder: folder that holds the files.

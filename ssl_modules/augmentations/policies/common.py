@@ -22,14 +22,14 @@ SMALLEST_SHIFTED = 8  # pixels: below, an eighth of the side is less than a pixe
 def jitter_and_gray(
     strengths: Strengths, mode: JitterMode, color: bool, gray: float = 0.2
 ) -> list[ColorJitter | RandomGrayscale]:
-    """Colour jitter and grayscale; without colour, the jitter of brightness and contrast alone."""
+    """Return colour jitter and grayscale. Without colour, return only the jitter of brightness and contrast."""
     if color:
         return [ColorJitter(*strengths, p=0.8, mode=mode), RandomGrayscale(p=gray)]
     return [ColorJitter(*strengths[:2], p=0.8, mode=mode)]
 
 
 def blur_and_solarize(blur: float, solarize: float = 0.0, kernel_size: int | None = None) -> list[Operation]:
-    """Blur and solarisation with these probabilities; one of probability 0 is left out."""
+    """Return blur and solarisation with these probabilities. An operation of probability 0 is left out."""
     operations: list[Operation] = []
     if blur > 0:
         operations.append(GaussianBlur(kernel_size, p=blur))
@@ -39,7 +39,7 @@ def blur_and_solarize(blur: float, solarize: float = 0.0, kernel_size: int | Non
 
 
 def shift_or_crop(size: int, shift: int | None) -> Operation:
-    """The geometry of AMDIM: a shift by up to ``shift`` pixels, or a crop where it is None."""
+    """Return the geometry of AMDIM: a shift by up to ``shift`` pixels, or a crop if ``shift`` is None."""
     check_number("size", size, above=0)
     if shift is None:
         return RandomResizedCrop(size, scale=(0.3, 1.0), ratio=(0.7, 1.4), interpolation="bicubic")
@@ -48,12 +48,12 @@ def shift_or_crop(size: int, shift: int | None) -> Operation:
 
 
 def amdim_colors(hue: float, mode: JitterMode, color: bool) -> list[Operation]:
-    """Colour jitter and grayscale with the numbers of AMDIM."""
+    """Return colour jitter and grayscale with the numbers of AMDIM."""
     return [*jitter_and_gray((0.4, 0.4, 0.4, hue), mode, color, gray=0.25)]
 
 
 def amdim_settings(name: str, image_size: int, in_channels: int) -> dict[str, Any]:
-    """The arguments of AMDIM's views at an image size: shift (None = crop, from 64 px on), hue and color.
+    """Return the arguments of AMDIM's views at an image size: shift (None = crop, from 64 px on), hue and color.
 
     Args:
         name: name of the policy, for the error message.

@@ -73,7 +73,7 @@ class CollapseMonitor(MeasuringCallback):
         self._warned = False
 
     def measure(self, features: Tensor) -> dict[str, float]:
-        """The metrics of features, by name.
+        """Return the metrics of features, by name.
 
         Args:
             features: ``[N, D]``, N >= 2.
@@ -168,11 +168,11 @@ class CollapseMonitor(MeasuringCallback):
 
     @property
     def _share(self) -> int:
-        """Features to keep in this process."""
+        """Return the number of features to keep in this process."""
         return -(-self.size // world_size())
 
     def _gathered(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The last features of all processes, and the numbers of their batches."""
+        """Return the last features of all processes, and the numbers of their batches."""
         if not self._batches:
             self._batches.append((0, torch.zeros(0, 0, device=device)))
         own = torch.cat([features for _, features in self._batches])[-self._share :]

@@ -36,7 +36,7 @@ class DrawingProbe(OnlineProbe):
 
     @torch.no_grad()
     def draw(self, module: nn.Module) -> Any:
-        """The picture of a module without a Trainer: before training, of a checkpoint, in a notebook.
+        """Return the picture of a module without a Trainer, for example in a notebook or for a checkpoint.
 
         The data are the callback's own, or those it found in the last run.
 

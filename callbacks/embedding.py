@@ -57,7 +57,7 @@ class EmbeddingPlot(DrawingProbe):
         self.projection = projection
 
     def project(self, features: Tensor) -> Tensor:
-        """Features in the plane.
+        """Return the features as points in the plane.
 
         Args:
             features: ``[N, D]``, N >= 2.
@@ -108,7 +108,7 @@ class EmbeddingPlot(DrawingProbe):
         return self._draw(self.project(queries[chosen.to(queries.device)]), targets, names)
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``projection`` and ``size``."""
+        """Return ``projection`` and ``size``."""
         return {"projection": self.projection, "size": self.size}
 
 

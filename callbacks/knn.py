@@ -21,7 +21,7 @@ class OnlineKNNProbe(OnlineProbe):
 
     Args:
         k: number of neighbours, at most the number of training images used; in a ``fast_dev_run`` fewer will do.
-        temperature: of the votes, positive; None for equal votes.
+        temperature: temperature of the votes, positive. None = all votes are equal.
         settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:
@@ -43,7 +43,7 @@ class OnlineKNNProbe(OnlineProbe):
         self.temperature = temperature
 
     def min_samples(self, part: str) -> int:
-        """``k`` of the training data."""
+        """Return ``k`` for the training data."""
         return self.k if part == "train" else 1
 
     def measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
@@ -57,5 +57,5 @@ class OnlineKNNProbe(OnlineProbe):
         return {f"knn_{metric}": value for metric, value in accuracies(scores, targets).items()}
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``k``, ``temperature`` and ``bank_size``."""
+        """Return ``k``, ``temperature`` and ``bank_size``."""
         return {"k": self.k, "temperature": self.temperature, **super().settings()}

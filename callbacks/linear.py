@@ -16,13 +16,14 @@ class OnlineLinearProbe(OnlineProbe):
     """Accuracy of a linear classifier of a module's features, solved in closed form while the module trains.
 
     A ridge regression on the classes is solved anew at each evaluation, on the labelled training images; see
-    :func:`~ssl_modules.evaluation.ridge_classifier`. It is deterministic and always that of the present features. Logs
+    :func:`~ssl_modules.evaluation.ridge_classifier`. It is deterministic and depends only on the current features. Logs
     ``{name}/linear_top1``, and ``{name}/linear_top5`` where there are more than 5 classes.
 
     :class:`~ssl_modules.callbacks.OnlineSGDProbe` trains a linear head beside the module instead.
 
     Args:
-        penalty: of the ridge, positive, relative to the variance of a feature and the number of samples.
+        penalty: penalty of the ridge regression, positive, relative to the variance of a feature and the number of
+            samples.
         settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:
@@ -56,5 +57,5 @@ class OnlineLinearProbe(OnlineProbe):
         return {f"linear_{metric}": value for metric, value in accuracies(scores, targets).items()}
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``penalty`` and ``bank_size``."""
+        """Return ``penalty`` and ``bank_size``."""
         return {"penalty": self.penalty, **super().settings()}

@@ -52,7 +52,7 @@ class NeighbourGrid(DrawingProbe):
         self.k = k
 
     def min_samples(self, part: str) -> int:
-        """``k`` of the training data."""
+        """Return ``k`` for the training data."""
         return self.k if part == "train" else 1
 
     def _try(self, part: str, module: nn.Module, trainer: Trainer) -> None:
@@ -92,5 +92,5 @@ class NeighbourGrid(DrawingProbe):
         return image_grid(images, titles, colors)
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``k`` and ``bank_size``."""
+        """Return ``k`` and ``bank_size``."""
         return {"k": self.k, **super().settings()}

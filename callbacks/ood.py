@@ -81,7 +81,7 @@ class OutOfDistributionProbe(OnlineProbe):
         self.k = k
 
     def min_samples(self, part: str) -> int:
-        """``k`` of the training data, where ``"neighbours"`` is computed."""
+        """Return ``k`` for the training data if ``"neighbours"`` is computed."""
         return self.k if part == "train" and "neighbours" in self.scores else 1
 
     def measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
@@ -92,7 +92,7 @@ class OutOfDistributionProbe(OnlineProbe):
         return ood_detection(bank, labels, test, outliers, scores=self.scores, k=k)
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``scores``, ``k`` and ``bank_size``."""
+        """Return ``scores``, ``k`` and ``bank_size``."""
         return {"scores": " ".join(self.scores), "k": self.k, **super().settings()}
 
     def _prepare(self, part: str) -> Prepare:

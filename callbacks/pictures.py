@@ -15,7 +15,7 @@ _SIDE, _GAP, _LINE = 1.1, 0.1, 0.15  # inches: of an image, between two, and of 
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure of a size in inches. It doesn't touch pyplot, whose state belongs to the user.
+    """Return a matplotlib figure of a size in inches, without changing the state of pyplot.
 
     Raises:
         ModuleNotFoundError: if matplotlib isn't installed; says how to install it.
@@ -32,7 +32,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> None:
-    """Gives a picture to all loggers that take images; writes a file if none does, or if a folder is given.
+    """Pass a picture to all loggers that take images. Write a file if no logger does, or if a folder is given.
 
     Only the first process may call it. Loggers with a ``log_image`` take images (Weights & Biases and others), and so
     does TensorBoard's.
@@ -87,12 +87,12 @@ def to_pixels(images: Tensor) -> np.ndarray:
 def image_grid(
     rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], colors: Sequence[Sequence[str]]
 ) -> Any:
-    """A figure of rows of images, each under a title in its colour.
+    """Return a figure of rows of images, in which each image has a title with a colour.
 
     Args:
-        rows: of images as :func:`to_pixels` makes them, as many in each.
-        titles: of each image; empty for none.
-        colors: of each title, as matplotlib names them.
+        rows: rows of images from :func:`to_pixels`. Each row has the same number of images.
+        titles: title of each image. An empty text is no title.
+        colors: colour of each title, a name that matplotlib knows.
     """
     lines = [max(text.count("\n") + bool(text) for text in texts) for texts in titles]
     width = len(rows[0]) * (_SIDE + _GAP) + _GAP
@@ -118,7 +118,7 @@ def image_grid(
 
 
 def shortened(name: str, length: int = 16) -> str:
-    """A name that fits above a small image.
+    """Shorten a name so that it fits above a small image.
 
     Example:
         >>> shortened("sulphur-crested cockatoo")
@@ -184,7 +184,7 @@ def _png(figure: Any) -> bytes:
 
 
 def _log(logger: Any, name: str, pixels: np.ndarray, step: int) -> bool:
-    """Whether the logger took it."""
+    """Pass the picture to a logger; return whether the logger took it."""
     if hasattr(logger, "log_image"):
         logger.log_image(name, [pixels], step=step)
     elif hasattr(getattr(logger, "experiment", None), "add_image"):

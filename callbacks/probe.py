@@ -36,14 +36,19 @@ class OnlineProbe(LabelledParts, FullSignature, MeasuringCallback, ABC):
     Trainer. It does not change the module, the optimisers or the random states. Its values do not depend on the number
     of processes.
 
-    **Data**: a probe uses the first of these that is given: ``train`` and ``test``; ``datamodule``; the Trainer's
-    datamodule; the Trainer's training and validation loaders. It calls ``probe_train_dataloader()`` and
-    ``probe_test_dataloader()`` of a datamodule; if these do not exist, ``train_dataloader()`` and
-    ``val_dataloader()``. If ``train`` or ``test`` is a data set, the probe reads it in batches of 128. A list of
-    ``(image, label)`` is a data set; a list of batches is a loader. The images should not be augmented. The probe reads
-    all samples of a map-style data set, in the order of the data set. It ignores the loader's shuffling, ``drop_last``
-    and distributed splitting, and the Trainer's ``limit_*_batches``. With ``fast_dev_run``, it reads only that number
-    of batches.
+    **Data**: a probe uses the first of these sources that is given:
+
+    - ``train`` and ``test``
+    - ``datamodule``
+    - the Trainer's datamodule
+    - the Trainer's training and validation loaders
+
+    The probe calls ``probe_train_dataloader()`` and ``probe_test_dataloader()`` of a datamodule. If these do not exist,
+    it calls ``train_dataloader()`` and ``val_dataloader()``. If ``train`` or ``test`` is a data set, the probe reads it
+    in batches of 128. A list of ``(image, label)`` is a data set. A list of batches is a loader. The images should not
+    be augmented. The probe reads all samples of a map-style data set, in the order of the data set. It ignores the
+    loader's shuffling, ``drop_last`` and distributed splitting, and the Trainer's ``limit_*_batches``. With
+    ``fast_dev_run``, it reads only that number of batches.
 
     **Labels**: a label is the name of a class: an integer of at least 0 and of any size. The label -1 raises an error,
     because it usually means "unlabelled". In accuracies, a test image of a class without training images counts as

@@ -52,7 +52,7 @@ class OnlineRetrieval(OnlineProbe):
         self.compared = gallery
 
     def min_samples(self, part: str) -> int:
-        """The largest ``k`` of the gallery."""
+        """Return the largest ``k`` for the gallery."""
         return max(self.k) + (self.gallery == "test") if part == self.gallery else 1
 
     def measure(self, module: nn.Module, trainer: Any) -> dict[str, float]:
@@ -67,5 +67,5 @@ class OnlineRetrieval(OnlineProbe):
         return {f"recall_at_{k}": found[f"recall@{read}"] for k, read in ks.items()} | {"map": found["map"]}
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``gallery``, and ``bank_size`` where that is the training images."""
+        """Return ``gallery``, and ``bank_size`` if the gallery is the training images."""
         return {"gallery": self.gallery, "bank_size": self.bank_size if self.gallery == "train" else None}

@@ -29,8 +29,8 @@ class OnlineSGDProbe(OnlineProbe):
     moment.
 
     Args:
-        learning_rate: of Adam, positive.
-        num_classes: rows of the head; None for the ``num_classes`` of the datamodule.
+        learning_rate: learning rate of Adam, positive.
+        num_classes: number of classes. None = the ``num_classes`` of the datamodule.
         settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 
     Example:
@@ -52,7 +52,7 @@ class OnlineSGDProbe(OnlineProbe):
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The last result, head, optimiser and number of steps, as tensors and plain values."""
+        """Return the last result, head, optimiser and number of steps, as tensors and plain values."""
         state = super().state_dict()
         if self._restored is not None:  # no step since
             state["head"] = self._restored
@@ -119,11 +119,11 @@ class OnlineSGDProbe(OnlineProbe):
         return {f"sgd_{metric}": value for metric, value in accuracies(scores, targets).items()}
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """``learning_rate`` and ``bank_size``."""
+        """Return ``learning_rate`` and ``bank_size``."""
         return {"learning_rate": self.learning_rate, **super().settings()}
 
     def _check_targets(self, part: str, labels: Tensor, trainer: Any) -> None:
-        """Raises if a training target has no place in the head."""
+        """Raise an error if a training target has no place in the head."""
         classes = self._class_count(trainer)
         if part == "train" and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(

@@ -76,7 +76,7 @@ class ViewGrid(NamedCallback):
         publish(self.draw(pl_module, batch), trainer, self.name, self.folder)
 
     def draw(self, module: Any, batch: Any) -> Any:
-        """The picture without a Trainer.
+        """Return the picture without a Trainer.
 
         Args:
             module: its ``augmentation`` makes the views, if the grid has none of its own.

@@ -63,8 +63,12 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         mean: mean of each channel, for pixels in [0, 1].
         std: standard deviation of each channel.
         class_names: names of the classes at the finest level; by default those in ``levels``, or "0", "1", ...
-        target_type: "single": one class per image, targets [N]; "hierarchical": one class per level, [N, levels], fine
-            to coarse; "multilabel": any number of classes, [N, num_classes] of 0 and 1; "none": no targets, [N] of -1.
+        target_type: type of the targets:
+
+            - "single": one class per image, [N].
+            - "hierarchical": one class per level, [N, levels], fine to coarse.
+            - "multilabel": any number of classes per image, [N, num_classes] of 0 and 1.
+            - "none": no targets, [N] of -1.
         levels: for "hierarchical" only: the name of each level with its class names, fine to coarse.
         train_set: images to train on, without the validation part; set by ``setup``.
         labelled_set: labelled training images for probes, without the validation part.
@@ -148,14 +152,14 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> tuple[Dataset, Dataset | None]:
-        """The official training part, and the test part or None; ``setup`` calls this method once per process.
+        """Return the official training part, and the test part or None. ``setup`` calls this method once per process.
 
         A part is :class:`~ssl_modules.datamodules.TensorImages`, :class:`~ssl_modules.datamodules.ImageFiles`, or any
         map-style data set of ``(image, target)`` (see :class:`~ssl_modules.datamodules.ImageDataModule`).
         """
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
-        """The images to train on, with or without targets; ``setup`` calls this method once.
+        """Return the images to train on, with or without targets. ``setup`` calls this method once.
 
         Args:
             labelled: training part without the validation part; returned by default.
@@ -279,7 +283,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return self._labelled(self._loader("train", dataset, shuffle=True, drop_last=False))
 
     def labelled_targets(self) -> Tensor:
-        """Targets of the labelled training part, row by row; reads images only if targets are not stored separately.
+        """Return the targets of the labelled training part. Images are read only if targets are not stored separately.
 
         Raises:
             ValueError: if there are no labels.
@@ -330,7 +334,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return loader
 
     def _can_resize(self, dims: tuple[int, ...]) -> bool:
-        """Whether images of size ``dims`` can be resized to ``self.dims``."""
+        """Return whether images of size ``dims`` can be resized to ``self.dims``."""
         (channels, height, width), (own_channels, own_height, own_width) = dims, self.dims
         return channels == own_channels and height == width >= own_height == own_width
 

@@ -66,7 +66,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         return None if self.target_shape is None else getattr(self.dataset, "targets", None)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        """One image [C, H, W] with its target.
+        """Return one image [C, H, W] with its target.
 
         Raises:
             TypeError: if the image or its target has a type that can't be converted exactly.
@@ -85,7 +85,7 @@ class BatchedImages(Dataset[tuple[Tensor, ...]]):
         return (*out, torch.tensor(index)) if self.return_index else out
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, ...]:
-        """A full batch: images [B, C, H, W] and their targets; with ``return_index`` also their rows [B]."""
+        """Return a full batch: images [B, C, H, W] and their targets. ``return_index`` adds their rows [B]."""
         if not isinstance(self.dataset, TensorImages):
             return tuple(default_collate([self[index] for index in indices]))
         images, targets = self.dataset[indices]
@@ -158,13 +158,13 @@ class BatchedFiles(Dataset[tuple]):
         return self.files.shuffled(generator)
 
     def __getitem__(self, index: int) -> tuple:
-        """One image [C, H, W], or its views, and its target; with ``return_index`` also its row."""
+        """Return one image [C, H, W], or its views, and its target. With ``return_index``, also return its row."""
         images, *rest = self.__getitems__([index])
         image = [view[0] for view in images] if isinstance(images, list) else images[0]
         return (image, *(values[0] for values in rest))
 
     def __getitems__(self, indices: list[int]) -> tuple:
-        """A full batch: images [B, C, H, W] or a list of views, and targets; with ``return_index`` also rows [B].
+        """Return a full batch: images [B, C, H, W] or a list of views, and targets. ``return_index`` adds the rows [B].
 
         Raises:
             OSError: if a system error prevents reading, or a file is unreadable and ``unreadable`` is "error".

@@ -1,4 +1,4 @@
-"""What the data modules of one's own folders share: the facts that the folders tell, and the two parts."""
+"""Base class of the data modules for folders of your own images or videos."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -35,11 +35,19 @@ class ClassFolders(FilesDataModule):
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
     ) -> None:
-        """Set the facts from the folders and the arguments; a constructor calls this before ``super().__init__``.
+        """Set the facts about the data set. A constructor calls this method before ``super().__init__``.
+
+        Args:
+            root: folder of the training files.
+            test: folder of the test files. None = no test part.
+            class_folders: whether the folders in ``root`` are classes.
+            in_channels: 3 for colour, 1 for gray.
+            mean: mean of each channel. None = the default of the class.
+            std: standard deviation of each channel. None = the default of the class.
 
         Raises:
             FileNotFoundError: if ``root`` is missing.
-            ValueError: if there are no class folders, or files lie beside them.
+            ValueError: if ``class_folders`` is True, but there are no class folders, or files lie beside them.
         """
         check_choice("in_channels", in_channels, (1, 3))
         folder = Path(root).expanduser()

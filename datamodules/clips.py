@@ -26,8 +26,8 @@ def read_frames(
     """Read the frames that a video shows at given times, in one pass over the file.
 
     Time 0 is the first frame. A frame is shown until the next frame begins, and the last frame is shown after the end.
-    Frames are therefore read at the same times for any frame rate, also a variable one. A rotation in the metadata is
-    ignored.
+    Frames are therefore read at the same times for any frame rate, even if the rate varies. A rotation in the metadata
+    is ignored.
 
     Args:
         path: path of the file.
@@ -108,7 +108,7 @@ def write_video(path: str | Path, frames: Tensor, fps: int = 25, codec: str = "l
 
 
 def import_av() -> Any:
-    """Import PyAV, which is imported only when a video is read.
+    """Import and return PyAV, an optional dependency.
 
     Raises:
         ModuleNotFoundError: if PyAV isn't installed. The message says how to install it.
@@ -211,7 +211,7 @@ def _length(container: Any, stream: Any) -> Fraction | None:
     """Return the length of the video in seconds from the header, or None if the header has no length."""
     if stream.duration is not None:
         return stream.duration * stream.time_base
-    # In Matroska, this tag has the length of the stream; the container has that of its longest stream.
+    # In Matroska, this tag holds the length of the stream. The container holds the length of its longest stream.
     said = stream.metadata.get("DURATION", "")
     if said.count(":") == 2:
         hours, minutes, seconds = said.split(":")
@@ -232,7 +232,7 @@ def _measured(path: str | Path, container: Any, stream: Any) -> Fraction:
 
 
 class _Converter:
-    """Converts decoded frames to uint8 [channels, H, W] of one size; a frame shown twice is converted only once."""
+    """Converts decoded frames to uint8 [channels, H, W] of one size. A frame that is shown twice is converted once."""
 
     def __init__(self, size: int | None, channels: int) -> None:
         self.reformatter = import_av().video.reformatter.VideoReformatter()

@@ -109,7 +109,7 @@ class COCODataModule(FilesDataModule):
                 download_and_unpack(f"{self.url}/{archive}", self.root, md5)
 
     def load(self) -> tuple[ImageFiles, ImageFiles]:
-        """The training images and the official validation images with their targets, in files.
+        """Return the training images and the official validation images with their targets, in files.
 
         Raises:
             FileNotFoundError: if images or annotations are missing.
@@ -118,7 +118,7 @@ class COCODataModule(FilesDataModule):
         return self._labelled_part("train2017"), self._labelled_part("val2017")
 
     def pretraining_part(self, labelled: Dataset) -> Dataset:
-        """The images of ``train_split``, or the ``subset`` of them, without the validation part.
+        """Return the images of ``train_split``, or the ``subset`` of them, without the validation part.
 
         Args:
             labelled: training images, without the validation part.

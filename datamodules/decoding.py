@@ -117,5 +117,5 @@ def crop(images: Tensor, size: int) -> Tensor:
 
 
 def _is_cut(image: ImageFile) -> bool:
-    """Whether an open file has 16 bits per channel, of which Pillow will keep only the upper 8."""
+    """Return whether an open file has 16 bits per channel, of which Pillow will keep only the upper 8."""
     return not image.mode.startswith("I") and ";16" in str(image.tile[:1])  # such as "RGB;16B"

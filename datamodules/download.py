@@ -38,7 +38,7 @@ class DownloadableDataModule(BaseDataModule):
         return f"pass download=True ({self.download_size}), or unpack {self.url} in {self.root}"
 
     def missing(self, path: Path) -> FileNotFoundError:
-        """The error to raise for a missing file or folder."""
+        """Return the error to raise for a missing file or folder."""
         return not_found(path, self.how_to_get)
 
 

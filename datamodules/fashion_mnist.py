@@ -92,7 +92,7 @@ class FashionMNISTDataModule(DownloadableDataModule):
             FashionMNIST(self.root, download=True)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
-        """The training part, or a subset of it, and the test part, in memory.
+        """Return the training part, or a subset of it, and the test part, in memory.
 
         Raises:
             FileNotFoundError: if neither folder has the files.

@@ -63,7 +63,7 @@ class FilesDataModule(BaseDataModule):
     def files(
         self, folder: str | Path, paths: Sequence[str], targets: Tensor | None = None, white: int | None = None
     ) -> ImageFiles:
-        """A part of the data set, with this module's settings.
+        """Return a part of the data set, with this module's settings.
 
         Args:
             folder: folder that holds the files.
@@ -85,7 +85,7 @@ class FilesDataModule(BaseDataModule):
 
 
 def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Return the values of each channel; for another number of channels, their mean for each.
+    """Return one value per channel. If the number of values differs, every channel gets the mean of the values.
 
     Example:
         >>> by_channel((0.25, 0.5, 0.75), 1)

@@ -124,7 +124,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One image [C, image_size, image_size] with its target; raises if the file can't be read."""
+        """Return one image [C, image_size, image_size] with its target. Raise an error if the file can't be read."""
         pixels, *_ = self.read(index, training=False, generator=torch.Generator())
         [image] = self.views(pixels, training=False, generator=torch.Generator())
         return image, self.targets[index].long()
@@ -146,7 +146,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return (self.pixels(row, at_least),)
 
     def views(self, pixels: Tensor, *, training: bool, generator: torch.Generator) -> list[Tensor]:
-        """Return the views of a file, uint8: those of the augmentation, or a single image of the batch's size.
+        """Return the views of a file as uint8. Without augmentation, there is one view, the resized image.
 
         Args:
             pixels: pixels of a file, from :meth:`read`.
@@ -181,15 +181,15 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return read_bytes(self.path(index))
 
     def path(self, index: int) -> str | Path:
-        """The path of a row's file."""
+        """Return the path of a row's file."""
         return Path(self.root, os.fsdecode(self.paths[index]))
 
     def names(self) -> list[str]:
-        """The paths of all files, relative to ``root``."""
+        """Return the paths of all files, relative to ``root``."""
         return [os.fsdecode(path) for path in self.paths]
 
     def select(self, rows: Tensor) -> Self:
-        """A data set of the given rows.
+        """Return a data set of the given rows.
 
         Args:
             rows: [M], integers in [0, N), in the order wanted.

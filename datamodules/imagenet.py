@@ -91,7 +91,7 @@ class ImageNetDataModule(FilesDataModule):
             unpacked.rename(place)
 
     def load(self) -> tuple[ImageFiles, ImageFiles]:
-        """The training images and the official validation images, in files.
+        """Return the training images and the official validation images, in files.
 
         Raises:
             FileNotFoundError: if the folder of a part or of a class is missing.

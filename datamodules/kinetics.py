@@ -22,9 +22,9 @@ class KineticsDataModule(ClipDataModule):
     videos. The data module uses the videos that it finds, and a log message counts them. The folder ``root`` may have
     one of two layouts:
 
-    - With the official lists ``root/train.csv`` and ``root/val.csv``, which have the columns label, youtube_id,
-      time_start and time_end, videos lie anywhere in ``root/train`` and ``root/val``. Their names are
-      ``<youtube_id>_<start>_<end>`` or ``<youtube_id>``.
+    - With the official lists ``root/train.csv`` and ``root/val.csv``, videos may lie anywhere in ``root/train`` and
+      ``root/val``. Their names are ``<youtube_id>_<start>_<end>`` or ``<youtube_id>``. The lists have the columns
+      label, youtube_id, time_start and time_end.
     - Without the lists, ``root/train`` and ``root/val`` have a folder for each class.
 
     Classes are numbered in alphabetical order.

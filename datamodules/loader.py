@@ -50,7 +50,7 @@ class ResumableDataLoader(DataLoader):
     _restored = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """The batches of the current epoch; the first time after :meth:`load_state_dict`, only the remaining ones.
+        """Yield the batches of the current epoch. The first time after :meth:`load_state_dict`, yield only the rest.
 
         The epoch is read when the first batch is requested: Lightning makes the iterator before it sets the epoch.
         """
@@ -109,7 +109,7 @@ class ResumableDataLoader(DataLoader):
         return iterator
 
     def _lost_a_worker(self, error: Exception) -> bool:
-        """Whether torch reports a dead worker, or can no longer open memory that a worker shared."""
+        """Return whether torch reports a dead worker, or can no longer open memory that a worker shared."""
         if isinstance(error, RuntimeError):
             return str(error).startswith("DataLoader worker (pid")
         return self.num_workers > 0 and "in DataLoader worker process" not in str(

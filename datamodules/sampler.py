@@ -63,7 +63,7 @@ class EpochSampler(Checked, DistributedSampler[int]):
         self.skip = 0
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of this process in the current epoch, without the first ``skip``."""
+        """Return the indices of this process in the current epoch, without the first ``skip``."""
         size = len(self.dataset)  # type: ignore[arg-type]
         if self.shuffle:
             generator = derive_generator(self.seed, "order", self.epoch)

@@ -24,9 +24,10 @@ class ScatteredFashionMNISTDataModule(FashionMNISTDataModule):
 
     Each garment is scaled to a side of 16 to 28 pixels, multiplied by a brightness of 0.4 to 1, and put at a random
     place of a black canvas. Eight pieces of 8 x 8 pixels lie around and behind it. They are cut from other images of
-    the same part and are half as bright. Each pixel is the maximum of garment and pieces. In the original images
-    garments are centred, so raw pixels are good features. Here they are not. Place, size, brightness and clutter of an
-    image depend only on ``scatter_seed`` and the image's row, not on ``seed`` or ``subset``.
+    the same part and are half as bright. Each pixel is the maximum of garment and pieces. In the original images the
+    garments are centred, so raw pixels are good features. On these canvases, raw pixels are not good features. Place,
+    size, brightness and clutter of an image depend only on ``scatter_seed`` and the image's row, not on ``seed`` or
+    ``subset``.
 
     Parts, targets and ``coarse`` are those of :class:`FashionMNISTDataModule`. The idea of cluttered canvases is from
     Mnih et al., "Recurrent Models of Visual Attention", NeurIPS 2014, arXiv:1406.6247, section 4.1. We chose the sizes,

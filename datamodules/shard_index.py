@@ -1,4 +1,4 @@
-"""What shards contain: the facts about the data set, and the place of each image."""
+"""Read what shards contain: the facts about the data set, and the place of each image."""
 
 import json
 import tarfile
@@ -11,14 +11,17 @@ from ssl_modules.datamodules.shards import Shards
 from ssl_modules.datamodules.storage import read_address
 
 FACTS = "shards.json"
-IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm"}  # endings of image files
+IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm"}  # extensions of image files
 
 
 class Index(NamedTuple):
     """The place of each image in the shards, one row per image, in the order of the shards.
 
-    ``shard`` is the number of the image's shard, ``offset`` its first byte in the shard, ``size`` its number of bytes,
-    and ``name`` the name of its file; each is ``[N]``. ``target`` is int64 ``[N, ...]``; -1 means no target.
+    - ``shard`` is the number of the image's shard, ``[N]``.
+    - ``offset`` is the position of the image's first byte in the shard, ``[N]``.
+    - ``size`` is the number of the image's bytes, ``[N]``.
+    - ``name`` is the name of the image's file, ``[N]``.
+    - ``target`` is int64 ``[N, ...]``. -1 means no target.
     """
 
     shard: np.ndarray
@@ -56,8 +59,9 @@ class Index(NamedTuple):
 def scan(shards: Shards) -> Index:
     """Make the index of tar files in the format of WebDataset.
 
-    In this format, all files of a sample have the same name and different endings. The first file with the ending of an
-    image file is the sample's image. The file ``.cls`` contains its class as a number.
+    In this format, all files of a sample have the same name and different extensions. The first file with the extension
+    of an image file is the sample's image. The file with the extension ``.cls`` contains the class of the sample as a
+    number.
 
     Args:
         shards: the tar files; all of them are read.

@@ -40,9 +40,10 @@ def write_shards(
 ) -> dict[str, Any]:
     """Write all images of a data module into tar files, which :class:`StreamingDataModule` reads.
 
-    The shards have the format of WebDataset: row 17 of a part is ``000000017.jpg`` with its class in ``000000017.cls``,
-    or with other targets in ``000000017.json``. Image files that can't be read are left out. If the function is
-    interrupted, a second call with the same arguments writes only the shards that are missing.
+    The shards have the format of WebDataset. For example, row 17 of a part is the image ``000000017.jpg``. Its class is
+    in ``000000017.cls``. Targets that are not classes are in ``000000017.json``. Image files that can't be read are
+    left out. If the function is interrupted, a second call with the same arguments writes only the shards that are
+    missing.
 
     Args:
         data: data module with gray or colour images, and without a validation part. This function prepares it and sets
@@ -57,8 +58,11 @@ def write_shards(
         The facts, which are also written to ``out/shards.json``. ``left_out`` lists the files that were left out.
 
     Raises:
-        ValueError: if the data are videos, have a validation part or neither 1 nor 3 channels, or if ``out`` contains
-            shards that were written with other arguments.
+        ValueError: in one of these cases:
+
+            - The data are videos, have a validation part, or have neither 1 nor 3 channels.
+            - ``out`` contains complete shards, or shards that were written with other arguments.
+            - None of the images of a part can be read.
 
     Example:
         >>> from ssl_modules.datamodules import DigitsDataModule, StreamingDataModule
@@ -123,7 +127,7 @@ def _check_data(data: BaseDataModule) -> None:
 
 
 def _described(data: BaseDataModule) -> dict[str, Any]:
-    """The class of a data module and the arguments that decide which images it has."""
+    """Return the class of a data module and the arguments that decide which images it has."""
     arguments = storable(data.arguments)
     return {"data": class_path(type(data)), **{k: v for k, v in arguments.items() if k not in _OF_LOADERS}}
 
@@ -163,7 +167,10 @@ def _start_plan(out: Path, plan: dict[str, Any]) -> None:
 
 
 class _ShardWriter(Dataset[tuple[int, list[str]]]):
-    """Item k writes shard k of a part if it is missing; returns its number of images, and the files left out."""
+    """Data set whose item k writes shard k of a part if it is missing, and returns what the shard contains.
+
+    An item holds the number of images in the shard, and the paths of the files that were left out.
+    """
 
     def __init__(
         self,
@@ -215,7 +222,7 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
             return len(known["shard"]), known["left_out"].tolist()
 
     def _encoded(self, row: int) -> tuple[bytes, str, Tensor]:
-        """Return an image's bytes, the ending of its format, and its target."""
+        """Return an image's bytes, the extension of its format, and its target."""
         files = self.part
         if not isinstance(files, ImageFiles):
             image, target = self.items[row]

@@ -1,4 +1,4 @@
-"""Shards: tar files that are read at any place, and copied from an object storage when they are needed."""
+"""Read images from shards, which are tar files. Shards in an object storage are copied when they are needed."""
 
 import os
 import shutil
@@ -25,8 +25,8 @@ class Shards:
     Args:
         addresses: paths or addresses of the tar files, such as ``s3://bucket/train/00000.tar``.
         cache_dir: folder for the copies, which several processes may share; None = :func:`default_cache`.
-        cache_bytes: limit of the size of all copies, in bytes: the copies that were not used for the longest time are
-            deleted. None = no limit.
+        cache_bytes: limit of the size of all copies, in bytes. The copies that have been unused for the longest time
+            are deleted first. None = no limit.
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
 
     Example:
@@ -70,8 +70,8 @@ class Shards:
             number: number of the shard.
             offset: first byte.
             size: number of bytes.
-            ahead: number of shards to copy in the background if this shard is opened for the first time: those that
-                follow it in this epoch.
+            ahead: number of shards to copy in the background when this shard is opened. They are the next shards of
+                this epoch.
 
         Raises:
             SystemFault: if the shard can't be read.
@@ -125,7 +125,7 @@ class Shards:
         self.cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if path.exists():
-                path.touch()  # the oldest copies are deleted first
+                path.touch()  # the copy counts as used now; copies that are unused for longest are deleted first
                 return path
             retried(address, partial(self._copy, address, path))
         self._make_room(path)

@@ -31,7 +31,7 @@ def default_cache() -> Path:
 
 
 def cached_name(key: str) -> str:
-    """Return the name in the cache, without an ending, of the file that belongs to a key.
+    """Return the name, without extension, under which the cache stores the file of a key.
 
     Args:
         key: any text that identifies the content, such as the address.
@@ -86,7 +86,8 @@ def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str
     """Return the addresses of tar files.
 
     Args:
-        url: path or address of a folder; or of tar files, with a pattern ``*`` or a range such as ``{000..099}.tar``.
+        url: path or address of a folder or of tar files. The name of tar files may contain the pattern ``*`` or a range
+            such as ``{000..099}``.
         storage_options: keyword arguments of the file system.
 
     Raises:

@@ -19,19 +19,19 @@ from ssl_modules.utils.files import replacing
 
 
 class StreamingDataModule(FilesDataModule):
-    """Images in shards, which are tar files: for data sets that are larger than a disk or have very many files.
+    """Images in shards, which are tar files, for data sets that are larger than a disk or have very many files.
 
     ``url`` is one of two things:
 
     - The folder that ``ssl-modules shard`` (:func:`~ssl_modules.datamodules.write_shards`) wrote, or the address of a
-      copy, such as ``s3://bucket/imagenet``, ``gs://...`` or ``hf://datasets/user/name/folder``. The facts about the
-      data set, such as its classes, are read from there.
-    - Tar files in the format of WebDataset: a folder, or an address such as ``s3://bucket/train-{0000..0099}.tar``.
-      They are read once to find their images, and ``cache_dir`` keeps the result. Pass ``num_classes`` if they contain
-      classes, which are files ``.cls``.
+      copy, such as ``s3://bucket/imagenet``, ``gs://...`` or ``hf://datasets/user/name/folder``. The file
+      ``shards.json`` in this folder has the facts about the data set, such as its classes.
+    - Tar files in the format of WebDataset: a folder, or an address such as ``s3://bucket/train-{0000..0099}.tar``. The
+      data module reads all of them once to find their images, and stores the result in ``cache_dir``. Pass
+      ``num_classes`` if they contain classes, in files with the extension ``.cls``.
 
-    Remote shards are copied to ``cache_dir`` before they are read, and the next ones are copied in the background. A
-    copy is not compared with its shard again, so give changed shards another address. If the shards don't fit into
+    Remote shards are copied to ``cache_dir`` before they are read. The next shards are copied in the background. A copy
+    is not compared with its shard again, so give changed shards another address. If the shards don't fit into
     ``cache_gb``, each machine copies all of them in each epoch.
 
     The order of the training images depends only on (seed, epoch). A run that stopped in the middle of an epoch
@@ -42,15 +42,16 @@ class StreamingDataModule(FilesDataModule):
 
     Args:
         url: folder or address of the shards, or of tar files to train on.
-        test: address of the tar files to test on, for shards without facts.
-        num_classes: number of classes, for shards without facts; 0 = no targets.
-        in_channels: 3 for colour, 1 for gray; None = that of the facts, or 3 without facts.
-        image_size: side in pixels of validation images, test images and training views; None = that of the facts, or
-            224 without facts.
-        mean: mean of each channel, for pixels in [0, 1]; None = that of the facts, or of ImageNet without facts.
-        std: standard deviation of each channel; None = that of the facts, or of ImageNet without facts.
-        window: number of shards whose images are shuffled together; None = all shards, for a local folder on a fast
-            disk. ``cache_gb`` must be large enough for two windows.
+        test: address of the tar files to test on, for shards without ``shards.json``.
+        num_classes: number of classes, for shards without ``shards.json``. 0 = no targets.
+        in_channels: 3 for colour, 1 for gray. None = as in ``shards.json``, or 3 without this file.
+        image_size: side in pixels of validation images, test images and training views. None = as in ``shards.json``,
+            or 224 without this file.
+        mean: mean of each channel, for pixels in [0, 1]. None = as in ``shards.json``, or as for ImageNet without this
+            file.
+        std: standard deviation of each channel. None = as in ``shards.json``, or as for ImageNet without this file.
+        window: number of shards whose images are shuffled together. None = all shards, which suits a local folder on a
+            fast disk. ``cache_gb`` must be large enough for two windows.
         cache_dir: folder for copies of remote shards, which several processes may share; None =
             ``~/.cache/ssl-modules/shards``.
         cache_gb: limit of the size of all copies, in 10^9 bytes; None = no limit.

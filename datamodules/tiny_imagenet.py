@@ -52,7 +52,7 @@ class TinyImageNetDataModule(DownloadableDataModule):
             download_and_unpack(self.url, self.root, self.md5)
 
     def load(self) -> tuple[TensorImages, TensorImages]:
-        """The training images and the official validation images, in memory.
+        """Return the training images and the official validation images, in memory.
 
         Raises:
             FileNotFoundError: if a file is missing.

@@ -25,7 +25,7 @@ class UCF101DataModule(ClipDataModule):
     Split 1 has 9,537 training videos. The files are ``root/UCF-101/<Class>/v_<Class>_gNN_cNN.avi``. The official lists
     are in ``root/ucfTrainTestlist``. Classes are numbered as in ``classInd.txt``. The class of a video is the name of
     its folder, because the video names of HandstandPushups have another spelling. Videos with the same gNN come from
-    one recording; the official lists put all of them into the same part. Listed videos that are missing are left out,
+    one recording, and the official lists put them all into the same part. Listed videos that are missing are left out,
     with a warning.
 
     :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are drawn and resized.

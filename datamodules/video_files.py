@@ -19,7 +19,9 @@ Apart = Sequence[tuple[float, float | None]]
 
 
 class VideoFiles(ImageFiles):
-    """Data set of labelled video files, whose samples are clips: ``frames`` frames of ``seconds``, at any frame rate.
+    """Data set of labelled video files, whose samples are clips of ``frames`` frames over ``seconds`` seconds.
+
+    Frames are chosen by time, so the videos may have any frame rate.
 
     Item ``i`` holds ``eval_clips`` clips of video ``i``, [eval_clips, C, T, image_size, image_size], uint8, not
     augmented, and its target. The clips are evenly spaced over the video. A single clip is the middle of the video. The
@@ -130,8 +132,8 @@ class VideoFiles(ImageFiles):
 def draw_starts(longest: float, clips: int, apart: Apart | None, generator: torch.Generator) -> Tensor:
     """Draw the start times of clips.
 
-    The first is drawn uniformly over the video. The others are too, unless ``apart`` limits their distances from the
-    first.
+    Each start is drawn uniformly over the video. If ``apart`` is given, it limits the distance of every later clip from
+    the first clip.
 
     Args:
         longest: latest possible start in seconds.

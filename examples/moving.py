@@ -42,7 +42,7 @@ SIDE, FPS, FRAMES = 48, 12, 36  # pixels, frames per second, frames per video
 GROUNDS, GARMENTS = 8, 10
 MOTIONS = ("vertical", "horizontal", "circle", "pulse", "spin", "jumps")
 CLIP: dict[str, Any] = {"frames": 8, "seconds": 7 / 6, "image_size": 32, "decode_size": 36}
-APART: list[tuple[float, float | None]] = [(0.0, 0.4), (1.0, None)]  # seconds from the first clip to RINCE's others
+APART: list[tuple[float, float | None]] = [(0.0, 0.4), (1.0, None)]  # seconds between RINCE's first and other clips
 SIZE = CLIP["image_size"]
 
 
@@ -165,7 +165,7 @@ def data_of(folder: Path, seed: int, batch_size: int, **given: Any) -> VideoFold
 
 def build(row: str, data: VideoFolderDataModule, seed: int, lr: float) -> ContrastiveModule:
     pl.seed_everything(seed, verbose=False)
-    keys = max(len(data.train_set) // 4, 3 * data.batch_size)  # a batch of three views fits
+    keys = max(len(data.train_set) // 4, 3 * data.batch_size)  # the keys of a batch of three views must fit
     method, arguments, _ = methods(keys)[row]
     return method(
         encoder=SmallR3D(in_channels=1, width=8),

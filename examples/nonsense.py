@@ -16,15 +16,15 @@ ALLOWED = (
     ("num_workers", "0", "loads in the process itself"),
     ("rank", "0", "is the first process"),
     ("num_classes", "0", "is no targets"),
-    ("cache_dir", "an unknown name", "is a folder that is made"),
+    ("cache_dir", "an unknown name", "is a folder, which is made when it is needed"),
     ("anchor_block", "0", "is never in blocks"),
-    ("small_views", "0", "is no small view"),
-    ("small_sizes", "an empty list", "is no small view"),
-    ("small_scales", "an empty list", "is no small view"),
+    ("small_views", "0", "makes no small views"),
+    ("small_sizes", "an empty list", "makes no small views"),
+    ("small_scales", "an empty list", "makes no small views"),
     ("label_levels", "0", "reads no labels"),
     ("queue", "0", "is no queue"),
-    *((name, "0", "is from the first step on") for name in ("queue_after", "frozen_steps")),
-    *((name, "0.0", "is from the first step on") for name in ("queue_after", "frozen_steps")),
+    *((name, "0", "is a number of steps") for name in ("queue_after", "frozen_steps")),
+    *((name, "0.0", "is a share of the run") for name in ("queue_after", "frozen_steps")),
     ("overlap", "0", "is no overlap"),
     ("pixels", "0", "is no move"),
     ("shift", "0", "is no move"),
@@ -66,14 +66,14 @@ OPTIONAL_EMPTY = {"shared", "transforms"}  # lists that may be empty, where None
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of an annotation."""
+    """Return the alternatives of an annotation."""
     if get_origin(annotation) in (Union, UnionType):
         return tuple(m for part in get_args(annotation) for m in members(part))
     return (annotation,)
 
 
 def has_type(annotation: Any, value: Any) -> bool:
-    """Whether a value has one of an annotation's types, as far as they can be seen."""
+    """Return whether a value has one of an annotation's types, as far as they can be seen."""
     return any(_has_type(member, value) for member in members(annotation))
 
 
@@ -103,7 +103,7 @@ def _has_type(member: Any, value: Any) -> bool:  # noqa: PLR0911
 
 
 def nonsense(argument: str, annotation: Any, valid: Any) -> Iterator[tuple[str, Any]]:
-    """Values that an argument's documentation excludes, each with a name; ``valid`` is one that it allows."""
+    """Yield the values that an argument's documentation excludes, each with a name. It allows the value ``valid``."""
     wrong_types = {
         "a string": "x",
         "an object": object(),

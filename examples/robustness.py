@@ -4,8 +4,8 @@
 
 Every method trains with every encoder and every extraction of its grid. All train for the same epochs on the same
 images, scikit-learn's digits, with the same optimiser, colour jitter and crops. This tests a claim by Falcon and Cho,
-arXiv 2009.00104: YADIM depends on both less than AMDIM and CPC do. With the same extraction, our reconstruction of
-YADIM on whole images differs from AMDIM only by the clip of the loss. On patches it is in between AMDIM and CPC.
+arXiv 2009.00104: YADIM depends less on both choices than AMDIM and CPC do. With the same extraction, our reconstruction
+of YADIM on whole images differs from AMDIM only by the clip of the loss. On patches, it lies between AMDIM and CPC.
 
 Writes robustness.md, with all accuracies and their mean and spread (standard deviation) over each method's grid, and
 robustness.png, the same as a figure. k-NN: k = 20, T = 0.07; linear: ridge.
@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, default=Path("robustness"), help="of the files, without their endings")
+    parser.add_argument("--out", type=Path, default=Path("robustness"), help="path of the files, without extension")
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")

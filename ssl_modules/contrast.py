@@ -188,7 +188,7 @@ class SameView:
         return relation.flatten(1)
 
     def inner_products(self, anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the pairs that are not ignored; most pairs, of different images and different views, are.
+        """Return the scores of the pairs that are not ignored. Most pairs, of different images and views, are ignored.
 
         Args:
             anchors: ``[A, D]``.

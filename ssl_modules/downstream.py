@@ -233,7 +233,7 @@ def representation(
             ``std`` are given, it normalises by those of the data.
         ckpt: path of a method's checkpoint.
         encoder: a timm name.
-        pretrained: whether timm loads its pretrained weights; their own mean and std are then the defaults.
+        pretrained: whether to load timm's pretrained weights. Their own mean and std are then the defaults.
         weights: path of encoder weights written by ``export``. For a plain file of weights, give also ``encoder``,
             ``mean`` and ``std``.
         mean: mean of each channel, for pixels in [0, 1].

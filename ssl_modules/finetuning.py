@@ -214,7 +214,7 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
         return F.cross_entropy(scores, targets)
 
     def _targets(self, batch: Batch) -> Tensor:
-        """The checked targets of a batch: classes ``[N]``, or ``[N, num_classes]`` of 0 and 1."""
+        """Return the checked targets of a batch: classes ``[N]``, or ``[N, num_classes]`` of 0 and 1."""
         targets = batch.targets
         if targets is None:
             raise ValueError("targets: got none; fine-tuning needs a loader of (images, targets)")

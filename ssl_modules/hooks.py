@@ -57,7 +57,7 @@ class TrainerHooks(FiniteLoss, ExactResume, Tunable):
         self.log_dict(values, batch_size=len(images), sync_dist=True)
 
     def predict_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Any]:
-        """The representation of the images of a batch, and their index if the loader gives one."""
+        """Return the representation of the images of a batch, and their index if the loader gives one."""
         images = read_batch(batch, self.encoder.in_channels)
         if images.images is None:
             raise TypeError("batch: expected images to predict, got views from the loader; give it images")

@@ -1,4 +1,4 @@
-"""Batches that don't fit in memory. Encoder and heads process a few images at a time and recompute their activations.
+"""Train with batches that don't fit in memory: process a few images at a time, and recompute the activations.
 
 Chen, Xu, Zhang, Guestrin: Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.
 """
@@ -54,7 +54,9 @@ def parts_of(images: int, micro_batch: int | None) -> list[slice]:
 
 
 def in_parts(function: Callable[..., Any], views: Sequence[Tensor], micro_batch: int | None) -> Any:
-    """Apply a function to views, a few images at a time, without gradient; return its joined outputs.
+    """Apply a function to a few images of all views at a time; return the joined outputs.
+
+    Activations are not recomputed, so this function is for networks without gradient.
 
     Args:
         function: ``(views) -> collection of tensors``, each with the images along its first axis.
@@ -68,7 +70,7 @@ def in_parts(function: Callable[..., Any], views: Sequence[Tensor], micro_batch:
 def recomputed_in_parts(
     function: Callable[..., Any], networks: Sequence[nn.Module], views: Sequence[Tensor], micro_batch: int | None
 ) -> Any:
-    """Apply a function to views, a few images at a time; return its joined outputs.
+    """Apply a function to a few images of all views at a time; return the joined outputs.
 
     If there are several parts, the backward pass computes the activations of each part again. This second forward pass
     doesn't change the running statistics and counters of batch norms, and dropout drops the same values as before.

@@ -69,12 +69,13 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         loss: aspect 5, ``(scores [A, C], relation [A, C], reference scores | None) -> scalar``.
         image_size: side of a view, pixels.
         in_channels: number of image channels.
-        mean: mean of each channel, for pixels in [0, 1]. None = as for the pretrained weights, else 0.
-        std: standard deviation of each channel. None = as for the pretrained weights, else 1.
-        small_stem: whether a ResNet gets the stem for small images. None = for images up to 64 pixels.
-        pretrained: whether timm loads its pretrained weights.
-        channels_last: whether the encoder uses the channels-last memory format, which speeds up convolutions; None =
-            for the convolutional networks of timm and torchvision, and for AMDIM's.
+        mean: mean of each channel, for pixels in [0, 1]. None = the mean of the pretrained weights, or 0 without them.
+        std: standard deviation of each channel. None = that of the pretrained weights, or 1 without them.
+        small_stem: whether a ResNet gets the stem for small images. None = True for images up to 64 pixels, unless the
+            weights are pretrained.
+        pretrained: whether to load pretrained weights of timm or torchvision.
+        channels_last: whether the encoder uses the channels-last memory format, which speeds up convolutions. None =
+            True for the convolutional image networks of timm and torchvision, for "amdim" and for "r3d_small".
         compile: whether to compile the encoder by ``torch.compile``, at its first batch.
         batch_norm_splits: number of parts of a batch that the encoder's batch norms normalise separately, as if each
             were on its own device; see :class:`~ssl_modules.encoders.SplitBatchNorm2d`. None = the whole batch.
@@ -196,7 +197,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         rehearse(self)
 
     def __repr__(self) -> str:
-        """The five aspects and the recipe, one line each; ``print(module.encoder)`` shows the network."""
+        """Return the five aspects and the recipe, one line each. ``print(module.encoder)`` shows the network."""
         return summary(self)
 
     # ---- the five aspects ------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         return represent(self.encoder, images)
 
     def views(self, batch: Batch, generator: torch.Generator) -> list[Tensor]:
-        """The views of a batch, each ``[N, ch, h, w]``: the loader's if it gives views, else the augmentation's."""
+        """Return the views of a batch, each ``[N, ch, h, w]``, from the loader or else from the augmentation."""
         if batch.views is not None:
             return batch.views
         with torch.autocast(batch.device.type, enabled=False):
@@ -234,7 +235,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         return Embedded(features[0], list(embeddings), teacher)
 
     def contrasts(self, batch: Batch, embedded: Embedded, generator: torch.Generator) -> list[Contrast]:
-        """The contrasts that the extraction makes of a batch."""
+        """Return the contrasts that the extraction makes of a batch."""
         trainer = attached_trainer(self)
         step = trainer.fit_loop.total_batch_idx if trainer is not None and trainer.training else 0
         in_training = trainer is None or trainer.training  # in other parts of the data, the same row is another video
@@ -242,11 +243,11 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         return self.extraction(embedded.student, embedded.teacher, ids, generator)
 
     def objective(self, contrasts: Sequence[Contrast]) -> Tensor:
-        """The scalar loss of the contrasts, computed by similarity and loss."""
+        """Return the scalar loss of the contrasts, computed by similarity and loss."""
         return objective(contrasts, self.similarity, self.loss, self.anchor_block)
 
     def extra_loss(self, batch: Batch, features: Tensor, embeddings: list[Any]) -> Tensor | None:
-        """An optional custom term, added to the training loss; its gradient reaches encoder and heads.
+        """Return a custom term, which is added to the training loss. Its gradient reaches encoder and heads.
 
         Args:
             batch: images or views, targets and index from the loader.
@@ -261,7 +262,7 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
     # ---- steps -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """One training step, on any batch that :func:`~ssl_modules.batch.read_batch` accepts.
+        """Compute the loss of any batch that :func:`~ssl_modules.batch.read_batch` accepts.
 
         Returns:
             ``{"loss": scalar, "features": [N, D] without gradient}``; a subclass may return a bare loss.

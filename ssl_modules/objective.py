@@ -30,7 +30,7 @@ _ROWS, _ROWS_OF_FIXED = 128, 32
 def objective(
     contrasts: Iterable[Contrast], similarity: Similarity, loss: Loss, anchor_block: int | None = None
 ) -> Tensor:
-    """The weighted sum of the contrasts' losses, in float32 or float64 even under autocast.
+    """Return the weighted sum of the contrasts' losses, in float32 or float64 even under autocast.
 
     Args:
         contrasts: consumed one at a time.
@@ -65,7 +65,7 @@ def objective(
 
 
 def chance_level(contrasts: Iterable[Contrast], loss: Loss) -> Tensor:
-    """The objective if all candidates have the same score: log(C) for one positive among C, for example.
+    """Return the objective if all candidates have the same score, for example log(C) for one positive among C.
 
     It is computed from the first anchor of each contrast, without gradient.
 
@@ -86,7 +86,7 @@ def chance_level(contrasts: Iterable[Contrast], loss: Loss) -> Tensor:
 
 @torch.no_grad()
 def ranking(contrasts: Iterable[Contrast], similarity: Similarity) -> dict[str, Tensor]:
-    """How well anchors rank their positives among their candidates.
+    """Measure how well anchors rank their positives among their candidates.
 
     Args:
         contrasts: as for :func:`objective`.
@@ -145,7 +145,7 @@ def _contrast_loss(c: Contrast, similarity: Similarity, loss: Loss, anchor_block
 
 
 def _is_of_one_class(loss: Loss, method: str, form: str) -> bool:
-    """Whether ``form``, another form of ``method``, is still valid: no subclass of its class overrides ``method``."""
+    """Return whether ``form``, another form of ``method``, is valid because no subclass overrides ``method``."""
     first, second = (next(kind for kind in type(loss).__mro__ if name in vars(kind)) for name in (method, form))
     return issubclass(second, first)
 

@@ -26,7 +26,7 @@ def pixels(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
 
 
 def write_image(path: Path, height: int = 40, width: int = 56, value: int | None = None, **options) -> Path:
-    """Write an image of one colour, or of noise, in the format of its ending."""
+    """Write an image of one colour, or of noise, in the format of the path's extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = pixels(0, height, width) if value is None else np.full((height, width, 3), value, np.uint8)
     Image.fromarray(array).save(path, **options)

@@ -34,7 +34,7 @@ def run_in_processes(function: Callable[..., Any], *args: Any, processes: int = 
 
 
 def run_in_a_process(function: Callable[..., Any], *args: Any, environment: Mapping[str, str] | None = None) -> Any:
-    """Run ``function(*args)`` in a process and return the result. The default environment is that of this process."""
+    """Run ``function(*args)`` in a new process and return the result. By default, it has this process's environment."""
     [result] = _start(_run_alone, function, (dict(os.environ if environment is None else environment), *args), 1)
     return result
 

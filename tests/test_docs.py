@@ -88,7 +88,7 @@ def test_python_blocks_of_a_page_run_in_order(page, tmp_path):
 
 @pytest.mark.parametrize("page", pages_with("{code-block} python"), ids=NAMES.get)
 def test_python_blocks_that_do_not_run_are_python(page):
-    """Tests code of other libraries, and code that needs a file that we don't have."""
+    """The test doesn't run these blocks, because they need another library or a file that we don't have."""
     for block in blocks(page, "{code-block} python"):
         tree = ast.parse(block)
         for node in ast.walk(tree):

@@ -25,7 +25,7 @@ def set_of(n):
 
 
 def steps_of(module, loader, **given):
-    """The number of training steps of one epoch."""
+    """Return the number of training steps of one epoch."""
     steps = []
     module.on_train_batch_end = lambda *args: steps.append(args)
     trainer(**{"max_epochs": 1, **given}).fit(module, loader)

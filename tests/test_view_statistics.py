@@ -135,7 +135,7 @@ def own_encoder(method):
 
 
 def moco(**given):
-    """A MoCo whose only batch norms are the encoder's, in float64."""
+    """Return a MoCo whose only batch norms are the encoder's, in float64."""
     torch.manual_seed(0)
     extraction = Queue(out_dim=16, size=24, batch_norm=False)
     module = MoCo(ReadyViews((8, 8)), ENCODER, extraction, image_size=8, **given).double()

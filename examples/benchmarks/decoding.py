@@ -9,7 +9,7 @@ time on all cores, and values are medians over the videos. Libraries that aren't
 left out.
 
 The script also measures how much of SimCLR's training step is loading: with r3d_18 and clips of 112 pixels, and with
-r3d_small and clips of 32 pixels. Each video gives two clips of 8 frames. All runs in one process.
+r3d_small and clips of 32 pixels. Each video gives two clips of 8 frames. Everything runs in one process.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from ssl_modules.datamodules import VideoFolderDataModule
 from ssl_modules.datamodules.clips import read_frames, write_video
 
 FPS, SECONDS, FRAMES, STRIDE = 30, 10, 16, 4
-Reader = Callable[[Path, int], Any]  # a file and the number of the first frame, to the frames
+Reader = Callable[[Path, int], Any]  # reads a clip, given the file and the number of the first frame
 
 
 def write(path: Path, seed: int, group: int) -> None:

@@ -4,8 +4,9 @@
 
 A step computes gradients from raw images, with SimCLR's augmentation. Each of the two ways runs in its own process:
 
-- micro_batch: the loss compares the whole batch; encoder and heads process --micro images at a time, twice;
-- accumulation: gradients are added up over batches of --micro images; negatives come only from the same batch.
+- micro_batch: the loss compares the whole batch. Encoder and heads process --micro images at a time, and process each
+  image twice.
+- accumulation: gradients are added up over batches of --micro images. Negatives come only from the same batch.
 
 MiB is the peak resident memory of the process minus its memory before the first step. If --steps is 2 or more, the time
 of the first step is left out.

@@ -43,7 +43,7 @@ STEPS = 234  # per epoch
 
 
 def augmentation(row: str, size: int, crop: float) -> dict[str, Any]:
-    """Return the augmentation, which is the same for all methods with two exceptions.
+    """Return the augmentation of a row. It is the same for all methods, with two exceptions.
 
     The teachers of SCE and ReSSL get views without jitter, and CPC cuts its view into patches.
     """

@@ -96,7 +96,7 @@ def finish(jobs: list[dict[str, Any]], table: Table, count: int) -> None:
     missing = [job for job in jobs if not table.find(**{k: v for k, v in job.items() if k != "device"})]
     if not missing:
         return
-    # On a CPU, the peak memory is measured per process, so each job gets a new process.
+    # On a CPU, we measure the peak memory of a process, so each job gets a new process.
     fresh = 1 if any(job["device"] == "cpu" for job in missing) else None
     with ProcessPoolExecutor(count, get_context("spawn"), _start, max_tasks_per_child=fresh) as pool:
         futures = {pool.submit(_run, job): job for job in missing}

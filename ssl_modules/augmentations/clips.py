@@ -18,10 +18,10 @@ class ClipViews(JointViews):
 
     Args:
         parts: Augmentations. Their views are joined in this order.
-        clips: Number of the clip that each part gets, from 0.
+        clips: Index of the clip that each part gets, counted from 0.
 
     Raises:
-        ValueError: if there is not one clip for each part. When called, if the videos have too few clips.
+        ValueError: if ``clips`` doesn't have one entry for each part. When called, if the videos have too few clips.
 
     Shape:
         [N, k, ch, T, H, W] to V views [N, ch, T, size, size]. The axis k may be missing if there is one clip.

@@ -79,14 +79,14 @@ def model_card(
     parts = [
         "---\nlibrary_name: timm\ntags: [image-feature-extraction, self-supervised-learning]\n---",
         f"# {encoder.name} by {method}",
-        f"The weights were trained without labels by {method} of ssl-modules {__version__}. The model returns features "
+        f"The weights were trained by {method} of ssl-modules {__version__}. The model returns features "
         f"of images of {encoder.in_channels} x {encoder.image_size} x {encoder.image_size} pixels.",
         f"""```python
 import timm
 
 model = timm.create_model("local-dir:{name}", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-features = model(transform(image)[None])  # of a PIL image
+features = model(transform(image)[None])  # image is a PIL image
 ```""",
         f"## Method\n\n```\n{module!r}\n```",
         f"## Data\n\n{_listing(data) or 'The checkpoint does not contain the arguments of the data module.'}",

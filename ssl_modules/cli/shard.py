@@ -33,7 +33,7 @@ def main(args: Sequence[str]) -> None:
     for name, shards in facts["parts"].items():
         print(f"{name}: {sum(shards):,} images in {len(shards)} shards")
     for path in facts["left_out"]:
-        print(f"left out, as it can't be read: {path}")
+        print(f"left out, because it can't be read: {path}")
     print(f"--data StreamingDataModule --data.url {config.out}")
 
 

@@ -47,13 +47,13 @@ class Encoder(Configurable, nn.Module):
               deepest map, ``normalised``.
         image_size: side of the images, pixels.
         in_channels: number of image channels.
-        mean: mean of each channel, for pixels in [0, 1]. None = as for the pretrained weights, else 0.
-        std: standard deviation of each channel. None = as for the pretrained weights, else 1.
-        small_stem: whether to replace a ResNet's stem by a 3x3 convolution of stride 1 without max-pool. None = for
-            images of 64 pixels and below, if ``encoder`` is a name and ``pretrained`` is False.
+        mean: mean of each channel, for pixels in [0, 1]. None = the mean of the pretrained weights, or 0 without them.
+        std: standard deviation of each channel. None = that of the pretrained weights, or 1 without them.
+        small_stem: whether to replace a ResNet's stem by a 3x3 convolution of stride 1 without max-pool. None = True
+            for images of 64 pixels and below, if ``encoder`` is a name and ``pretrained`` is False.
         pretrained: whether to load pretrained weights of timm or torchvision. ``encoder`` must be one of their names.
-        channels_last: whether to use the channels-last memory format, which speeds up convolutions. None = for the
-            convolutional networks of timm and torchvision for images, for AMDIM's, and for "r3d_small".
+        channels_last: whether to use the channels-last memory format, which speeds up convolutions. None = True for the
+            convolutional image networks of timm and torchvision, for "amdim" and for "r3d_small".
         compile: whether to compile the backbone by ``torch.compile``, at its first batch.
         patches: side and overlap, pixels, of the patches that images are cut into; None = whole images. See
             :class:`~ssl_modules.augmentations.PatchGrid`.

@@ -69,7 +69,8 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str =
 
     Args:
         encoder: the encoder to export.
-        path: path to write to. None = nothing is written. Folders are created if needed. The extension is the form:
+        path: path to write to. None = nothing is written. Folders are created if needed. The extension selects the
+            format:
 
             - ``.safetensors`` is a file of weights, with architecture, image size, mean and std as metadata.
             - ``.pt`` is a file of a dict ``{"state_dict": ..., "metadata": ...}`` with the same content.

@@ -1,4 +1,4 @@
-"""Extraction that compares views with learned prototypes; the targets assign other views evenly to prototypes."""
+"""Extraction that compares views with learned prototypes. The targets are assignments of other views to prototypes."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,12 +15,13 @@ from ssl_modules.utils.distributed import gather, world_size
 
 
 class Prototypes(Extraction):
-    """Compares views, the anchors, with K learned unit vectors, the prototypes, as candidates (SwAV).
+    """Compares views with K learned unit vectors, the prototypes (SwAV).
 
-    The first ``assigned`` views are assigned to the prototypes. The assignment of a view is the target of the other
-    views of its image. For the scores S of an assigned view, the assignment is Q = softmax(S / epsilon + g). The
-    offsets g, one for each prototype, come from Sinkhorn's algorithm, see :func:`sinkhorn`. With them, all prototypes
-    get about the same number of views, over all processes and the queue.
+    Views are the anchors, and prototypes are the candidates. The first ``assigned`` views are assigned to the
+    prototypes. The assignment of a view is the target of the other views of its image. For the scores S of an assigned
+    view, the assignment is Q = softmax(S / epsilon + g). The offsets g, one for each prototype, come from Sinkhorn's
+    algorithm; see :func:`sinkhorn`. The offsets give each prototype about the same number of views, counted over all
+    processes and the queue.
 
     A contrast's ``reference`` is a function from rows to the scores S / epsilon + g.
     :class:`~ssl_modules.losses.AssignmentLoss` computes the targets from these scores. For other losses and for the
@@ -227,12 +228,13 @@ def _rows_of(scores: Tensor) -> Callable[[Rows], Tensor]:
 def sinkhorn(scores: Tensor, iterations: int, others: Tensor | None = None) -> Tensor:
     """Return the offsets of the prototypes for an even assignment of rows, by Sinkhorn's algorithm.
 
-    The rows of the assignment Q = softmax(S + g) sum to 1. After enough iterations, all its columns have about the same
-    sum. r is 0 in the first iteration. Each iteration computes
+    Each row of the assignment Q = softmax(S + g) sums to 1. After enough iterations, all columns of Q have about the
+    same sum. Each iteration computes
 
         g_k <- - log sum_n exp(S_nk - r_n),   r_n = log sum_k exp(S_nk + g_k)
 
-    The sum over n includes the rows of all processes. The algorithm works on logarithms, so nothing overflows.
+    In the first iteration, r is 0. The sum over n includes the rows of all processes. The algorithm works on
+    logarithms, so nothing overflows.
 
     Args:
         scores: scores S, ``[N, K]``, the rows of this process.

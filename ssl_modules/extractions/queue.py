@@ -1,4 +1,4 @@
-"""A queue of a teacher's keys: candidates from earlier batches, which need no further encoding."""
+"""Extraction with a queue of a teacher's keys from earlier batches, which are candidates without further encoding."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,14 +28,15 @@ class Queue(Extraction):
     Clips are identified by the index of their video. An anchor ignores earlier keys of its own video in the queue.
 
     With ``view_ranks``, an anchor has one positive in each of several views, and these positives have ranks (RINCE
-    without labels). The student encodes only view 0, and the teacher encodes the next ``len(view_ranks)`` views.
-    Without ``view_ranks``, the teacher encodes view 0. For videos, use the policy "rince-video" and ranks (1, 2, 3).
-    Another view of the same clip then has rank 1, a view of a near clip has rank 2, and a view of a far clip has rank
-    3. The data module's ``apart`` defines near and far. RINCE's authors trained on videos, but their code for it is not
-    public. These ranks are therefore ours; the loss for given ranks is theirs.
+    without labels). The student encodes only view 0, and the teacher encodes the next ``len(view_ranks)`` views. For
+    videos, use the policy "rince-video" and ranks (1, 2, 3). Another view of the same clip then has rank 1. A view of a
+    near clip has rank 2, and a view of a far clip has rank 3. The data module's ``apart`` defines near and far. RINCE's
+    authors trained on videos, but their code for videos is not public. We chose these ranks ourselves. The loss for
+    given ranks is that of the authors.
 
     Without ``view_ranks``, the loss is the mean over all pairs of a student's view and a different view of the teacher.
-    With V views, there are V - 1 pairs with the teacher's view 0, or, if symmetric, with each view of the teacher.
+    With V views, each of the teacher's views is in V - 1 pairs. Unless ``symmetric`` is True, the teacher has only view
+    0.
 
     Args:
         hidden_dim: width of the projector's hidden layers. None = the channels of the deepest map.
@@ -54,7 +55,7 @@ class Queue(Extraction):
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
         ranks: rule that ranks the keys in the queue (RINCE). None = they are negatives.
         view_ranks: ranks of the keys of all views after the first, such as (1, 2, 3). Ranks start from 1 and have no
-            gaps. None = the key of view 0 is the positive of all other views. Can't be combined with ``symmetric``,
+            gaps. None = all positives have rank 1. This argument can't be combined with ``symmetric``,
             ``keys_as_negatives`` or ``reference``.
         momentum: momentum of the teacher's moving average, in [0, 1]; see :class:`~ssl_modules.teacher.Teacher`.
         momentum_schedule: "constant", "cosine" or "cosine-endpoint"; see :class:`~ssl_modules.extractions.Extraction`.
@@ -166,7 +167,8 @@ class Queue(Extraction):
     def student_views(self, views: int) -> Sequence[int]:
         """Return the indices of the student's views.
 
-        These are all views if ``symmetric``, only the first with ``view_ranks``, and else all but the first.
+        These are all views if ``symmetric`` is True. With ``view_ranks``, there is only the first view. Otherwise,
+        these are all views but the first.
         """
         if self.view_ranks is not None:
             return self._ranked_views(views)[:1]
@@ -175,8 +177,8 @@ class Queue(Extraction):
     def teacher_views(self, views: int) -> Sequence[int]:
         """Return the indices of the teacher's views.
 
-        These are all views, or the first ``teacher_count``, if ``symmetric``. With ``view_ranks``, they are all views
-        but the first. Else, there is only the first.
+        If ``symmetric`` is True, these are the first ``teacher_count`` views, or all views. With ``view_ranks``, these
+        are all views but the first. Otherwise, there is only the first view.
         """
         if self.view_ranks is not None:
             return self._ranked_views(views)[1:]
@@ -222,13 +224,13 @@ class Queue(Extraction):
         ]
 
     def _contrast(self, anchors: list[Tensor], keys: Tensor, ids: Tensor, weight: float) -> Contrast:
-        """The contrast of the student's views with one view of the teacher."""
+        """Return the contrast of the student's views with one view of the teacher."""
         views, images = len(anchors), len(ids)
         own, ignored = torch.arange(images, device=ids.device), images
         reference = keys.repeat(views, 1)  # [A, D]
         if self.keys_as_negatives:
             own, ignored, keys = own + rank() * images, 0, gather(keys)
-        candidates = torch.cat([keys, self.keys])  # [C, D], a copy: the queue may change before the backward pass
+        candidates = torch.cat([keys, self.keys])  # [C, D], a copy; the queue may change before the backward pass
         ranks = self._ranks(reference, candidates[images:], ids.repeat(views, 1))
         relation = Paired(own.repeat(views), len(candidates), ignored, ranks)
         return Contrast(torch.cat(anchors), candidates, relation, reference if self.reference else None, weight)

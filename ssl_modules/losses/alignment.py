@@ -18,8 +18,9 @@ class Alignment(Loss):
     collapse to one vector.
 
     Args:
-        scale: factor of the loss, > 0. BYOL uses 1. With 0.25 and two views, the objective of
-            :class:`~ssl_modules.extractions.Predictor` is that of SimSiam, the negative mean of two cosines, plus 1.
+        scale: factor of the loss, > 0. BYOL uses 1. With 0.25 and the two views of SimSiam, the objective of
+            :class:`~ssl_modules.extractions.Predictor` is SimSiam's loss plus 1. SimSiam's loss is the negative mean of
+            two cosines.
 
     Raises:
         ValueError: if ``scale`` is not positive.

@@ -15,7 +15,7 @@ from ssl_modules.utils.checks import check_number
 
 
 class AssignmentLoss(Loss):
-    """Cross-entropy between the softmax of reference scores, as target, and the softmax of an anchor's scores.
+    """Cross-entropy of the softmax of an anchor's scores, with the softmax of reference scores as target.
 
     s = scores / temperature, and t = reference scores / target_temperature. Both softmaxes are over the candidates C(a)
     of anchor a:
@@ -27,18 +27,20 @@ class AssignmentLoss(Loss):
 
     With :class:`~ssl_modules.extractions.Prototypes`, the targets are the assignments of SwAV. Their reference scores
     are already divided by ``epsilon``, so ``target_temperature`` is 1. With ``Queue(reference=True)``, the targets are
-    the teacher's similarities to the keys in the queue. ReSSL leaves out the anchor's own key.
+    the teacher's similarities to the keys in the queue. ReSSL leaves out the anchor's own key by
+    ``candidates="negatives"``.
 
     Args:
         temperature: divisor of the scores, > 0.
         target_temperature: divisor of the reference scores, > 0.
-        candidates: the candidates C(a): "all" candidates that are not ignored, or only the "negatives".
+        candidates: which candidates are in C(a). "all" = all that are not ignored. "negatives" = only the negatives.
 
     Raises:
         ValueError: if an argument is out of range. When called, if there are no reference scores.
 
     Example:
-        The target puts almost all probability on the first candidate. The loss is small if the scores do too.
+        The target puts almost all probability on the first candidate. The loss is small if the softmax of the scores
+        does the same.
 
         >>> relation, target = torch.tensor([[1, 0, 0]], dtype=torch.int8), torch.tensor([[20.0, 0.0, 0.0]])
         >>> AssignmentLoss()(torch.tensor([[1.0, 0.1, 0.1]]), relation, target)

@@ -22,8 +22,8 @@ class SupConLoss(Loss):
 
     These modes differ from those of :class:`~ssl_modules.losses.InfoNCE` with the same names. In InfoNCE's "out", the
     denominator of a pair has no other positives of its anchor, and the mean is over pairs. InfoNCE's "in" takes the sum
-    over the positives instead of the mean. All modes are equal if every anchor has one positive. Both modes
-    skip anchors without a positive. The paper finds "out" better. The official code computes "out" and multiplies it
+    over the positives instead of the mean. If every anchor has one positive, all these modes are equal. ``SupConLoss``
+    skips anchors without a positive. The paper finds "out" better. The official code computes "out" and multiplies it
     by ``temperature / base_temperature``.
 
     Args:
@@ -56,7 +56,7 @@ class SupConLoss(Loss):
         self.base_temperature = base_temperature
 
     def counts(self, relation: Tensor) -> Tensor:
-        """Number of anchors with a positive, int64 ``[1]``."""
+        """Return the number of anchors with a positive, int64 ``[1]``."""
         return has_positive(relation).sum()[None]
 
     def partial(self, scores: Tensor, relation: Tensor, reference_scores: Tensor | None, counts: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""ReSSL: a strong view learns to have the same similarities to earlier images as a weak view has for the teacher.
+"""ReSSL: the student learns to give a strong view the similarities that the teacher gives a weak view.
 
-Zheng, You, Wang, Qian, Zhang, Wang, Xu: ReSSL: Relational Self-Supervised Learning with Weak Augmentation, NeurIPS
-2021, arXiv 2107.09282. q is the student's query of the strong view, k is the teacher's key of the weak view, and k_j
-are the K earlier keys in the queue, all unit vectors:
+The similarities are those to earlier images in a queue. Zheng, You, Wang, Qian, Zhang, Wang, Xu: ReSSL: Relational
+Self-Supervised Learning with Weak Augmentation, NeurIPS 2021, arXiv 2107.09282. q is the student's query of the strong
+view, k is the teacher's key of the weak view, and k_j are the K earlier keys in the queue, all unit vectors:
 
     loss = mean of  - sum_j t_j log softmax_j(<q, k_j> / T),   t = softmax_j(<k, k_j> / T_teacher)
 
@@ -26,11 +26,12 @@ from ssl_modules.similarities import Cosine, Similarity
 
 
 class ReSSL(ContrastiveModule):
-    """ReSSL.
+    """ReSSL, which compares similarities to earlier images instead of the two views themselves.
 
     The teacher encodes a weak view, with crop and flip. The student encodes a strong view, which also has colour
-    jitter, grayscale and, from 64 pixels on, blur. With the policy "ressl-multicrop", it encodes five strong views. The
-    projector has one hidden layer and no batch norm. Unlike in :class:`SCE`, the target does not include the positive.
+    jitter, grayscale and, from 64 pixels on, blur. With the policy "ressl-multicrop", the student encodes five strong
+    views. The projector has one hidden layer and no batch norm. Unlike in :class:`SCE`, the target does not include the
+    positive.
 
     The recipe is that of the official code for 200 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of
     ResNet-50. If the queue is at least as large as the data set, it contains earlier keys of the anchor's own image. At

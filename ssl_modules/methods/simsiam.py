@@ -23,7 +23,7 @@ from ssl_modules.similarities import Cosine, Similarity
 
 
 class SimSiam(ContrastiveModule):
-    """SimSiam.
+    """SimSiam, which needs neither negatives nor a teacher.
 
     The views are those of MoCo v2: crops with flip, colour jitter, grayscale and, from 64 pixels on, blur. The
     projector has three linear layers and ends in a batch norm. The predictor has a hidden layer that is narrower than

@@ -25,19 +25,22 @@ from ssl_modules.similarities import Dot, Similarity
 class SwAV(ContrastiveModule):
     """SwAV, with or without multi-crop, and with or without a queue.
 
-    There are two large and six small views. Large views are assigned to prototypes, and all views predict the
-    assignments of others. Views have a flip, colour jitter, grayscale and, from 64 pixels on, blur. The augmentation
-    "simclr" makes two large views only. The projector has one hidden layer. Prototypes and queue are arguments of the
-    extraction.
+    There are two large and six small views. Large views are assigned to prototypes. Each view predicts the assignments
+    of the image's large views, except its own. Views have a flip, colour jitter, grayscale and, from 64 pixels on,
+    blur. The augmentation "simclr" makes two large views only. The projector has one hidden layer. Prototypes and queue
+    are arguments of the extraction.
 
     The recipe is that of the official code for 200 epochs of ImageNet in batches of 256, with a smaller encoder:
     ResNet-18 instead of ResNet-50. For batches of 4,096, the official code uses no queue, a learning rate of 4.8 and 10
-    epochs of warm-up. Linear scaling of our learning rate, 0.6, would give twice as much.
+    epochs of warm-up. Linear scaling of the learning rate 0.6 would give 9.6.
 
     The number of prototypes should be smaller than the number of embeddings in a step and in the queue together. If the
-    loss stays at ``train/chance``, which is log K, all views have the same assignment. Use a smaller ``epsilon``, such
-    as 0.03, freeze the prototypes for more steps, use fewer prototypes, or use hard assignments, with
-    ``SwAV(loss=InfoNCE(0.1))``.
+    loss stays at ``train/chance``, which is log K, all views have the same assignment. Then try one of these changes:
+
+    - a smaller ``epsilon``, such as 0.03
+    - prototypes that are frozen for more steps
+    - fewer prototypes
+    - hard assignments, ``SwAV(loss=InfoNCE(0.1))``
 
     Args:
         augmentation: the name of a policy, or an augmentation.

@@ -61,7 +61,7 @@ def continue_epoch(trainer: pl.Trainer, validation_is_pending: bool) -> None:
     """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     loader: Any = trainer.train_dataloader
-    # Counted in batches of this run: the batch size or the number of processes may have changed.
+    # The loader counts batches of this run, because the batch size or the number of processes may have changed.
     before = getattr(loader, "batches_before", None)
     if before is not None and loader.state_dict()["epoch"] == trainer.current_epoch:
         for count in ("ready", "started", "processed", "completed"):

@@ -1,4 +1,4 @@
-"""The classes of the policies, each with two views without small ones."""
+"""The classes of the policies, each with two large views and no small views."""
 
 from functools import partial
 

@@ -44,7 +44,7 @@ def same(augmentation, *views):
     ("size", "strength", "blur"),
     [(8, 0.5, False), (32, 0.5, False), (63, 0.5, False), (64, 1.0, True), (96, 1.0, True), (224, 1.0, True)],
 )
-def test_simclr_is_the_papers(size, strength, blur):
+def test_simclr_has_the_values_of_the_paper(size, strength, blur):
     crop, flip, jitter, grayscale, *last = policy("simclr", size).transforms
     assert policy("simclr", size).sizes == (size, size)
     assert (type(crop), type(flip)) == (RandomResizedCrop, RandomHorizontalFlip)
@@ -75,14 +75,14 @@ def test_simclr_is_the_papers(size, strength, blur):
         ("supcon", 224, False),
     ],
 )
-def test_moco_rince_simsiam_and_supcon_are_the_papers(name, size, blur):
+def test_moco_rince_simsiam_and_supcon_have_the_values_of_the_papers(name, size, blur):
     view = [RandomResizedCrop(size, (0.2, 1.0)), ColorJitter(*MOCO_JITTER), GRAY, *[GaussianBlur(p=0.5)] * blur, FLIP]
     same(policy(name, size), view, view)
     assert policy(name, size).sizes == (size, size)
 
 
 @pytest.mark.parametrize(("size", "blur"), [(32, False), (63, False), (64, True), (224, True)])
-def test_byol_is_the_papers(size, blur):
+def test_byol_has_the_values_of_the_paper(size, blur):
     common = [RandomResizedCrop(size, (0.08, 1.0)), FLIP, ColorJitter(*BYOL_JITTER), GRAY]
     first = common + [GaussianBlur(p=1.0)] * blur
     second = [*common, *[GaussianBlur(p=0.1)] * blur, RandomSolarize(threshold=0.5, p=0.2)]
@@ -121,7 +121,7 @@ def test_the_multicrop_of_sce_shows_less_where_it_is_smaller(size, small_sizes):
 @pytest.mark.parametrize(
     ("size", "small", "blur"), [(8, 4, False), (32, 14, False), (64, 28, True), (96, 42, True), (224, 96, True)]
 )
-def test_groco_is_the_papers(size, small, blur):
+def test_groco_has_the_values_of_the_paper(size, small, blur):
     def view(size, scale, blurred, solarize):
         first = [RandomResizedCrop(size, scale, interpolation="bicubic"), FLIP, ColorJitter(*BYOL_JITTER), GRAY]
         return [*first, *[GaussianBlur(13, p=blurred)] * blur, *[RandomSolarize(p=0.2)] * solarize]

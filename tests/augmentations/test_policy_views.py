@@ -23,7 +23,7 @@ from ssl_modules.augmentations import (
 from ssl_modules.augmentations.blur import BlurParameters
 
 
-def test_where_the_flip_comes_changes_no_pixel():
+def test_the_position_of_the_flip_changes_no_pixel():
     images = torch.rand(12, 3, 32, 32, generator=generator())
     crop, *rest = MoCoViews(32).transforms
     drawn = [(operation, operation.draw(images, generator(i))) for i, operation in enumerate(rest)]
@@ -62,7 +62,7 @@ def test_colors_of_patches_are_shared_or_not(per_patch):
     colors = view[..., 0, 0].flatten(1, 2)  # [N, rows cols, ch]
     assert colors.shape == (300, 9, 3)
     unlike = ((colors - colors[:, :1]).abs().amax(2) > 1e-6)[:, 1:]
-    # Of two independent draws, 0.2 are not jittered, and then gray or not.
+    # Two independent draws give the same colour only if neither is jittered: 0.2 x 0.2 = 0.04 of the pairs.
     assert share(unlike) == pytest.approx(0.96 if per_patch else 0.0, abs=0.02 if per_patch else 0)
 
 
@@ -78,8 +78,8 @@ def share(mask):
         (SCEViews(8, ["weak", "strong", "strong-alpha", "strong-beta", "strong-gamma"]), (0, 0, 0, 0.2, 0.2)),
     ],
 )
-def test_some_views_alone_are_solarized(augmentation, solarized):
-    # White stays at 0.6 or above when its brightness changes by 0.4, at 0.4 or below when it is then inverted.
+def test_only_some_views_are_solarized(augmentation, solarized):
+    # A change of brightness by up to 0.4 leaves white at 0.6 or above. Solarisation then inverts it to 0.4 or below.
     views = augmentation(torch.ones(4000, 1, 8, 8), generator())
     spread = 3 * (0.2 * 0.8 / 4000) ** 0.5
     for view, p in zip(views, solarized, strict=True):
@@ -90,7 +90,7 @@ def test_sce_weak_view_keeps_the_colors():
     images = torch.rand(1000, 3, 1, 1, generator=generator()).expand(-1, -1, 8, 8)
     weak, changed = SCEViews(8)(images, generator(1))
     torch.testing.assert_close(weak, images, rtol=0, atol=1e-6)
-    # Unchanged are those that are neither jittered nor gray.
+    # An image stays unchanged if it gets neither jitter nor grayscale.
     p = 0.2 * 0.8
     unchanged = (changed - images).abs().amax((1, 2, 3)) < 1e-5
     assert share(unchanged) == pytest.approx(p, abs=3 * (p * (1 - p) / 1000) ** 0.5)

@@ -43,8 +43,8 @@ class Case:
     sizes: tuple[int, int, int]  # numbers of images to train on, labelled images and test images
     corrupt: str = ""  # a file that the data module reads
     missing: str = ""  # a file or folder that the data module needs
-    root: str = "."  # value of the argument that says where the files are, relative to the folder
-    argument: str = "root"  # name of this argument
+    root: str = "."  # place of the files, relative to the folder
+    argument: str = "root"  # name of the argument for this place
     arguments: dict[str, Any] = field(default_factory=dict)
     name: str = ""  # if a data module has several cases
 

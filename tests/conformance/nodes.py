@@ -46,7 +46,7 @@ class Norms(Callback):
         self.kinds = kinds
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        seed_everything(0, verbose=False)  # the fit draws its seed next
+        seed_everything(0, verbose=False)  # the fit then draws its own seed
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         for module in pl_module.modules():

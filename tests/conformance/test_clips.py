@@ -65,7 +65,7 @@ METHODS: dict[str, tuple[type[ContrastiveModule], dict[str, Any], float]] = {  #
             "extraction": Queue(out_dim=16, size=40, view_ranks=(1, 2, 3), momentum=0.9),
             "loss": RINCELoss((0.1, 0.225, 0.35)),
         },
-        0.6,  # keys of rank 3 are negatives of those of rank 2
+        0.6,  # the loss of rank 2 pushes keys of rank 3 away
     ),
 }
 each_method = pytest.mark.parametrize("name", METHODS)

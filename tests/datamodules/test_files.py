@@ -323,7 +323,7 @@ def test_links_folders_and_names_of_all_kinds(tmp_path):
     write_image(inside / "a" / "1.jpg")
     write_image(inside / "a" / "1.png")  # same stem
     write_image(inside / "a" / "猫 ñ.jpg")
-    write_image(inside / "album.jpg" / "2.jpg")  # in a folder with an image's ending
+    write_image(inside / "album.jpg" / "2.jpg")  # in a folder whose name has an image extension
     write_image(tmp_path / "outside" / "3.jpg")
     (inside / "linked.jpg").symlink_to(tmp_path / "outside" / "3.jpg")
     (inside / "linked").symlink_to(tmp_path / "outside")

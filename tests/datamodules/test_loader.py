@@ -57,7 +57,7 @@ def test_another_number_of_processes_continues_without_repeating_or_losing_an_im
         assert len(seen + rest) == len(set(seen + rest)) > 29 - 2 * after
     else:
         assert set(seen + rest) == set(range(29))
-        assert len(rest) < 29 - len(seen) + after  # some images twice, so that all processes have equally many
+        assert len(rest) < 29 - len(seen) + after  # some images are read twice, so that all processes have equally many
     [(before_, whole)] = counts
     assert {len(batches) for batches in ahead} == {whole - before_}
 

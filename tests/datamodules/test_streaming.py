@@ -268,7 +268,7 @@ def test_the_command_lists_the_files_that_it_leaves_out(photos, tmp_path, capsys
     main(["shard", "--data", str(photos), "--data.num_workers", "0", "--out", str(tmp_path / "out"), "--size", "32"])
     printed = capsys.readouterr().out
     assert "train: 11 images in 1 shards" in printed
-    assert f"left out, as it can't be read: {photos / 'cat/3.png'}" in printed
+    assert f"left out, because it can't be read: {photos / 'cat/3.png'}" in printed
     data = stream(tmp_path / "out", batch_size=1)
     assert sorted(rows(data.train_dataloader()).tolist()) == list(range(11))
     assert data.train_set.names()[3].endswith("00000.tar/000000004.jpg")

@@ -81,7 +81,7 @@ PLAIN = [
     "SupCon in",
     "GroCo, bitonic",
     "GroCo, logistic",
-]  # autograd computes their gradient
+]  # losses whose gradient autograd computes
 
 
 def gradient(loss, x, **options):

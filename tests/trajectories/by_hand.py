@@ -43,14 +43,14 @@ class NormLars(torch.optim.Optimizer):
 
 
 class Twice(InfoNCE):
-    """Google's SimCLR adds the mean losses of both views. Our loss is the mean over all views."""
+    """Twice our loss. Google's SimCLR adds the mean losses of both views, and our loss is the mean over all views."""
 
     def partial(self, *arguments: Any) -> Tensor:
         return 2 * super().partial(*arguments)
 
 
 class PlainHead(AllViews):
-    """The SimCLR of sthalles/SimCLR has a projector without batch norm."""
+    """The projector without batch norm of sthalles/SimCLR."""
 
     def build(self, out_channels: Any, sizes: Any = (), normalised: bool = False) -> None:
         self.heads = PooledMLP(out_channels[-1], out_channels[-1], self.out_dim, batch_norm=False, bias=True)

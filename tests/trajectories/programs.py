@@ -29,7 +29,7 @@ class Replay:
     arguments: dict[str, Any]  # in addition to the arguments that all methods get
     by_hand: list[str] = field(default_factory=list)
     prepare: Callable[[ContrastiveModule], None] = lambda module: None
-    ignored: str = ""  # the record that is not compared
+    ignored: str = ""  # name of the record that is not compared
     tolerance: float = 1e-9
 
 
@@ -219,7 +219,7 @@ def adam(s: dict[str, Any]) -> partial:
 
 
 def found_schedule(run: Run) -> Schedule:
-    """Return the first schedule that gives the recorded learning rates. For runs whose settings name no schedule."""
+    """Return the first schedule that gives the recorded learning rates, for a run whose settings name no schedule."""
     factors = run.arrays["lr"] / run.settings["lr"]
     ramp = max(1, round(1 / factors[0])) if factors[0] else 1
     candidates: list[FactorSchedule] = [

@@ -69,7 +69,7 @@ def batches(run: Run) -> DataLoader:
 
 
 class Recorder(pl.Callback):
-    """Records after each step what the files hold."""
+    """Records the same values as the files, after each step."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[np.ndarray]] = {}

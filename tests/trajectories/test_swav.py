@@ -21,8 +21,7 @@ from ssl_modules.optim import WarmupCosine
 
 EPOCHS, BATCHES, IMAGES = 4, 3, 6
 RATE, DECAY, TEMPERATURE, EPSILON = 0.6, 1e-2, 0.1, 0.05
-# The official command for small batches has two views and a queue. The one for large batches has small views and a
-# warm-up.
+# Each command has some of the official options: a queue, or small views and a warm-up.
 COMMANDS = {
     "queue": {"sizes": [8, 8], "queue": 14, "fills_after": 3, "frozen": 4, "warmup": 0, "batch_norm": True},
     "multi-crop": {"sizes": [8, 8, 6, 6], "queue": 0, "fills_after": 0, "frozen": 3, "warmup": 3, "batch_norm": False},

@@ -18,9 +18,9 @@ class AMDIMViews(JointViews):
     Args:
         size: Side of a view, in pixels.
         views: How many views to make, at least 1.
-        shift: Pixels that images, which must be of this size, are shifted by at most, with probability 0.8; None =
-            views are random crops.
-        hue: Of the colour jitter, in [0, 0.5].
+        shift: Largest shift, in pixels. Images must have the side ``size``, and are shifted with probability 0.8. None
+            = views are random crops.
+        hue: Hue of the colour jitter, in [0, 0.5].
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
         color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.
 

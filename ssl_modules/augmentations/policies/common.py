@@ -15,21 +15,21 @@ Strengths = tuple[float, float, float, float]  # brightness, contrast, saturatio
 BLUR_FROM = 64  # pixels: below, the policies leave the blur out
 WHOLE_GAUSSIAN = 13  # pixels: three standard deviations of 2 to either side
 SMALLEST_BLURRED = WHOLE_GAUSSIAN // 2 + 1  # pixels: an image is reflected by half a kernel
-SMALLEST_MULTICROP = 3  # pixels: the small views of 3/7 of the side then have 2
+SMALLEST_MULTICROP = 3  # pixels: small views have 3/7 of this side, which is rounded to 2
 SMALLEST_SHIFTED = 8  # pixels: below, an eighth of the side is less than a pixel
 
 
 def jitter_and_gray(
     strengths: Strengths, mode: JitterMode, color: bool, gray: float = 0.2
 ) -> list[ColorJitter | RandomGrayscale]:
-    """Colour jitter and grayscale; without colour, the jitter of brightness and contrast alone."""
+    """Return colour jitter and grayscale. Without colour, return only the jitter of brightness and contrast."""
     if color:
         return [ColorJitter(*strengths, p=0.8, mode=mode), RandomGrayscale(p=gray)]
     return [ColorJitter(*strengths[:2], p=0.8, mode=mode)]
 
 
 def blur_and_solarize(blur: float, solarize: float = 0.0, kernel_size: int | None = None) -> list[Operation]:
-    """Blur and solarisation with these probabilities; one of probability 0 is left out."""
+    """Return blur and solarisation with these probabilities. An operation of probability 0 is left out."""
     operations: list[Operation] = []
     if blur > 0:
         operations.append(GaussianBlur(kernel_size, p=blur))
@@ -39,7 +39,7 @@ def blur_and_solarize(blur: float, solarize: float = 0.0, kernel_size: int | Non
 
 
 def shift_or_crop(size: int, shift: int | None) -> Operation:
-    """The geometry of AMDIM: a shift by up to ``shift`` pixels, or a crop where it is None."""
+    """Return the geometry of AMDIM: a shift by up to ``shift`` pixels, or a crop if ``shift`` is None."""
     check_number("size", size, above=0)
     if shift is None:
         return RandomResizedCrop(size, scale=(0.3, 1.0), ratio=(0.7, 1.4), interpolation="bicubic")
@@ -48,15 +48,15 @@ def shift_or_crop(size: int, shift: int | None) -> Operation:
 
 
 def amdim_colors(hue: float, mode: JitterMode, color: bool) -> list[Operation]:
-    """Colour jitter and grayscale with the numbers of AMDIM."""
+    """Return colour jitter and grayscale with the numbers of AMDIM."""
     return [*jitter_and_gray((0.4, 0.4, 0.4, hue), mode, color, gray=0.25)]
 
 
 def amdim_settings(name: str, image_size: int, in_channels: int) -> dict[str, Any]:
-    """The arguments of AMDIM's views at an image size: shift (None = crop, from 64 px on), hue and color.
+    """Return the arguments of AMDIM's views at an image size: shift (None = crop, from 64 px on), hue and color.
 
     Args:
-        name: of the policy, for the error.
+        name: name of the policy, for the error message.
         image_size: side of a view, in pixels, at least 8.
         in_channels: number of image channels.
 
@@ -122,16 +122,16 @@ def check_multicrop(size: int, views: int, small_views: int, small_size: int, *,
 
 
 def check_scales(min_scale: float, max_scale: float = 1.0) -> None:
-    """Raises unless these are the smallest and largest area of a crop, as shares of the image's."""
+    """Raise an error unless these are the smallest and the largest area of a crop, as shares of the image's area."""
     check_number("max_scale", max_scale, above=0, most=1)
     check_number("min_scale", min_scale, above=0, most=max_scale)
 
 
 def check_image_size(name: str, image_size: int, smallest: int) -> None:
-    """Raises unless images of this size are large enough for the policy.
+    """Raise an error unless images of this size are large enough for the policy.
 
     Args:
-        name: Of the policy.
+        name: Name of the policy, for the error message.
         image_size: Side of a view, in pixels.
         smallest: The smallest side that works, in pixels.
 

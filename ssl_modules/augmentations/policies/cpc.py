@@ -15,16 +15,17 @@ from ssl_modules.augmentations.views import Views
 class CPCViews(Views):
     """The view of CPC: flip, shift or crop, jitter, grayscale, then a grid of overlapping patches.
 
-    The numbers are those of lightning-bolts: AMDIM's, and patches of a quarter of the side that overlap by half. The
-    paper (Hénaff et al. 2020, arXiv 1905.09272) changes the colours of each patch on its own, as ``per_patch`` does.
-    For its colour dropping build the view from :class:`~ssl_modules.augmentations.PatchGrid`.
+    The numbers are those of lightning-bolts: AMDIM's numbers, and patches of a quarter of the side that overlap by
+    half. The paper (Hénaff et al. 2020, arXiv 1905.09272) changes the colours of each patch separately, as
+    ``per_patch`` does. The paper also drops colours. To do this, build the view from
+    :class:`~ssl_modules.augmentations.PatchGrid`.
 
     Args:
         size: Side of the view, in pixels, before it is cut.
         patches: Side and overlap of the patches, in pixels.
-        shift: Pixels that images, which must be of this size, are shifted by at most, with probability 0.8; None =
-            views are random crops.
-        hue: Of the colour jitter, in [0, 0.5].
+        shift: Largest shift, in pixels. Images must have the side ``size``, and are shifted with probability 0.8. None
+            = views are random crops.
+        hue: Hue of the colour jitter, in [0, 0.5].
         per_patch: Whether jitter and grayscale are drawn for each patch on its own, otherwise once for all of an image.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
         color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.

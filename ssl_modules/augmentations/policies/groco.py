@@ -21,18 +21,18 @@ class GroCoViews(JointViews):
 
     There are three kinds of views:
 
-    - full ones, the first and the third: crops of 0.14 to 1 of the area, always blurred, never solarised
-    - full ones, the second and the fourth: crops of 0.14 to 1, blur with probability 0.1, solarisation with 0.2
-    - small ones: crops of 0.05 to 0.14, blur with probability 0.5, never solarised
+    - the first and the third full view: crops of 0.14 to 1 of the area, always blurred, never solarised
+    - the second and the fourth full view: crops of 0.14 to 1, blur with probability 0.1, solarisation with 0.2
+    - the small views: crops of 0.05 to 0.14, blur with probability 0.5, never solarised
 
-    The numbers are those of the authors' code for ImageNet: two to four full views at 224 px, or two and six small ones
-    at 96 px.
+    The numbers are those of the authors' code for ImageNet. It makes two to four full views at 224 px, or two full
+    views and six small views at 96 px.
 
     Args:
-        size: Side of a full view, in pixels, at least 7 where it is blurred.
+        size: Side of a full view, in pixels, at least 7 with ``blur``.
         views: How many full views to make, at least 1.
-        small_views: How many small ones to make after them.
-        small_size: Side of a small view, in pixels, at least 7 where it is blurred.
+        small_views: How many small views to make after the full views.
+        small_size: Side of a small view, in pixels, at least 7 with ``blur``.
         blur: Whether views are blurred.
         min_scale: Smallest area of a full view's crop, as a share of the image's.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.

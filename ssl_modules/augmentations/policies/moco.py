@@ -15,8 +15,8 @@ from ssl_modules.augmentations.views import Views
 class MoCoViews(Views):
     """The views of MoCo v2: crop, colour jitter, grayscale, blur, flip (Chen et al. 2020, arXiv 2003.04297).
 
-    Without blur they are the views of RINCE (Hoffmann et al. 2022, arXiv 2201.11736). RINCE flips after the crop,
-    which gives the same images: a flip commutes with all that comes between.
+    Without blur they are the views of RINCE (Hoffmann et al. 2022, arXiv 2201.11736). RINCE flips directly after the
+    crop. This gives the same images, because a flip commutes with the operations in between.
 
     Args:
         size: Side of a view, in pixels.

@@ -8,7 +8,7 @@ from ssl_modules.augmentations.views import JointViews
 def s2r2(image_size: int, in_channels: int = 3) -> SimCLRViews:
     """S2R2's policy: four views of SimCLR, with strength 0.5, no blur and crops from 0.2 of the area on below 64 px.
 
-    All of it is inferred, at every size.
+    We inferred the whole policy, for every size.
 
     Args:
         image_size: Side of a view, in pixels.
@@ -27,8 +27,8 @@ def s2r2(image_size: int, in_channels: int = 3) -> SimCLRViews:
 def s2r2_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
     """S2R2's multi-crop: SwAV's two large and six small crops, which SimCLR's operations then change.
 
-    All of it is inferred. The small views have 3/7 of the side, 96 px of 224, to the nearest even number. All views
-    have strength 0.5 and no blur where ``image_size`` is below 64 px.
+    We inferred the whole policy. The small views have 3/7 of the side, rounded to an even number, such as 96 px of 224
+    px. If ``image_size`` is below 64 px, all views have strength 0.5 and no blur.
 
     Args:
         image_size: Side of a large view, in pixels, at least 3.

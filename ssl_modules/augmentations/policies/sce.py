@@ -39,8 +39,8 @@ class SCEViews(JointViews):
     - "strong-beta": saturation 0.2, blur with probability 0.1, solarisation with probability 0.2
     - "strong-gamma": saturation 0.2, blur with probability 0.5, solarisation with probability 0.2
 
-    The numbers are those of the official configurations. Which configuration the paper calls alpha, beta and gamma is
-    inferred from them.
+    The numbers are those of the official configurations. We inferred from these numbers which configurations the paper
+    calls alpha, beta and gamma.
 
     Args:
         size: Side of a view, in pixels, at least 7 if a kind is blurred.
@@ -157,8 +157,8 @@ def sce_video(image_size: int, in_channels: int = 3) -> ClipViews:
 
     Crops have 0.2 to 0.766 of the area. From 128 px on, the colour jitter is twice as strong. The numbers are those of
     the official configurations for 112 and 224 px (Denize et al. 2023, arXiv 2212.11187). One operation of the
-    configuration for 224 px is missing: differences of frames, which it applies to 0.2 of the clips. We inferred the
-    policies for all other sizes.
+    configuration for 224 px is missing here. It replaces a fifth of the clips by differences of their frames. We
+    inferred the policies for all other sizes.
 
     Args:
         image_size: Side of a view, in pixels, at least 7, because views are blurred.

@@ -14,15 +14,15 @@ from ssl_modules.augmentations.views import JointViews, Views
 class YADIMViews(JointViews):
     """The views of YADIM, the union of AMDIM's and CPC's (Falcon and Cho 2020, arXiv 2009.00104): a reconstruction.
 
-    They are AMDIM's, which ``patches`` cuts into a grid. The paper has no public code, and whether it cuts is not
-    settled.
+    They are AMDIM's views. ``patches`` cuts them into a grid. The paper has no public code, and we don't know whether
+    the authors cut their views.
 
     Args:
         size: Side of a view, in pixels.
         views: How many views to make, at least 1.
-        shift: Pixels that images, which must be of this size, are shifted by at most, with probability 0.8; None =
-            views are random crops.
-        hue: Of the colour jitter, in [0, 0.5].
+        shift: Largest shift, in pixels. Images must have the side ``size``, and are shifted with probability 0.8. None
+            = views are random crops.
+        hue: Hue of the colour jitter, in [0, 0.5].
         patches: Side and overlap, in pixels, of the patches that views are cut into; None = they stay whole.
         jitter: "exact" or "linear", which is faster; see :class:`~ssl_modules.augmentations.ColorJitter`.
         color: Whether to change saturation, hue and grayscale. Pass False if images have neither 1 nor 3 channels.

@@ -5,8 +5,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ssl_modules import datamodules
 from ssl_modules.cli import ContrastiveCLI
+from ssl_modules.datamodules import TensorImages
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETS = {"fashion": ("FashionMNISTDataModule", 28), "scattered": ("ScatteredFashionMNISTDataModule", 40)}
@@ -16,9 +19,9 @@ METHODS = {  # configuration, number of seeds, time of a step relative to SimCLR
     "BYOL": ("byol", 1, 1.4),
     "SCE": ("sce", 3, 0.7),
     "RINCE, neighbours": ("rince_neighbours", 1, 0.7),
-    "RINCE, labels": ("rince", 1, 0.7),
+    "RINCE, labels": ("rince", 3, 0.7),
     "GroCo": ("groco", 3, 1.0),
-    "GroCo, 4 views": ("groco", 1, 2.0),
+    "GroCo, 4 views": ("groco", 3, 2.0),
     "S2R2, 4 views": ("s2r2", 3, 2.0),
     "YADIM": ("yadim", 3, 1.0),
     "AMDIM, its encoder": ("amdim", 1, 1.0),
@@ -34,8 +37,12 @@ OTHERS = {  # row whose module is used, number of seeds, time of a step relative
     "supervised": ("SimCLR", 3, 0.5),
     "lightly's SimCLR": ("SimCLR", 3, 1.0),
     "lightly's MoCo": ("MoCo", 3, 0.7),
+    "SimCLR, 4 views": ("SimCLR", 3, 2.0),
+    "RINCE, one rank": ("RINCE, labels", 3, 0.7),
+    "RINCE, noisy ranks": ("RINCE, labels", 3, 0.7),
 }
-ROWS = ["raw pixels", "untrained", *METHODS, "lightly's SimCLR", "lightly's MoCo", "supervised"]
+ROWS = ["raw pixels", "untrained", *METHODS, *[row for row in OTHERS if row not in ("raw pixels", "untrained")]]
+NOISE = 0.2  # share of training images whose coarse class is random in "RINCE, noisy ranks"
 RATES = (0.001, 0.003)
 CROPS = (0.08, 0.2, 0.4)
 EPOCHS = {"full": 5, "short": 2, "large": 50}
@@ -73,7 +80,7 @@ def build(job: dict[str, Any]) -> tuple[Any, Any]:
         "data.coarse": "true",
         "data.seed": job["seed"],
         "data.val_size": 10_000 if job["part"] == "val" else 0,
-        "model.augmentation": json.dumps(augmentation(row, size, job["crop"])),
+        "model.augmentation": json.dumps(augmentation(job["row"], size, job["crop"])),
         "model.optimizer.lr": job["rate"],
         "trainer.max_epochs": 1,
         "trainer.logger": "false",
@@ -82,21 +89,35 @@ def build(job: dict[str, Any]) -> tuple[Any, Any]:
         options["model.encoder.image_size"] = size
     elif job["epochs"] == EPOCHS["large"] and not row.startswith("CPC"):
         options["model.encoder"] = "resnet18"
+    if job["row"] == "RINCE, one rank":
+        options["model.extraction.init_args.ranks.init_args.label_levels"] = 1
+        options["model.loss.init_args.temperatures"] = "[0.1]"
     config = CONFIGS / f"{METHODS[row][0]}_fashion.yaml"
     cli = ContrastiveCLI(run=False, args=["--config", str(config), *(f"--{k}={v}" for k, v in options.items())])
-    cli.datamodule.load = partial(parts, job["set"])
+    cli.datamodule.load = partial(parts, job["set"], noisy=job["row"] == "RINCE, noisy ranks")
     cli.datamodule.setup()
-    if row.startswith("SupCon"):
+    if job["row"] in ("SupCon, labels", "RINCE, one rank"):
         cli.model.on_before_batch_transfer = without_coarse_classes
     return cli.model, cli.datamodule
 
 
 @cache
-def parts(name: str) -> Any:
+def parts(name: str, noisy: bool = False) -> tuple[TensorImages, TensorImages]:
     """Return the training and test parts of a set. A process makes the canvases only once."""
+    if noisy:
+        return with_noise(*parts(name))
     data = getattr(datamodules, SETS[name][0])(coarse=True, download=True)
     data.prepare_data()
     return data.load()
+
+
+def with_noise(train: TensorImages, test: TensorImages) -> tuple[TensorImages, TensorImages]:
+    """Return the parts with random coarse classes for a share of the training images, the same in each run."""
+    generator, targets = torch.Generator().manual_seed(0), train.targets.clone()
+    noisy = torch.rand(len(targets), generator=generator) < NOISE
+    drawn = torch.randint(int(targets[:, 1].max()) + 1, (len(targets),), generator=generator)
+    targets[:, 1] = torch.where(noisy, drawn, targets[:, 1])
+    return TensorImages(train.images, targets), test
 
 
 def without_coarse_classes(batch: list[Any], dataloader_idx: int) -> list[Any]:

@@ -29,6 +29,7 @@ import argparse
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -52,6 +53,10 @@ class Table:
         self.lines.append(line)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+    def missing(self, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the jobs without a line. The device doesn't matter."""
+        return [job for job in jobs if not self.find(**{k: v for k, v in job.items() if k != "device"})]
 
     def crop(self) -> float:
         """Return the smallest crop of SimCLR's best run in the search."""
@@ -80,22 +85,42 @@ def rate_jobs(name: str, table: Table, device: str) -> list[dict[str, Any]]:
     return [{**common, "row": row, "rate": rate, "epochs": EPOCHS["short"]} for row in METHODS for rate in RATES]
 
 
-def row_jobs(name: str, search: Table, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of the table."""
-    common = {"kind": "row", "set": name, "part": "test", "device": args.device, "crop": search.crop()}
-    common["epochs"] = EPOCHS["large" if args.large else "full"]
+def row_jobs(
+    name: str, search: Table, rows: Sequence[str], seeds: Sequence[int], *, device: str, large: bool
+) -> list[dict[str, Any]]:
+    """Return the runs of the table; each row has its own number of seeds."""
+    common = {"kind": "row", "set": name, "part": "test", "device": device, "crop": search.crop()}
+    common["epochs"] = EPOCHS["large" if large else "full"]
     return [
         {**common, "row": row, "seed": seed, "rate": search.rate(row)}
-        for row in args.only
-        for seed in args.seeds[: {**METHODS, **OTHERS}[row][1]]
+        for row in rows
+        for seed in seeds[: {**METHODS, **OTHERS}[row][1]]
     ]
+
+
+def complete(
+    name: str,
+    rows: Sequence[str],
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    device: str = "cpu",
+    count: int = 1,
+    large: bool = False,
+    out: Path = Path(__file__).parent,
+) -> Table:
+    """Train the runs of these rows that a table lacks, and return the table."""
+    table = Table(out / f"{name}{'_large' if large else ''}.jsonl")
+    search = Table(out / f"{name}_search.jsonl")
+    finish(row_jobs(name, search, rows, seeds, device=device, large=large), table, count)
+    return table
 
 
 def finish(jobs: list[dict[str, Any]], table: Table, count: int) -> None:
     """Run the jobs that are not in a table, several at a time, each with one thread."""
-    missing = [job for job in jobs if not table.find(**{k: v for k, v in job.items() if k != "device"})]
+    missing = table.missing(jobs)
     if not missing:
         return
+    estimate(missing, count)
     # On a CPU, we measure the peak memory of a process, so each job gets a new process.
     fresh = 1 if any(job["device"] == "cpu" for job in missing) else None
     with ProcessPoolExecutor(count, get_context("spawn"), _start, max_tasks_per_child=fresh) as pool:
@@ -143,18 +168,13 @@ def main() -> None:
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     for name in args.sets:
-        search = Table(args.out / f"{name}_search.jsonl")
         if args.search:
-            jobs = recipe_jobs(name, args.device)
-            estimate(jobs, args.jobs)
-            finish(jobs, search, args.jobs)
-            jobs = rate_jobs(name, search, args.device)
-            estimate(jobs, args.jobs)
-            finish(jobs, search, args.jobs)
+            search = Table(args.out / f"{name}_search.jsonl")
+            finish(recipe_jobs(name, args.device), search, args.jobs)
+            finish(rate_jobs(name, search, args.device), search, args.jobs)
         else:
-            jobs = row_jobs(name, search, args)
-            estimate(jobs, args.jobs)
-            finish(jobs, Table(args.out / f"{name}{'_large' if args.large else ''}.jsonl"), args.jobs)
+            settings = {"device": args.device, "count": args.jobs, "large": args.large, "out": args.out}
+            complete(name, args.only, args.seeds, **settings)
 
 
 if __name__ == "__main__":

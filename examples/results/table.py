@@ -35,7 +35,8 @@ COLUMNS = {
     "coarse": "coarse retrieval",
     "ood": "OOD AUROC",
 }
-STUDENT = {2: 12.71, 3: 4.303}  # 97.5 % quantiles of Student's t distribution, by number of seeds
+WITH_LABELS = ("supervised", "SupCon, labels", "RINCE, labels", "RINCE, one rank", "RINCE, noisy ranks")
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantiles of Student's t distribution, by number of seeds
 
 
 def lines(name: str) -> dict[str, list[dict[str, Any]]]:
@@ -60,8 +61,12 @@ def difference(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
         return ""
     if len(pairs) == 1:
         return f"{pairs[0]:+.1f}"
-    half = STUDENT[len(pairs)] * stdev(pairs) / len(pairs) ** 0.5
-    return f"{mean(pairs):+.1f} ± {half:.1f}"
+    return f"{mean(pairs):+.1f} ± {interval(pairs):.1f}"
+
+
+def interval(values: list[float]) -> float:
+    """Return half the width of the 95 % interval of the mean of 2 to 5 values."""
+    return STUDENT[len(values)] * stdev(values) / len(values) ** 0.5
 
 
 def hardware(runs: list[dict[str, Any]]) -> str:
@@ -120,7 +125,7 @@ def draw(name: str, path: Path) -> None:
     names = sorted(rows, key=lambda row: mean(run["knn"] for run in rows[row]))
     for y, row in enumerate(names):
         values = [100 * run["knn"] for run in rows[row]]
-        reference = row in ("raw pixels", "untrained", "supervised", "RINCE, labels", "SupCon, labels")
+        reference = row in ("raw pixels", "untrained", *WITH_LABELS)
         axes.scatter(values, [y] * len(values), s=28, alpha=0.8, color="tab:gray" if reference else "tab:blue")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("k-NN accuracy, %; one point per seed; gray: trained with labels, or not trained")

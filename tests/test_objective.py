@@ -341,7 +341,7 @@ def test_a_reference_function_runs_in_full_precision_without_gradient_and_autoca
 def test_a_reference_function_with_scores_of_another_shape_is_refused(block):
     z = torch.eye(4)
     contrast = Contrast(z, z, torch.eye(4, dtype=torch.int8), lambda rows: z[rows, :3])
-    with pytest.raises(ValueError, match=r"reference: expected a function .* returns \[\d, 4\].* got \[\d, 3\]"):
+    with pytest.raises(ValueError, match=r"reference: expected a function .* returns .*\[\d, 4\], got \[\d, 3\]"):
         objective([contrast], Dot(), SCELoss(), block)
 
 

@@ -134,7 +134,8 @@ def find(path: str) -> Any:
 def as_markup(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Turn plain text into markup.
 
-    An indented block after a line that ends with a colon is a formula, and literal. ``|`` and ``*`` are themselves.
+    An indented block after a line that ends with a colon is a formula, and literal, unless it is a list. Outside of
+    formulas, ``|`` and ``*`` are plain characters.
     """
     if what == "data":
         lines[:] = [f"A dict with the keys {', '.join(map(repr, value))}."] if isinstance(value, dict) else []
@@ -142,7 +143,7 @@ def as_markup(app: Sphinx, what: str, name: str, value: Any, options: Any, lines
     source = False
     for i, line in enumerate(lines):
         if colon is None and i > 1 and not lines[i - 1] and lines[i - 2].endswith(":"):
-            if depth(line) > depth(lines[i - 2]) and not line.lstrip().startswith(">>>"):
+            if depth(line) > depth(lines[i - 2]) and not line.lstrip().startswith((">>>", "- ")):
                 colon = i - 2
                 lines[colon] += ":"
         elif colon is not None and line and depth(line) <= depth(lines[colon]):

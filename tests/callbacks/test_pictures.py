@@ -317,7 +317,7 @@ def test_class_names_of_a_level():
 def test_class_names_may_be_a_dict_of_labels_of_any_size():
     names = {7: "seven", 10**12: "large"}
     assert names_of_classes(torch.tensor([10**12, 7, 7]), given=names) == names
-    with pytest.raises(ValueError, match="class_names: .* a label 8"):
+    with pytest.raises(ValueError, match=r"class_names: .* a label 8"):
         names_of_classes(torch.tensor([7, 8]), given=names)
 
 

@@ -56,7 +56,7 @@ def test_help_on_the_command_line_explains_the_shared_arguments(name, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert all(f"--data.{argument} " in shown for argument in SHARED)
     assert "images per batch and process (device)" in shown
-    assert "whether batches also hold the row of each image" in shown
+    assert "whether batches also hold the row of each" in shown
 
 
 @each_case

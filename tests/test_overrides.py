@@ -255,7 +255,7 @@ def test_help_shows_every_argument_with_its_default():
     text = shown("--model.help", "RINCE")
     for name in inspect.signature(RINCE).parameters:
         assert f"--model.{name}" in text, name
-    assert "images per step for which the learning rate is given" in text
+    assert "images per step for which the learning rate is given" in " ".join(text.split())
     assert "side of a view, pixels" in text  # help for an argument of the base class
     assert "Queue(out_dim=128, layers=2, size=4096" in text
     page = pydoc.render_doc(RINCE, renderer=pydoc.plaintext)

@@ -159,9 +159,14 @@ def as_markup(app: Sphinx, what: str, name: str, value: Any, options: Any, lines
 
 
 def restore(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Undo what napoleon makes of a property, whose first words it takes for a type if a colon follows."""
+    """Undo two changes by napoleon.
+
+    It takes the first words of a property for a type if a colon follows. It joins the lines of an error's description,
+    although docutils ends a paragraph only at an empty line.
+    """
     if what == "property":
         lines[:] = app.reference_properties.pop(name)  # type: ignore[attr-defined]
+    lines[:] = [part.rstrip() for line in lines for part in line.split("\n")]
 
 
 def depth(line: str) -> int:

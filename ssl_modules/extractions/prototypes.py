@@ -143,9 +143,7 @@ class Prototypes(Extraction):
                 self._contrast(
                     torch.cat([z for v, z in enumerate(embeddings) if v != i]),
                     prototypes,
-                    self._assignments(i, embeddings[i].detach(), prototypes.detach().to(precision)).repeat(
-                        views - 1, 1
-                    ),
+                    self._assignments(i, embeddings[i], prototypes.to(precision)).repeat(views - 1, 1),
                 )
                 for i in range(self.assigned)
             ]

@@ -97,3 +97,8 @@ def test_fast_dev_run_has_fewer_images_than_k(tmp_path):
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         OutOfDistributionProbe(**{**own(), "outliers": outliers(), **options}).evaluate(stranger())
+
+
+def test_without_outliers_the_error_says_what_to_give():
+    with pytest.raises(TypeError, match="outliers: expected images of another data set, got None; give a loader"):
+        OutOfDistributionProbe(**own(), outliers=None)

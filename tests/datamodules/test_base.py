@@ -330,8 +330,12 @@ def test_loaders_before_setup_and_parts_that_are_missing():
         make(setup=False).train_dataloader()
     data = ImageDataModule(part(), num_classes=4)
     data.setup()
-    with pytest.raises(ValueError, match="images has no test part; pass test="):
+    with pytest.raises(ValueError, match=r"images has no test part; pass test= to the data module$"):
         data.test_dataloader()
+    with_validation = ImageDataModule(part(), num_classes=4, val_size=4)
+    with_validation.setup()
+    with pytest.raises(ValueError, match="pass test= to the data module, or evaluate on the validation part: split="):
+        with_validation.test_dataloader()
     with pytest.raises(ValueError, match=r"val_size: images has neither a validation nor a test part .*val_size="):
         data.probe_test_dataloader()
 

@@ -144,6 +144,26 @@ def test_a_broken_file_raises_an_error_with_its_path(kind, tmp_path):
     assert caught.value.errno is None
 
 
+def _damaged_frames(path: Path) -> int:
+    """Count the frames that FFmpeg decodes but marks as damaged."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        return sum(frame.is_corrupt for frame in container.decode(video=0))
+
+
+def test_a_frame_that_is_decoded_but_damaged_raises_an_error(tmp_path):
+    path = videos.write(tmp_path / "a.mpg", codec="mpeg2video")
+    content = path.read_bytes()
+    places = range(len(content) // 4, len(content), 97)
+    assert read_frames(path, [1.9]).shape[1] == 1
+    for place in places:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        if _damaged_frames(path):
+            break
+    with pytest.raises(OSError, match=r"a\.mpg: has a damaged frame"):
+        read_frames(path, [0.0, 1.9])
+
+
 def test_a_missing_file_raises_file_not_found(tmp_path):
     for read in (duration, lambda path: read_frames(path, [0.0])):
         with pytest.raises(FileNotFoundError, match=r"none\.mp4"):

@@ -3,7 +3,12 @@ import torch
 from miniatures import write_fashion_mnist
 from needs import needs_fashion_mnist
 
-from ssl_modules.datamodules import FashionMNISTDataModule, ScatteredFashionMNISTDataModule, pixel_statistics
+from ssl_modules.datamodules import (
+    FashionMNISTDataModule,
+    ScatteredFashionMNISTDataModule,
+    TensorImages,
+    pixel_statistics,
+)
 from ssl_modules.datamodules.scattered_fashion_mnist import scatter
 
 
@@ -42,6 +47,13 @@ def test_the_canvas_depends_only_on_scatter_seed(root):
     assert all((first == image).flatten(1).all(1).any() for image in subset.images)
 
 
+def test_equal_garments_of_the_two_parts_have_different_places(root, monkeypatch):
+    white = TensorImages(torch.full((4, 1, 28, 28), 255, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    monkeypatch.setattr(FashionMNISTDataModule, "_part", lambda self, folder, part: white)
+    data = loaded(root, pieces=0)
+    assert not torch.equal(data.train_set.images, data.test_set.images)
+
+
 def test_a_garment_keeps_its_shape_at_another_place_size_and_brightness():
     white = torch.full((200, 1, 28, 28), 255, dtype=torch.uint8)
     found = canvases(white)
@@ -58,6 +70,8 @@ def test_a_garment_keeps_its_shape_at_another_place_size_and_brightness():
     assert min(sides) == 16
     assert max(sides) == 28
     assert len(corners) > 150
+    assert found[:, 0].amax(dim=(0, 2)).min() > 0  # garments reach all four sides of the canvas
+    assert found[:, 0].amax(dim=(0, 1)).min() > 0
     assert 102 <= min(values) < 130
     assert 230 < max(values) <= 255
 

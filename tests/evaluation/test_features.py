@@ -226,6 +226,11 @@ def test_the_error_shows_how_to_get_vectors_from_other_outputs(output, shown):
         ),
         (IMAGES, {}, "without labels; .* train= and test="),
         ((IMAGES,), {}, "without labels"),
+        (
+            {"image": IMAGES, "size": 2},
+            {},
+            r"without labels under the keys image, size; select .* prepare=lambda batch.* train= and test=",
+        ),
         (((IMAGES, IMAGES), TARGETS), {}, r"tuple\(tuple, Tensor\).*prepare="),
         ({"x": IMAGES}, {}, "the loader: expected .images, targets., got dict"),
         ((IMAGES, TARGETS), {"prepare": lambda batch: batch[0]}, "prepare: expected .images, targets.* got Tensor"),

@@ -1,5 +1,6 @@
 import builtins
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -75,13 +76,16 @@ def test_a_video_of_one_frame_repeats_it(tmp_path):
     assert duration(path) == pytest.approx(1 / FPS)
 
 
-def test_a_file_without_a_duration_is_measured(tmp_path):
+@pytest.mark.parametrize("start", [0, 5])
+def test_a_file_without_a_duration_is_measured(start, tmp_path):
     path = tmp_path / "a.mkv"
     with open(path, "wb") as file, av.open(_Pipe(file), "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = videos.WIDTH, videos.HEIGHT, "yuv420p"
-        for pixels in videos.numbered(50).permute(1, 2, 3, 0).contiguous().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        for number, pixels in enumerate(videos.numbered(50).permute(1, 2, 3, 0).contiguous().numpy()):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number + start * FPS, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with av.open(str(path)) as container:
         assert container.duration is None

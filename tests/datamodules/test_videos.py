@@ -76,6 +76,13 @@ def test_training_clips_are_central_squares(folder):
             assert (clip.int() - frames[..., 4:28].int()).abs().float().mean() < 20  # the same or the next frame
 
 
+def test_training_clips_have_the_decode_size_and_evaluation_clips_the_image_size(folder):
+    clips, *_ = batch(folder, [0, 3], decode_size=28)
+    assert clips.shape[-2:] == (28, 28)
+    evaluated, _ = files(folder, decode_size=28)[3]
+    assert evaluated.shape[-2:] == (24, 24)
+
+
 def test_a_video_that_is_shorter_than_a_clip_repeats_its_last_frame(folder):
     pixels, starts = files(folder, decode_size=48).read(2, training=True, generator=torch.Generator())
     assert starts.tolist() == [0, 0]

@@ -15,6 +15,7 @@ SimCLR, as a mean over all epochs, of runs with the same seed. The times are tho
 
 import argparse
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +31,6 @@ import matplotlib.pyplot as plt
 import torch
 from lightning.pytorch.callbacks import Callback
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from verdict import verdict
 
 from ssl_modules import S2R2, ContrastiveModule, GroCo, SimCLR
 from ssl_modules.augmentations import ColorJitter, Operation, RandomHorizontalFlip, RandomResizedCrop, Views
@@ -39,6 +39,10 @@ from ssl_modules.datamodules import BaseDataModule, DigitsDataModule, FashionMNI
 from ssl_modules.extractions import AllViews
 from ssl_modules.losses import InfoNCE
 from ssl_modules.optim import WarmupCosine
+
+sys.path.append(str(Path(__file__).parents[1] / "results"))
+
+from paired import verdict
 
 PICTURE = Path("s2r2_epochs.png")
 

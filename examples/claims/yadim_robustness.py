@@ -16,6 +16,7 @@ import argparse
 import itertools
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -31,7 +32,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
-from verdict import verdict
 
 from ssl_modules import AMDIM, CPC, YADIM, ContrastiveModule
 from ssl_modules.augmentations import ColorJitter, PatchGrid, RandomResizedCrop, Views
@@ -40,6 +40,10 @@ from ssl_modules.datamodules import DigitsDataModule
 from ssl_modules.encoders import AMDIMEncoder, CPCEncoder
 from ssl_modules.extractions import Extraction, LocalMaps, PatchContext
 from ssl_modules.optim import WarmupCosine
+
+sys.path.append(str(Path(__file__).parents[1] / "results"))
+
+from paired import verdict
 
 SIZE, PATCH, OVERLAP = 8, 5, 4  # pixels; a grid of 4 x 4 patches
 PROBES = {"k-NN": (OnlineKNNProbe, "probe/knn_top1"), "linear": (OnlineLinearProbe, "probe/linear_top1")}

@@ -54,9 +54,9 @@ class Table:
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def missing(self, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the jobs without a line. The device doesn't matter."""
-        return [job for job in jobs if not self.find(**{k: v for k, v in job.items() if k != "device"})]
+    def find_job(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the lines of a job. The device doesn't matter."""
+        return self.find(**{k: v for k, v in job.items() if k != "device"})
 
     def crop(self) -> float:
         """Return the smallest crop of SimCLR's best run in the search."""
@@ -86,38 +86,39 @@ def rate_jobs(name: str, table: Table, device: str) -> list[dict[str, Any]]:
 
 
 def row_jobs(
-    name: str, search: Table, rows: Sequence[str], seeds: Sequence[int], *, device: str, large: bool
+    name: str, search: Table, rows: Sequence[str], seeds: Sequence[int] | None, *, device: str, large: bool
 ) -> list[dict[str, Any]]:
-    """Return the runs of the table; each row has its own number of seeds."""
+    """Return the runs of rows. Without given seeds, each row has its own number of seeds."""
     common = {"kind": "row", "set": name, "part": "test", "device": device, "crop": search.crop()}
     common["epochs"] = EPOCHS["large" if large else "full"]
     return [
         {**common, "row": row, "seed": seed, "rate": search.rate(row)}
         for row in rows
-        for seed in seeds[: {**METHODS, **OTHERS}[row][1]]
+        for seed in seeds or range({**METHODS, **OTHERS}[row][1])
     ]
 
 
 def complete(
     name: str,
     rows: Sequence[str],
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] | None = None,
     *,
     device: str = "cpu",
     count: int = 1,
     large: bool = False,
     out: Path = Path(__file__).parent,
-) -> Table:
-    """Train the runs of these rows that a table lacks, and return the table."""
+) -> list[dict[str, Any]]:
+    """Train the runs of these rows that a table lacks, and return the lines of all runs of these rows."""
     table = Table(out / f"{name}{'_large' if large else ''}.jsonl")
     search = Table(out / f"{name}_search.jsonl")
-    finish(row_jobs(name, search, rows, seeds, device=device, large=large), table, count)
-    return table
+    jobs = row_jobs(name, search, rows, seeds, device=device, large=large)
+    finish(jobs, table, count)
+    return [line for job in jobs for line in table.find_job(job)]
 
 
 def finish(jobs: list[dict[str, Any]], table: Table, count: int) -> None:
     """Run the jobs that are not in a table, several at a time, each with one thread."""
-    missing = table.missing(jobs)
+    missing = [job for job in jobs if not table.find_job(job)]
     if not missing:
         return
     estimate(missing, count)
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="a ResNet-18 and ten times the steps")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, metavar="ROW")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0, or 0 to 2 where the table has 3")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)

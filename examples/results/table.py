@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from paired import difference, gains
 from rows import ROWS
 
 HERE = Path(__file__).parent
@@ -36,7 +37,6 @@ COLUMNS = {
     "ood": "OOD AUROC",
 }
 WITH_LABELS = ("supervised", "SupCon, labels", "RINCE, labels", "RINCE, one rank", "RINCE, noisy ranks")
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantiles of Student's t distribution, by number of seeds
 
 
 def lines(name: str) -> dict[str, list[dict[str, Any]]]:
@@ -53,22 +53,6 @@ def spread(values: list[float]) -> str:
     return text if len(values) == 1 else f"{text} ± {100 * stdev(values):.1f}"
 
 
-def difference(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> str:
-    """Return the mean difference of k-NN accuracy over common seeds, with its interval."""
-    of_other = {run["seed"]: run["knn"] for run in others}
-    pairs = [100 * (run["knn"] - of_other[run["seed"]]) for run in runs if run["seed"] in of_other]
-    if not pairs:
-        return ""
-    if len(pairs) == 1:
-        return f"{pairs[0]:+.1f}"
-    return f"{mean(pairs):+.1f} ± {interval(pairs):.1f}"
-
-
-def interval(values: list[float]) -> float:
-    """Return half the width of the 95 % interval of the mean of 2 to 5 values."""
-    return STUDENT[len(values)] * stdev(values) / len(values) ** 0.5
-
-
 def hardware(runs: list[dict[str, Any]]) -> str:
     return "GPU" if runs[0]["device"] == "cuda" else "CPU"
 
@@ -81,7 +65,7 @@ def table(name: str, title: str) -> str:
     for row, runs in rows.items():
         trained = row not in ("raw pixels", "untrained")
         cells = [row, *(spread([run[column] for run in runs]) for column in COLUMNS)]
-        against = difference(runs, rows["SimCLR"]) if row != "SimCLR" and "SimCLR" in rows else ""
+        against = "" if row == "SimCLR" else difference(gains([*runs, *rows.get("SimCLR", [])], row, "SimCLR", "knn"))
         cost = [f"{mean(run[key] for run in runs):,.0f}" for key in ("seconds", "mib")] if trained else ["", ""]
         cells += [against, f"{runs[0]['rate']}" if trained else "", str(len(runs)), hardware(runs), *cost]
         out.append("| " + " | ".join(cells) + " |")

@@ -19,7 +19,7 @@ def scripts(monkeypatch):
     """Return a function that imports a script of the folder by its name."""
     monkeypatch.syspath_prepend(FOLDER)
     yield importlib.import_module
-    for name in ("table", "run", "rows"):
+    for name in ("table", "paired", "run", "rows"):
         sys.modules.pop(name, None)
 
 
@@ -56,11 +56,26 @@ def test_every_row_uses_the_settings_that_its_search_chose(run):
 
 
 def test_differences_are_paired_by_seed(table):
-    runs = [{"seed": seed, "knn": knn} for seed, knn in enumerate((0.5, 0.6, 0.7))]
-    others = [{"seed": seed, "knn": knn} for seed, knn in enumerate((0.4, 0.5, 0.6))]
-    assert table.difference(runs, others) == "+10.0 ± 0.0"
-    assert table.difference(runs[:1], others) == "+10.0"
-    assert table.difference(runs, []) == ""
+    runs = [{"row": "MoCo", "seed": seed, "knn": knn} for seed, knn in enumerate((0.5, 0.6, 0.7))]
+    others = [{"row": "SimCLR", "seed": seed, "knn": knn} for seed, knn in enumerate((0.4, 0.5, 0.6))]
+
+    def difference(lines):
+        return table.difference(table.gains(lines, "MoCo", "SimCLR", "knn"))
+
+    assert difference([*runs, *others]) == "+10.0 ± 0.0"
+    assert difference([*runs[:1], *others]) == "+10.0"
+    assert difference(runs) == ""
+
+
+def test_seeds_are_those_given_or_those_of_the_row(run):
+    search = run.Table(FOLDER / "scattered_search.jsonl")
+
+    def seeds(given):
+        jobs = run.row_jobs("scattered", search, ["SimCLR", "BYOL"], given, device="cpu", large=False)
+        return [(job["row"], job["seed"]) for job in jobs]
+
+    assert seeds(None) == [("SimCLR", 0), ("SimCLR", 1), ("SimCLR", 2), ("BYOL", 0)]
+    assert seeds([4, 7]) == [("SimCLR", 4), ("SimCLR", 7), ("BYOL", 4), ("BYOL", 7)]
 
 
 def test_a_run_that_the_file_has_is_not_repeated(run, tmp_path, monkeypatch):

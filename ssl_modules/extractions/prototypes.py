@@ -183,7 +183,15 @@ class Prototypes(Extraction):
         self._waiting = embeddings
 
     def on_fit_start(self, images: int | None, steps: int | float, steps_per_epoch: int | float) -> None:
-        """Convert shares of the run to steps; warn if the prototypes never learn or the queue never fills."""
+        """Convert shares of the run to steps.
+
+        Warn if the prototypes never learn, if the queue never fills, or if there are more prototypes than images.
+        """
+        if images is not None and self.number > images:
+            rank_zero_warn(
+                f"prototypes: got {self.number} for {images} training images, so most prototypes get no image; give "
+                "fewer than there are images"
+            )
         self._frozen = _number_of("frozen_steps", self.frozen_steps, steps)
         self._fills_after = _number_of("queue_after", self.queue_after, steps) if self.queue else 0
         for name, number in (("frozen_steps", self._frozen), ("queue_after", self._fills_after)):

@@ -1,9 +1,8 @@
 """Read images from shards, which are tar files. Shards in an object storage are copied when they are needed."""
 
 import os
-import shutil
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from filelock import FileLock
 
-from ssl_modules.datamodules.storage import cached_name, default_cache, is_remote, opened
+from ssl_modules.datamodules.storage import blocks, cached_name, default_cache, is_remote
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 from ssl_modules.utils.files import replacing
 
@@ -76,7 +75,8 @@ class Shards:
         Raises:
             SystemFault: if the shard can't be read.
         """
-        content = retried(self.addresses[number], lambda: os.pread(self.open(number, ahead).fileno(), size, offset))
+        file = self.open(number, ahead).fileno()
+        content = retried(self.addresses[number], partial(os.pread, file, size, offset))
         if len(content) < size:
             raise SystemFault(
                 f"{self.addresses[number]}: ends at byte {offset + len(content)}, but its index names {size} bytes "
@@ -92,29 +92,35 @@ class Shards:
             ahead: see :meth:`read`.
 
         Raises:
-            SystemFault: if the shard is missing.
+            SystemFault: if the shard is missing, or can't be read or copied.
         """
         if self._process != os.getpid():  # a forked worker has no copying thread, and opens its own files
             self._opened, self._copying, self._process = OrderedDict(), None, os.getpid()
         if number in self._opened:
             self._opened.move_to_end(number)
             return self._opened[number]
-        if is_remote(self.addresses[number]) and ahead:
+        address = self.addresses[number]
+        if is_remote(address) and ahead:
             self._copy_ahead(number, ahead)
-        while True:
-            path = self.local(number)
-            try:
-                self._opened[number] = path.open("rb", buffering=0)
-                break
-            except FileNotFoundError as error:
-                if not is_remote(self.addresses[number]):
-                    raise SystemFault(
-                        f"url: expected the shard {path}, which is missing; copy it there, or write the shards again"
-                    ) from error
-                # Another process has deleted the copy since then, to make room.
+        try:
+            self._opened[number] = retried(address, partial(self._open, number))
+        except (SystemFault, MemoryError):
+            raise
+        except Exception as error:  # a shard holds many images, so none of them is to blame
+            raise SystemFault(f"{address}: can't be read ({error}); fix this, then resume the run") from error
         if len(self._opened) > KEPT_OPEN:
             self._opened.popitem(last=False)[1].close()
         return self._opened[number]
+
+    def _open(self, number: int) -> BinaryIO:
+        while True:
+            path = self.local(number)
+            try:
+                return path.open("rb", buffering=0)
+            except FileNotFoundError as error:
+                if not is_remote(self.addresses[number]):
+                    raise _missing(str(path)) from error
+                # Another process has deleted the copy since then, to make room.
 
     def local(self, number: int) -> Path:
         """Return the local path of a shard, after copying it if it is remote."""
@@ -127,13 +133,16 @@ class Shards:
             if path.exists():
                 path.touch()  # the copy counts as used now; copies that are unused for longest are deleted first
                 return path
-            retried(address, partial(self._copy, address, path))
+            with replacing("shard", path) as file:
+                file.writelines(self._content(address))
         self._make_room(path)
         return path
 
-    def _copy(self, address: str, path: Path) -> None:
-        with replacing("shard", path) as file, opened(address, self.storage_options) as source:
-            shutil.copyfileobj(source, file, 2**24)
+    def _content(self, address: str) -> Iterator[bytes]:
+        try:
+            yield from blocks(address, self.storage_options)
+        except FileNotFoundError as error:
+            raise _missing(address) from error
 
     def _copy_ahead(self, number: int, ahead: int) -> None:
         if self._copying is None:
@@ -158,3 +167,7 @@ class Shards:
             if path != newest:
                 path.unlink(missing_ok=True)  # a process that has opened it can still read it
                 excess -= size
+
+
+def _missing(shard: str) -> SystemFault:
+    return SystemFault(f"url: expected the shard {shard}, which is missing; copy it there, or write the shards again")

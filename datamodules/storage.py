@@ -1,17 +1,18 @@
 """Files in local folders and in object storages, such as s3://bucket/folder."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 
+_BLOCK = 2**24  # bytes that are read at a time
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -43,9 +44,8 @@ def cached_name(key: str) -> str:
     return sha256(key.encode()).hexdigest()[:20]
 
 
-@contextmanager
-def opened(address: str, storage_options: dict[str, Any] | None = None) -> Iterator[BinaryIO]:
-    """Open a file at an address for reading.
+def blocks(address: str, storage_options: dict[str, Any] | None = None) -> Iterator[bytes]:
+    """Yield the content of a file at an address in blocks.
 
     Args:
         address: path or address.
@@ -53,33 +53,28 @@ def opened(address: str, storage_options: dict[str, Any] | None = None) -> Itera
 
     Raises:
         FileNotFoundError: if there is no such file.
-        SystemFault: if the storage fails, or the package for it is missing.
+        SystemFault: if an object storage fails, or the package for it is missing. :func:`retried` tries again if the
+            fault may be temporary.
 
     Example:
         >>> _ = Path("notes.txt").write_text("hello")
-        >>> with opened("notes.txt") as file:
-        ...     file.read()
-        b'hello'
+        >>> list(blocks("notes.txt"))
+        [b'hello']
     """
     try:
         with fsspec.open(address, "rb", **(storage_options or {})) as file:
-            yield file
+            while block := file.read(_BLOCK):
+                yield block
     except Exception as error:
-        of_system = isinstance(error, OSError) and error.errno is not None  # such as a full disk
-        if of_system or isinstance(error, FileNotFoundError):
+        of_local_disk = isinstance(error, OSError) and not is_remote(address)
+        if of_local_disk or isinstance(error, FileNotFoundError | MemoryError):
             raise
-        # Each storage has its own types of exceptions.
-        raise SystemFault(f"{address}: can't be read ({type(error).__name__}: {error}); {_fix(error)}") from error
+        raise _fault(address, "read", error) from error
 
 
 def read_address(address: str, storage_options: dict[str, Any] | None = None) -> bytes:
-    """Return the content of a file at an address; arguments and errors are those of :func:`opened`."""
-
-    def read() -> bytes:
-        with opened(address, storage_options) as file:
-            return file.read()
-
-    return retried(address, read)
+    """Return the content of a file at an address; arguments and errors are those of :func:`blocks`."""
+    return retried(address, lambda: b"".join(blocks(address, storage_options)))
 
 
 def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str]:
@@ -108,13 +103,19 @@ def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str
         files, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
         found_here = [files.unstrip_protocol(name) if is_remote(url) else name for name in sorted(files.glob(path))]
     except Exception as error:
-        raise SystemFault(f"{url}: can't be listed ({type(error).__name__}: {error}); {_fix(error)}") from error
+        raise _fault(url, "listed", error) from error
     if not found_here:
         raise FileNotFoundError(f"url: expected tar files in {url}, got none; check the address")
     return found_here
 
 
-def _fix(error: Exception) -> str:
+def _fault(address: str, action: str, error: Exception) -> SystemFault:
+    """Return the error to raise if a storage fails."""
+    fix = "check the address, the network and the credentials (storage_options=)"
     if isinstance(error, ImportError):
-        return "install the storage's package: pip install 'ssl-modules[stream]'"
-    return "check the address, the network and the credentials (storage_options=)"
+        fix = "install the storage's package: pip install 'ssl-modules[stream]'"
+    fault = SystemFault(f"{address}: can't be {action} ({type(error).__name__}: {error}); {fix}")
+    # Each storage has its own types of exceptions, most of them without a code: treat these as temporary.
+    of_arguments = isinstance(error, ImportError | ValueError | TypeError | PermissionError)
+    fault.errno = getattr(error, "errno", None) or (None if of_arguments else errno.EIO)
+    return fault

@@ -1,5 +1,6 @@
 """Writing shards continues after an interruption. The order of reading depends only on seed and epoch."""
 
+import errno
 import json
 import tarfile
 from io import BytesIO
@@ -21,6 +22,7 @@ from ssl_modules.datamodules import (
     TensorImages,
     sharding,
     streaming,
+    unreadable,
     write_shards,
 )
 from ssl_modules.datamodules.shards import Shards
@@ -165,6 +167,87 @@ def test_a_copy_that_another_process_deletes_is_made_again(address, tmp_path, mo
     monkeypatch.setattr(Shards, "local", local_then_delete)
     assert copies.read(0, 0, 13) == b"000000000.png"
     assert deleted
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Record the waits instead of sleeping."""
+    slept = []
+    monkeypatch.setattr(unreadable, "sleep", slept.append)
+    return slept
+
+
+class ExpiredToken(Exception):
+    """An error of a storage's own type."""
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize(
+    ("error", "message", "attempts"),
+    [
+        (ExpiredToken("the token has expired"), "ExpiredToken: the token has expired", 4),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error", 4),
+        (TimeoutError(), "TimeoutError", 4),
+        (PermissionError("Forbidden"), "PermissionError: Forbidden", 1),
+        (FileNotFoundError("no such object"), "which is missing", 1),
+    ],
+)
+def test_a_storage_that_fails_ends_the_run(address, tmp_path, monkeypatch, *, error, message, attempts):
+    data = stream(address, cache_dir=tmp_path)
+    real, tried = fsspec.open, []
+
+    def fails(wanted, *args, **settings):
+        if not wanted.endswith("00003.tar"):
+            return real(wanted, *args, **settings)
+        tried.append(wanted)
+        raise error
+
+    monkeypatch.setattr(fsspec, "open", fails)
+    with pytest.raises(SystemFault, match=rf"{address}/train/00003.tar.*{message}") as caught:
+        data.train_set.content(700)
+    assert "can't be written" not in str(caught.value)
+    assert len(tried) == attempts
+    with pytest.raises(SystemFault, match=message):
+        rows(data.train_dataloader())
+    assert not data.train_set.unread.any()
+
+
+def test_a_storage_that_fails_for_a_moment_loses_no_image(address, tmp_path, monkeypatch, waits):
+    real, left = fsspec.open, [ExpiredToken(), ExpiredToken()]
+
+    def fails(wanted, *args, **settings):
+        if left and wanted.endswith("00003.tar"):
+            raise left.pop()
+        return real(wanted, *args, **settings)
+
+    data = stream(address, cache_dir=tmp_path)
+    monkeypatch.setattr(fsspec, "open", fails)
+    assert data.train_set.content(700).startswith(b"\x89PNG")
+    assert waits == [0.1, 0.5]
+
+
+@pytest.mark.usefixtures("waits")
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        (
+            "os.fsync",
+            OSError(errno.ENOSPC, "No space left on device"),
+            "can't be written, .* No space left .*make room on the disk",
+        ),
+        ("pathlib.Path.mkdir", NotImplementedError("no locks"), "no locks"),
+        ("pathlib.Path.mkdir", NotADirectoryError(errno.ENOTDIR, "Not a directory"), "Not a directory"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_ends_the_run(address, tmp_path, monkeypatch, *, place, error, message):
+    def fails(*args, **settings):
+        raise error
+
+    data = stream(address, cache_dir=tmp_path)
+    monkeypatch.setattr(place, fails)
+    with pytest.raises(SystemFault, match=rf"{address}/train/0000\d.tar.*{message}"):
+        rows(data.train_dataloader())
+    assert not data.train_set.unread.any()
 
 
 def test_tar_files_of_other_programs_are_read(address, digits, tmp_path, monkeypatch):

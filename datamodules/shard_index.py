@@ -82,7 +82,7 @@ def scan(shards: Shards) -> Index:
     rows: list[tuple[int, int, int, str, int]] = []
     for number, address in enumerate(shards.addresses):
         samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-        with tarfile.open(fileobj=shards.open(number)) as tar:
+        with shards.opened(number) as shard, tarfile.open(fileobj=shard) as tar:
             for member in tar:
                 folder, _, file = member.name.rpartition("/")
                 stem, _, ending = file.partition(".")

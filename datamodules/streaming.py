@@ -54,7 +54,8 @@ class StreamingDataModule(FilesDataModule):
             fast disk. ``cache_gb`` must be large enough for two windows.
         cache_dir: folder for copies of remote shards, which several processes may share; None =
             ``~/.cache/ssl-modules/shards``.
-        cache_gb: limit of the size of all copies, in 10^9 bytes; None = no limit.
+        cache_gb: limit of the size of all copies, in 10^9 bytes; None = no limit. The shards that are being copied, one
+            or two in each worker, come on top of it.
         storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``. Configs
             and checkpoints contain them, so pass keys and passwords in environment variables instead.
         settings: other keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and

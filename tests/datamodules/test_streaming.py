@@ -2,7 +2,10 @@
 
 import errno
 import json
+import multiprocessing
+import os
 import tarfile
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from ssl_modules.datamodules import (
     StreamingDataModule,
     TensorImages,
     sharding,
+    storage,
     streaming,
     unreadable,
     write_shards,
@@ -153,20 +157,65 @@ def test_shards_at_an_address_are_copied_and_the_oldest_copies_deleted(address, 
     assert 0 < sum(path.stat().st_size for path in cache.glob("*.tar")) <= limit + largest
 
 
+def test_a_deleted_copy_does_not_occupy_the_disk(address, tmp_path):
+    data = stream(address, window=1, cache_dir=tmp_path, cache_gb=250e-6)
+    rows(data.train_dataloader())
+    opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not [path for path in opened if path.startswith(str(tmp_path)) and path.endswith("(deleted)")]
+
+
 def test_a_copy_that_another_process_deletes_is_made_again(address, tmp_path, monkeypatch):
     copies = Shards([f"{address}/train/00000.tar"], tmp_path)
-    local, deleted = Shards.local, []
+    copy, deleted = Shards._copy, []
 
-    def local_then_delete(self, number):
-        path = local(self, number)
+    def copy_then_delete(self, number):
+        copy(self, number)
         if not deleted:
-            deleted.append(path)
-            path.unlink()
-        return path
+            deleted.extend(tmp_path.glob("*.tar"))
+            deleted[0].unlink()
 
-    monkeypatch.setattr(Shards, "local", local_then_delete)
+    monkeypatch.setattr(Shards, "_copy", copy_then_delete)
     assert copies.read(0, 0, 13) == b"000000000.png"
     assert deleted
+
+
+def test_the_shards_that_a_loader_reads_next_are_copied_ahead(address, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Shards, "copy_ahead", lambda self, numbers: asked.append(numbers))
+    data = stream(address, window=2, cache_dir=tmp_path, batch_size=1)
+    order = list(dict.fromkeys((rows(data.train_dataloader()) // 200).tolist()))
+    windows = [{*order[start : start + 2]} for start in (0, 2, 4, 6)]
+    assert [({*now[:2]}, {*now[2:]}) for now in asked] == [*zip(windows, [*windows[1:], set()], strict=True)]
+    asked.clear()
+    training = iter(data.train_dataloader())
+    next(training)
+    rows(data.probe_train_dataloader())  # has its own order
+    assert asked[1:] == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7]]
+    asked.clear()
+    part = data.train_set.select(torch.tensor([0, 1, 450, 1200]))
+    assert part.content(0).startswith(b"\x89PNG")
+    assert part.content(3).startswith(b"\x89PNG")
+    assert asked == [[0, 2], [6]]
+
+
+def reads_one_shard(folder):
+    copies = Shards([f"memory://bucket/train/{number:05}.tar" for number in range(8)], folder)
+    copies.copy_ahead(range(1, 8))
+    copies.read(0, 0, 5)
+
+
+@pytest.mark.usefixtures("address")
+def test_the_end_of_a_process_does_not_wait_for_copies(tmp_path, monkeypatch):
+    def slow(*args):
+        time.sleep(1)
+        return storage.blocks(*args)
+
+    monkeypatch.setattr("ssl_modules.datamodules.shards.blocks", slow)
+    process = multiprocessing.get_context("fork").Process(target=reads_one_shard, args=(tmp_path,))
+    process.start()
+    process.join(5)
+    assert process.exitcode == 0
+    assert 1 <= len([*tmp_path.glob("*.tar")]) < 5
 
 
 @pytest.fixture

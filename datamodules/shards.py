@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
-from ssl_modules.datamodules.storage import blocks, cached_name, default_cache, is_remote
+from ssl_modules.datamodules.storage import blocks, cached_name, default_cache, is_remote, versions
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 from ssl_modules.utils.files import replacing
 
@@ -27,6 +27,13 @@ class Shards:
         cache_bytes: limit of the size of all copies, in bytes; shards that are being copied come on top of it. The
             copies that have been unused for the longest time are deleted first. None = no limit.
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
+
+    Attributes:
+        key: text that identifies the shards and their content.
+
+    Raises:
+        FileNotFoundError: if shards are missing.
+        SystemFault: if the storage fails.
 
     Example:
         >>> import tarfile
@@ -50,6 +57,9 @@ class Shards:
         self.cache_dir = Path(cache_dir or default_cache())
         self.cache_bytes = cache_bytes
         self.storage_options = storage_options or {}
+        # A shard that was written again has another version, and therefore another copy.
+        self._keys = [f"{a} {v}" for a, v in zip(addresses, versions(addresses, storage_options), strict=True)]
+        self.key = " ".join(self._keys)
         self._kept: OrderedDict[int, BinaryIO] = OrderedDict()
         self._wanted: list[int] = []
         self._copying: Thread | None = None
@@ -136,7 +146,7 @@ class Shards:
                 self._copy(number)
 
     def _copy_of(self, number: int) -> Path:
-        return self.cache_dir / f"{cached_name(self.addresses[number])}.tar"
+        return self.cache_dir / f"{cached_name(self._keys[number])}.tar"
 
     def _copy(self, number: int) -> None:
         path = self._copy_of(number)

@@ -3,16 +3,21 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
+from ssl_modules.datamodules import finding
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 
 _BLOCK = 2**24  # bytes that are read at a time
+# What storages call the size, the time of writing and the etag of a file.
+_VERSION = ("size", "mtime", "created", "LastModified", "last_modified", "updated", "ETag", "etag", "blob_id")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -86,7 +91,8 @@ def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str
         storage_options: keyword arguments of the file system.
 
     Raises:
-        FileNotFoundError: if there are no tar files.
+        FileNotFoundError: if a folder has no tar files, or none matches a ``*``. Files that the address names are not
+            looked for; :func:`versions` does that.
 
     Example:
         >>> tars_at("s3://bucket/train-{08..10}.tar")
@@ -107,6 +113,59 @@ def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str
     if not found_here:
         raise FileNotFoundError(f"url: expected tar files in {url}, got none; check the address")
     return found_here
+
+
+def versions(addresses: Sequence[str], storage_options: dict[str, Any] | None = None) -> list[str]:
+    """Return the version of each file: its size and, as far as the storage knows them, its time and its etag.
+
+    The version changes when the file is written again.
+
+    Args:
+        addresses: paths or addresses of the files.
+        storage_options: keyword arguments of the file system.
+
+    Raises:
+        FileNotFoundError: if files are missing.
+        SystemFault: if the storage fails.
+
+    Example:
+        >>> _ = Path("notes.txt").write_text("hello")
+        >>> before = versions(["notes.txt"])
+        >>> _ = Path("notes.txt").write_text("hello again")
+        >>> versions(["notes.txt"]) == before
+        False
+    """
+    listed: dict[str, dict[str, Any]] = {}
+    for folder in {address.rpartition("/")[0] for address in addresses if is_remote(address)}:
+        with suppress(Exception):  # some storages can't list a folder, such as HTTP
+            files, path = fsspec.url_to_fs(folder, **(storage_options or {}))
+            files.invalidate_cache()
+            listed |= {entry["name"]: entry for entry in files.ls(path, detail=True)}
+    found, missing = [], []
+    for address in addresses:
+        try:
+            facts = retried(address, partial(_facts, address, storage_options, listed))
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(address)
+        else:
+            found.append(" ".join(str(facts[name]) for name in _VERSION if facts.get(name) is not None))
+    if missing:
+        raise FileNotFoundError(
+            f"url: expected {len(addresses)} tar files, of which {len(missing)} are missing: "
+            f"{finding.listed(missing)}; copy them there, or correct the address"
+        )
+    return found
+
+
+def _facts(address: str, storage_options: dict[str, Any] | None, listed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the storage knows about a file."""
+    try:
+        files, path = fsspec.url_to_fs(address, **(storage_options or {}))
+        return listed.get(path) or files.info(path)
+    except Exception as error:
+        if isinstance(error, OSError) and (not is_remote(address) or isinstance(error, FileNotFoundError)):
+            raise
+        raise _fault(address, "found", error) from error
 
 
 def _fault(address: str, action: str, error: Exception) -> SystemFault:

@@ -411,9 +411,55 @@ def test_a_cut_shard_and_a_missing_one_end_the_run(shards, tmp_path):
     tar.write_bytes((shards / "train/00000.tar").read_bytes()[:600])
     with pytest.raises(SystemFault, match=r"ends at byte 600, .* copy the shard again"):
         Shards([str(tar)]).read(0, 512, 200)
+    parts = Shards([str(tar)])
     tar.unlink()
     with pytest.raises(SystemFault, match=f"url: expected the shard {tar}, which is missing; copy it there"):
-        Shards([str(tar)]).read(0, 512, 200)
+        parts.read(0, 512, 200)
+
+
+@pytest.mark.parametrize("url", ["{}/train/{{00006..00009}}.tar", "{}/train/00008.tar"])
+def test_setup_names_missing_tar_files(address, shards, tmp_path, url):
+    for folder in (address, shards):
+        data = StreamingDataModule(url.format(folder), cache_dir=tmp_path)
+        with pytest.raises(
+            FileNotFoundError, match=rf"tar files, of which \d are missing: {folder}/train/00008.tar.*; "
+        ):
+            data.setup()
+
+
+def tar_of(classes):
+    """Return the content of a tar file with one image of each class, whose pixels say the class."""
+    content = BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for row, number in enumerate(classes):
+            image = BytesIO()
+            Image.new("L", (8, 8), 10 * number).save(image, "PNG")
+            for name, data in ((f"{row}.png", image.getvalue()), (f"{row}.cls", b"%d" % number)):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, BytesIO(data))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("folder", ["{tmp_path}/data", "memory://bucket/data"])
+@pytest.mark.usefixtures("address")
+def test_tar_files_that_were_written_again_are_read_again(tmp_path, folder):
+    folder = folder.format(tmp_path=tmp_path)
+    facts = {"num_classes": 10, "in_channels": 1, "image_size": 8, "decode_size": 8, "batch_size": 3}
+    for classes in ([1, 2, 3], [4, 5, 6]):
+        with fsspec.open(f"{folder}/a.tar", "wb", auto_mkdir=True) as file:
+            file.write(tar_of(classes))
+        for images, targets, _ in stream(f"{folder}/a.tar", cache_dir=tmp_path / "cache", **facts).train_dataloader():
+            assert (images[:, 0, 0, 0] // 10).tolist() == targets.tolist()
+            assert sorted(targets.tolist()) == classes
+
+
+def test_shards_that_were_written_again_are_copied_again(address, shards, tmp_path):
+    files = fsspec.filesystem("memory")
+    stream(address, cache_dir=tmp_path).train_set.content(0)
+    changed = (shards / "train/00000.tar").read_bytes().replace(b"\x89PNG", b"\x89png")
+    files.pipe_file("/bucket/train/00000.tar", changed)
+    assert stream(address, cache_dir=tmp_path).train_set.content(0).startswith(b"\x89png")
 
 
 @pytest.mark.parametrize(

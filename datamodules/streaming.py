@@ -128,6 +128,7 @@ class StreamingDataModule(FilesDataModule):
             "image_size": 224,
             "mean": None,
             "std": None,
+            "white": None,
             "same_size": False,
         }
         self.name, self.num_classes, self.target_type = facts["name"], facts["num_classes"], facts["target_type"]
@@ -137,6 +138,7 @@ class StreamingDataModule(FilesDataModule):
         self.dims = (channels, 0, 0)
         self.mean = tuple(mean) if mean is not None else by_channel(facts["mean"] or self.mean, channels)
         self.std = tuple(std) if std is not None else by_channel(facts["std"] or self.std, channels)
+        self.white = facts["white"]
         same_size = image_size is None and facts["same_size"]
         super().__init__(image_size=facts["image_size"] if image_size is None else image_size, **settings)
         if same_size and self.decode_size is None:
@@ -200,6 +202,7 @@ class StreamingDataModule(FilesDataModule):
             in_channels=self.in_channels,
             augmentation=self.augmentation,
             unreadable=self.unreadable,
+            white=self.white,
         )
 
 

@@ -332,6 +332,35 @@ def test_files_stay_unchanged_or_become_smaller_jpegs(photos, tmp_path):
     assert stream(tmp_path / "small").image_size == 28
 
 
+@pytest.mark.parametrize(("size", "side"), [(None, 8), (8, 8), (20, 8), (6, 6)])
+def test_images_in_memory_are_trained_on_at_the_size_that_is_stored(tmp_path, size, side):
+    write_shards(DigitsDataModule(), tmp_path, size=size)
+    data = stream(tmp_path)
+    assert data.image_size == side
+    assert next(iter(data.train_dataloader()))[0].shape[-2:] == (side, side)
+    assert Image.open(BytesIO(data.train_set.content(0))).size == (side, side)
+
+
+@pytest.mark.parametrize("size", [None, 20])
+def test_shards_keep_the_level_of_white(tmp_path, size):
+    for name, level in (("dark", 1000), ("white", 4095)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.fromarray(np.full((30, 30), level, np.uint16)).save(tmp_path / "pets" / name / "1.png")
+    data = ImageFolderDataModule(tmp_path / "pets", white=4095, in_channels=1, image_size=16, num_workers=0)
+    write_shards(data, tmp_path / "out", size=size)
+    expected = [data.train_set[row][0].max() for row in range(2)]
+    assert expected[1] == 255
+    assert [stream(tmp_path / "out").train_set[row][0].max() for row in range(2)] == expected
+
+
+def test_an_interrupted_writer_refuses_another_subset(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharding, "_facts", None)
+    with pytest.raises(TypeError):
+        write_shards(ImageFolderDataModule(photos, num_workers=0), tmp_path / "out")
+    with pytest.raises(ValueError, match="of a run with another seed; give the same"):  # it may draw a subset
+        write_shards(ImageFolderDataModule(photos, num_workers=0, seed=1), tmp_path / "out")
+
+
 def test_several_labels_and_levels_are_kept(tmp_path):
     images = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
     targets = torch.randint(2, (6, 4))

@@ -32,7 +32,7 @@ class ShardImages(ImageFiles):
         self.window = window
         # The order in which a loader reads the shards, shared with its workers.
         self.order = torch.arange(len(shards)).share_memory_()
-        self._turn = -1  # of the last read: its shard's place in the order, divided by the window
+        self._first = -1  # the first shard of the window of the last read
 
     def path(self, index: int) -> str | Path:
         """Return the address of a row's shard, followed by the name of its file in the shard."""
@@ -47,10 +47,11 @@ class ShardImages(ImageFiles):
     def _copy_ahead(self, shard: int) -> None:
         """Copy the shards of this window and of the next one in the background when the first of them is read."""
         window = self.window or 1
-        turn = int((self.order == shard).nonzero()) // window
-        if turn != self._turn:
-            self._turn = turn
-            following = self.order[turn * window : (turn + 2) * window].numpy()
+        start = int((self.order == shard).nonzero()) // window * window
+        first = int(self.order[start])
+        if first != self._first:
+            self._first = first
+            following = self.order[start : start + 2 * window].numpy()
             self.shards.copy_ahead(following[np.isin(following, self.index.shard)].tolist())
 
     def for_loader(self) -> Self:

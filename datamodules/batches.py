@@ -134,7 +134,7 @@ class BatchedFiles(Dataset[tuple]):
     """
 
     def __init__(self, files: ImageFiles, *, training: bool = False, seed: int = 0, return_index: bool = False) -> None:
-        self.files = files
+        self.files = files.for_loader()
         self.training = training
         self.seed = seed
         self.return_index = return_index

@@ -199,6 +199,10 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         files.unreadable_files = UnreadableFiles(self.root, len(rows), self.unreadable)
         return files
 
+    def for_loader(self) -> Self:
+        """Return the data set that one loader reads. A subclass may return a copy that knows the loader's order."""
+        return self
+
     def shuffled(self, generator: torch.Generator) -> Tensor:
         """Return a random order of the rows, [N]. A subclass may choose an order that is fast to read."""
         return torch.randperm(len(self), generator=generator)

@@ -1,9 +1,11 @@
 """The images in shards, as a data set."""
 
 import os
+from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +30,9 @@ class ShardImages(ImageFiles):
         self.shards = shards
         self.index = index
         self.window = window
+        # The order in which a loader reads the shards, shared with its workers.
+        self.order = torch.arange(len(shards)).share_memory_()
+        self._first = -1  # the first shard of the window of the last read
 
     def path(self, index: int) -> str | Path:
         """Return the address of a row's shard, followed by the name of its file in the shard."""
@@ -36,7 +41,24 @@ class ShardImages(ImageFiles):
     def content(self, index: int) -> bytes:
         """Return the bytes of a row's file."""
         shard, offset, size = (int(column[index]) for column in self.index[:3])
-        return self.shards.read(shard, offset, size, ahead=self.window or 1)
+        self._copy_ahead(shard)
+        return self.shards.read(shard, offset, size)
+
+    def _copy_ahead(self, shard: int) -> None:
+        """Copy the shards of this window and of the next one in the background when the first of them is read."""
+        window = self.window or 1
+        start = int((self.order == shard).nonzero()) // window * window
+        first = int(self.order[start])
+        if first != self._first:
+            self._first = first
+            following = self.order[start : start + 2 * window].numpy()
+            self.shards.copy_ahead(following[np.isin(following, self.index.shard)].tolist())
+
+    def for_loader(self) -> Self:
+        """Return a copy for one loader, which has its own order of the shards."""
+        images = copy(self)
+        images.order = torch.arange(len(self.shards)).share_memory_()
+        return images
 
     def names(self) -> list[str]:
         """Return the names of all files; each begins with the address of its shard."""
@@ -56,7 +78,7 @@ class ShardImages(ImageFiles):
         if self.window is None:
             return super().shuffled(generator)
         order = torch.randperm(len(self.shards), generator=generator)
-        self.shards.order.copy_(order)
+        self.order.copy_(order)
         windows = order.argsort()[torch.from_numpy(self.index.shard).long()] // self.window  # of each row, [N]
         shuffled = torch.randperm(len(self), generator=generator)
         # A stable sort by windows keeps the random order inside each window.

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_modules.datamodules.finding import IMAGES
 from ssl_modules.datamodules.shards import Shards
 from ssl_modules.datamodules.storage import read_address
 
 FACTS = "shards.json"
-IMAGES = {"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm"}  # extensions of image files
 
 
 class Index(NamedTuple):
@@ -82,14 +82,14 @@ def scan(shards: Shards) -> Index:
     rows: list[tuple[int, int, int, str, int]] = []
     for number, address in enumerate(shards.addresses):
         samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-        with tarfile.open(fileobj=shards.open(number)) as tar:
+        with shards.opened(number) as shard, tarfile.open(fileobj=shard) as tar:
             for member in tar:
                 folder, _, file = member.name.rpartition("/")
                 stem, _, ending = file.partition(".")
                 if member.isfile() and stem:
                     samples.setdefault(f"{folder}/{stem}", {})[ending.lower()] = member
             for files in samples.values():
-                image = next((files[ending] for ending in files if ending.rpartition(".")[2] in IMAGES), None)
+                image = next((files[ending] for ending in files if f".{ending}".endswith(IMAGES.endings)), None)
                 if image is None:
                     continue
                 target = _label(address, tar, files["cls"]) if "cls" in files else -1

@@ -18,16 +18,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.datamodules.batches import BatchedImages, keep_batch
+from ssl_modules.datamodules.identity import changed, identity
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
 from ssl_modules.datamodules.shard_index import FACTS, Index
 from ssl_modules.datamodules.targets import target_shape
 from ssl_modules.utils.checks import check_number
-from ssl_modules.utils.configurable import class_path, storable
 from ssl_modules.utils.files import replacing
 
 PLAN = "plan.json"
-_OF_LOADERS = {"batch_size", "num_workers", "seed", "return_index"}  # arguments that don't change the images
 
 
 def write_shards(
@@ -90,7 +89,7 @@ def write_shards(
         if part is not None
     }
     settings = {"size": size, "quality": quality, "images_per_shard": images_per_shard}
-    _start_plan(Path(out), {**_described(data), **settings, **{name: w.count for name, w in writers.items()}})
+    _start_plan(Path(out), {**identity(data), **settings, "images": {name: w.count for name, w in writers.items()}})
     facts = _facts(data, size)
     with Progress(console=Console(stderr=True)) as progress:
         for name, writer in writers.items():
@@ -126,13 +125,11 @@ def _check_data(data: BaseDataModule) -> None:
         )
 
 
-def _described(data: BaseDataModule) -> dict[str, Any]:
-    """Return the class of a data module and the arguments that decide which images it has."""
-    arguments = storable(data.arguments)
-    return {"data": class_path(type(data)), **{k: v for k, v in arguments.items() if k not in _OF_LOADERS}}
-
-
 def _facts(data: BaseDataModule, size: int | None) -> dict[str, Any]:
+    of_files = isinstance(data.train_set, ImageFiles)
+    image_size = data.image_size
+    if size is not None:  # images from files are cropped to 7/8 of their size; others are read as they are
+        image_size = min(image_size, round(size * 7 / 8) if of_files else size)
     return {
         "name": data.name,
         "num_classes": data.num_classes,
@@ -140,10 +137,11 @@ def _facts(data: BaseDataModule, size: int | None) -> dict[str, Any]:
         "target_type": data.target_type,
         "levels": dict(data.levels),
         "in_channels": data.in_channels,
-        "image_size": data.image_size if size is None else min(data.image_size, round(size * 7 / 8)),
+        "image_size": image_size,
         "mean": data.mean,
         "std": data.std,
-        "same_size": not isinstance(data.train_set, ImageFiles),
+        "white": getattr(data.train_set, "white", None),  # unchanged files may have more than 8 bits
+        "same_size": not of_files,
         "parts": {},
         "left_out": [],
     }
@@ -156,10 +154,9 @@ def _start_plan(out: Path, plan: dict[str, Any]) -> None:
     content, path = json.dumps(plan, indent=1, default=str), out / PLAN
     if path.exists():
         before, now = json.loads(path.read_text()), json.loads(content)
-        changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        if changed:
+        if others := changed(before, now):
             raise ValueError(
-                f"out: {out} contains shards of a run with another {', '.join(changed)}; give the same arguments to "
+                f"out: {out} contains shards of a run with another {', '.join(others)}; give the same arguments to "
                 "continue it, or another folder"
             )
     with replacing("plan", path) as file:
@@ -201,7 +198,7 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
             rows, left_out = [], []
             with (
                 replacing("shard", tar) as file,
-                tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tape,
+                tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive,
             ):
                 first = number * self.images_per_shard
                 for row in range(first, min(first + self.images_per_shard, self.count)):
@@ -211,8 +208,8 @@ class _ShardWriter(Dataset[tuple[int, list[str]]]):
                         left_out.append(str(error))
                         continue
                     name = f"{row:09}.{ending}"
-                    offset = _add(tape, name, content)
-                    _add(tape, *_label(f"{row:09}", target))
+                    offset = _add(archive, name, content)
+                    _add(archive, *_label(f"{row:09}", target))
                     rows.append((number, offset, len(content), name, target.numpy()))
             with replacing("index", done) as file:
                 columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.empty(0, int)] * 5
@@ -268,12 +265,12 @@ class _Unreadable(Exception):
     """Raised for a file that can't be read; its text is the path."""
 
 
-def _add(tape: tarfile.TarFile, name: str, content: bytes) -> int:
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> int:
     """Append a file; return the offset of its first byte."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
-    tape.addfile(info, BytesIO(content))
-    return tape.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    archive.addfile(info, BytesIO(content))
+    return archive.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _label(stem: str, target: Tensor) -> tuple[str, bytes]:

@@ -1,22 +1,21 @@
 """Read images from shards, which are tar files. Shards in an object storage are copied when they are needed."""
 
 import os
-import shutil
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, BinaryIO
 
-import torch
 from filelock import FileLock
 
-from ssl_modules.datamodules.storage import cached_name, default_cache, is_remote, opened
+from ssl_modules.datamodules.storage import blocks, cached_name, default_cache, is_remote, versions
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 from ssl_modules.utils.files import replacing
 
-KEPT_OPEN = 64  # open shards per process
+KEPT_OPEN = 64  # open local shards per process
 
 
 class Shards:
@@ -25,9 +24,16 @@ class Shards:
     Args:
         addresses: paths or addresses of the tar files, such as ``s3://bucket/train/00000.tar``.
         cache_dir: folder for the copies, which several processes may share; None = :func:`default_cache`.
-        cache_bytes: limit of the size of all copies, in bytes. The copies that have been unused for the longest time
-            are deleted first. None = no limit.
+        cache_bytes: limit of the size of all copies, in bytes; shards that are being copied come on top of it. The
+            copies that have been unused for the longest time are deleted first. None = no limit.
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
+
+    Attributes:
+        key: text that identifies the shards and their content.
+
+    Raises:
+        FileNotFoundError: if shards are missing.
+        SystemFault: if the storage fails.
 
     Example:
         >>> import tarfile
@@ -51,96 +57,130 @@ class Shards:
         self.cache_dir = Path(cache_dir or default_cache())
         self.cache_bytes = cache_bytes
         self.storage_options = storage_options or {}
-        # The order of the shards in this epoch, shared with the workers.
-        self.order = torch.arange(len(self.addresses)).share_memory_()
-        self._opened: OrderedDict[int, BinaryIO] = OrderedDict()
-        self._copying: ThreadPoolExecutor | None = None
+        # A shard that was written again has another version, and therefore another copy.
+        self._keys = [f"{a} {v}" for a, v in zip(addresses, versions(addresses, storage_options), strict=True)]
+        self.key = " ".join(self._keys)
+        self._kept: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._wanted: list[int] = []
+        self._copying: Thread | None = None
         self._process = os.getpid()
 
     def __len__(self) -> int:
         return len(self.addresses)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": OrderedDict(), "_copying": None}
+        return {**self.__dict__, "_kept": OrderedDict(), "_wanted": [], "_copying": None}
 
-    def read(self, number: int, offset: int, size: int, ahead: int = 0) -> bytes:
+    def read(self, number: int, offset: int, size: int) -> bytes:
         """Read bytes of a shard.
 
         Args:
             number: number of the shard.
             offset: first byte.
             size: number of bytes.
-            ahead: number of shards to copy in the background when this shard is opened. They are the next shards of
-                this epoch.
 
         Raises:
-            SystemFault: if the shard can't be read.
+            SystemFault: if the shard is missing, or can't be read or copied.
         """
-        content = retried(self.addresses[number], lambda: os.pread(self.open(number, ahead).fileno(), size, offset))
+        address = self.addresses[number]
+        with self.opened(number) as file:
+            content = retried(address, partial(os.pread, file.fileno(), size, offset))
         if len(content) < size:
             raise SystemFault(
-                f"{self.addresses[number]}: ends at byte {offset + len(content)}, but its index names {size} bytes "
+                f"{address}: ends at byte {offset + len(content)}, but its index names {size} bytes "
                 f"from byte {offset}; copy the shard again, or remove the index"
             )
         return content
 
-    def open(self, number: int, ahead: int = 0) -> BinaryIO:
-        """Return the open file of a shard, which stays open for later calls.
+    @contextmanager
+    def opened(self, number: int) -> Iterator[BinaryIO]:
+        """Open a shard for reading. A remote shard is copied first if there is no copy.
 
         Args:
             number: number of the shard.
-            ahead: see :meth:`read`.
 
         Raises:
-            SystemFault: if the shard is missing.
+            SystemFault: if the shard is missing, or can't be read or copied.
         """
-        if self._process != os.getpid():  # a forked worker has no copying thread, and opens its own files
-            self._opened, self._copying, self._process = OrderedDict(), None, os.getpid()
-        if number in self._opened:
-            self._opened.move_to_end(number)
-            return self._opened[number]
-        if is_remote(self.addresses[number]) and ahead:
-            self._copy_ahead(number, ahead)
-        while True:
-            path = self.local(number)
-            try:
-                self._opened[number] = path.open("rb", buffering=0)
-                break
-            except FileNotFoundError as error:
-                if not is_remote(self.addresses[number]):
-                    raise SystemFault(
-                        f"url: expected the shard {path}, which is missing; copy it there, or write the shards again"
-                    ) from error
-                # Another process has deleted the copy since then, to make room.
-        if len(self._opened) > KEPT_OPEN:
-            self._opened.popitem(last=False)[1].close()
-        return self._opened[number]
+        if not is_remote(self.addresses[number]):
+            yield self._local(number)
+        else:
+            # Closed after each read: a deleted copy occupies the disk as long as a process has it open.
+            with self._open(number) as file:
+                yield file
 
-    def local(self, number: int) -> Path:
-        """Return the local path of a shard, after copying it if it is remote."""
+    def _local(self, number: int) -> BinaryIO:
+        if self._process != os.getpid():  # a forked worker opens its own files
+            self._kept, self._process = OrderedDict(), os.getpid()
+        if number in self._kept:
+            self._kept.move_to_end(number)
+        else:
+            self._kept[number] = self._open(number)
+            if len(self._kept) > KEPT_OPEN:
+                self._kept.popitem(last=False)[1].close()
+        return self._kept[number]
+
+    def _open(self, number: int) -> BinaryIO:
         address = self.addresses[number]
-        if not is_remote(address):
-            return Path(address.removeprefix("file://"))
-        path = self.cache_dir / f"{cached_name(address)}.tar"
+        try:
+            return retried(address, partial(self._open_copy if is_remote(address) else self._open_local, number))
+        except (SystemFault, MemoryError):
+            raise
+        except Exception as error:  # a shard holds many images, so none of them is to blame
+            raise SystemFault(f"{address}: can't be read ({error}); fix this, then resume the run") from error
+
+    def _open_local(self, number: int) -> BinaryIO:
+        path = Path(self.addresses[number].removeprefix("file://"))
+        try:
+            return path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise _missing(str(path)) from error
+
+    def _open_copy(self, number: int) -> BinaryIO:
+        path = self._copy_of(number)
+        while True:
+            try:
+                os.utime(path)  # the copy counts as used now
+                return path.open("rb", buffering=0)
+            except FileNotFoundError:  # not copied yet, or deleted by another process to make room
+                self._copy(number)
+
+    def _copy_of(self, number: int) -> Path:
+        return self.cache_dir / f"{cached_name(self._keys[number])}.tar"
+
+    def _copy(self, number: int) -> None:
+        path = self._copy_of(number)
         self.cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if path.exists():
-                path.touch()  # the copy counts as used now; copies that are unused for longest are deleted first
-                return path
-            retried(address, partial(self._copy, address, path))
+                path.touch()
+                return
+            with replacing("shard", path) as file:
+                file.writelines(self._content(self.addresses[number]))
         self._make_room(path)
-        return path
 
-    def _copy(self, address: str, path: Path) -> None:
-        with replacing("shard", path) as file, opened(address, self.storage_options) as source:
-            shutil.copyfileobj(source, file, 2**24)
+    def copy_ahead(self, numbers: Sequence[int]) -> None:
+        """Copy remote shards in the background. They replace the shards of the last call that are not copied yet.
 
-    def _copy_ahead(self, number: int, ahead: int) -> None:
-        if self._copying is None:
-            self._copying = ThreadPoolExecutor(1, "shards")
-        place = int((self.order == number).nonzero())
-        for following in self.order[place + 1 : place + 1 + ahead].tolist():
-            self._copying.submit(self.local, following)
+        Args:
+            numbers: numbers of the shards, in the order in which they will be read.
+        """
+        self._wanted = [number for number in numbers if is_remote(self.addresses[number])]
+        if self._wanted and (self._copying is None or not self._copying.is_alive()):
+            # The end of the process doesn't wait for a daemon thread.
+            self._copying = Thread(target=self._copy_wanted, name="shards", daemon=True)
+            self._copying.start()
+
+    def _copy_wanted(self) -> None:
+        with suppress(Exception):  # reading the shard raises it again
+            while self._wanted:
+                self._copy(self._wanted.pop(0))
+
+    def _content(self, address: str) -> Iterator[bytes]:
+        try:
+            yield from blocks(address, self.storage_options)
+        except FileNotFoundError as error:
+            raise _missing(address) from error
 
     def _make_room(self, newest: Path) -> None:
         if self.cache_bytes is None:
@@ -156,5 +196,9 @@ class Shards:
             if excess <= 0:
                 return
             if path != newest:
-                path.unlink(missing_ok=True)  # a process that has opened it can still read it
+                path.unlink(missing_ok=True)  # a process that reads it at this moment can go on
                 excess -= size
+
+
+def _missing(shard: str) -> SystemFault:
+    return SystemFault(f"url: expected the shard {shard}, which is missing; copy it there, or write the shards again")

@@ -1,17 +1,23 @@
 """Files in local folders and in object storages, such as s3://bucket/folder."""
 
+import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import fsspec
 
+from ssl_modules.datamodules import finding
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 
+_BLOCK = 2**24  # bytes that are read at a time
+# What storages call the size, the time of writing and the etag of a file.
+_VERSION = ("size", "mtime", "created", "LastModified", "last_modified", "updated", "ETag", "etag", "blob_id")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -43,9 +49,8 @@ def cached_name(key: str) -> str:
     return sha256(key.encode()).hexdigest()[:20]
 
 
-@contextmanager
-def opened(address: str, storage_options: dict[str, Any] | None = None) -> Iterator[BinaryIO]:
-    """Open a file at an address for reading.
+def blocks(address: str, storage_options: dict[str, Any] | None = None) -> Iterator[bytes]:
+    """Yield the content of a file at an address in blocks.
 
     Args:
         address: path or address.
@@ -53,33 +58,28 @@ def opened(address: str, storage_options: dict[str, Any] | None = None) -> Itera
 
     Raises:
         FileNotFoundError: if there is no such file.
-        SystemFault: if the storage fails, or the package for it is missing.
+        SystemFault: if an object storage fails, or the package for it is missing. :func:`retried` tries again if the
+            fault may be temporary.
 
     Example:
         >>> _ = Path("notes.txt").write_text("hello")
-        >>> with opened("notes.txt") as file:
-        ...     file.read()
-        b'hello'
+        >>> list(blocks("notes.txt"))
+        [b'hello']
     """
     try:
         with fsspec.open(address, "rb", **(storage_options or {})) as file:
-            yield file
+            while block := file.read(_BLOCK):
+                yield block
     except Exception as error:
-        of_system = isinstance(error, OSError) and error.errno is not None  # such as a full disk
-        if of_system or isinstance(error, FileNotFoundError):
+        of_local_disk = isinstance(error, OSError) and not is_remote(address)
+        if of_local_disk or isinstance(error, FileNotFoundError | MemoryError):
             raise
-        # Each storage has its own types of exceptions.
-        raise SystemFault(f"{address}: can't be read ({type(error).__name__}: {error}); {_fix(error)}") from error
+        raise _fault(address, "read", error) from error
 
 
 def read_address(address: str, storage_options: dict[str, Any] | None = None) -> bytes:
-    """Return the content of a file at an address; arguments and errors are those of :func:`opened`."""
-
-    def read() -> bytes:
-        with opened(address, storage_options) as file:
-            return file.read()
-
-    return retried(address, read)
+    """Return the content of a file at an address; arguments and errors are those of :func:`blocks`."""
+    return retried(address, lambda: b"".join(blocks(address, storage_options)))
 
 
 def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str]:
@@ -91,7 +91,8 @@ def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str
         storage_options: keyword arguments of the file system.
 
     Raises:
-        FileNotFoundError: if there are no tar files.
+        FileNotFoundError: if a folder has no tar files, or none matches a ``*``. Files that the address names are not
+            looked for; :func:`versions` does that.
 
     Example:
         >>> tars_at("s3://bucket/train-{08..10}.tar")
@@ -108,13 +109,72 @@ def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str
         files, path = fsspec.url_to_fs(pattern, **(storage_options or {}))
         found_here = [files.unstrip_protocol(name) if is_remote(url) else name for name in sorted(files.glob(path))]
     except Exception as error:
-        raise SystemFault(f"{url}: can't be listed ({type(error).__name__}: {error}); {_fix(error)}") from error
+        raise _fault(url, "listed", error) from error
     if not found_here:
         raise FileNotFoundError(f"url: expected tar files in {url}, got none; check the address")
     return found_here
 
 
-def _fix(error: Exception) -> str:
+def versions(addresses: Sequence[str], storage_options: dict[str, Any] | None = None) -> list[str]:
+    """Return the version of each file: its size and, as far as the storage knows them, its time and its etag.
+
+    The version changes when the file is written again.
+
+    Args:
+        addresses: paths or addresses of the files.
+        storage_options: keyword arguments of the file system.
+
+    Raises:
+        FileNotFoundError: if files are missing.
+        SystemFault: if the storage fails.
+
+    Example:
+        >>> _ = Path("notes.txt").write_text("hello")
+        >>> before = versions(["notes.txt"])
+        >>> _ = Path("notes.txt").write_text("hello again")
+        >>> versions(["notes.txt"]) == before
+        False
+    """
+    listed: dict[str, dict[str, Any]] = {}
+    for folder in {address.rpartition("/")[0] for address in addresses if is_remote(address)}:
+        with suppress(Exception):  # some storages can't list a folder, such as HTTP
+            files, path = fsspec.url_to_fs(folder, **(storage_options or {}))
+            files.invalidate_cache()
+            listed |= {entry["name"]: entry for entry in files.ls(path, detail=True)}
+    found, missing = [], []
+    for address in addresses:
+        try:
+            facts = retried(address, partial(_facts, address, storage_options, listed))
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(address)
+        else:
+            found.append(" ".join(str(facts[name]) for name in _VERSION if facts.get(name) is not None))
+    if missing:
+        raise FileNotFoundError(
+            f"url: expected {len(addresses)} tar files, of which {len(missing)} are missing: "
+            f"{finding.listed(missing)}; copy them there, or correct the address"
+        )
+    return found
+
+
+def _facts(address: str, storage_options: dict[str, Any] | None, listed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the storage knows about a file."""
+    try:
+        files, path = fsspec.url_to_fs(address, **(storage_options or {}))
+        return listed.get(path) or files.info(path)
+    except Exception as error:
+        if isinstance(error, OSError) and (not is_remote(address) or isinstance(error, FileNotFoundError)):
+            raise
+        raise _fault(address, "found", error) from error
+
+
+def _fault(address: str, action: str, error: Exception) -> SystemFault:
+    """Return the error to raise if a storage fails."""
+    fix = "check the address, the network and the credentials (storage_options=)"
     if isinstance(error, ImportError):
-        return "install the storage's package: pip install 'ssl-modules[stream]'"
-    return "check the address, the network and the credentials (storage_options=)"
+        fix = "install the storage's package: pip install 'ssl-modules[stream]'"
+    fault = SystemFault(f"{address}: can't be {action} ({type(error).__name__}: {error}); {fix}")
+    # Each storage has its own types of exceptions, most of them without a code: treat these as temporary.
+    of_arguments = isinstance(error, ImportError | ValueError | TypeError | PermissionError)
+    fault.errno = getattr(error, "errno", None) or (None if of_arguments else errno.EIO)
+    return fault

@@ -30,9 +30,10 @@ class StreamingDataModule(FilesDataModule):
       data module reads all of them once to find their images, and stores the result in ``cache_dir``. Pass
       ``num_classes`` if they contain classes, in files with the extension ``.cls``.
 
-    Remote shards are copied to ``cache_dir`` before they are read. The next shards are copied in the background. A copy
-    is not compared with its shard again, so give changed shards another address. If the shards don't fit into
-    ``cache_gb``, each machine copies all of them in each epoch.
+    Remote shards are copied to ``cache_dir`` before they are read. The next shards are copied in the background. If the
+    shards don't fit into ``cache_gb``, each machine copies all of them in each epoch. ``setup`` looks for all shards.
+    It doesn't use copies and results of shards whose size, time or etag has changed. HTTP servers may report the size
+    alone.
 
     The order of the training images depends only on (seed, epoch). A run that stopped in the middle of an epoch
     therefore continues without repeating or losing an image, also with another number of workers or processes. An epoch
@@ -54,7 +55,8 @@ class StreamingDataModule(FilesDataModule):
             fast disk. ``cache_gb`` must be large enough for two windows.
         cache_dir: folder for copies of remote shards, which several processes may share; None =
             ``~/.cache/ssl-modules/shards``.
-        cache_gb: limit of the size of all copies, in 10^9 bytes; None = no limit.
+        cache_gb: limit of the size of all copies, in 10^9 bytes; None = no limit. The shards that are being copied, one
+            or two in each worker, come on top of it.
         storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``. Configs
             and checkpoints contain them, so pass keys and passwords in environment variables instead.
         settings: other keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and
@@ -62,7 +64,7 @@ class StreamingDataModule(FilesDataModule):
             augmentation.
 
     Raises:
-        FileNotFoundError: if there are no shards.
+        FileNotFoundError: if there are no shards. ``setup`` raises it if some of the shards are missing.
         ValueError: if an argument is out of range.
         SystemFault: if the storage can't be read.
 
@@ -115,7 +117,7 @@ class StreamingDataModule(FilesDataModule):
                 f"{'num_classes' if num_classes else 'test'}: {self.url} has its own facts (shards.json); leave it out"
             )
         if self.facts is None:
-            tars_at(self.url, self.storage_options)  # raises if there are none
+            tars_at(self.url, self.storage_options)  # raises if a folder has none
         facts = self.facts or {
             "name": self.url.rstrip("/").rpartition("/")[2],
             "num_classes": num_classes,
@@ -126,6 +128,7 @@ class StreamingDataModule(FilesDataModule):
             "image_size": 224,
             "mean": None,
             "std": None,
+            "white": None,
             "same_size": False,
         }
         self.name, self.num_classes, self.target_type = facts["name"], facts["num_classes"], facts["target_type"]
@@ -135,6 +138,7 @@ class StreamingDataModule(FilesDataModule):
         self.dims = (channels, 0, 0)
         self.mean = tuple(mean) if mean is not None else by_channel(facts["mean"] or self.mean, channels)
         self.std = tuple(std) if std is not None else by_channel(facts["std"] or self.std, channels)
+        self.white = facts["white"]
         same_size = image_size is None and facts["same_size"]
         super().__init__(image_size=facts["image_size"] if image_size is None else image_size, **settings)
         if same_size and self.decode_size is None:
@@ -168,29 +172,29 @@ class StreamingDataModule(FilesDataModule):
         address = f"{self.url}/{name}.npz"
         index = Index.load(read_address(address, self.storage_options), address)
         numbers = range(len(self.facts["parts"][name]))
-        return self._images([f"{self.url}/{name}/{number:05}.tar" for number in numbers], index)
+        return self._images(self._shards([f"{self.url}/{name}/{number:05}.tar" for number in numbers]), index)
 
     def _scanned(self, url: str) -> ShardImages:
-        addresses = tars_at(url, self.storage_options)
-        known = self.cache_dir / f"{cached_name(' '.join(addresses))}.npz"
+        shards = self._shards(tars_at(url, self.storage_options))
+        known = self.cache_dir / f"{cached_name(shards.key)}.npz"
         known.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{known}.lock"):  # one of the processes makes the index, and the others wait for it
             if not known.exists():
-                rank_zero_info(f"{url}: reading {len(addresses)} shards once, to find their images")
-                index = scan(self._shards(addresses))
+                rank_zero_info(f"{url}: reading {len(shards)} shards once, to find their images")
+                index = scan(shards)
                 with replacing("index", known) as file:
                     file.write(index.dump())
-        return self._images(addresses, Index.load(known.read_bytes(), str(known)))
+        return self._images(shards, Index.load(known.read_bytes(), str(known)))
 
     def _shards(self, addresses: Sequence[str]) -> Shards:
         limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)
         return Shards(addresses, self.cache_dir, limit, self.storage_options)
 
-    def _images(self, addresses: Sequence[str], index: Index) -> ShardImages:
+    def _images(self, shards: Shards, index: Index) -> ShardImages:
         if self.target_type == "none":
             index = index._replace(target=index.target * 0 - 1)
         return ShardImages(
-            self._shards(addresses),
+            shards,
             index,
             self.window,
             image_size=self.image_size,
@@ -198,6 +202,7 @@ class StreamingDataModule(FilesDataModule):
             in_channels=self.in_channels,
             augmentation=self.augmentation,
             unreadable=self.unreadable,
+            white=self.white,
         )
 
 

@@ -19,6 +19,8 @@ from typing import Literal, TypeVar
 
 import torch
 
+from ssl_modules.utils.faults import SystemFault
+
 Unreadable = Literal["skip", "error"]
 Read = TypeVar("Read")
 
@@ -44,17 +46,9 @@ FIXES = {
     ),
     errno.ENOMEM: "use fewer num_workers or a smaller batch_size",
     **dict.fromkeys(_codes("EACCES EPERM"), "make the file and its folders readable (chmod), or leave it out"),
+    **dict.fromkeys(_codes("ENOSPC EDQUOT"), "make room on the disk, then resume the run"),
     **dict.fromkeys(PASSING, "check the disk, or the mount of a network file system, then resume the run"),
 }
-
-
-class SystemFault(OSError):
-    """Raised if a system error, not the file itself, prevents reading; the run must stop, and no image is left out.
-
-    Example:
-        >>> SystemFault("images/1.png: can't be read (Input/output error)")
-        SystemFault("images/1.png: can't be read (Input/output error)")
-    """
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -146,7 +140,7 @@ def raise_if_of_system(path: str | Path, error: OSError | MemoryError) -> None:
         raise MemoryError(f"{path}: not enough memory to read it; {FIXES[errno.ENOMEM]}") from error
     # Pillow's own errors about the content of a file have no errno.
     if error.errno is not None and error.errno not in OF_FILE:
-        fix = FIXES.get(error.errno, "mend this, then resume the run")
+        fix = FIXES.get(error.errno, "fix this, then resume the run")
         raise SystemFault(
             f"{error.filename or path}: can't be read ({error.strerror or error}), a fault of the system and not of "
             f"the file; {fix}"

@@ -1,6 +1,7 @@
 """Callback that writes the features of ``ssl-modules predict`` to files."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from ssl_modules.batch import fields
 from ssl_modules.datamodules import ImageFiles
+from ssl_modules.datamodules.identity import changed, identity
 from ssl_modules.encoders.export import checksum
-from ssl_modules.evaluation.stored import join, shards, stored_rows, write_arrays
+from ssl_modules.evaluation.stored import join, next_number, shards, stored_rows, write_arrays
 from ssl_modules.utils.files import replacing
 
 _RECORD, _BATCHES = "features.json", "features.batches"
@@ -31,12 +33,13 @@ class FeatureWriter(Callback):
     - ``path`` [N], only for image files.
 
     Args:
-        folder: folder to write to. If it already has features of the same weights and part, only the remaining images
-            are predicted. The number of processes may differ. None = the folder of this run.
+        folder: folder to write to. If it already has features of the same weights, data and part, only the remaining
+            images are predicted, and also those that could not be read. The number of processes may differ. None = the
+            folder of this run.
         part: part of the data to predict. "train" is the labelled training part.
 
     Raises:
-        ValueError: if the folder has features of other weights or of another part.
+        ValueError: if the folder has features of other weights, of other data or of another part.
     """
 
     def __init__(self, folder: str | None = None, part: Literal["test", "train", "val"] = "test") -> None:
@@ -55,7 +58,7 @@ class FeatureWriter(Callback):
                 f"features.part: {data.name} has no {self.part} part; give another part, or pass val_size= to the data"
             )
         weights = {name: value.detach().cpu() for name, value in pl_module.state_dict().items()}
-        record = {"weights": checksum(weights), "data": data.name, "part": self.part, "images": len(images)}
+        record = {"weights": checksum(weights), "part": self.part, "images": len(images), **identity(data)}
         self._check(record)
         done = torch.from_numpy(stored_rows([*shards(self._to), *self._batches()]))
         trainer.strategy.barrier()  # wait until all processes have read the folder
@@ -67,6 +70,8 @@ class FeatureWriter(Callback):
         self._rows, self._images = left.nonzero().flatten(), images
         if len(done):
             rank_zero_info(f"features: {self._to} has {len(done)} of {len(images)} images, {len(self._rows)} remain")
+            if isinstance(images, ImageFiles) and len(self._rows) and not _any_readable(images.select(self._rows)):
+                self._rows = self._rows[:0]
         data.predict_on(images, self._rows)
 
     def on_predict_batch_end(
@@ -74,9 +79,16 @@ class FeatureWriter(Callback):
     ) -> None:
         """Write the features of a batch."""
         features, index = outputs
-        rows = self._rows[index.cpu()]
-        arrays = {"features": features.float().cpu().numpy(), "index": rows.numpy()}
-        arrays["targets"] = fields(batch)[1].cpu().numpy()
+        index, processes = index.cpu(), trainer.world_size
+        # A batch without a readable image holds an image of another batch: drop it.
+        batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        own = index // processes // batch_size == batch_idx
+        own &= index % processes == trainer.global_rank
+        if not own.any():
+            return
+        rows = self._rows[index[own]]
+        arrays = {"features": features.float().cpu()[own].numpy(), "index": rows.numpy()}
+        arrays["targets"] = fields(batch)[1].cpu()[own].numpy()
         if isinstance(self._images, ImageFiles):
             arrays["path"] = np.array([str(self._images.path(row)) for row in rows.tolist()])
         write_arrays(self._to / _BATCHES / f"{rows[0]:012}.npz", arrays)
@@ -91,7 +103,7 @@ class FeatureWriter(Callback):
         new = [path for path in batches if int(path.stem) not in known]
         trainer.strategy.barrier()  # wait until all processes have listed the same files
         if own := new[trainer.global_rank :: trainer.world_size]:
-            number = len(old) + trainer.global_rank
+            number = next_number(old) + trainer.global_rank
             is_alone = trainer.world_size == 1 and not old
             join(own, self._to / ("features.npz" if is_alone else f"features_{number}.npz"))
         trainer.strategy.barrier()
@@ -108,14 +120,24 @@ class FeatureWriter(Callback):
         return sorted((self._to / _BATCHES).glob("*.npz"))
 
     def _check(self, record: dict[str, Any]) -> None:
-        """Raise an error if the folder has features of other weights or of another part."""
+        """Raise an error if the folder has features of other weights, of other data or of another part."""
         path = self._to / _RECORD
         if not path.exists():
             return
-        known = json.loads(path.read_text())
-        if other := [name for name, value in record.items() if known[name] != value]:
+        known, record = json.loads(path.read_text()), json.loads(json.dumps(record))
+        if other := changed(known, record):
             raise ValueError(
                 f"features.folder: expected features of the same {', '.join(other)}, "
-                f"{[record[name] for name in other]}, got {[known[name] for name in other]} in {self._to}; give "
-                "another folder"
+                f"{[record.get(name) for name in other]}, got {[known.get(name) for name in other]} in {self._to}; "
+                "give another folder"
             )
+
+
+def _any_readable(files: ImageFiles) -> bool:
+    """Return whether any of the files can be read; warn if there is none."""
+    for row in range(len(files)):
+        read = partial(files.read, row, training=False, generator=torch.Generator())
+        if files.unreadable_files.read(row, files.path(row), read) is not None:
+            return True
+    files.report()
+    return False

@@ -72,6 +72,16 @@ def shards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("features*.npz") if _NAME.fullmatch(path.name))
 
 
+def next_number(files: Sequence[Path]) -> int:
+    """Return the number of the next file of features: one more than the largest in the folder. ``features.npz`` is 0.
+
+    Example:
+        >>> next_number([Path("features.npz"), Path("features_4.npz")])
+        5
+    """
+    return max((int(path.stem.partition("_")[2] or 0) for path in files), default=-1) + 1
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a ``.npz`` file. If writing fails, no partial file remains."""
     with replacing("features", path) as file:

@@ -8,6 +8,8 @@ from pathlib import Path
 from shutil import disk_usage
 from typing import BinaryIO
 
+from ssl_modules.utils.faults import SystemFault
+
 _PART = ".part"  # suffix of a file that is being written
 
 
@@ -24,7 +26,9 @@ def replacing(name: str, path: Path) -> Iterator[BinaryIO]:
         path: file to write.
 
     Raises:
-        OSError: if the file can't be written; the message has the path, the reason and the free space.
+        OSError: if the file can't be written; the message has the path, the reason and the free space. ``errno`` is
+            that of the reason.
+        SystemFault: if the block raises it because it can't read another file.
 
     Example:
         >>> with replacing("notes", Path("new", "folder", "notes.txt")) as file:
@@ -47,11 +51,15 @@ def replacing(name: str, path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
             raise
         _flush_folder(path.parent)
+    except SystemFault:  # of a file that the block reads
+        raise
     except (OSError, RuntimeError) as error:  # torch hides the system's error in a RuntimeError
         reason = getattr(error, "strerror", None) or error
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         free = disk_usage(folder).free / 2**20
-        raise OSError(f"{name}: {path} can't be written, with {free:,.0f} MiB free there: {reason}") from error
+        failed = OSError(f"{name}: {path} can't be written, with {free:,.0f} MiB free there: {reason}")
+        failed.errno = getattr(error, "errno", None)  # tells whether another attempt may succeed
+        raise failed from error
 
 
 def _flush_folder(folder: Path) -> None:

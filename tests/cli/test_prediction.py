@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pictures import write_image
 from processes import run_in_processes
 from torch import nn
 
@@ -107,8 +109,9 @@ def test_two_processes_write_two_files_and_one_continues_them(tmp_path):
     run_in_processes(predict_in_two, tmp_path / "two")
     assert sorted(path.name for path in Path("two").glob("*.npz")) == ["features_0.npz", "features_1.npz"]
     equal(StoredFeatures("two"), whole)
-    Path("two/features_1.npz").unlink()
+    Path("two/features_0.npz").unlink()
     equal(predict("two"), whole)
+    assert sorted(path.name for path in Path("two").glob("*.npz")) == ["features_1.npz", "features_2.npz"]
 
 
 def test_features_of_other_weights_are_not_mixed():
@@ -118,6 +121,48 @@ def test_features_of_other_weights_are_not_mixed():
     assert json.loads(Path("here/features.json").read_text())["images"] == TEST
     with pytest.raises(SystemExit):
         predict("here", "--features.part=train")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Write 9 pictures, of which the last cannot be read."""
+    for number in range(9):
+        write_image(tmp_path / "pictures" / "a" / f"{number}.png", value=number * 10)
+    (tmp_path / "pictures" / "a" / "8.png").write_bytes(b"no image")
+    return tmp_path / "pictures"
+
+
+def predict_pictures(root, *options):
+    of_data = ["--data=ImageFolderDataModule", f"--data.root={root}", "--data.batch_size=4", "--data.num_workers=0"]
+    return predict("here", *of_data, "--data.image_size=32", "--features.part=train", *options)
+
+
+def test_images_that_cannot_be_read_are_left_out_until_they_can(pictures):
+    for _ in range(3):  # the last batch has no readable image
+        with pytest.warns(UserWarning, match=r"1 of \d files could not be read"):
+            found = predict_pictures(pictures)
+        assert found.index.tolist() == list(range(8))
+    write_image(pictures / "a" / "8.png", value=80)
+    assert predict_pictures(pictures).index.tolist() == list(range(9))
+
+
+def test_a_first_batch_without_a_readable_image_is_left_out(pictures):
+    for number in range(4):
+        (pictures / "a" / f"{number}.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="5 of 9 files could not be read"):
+        assert predict_pictures(pictures).index.tolist() == [4, 5, 6, 7]
+
+
+def test_features_of_other_data_are_not_mixed(pictures, tmp_path, capsys):
+    with pytest.warns(UserWarning, match="could not be read"):
+        predict_pictures(pictures)
+    shutil.copytree(pictures, tmp_path / "copy" / "pictures")
+    with pytest.raises(SystemExit):
+        predict_pictures(tmp_path / "copy" / "pictures")
+    assert "features.folder: expected features of the same root" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict_pictures(pictures, "--data.decode_size=48")
+    assert "features.folder: expected features of the same decode_size, [48], got [None]" in capsys.readouterr().err
 
 
 def test_batches_that_were_joined_already_are_not_joined_again():

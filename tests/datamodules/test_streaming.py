@@ -1,76 +1,12 @@
-"""Writing shards continues after an interruption. The order of reading depends only on seed and epoch."""
+"""The order of reading images from shards depends only on seed and epoch."""
 
-import json
-import tarfile
-from io import BytesIO
-from pathlib import Path
-
-import fsspec
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from processes import run_in_processes
+from streams import rows, stream
 
-from ssl_modules.cli import main
-from ssl_modules.datamodules import (
-    DigitsDataModule,
-    ImageDataModule,
-    ImageFolderDataModule,
-    StreamingDataModule,
-    TensorImages,
-    sharding,
-    streaming,
-    write_shards,
-)
-from ssl_modules.datamodules.shards import Shards
+from ssl_modules.datamodules import streaming
 from ssl_modules.datamodules.unreadable import SystemFault
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards") / "digits"
-    write_shards(DigitsDataModule(num_workers=0), folder, images_per_shard=200)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = DigitsDataModule()
-    data.setup()
-    return data
-
-
-@pytest.fixture
-def address(shards):
-    """Copy the shards to a storage in memory and return its address."""
-    files = fsspec.filesystem("memory")
-    for path in shards.rglob("*"):
-        if path.is_file():
-            files.pipe_file(f"/bucket/{path.relative_to(shards)}", path.read_bytes())
-    yield "memory://bucket"
-    files.rm("/bucket", recursive=True)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        folder = tmp_path / "pets" / name
-        folder.mkdir(parents=True)
-        for i in range(6):
-            Image.fromarray(rng.integers(0, 256, (60 + i, 50, 3), np.uint8)).save(folder / f"{i}.png")
-    return tmp_path / "pets"
-
-
-def stream(url, **settings):
-    data = StreamingDataModule(url, **{"batch_size": 32, "num_workers": 0, "return_index": True, **settings})
-    data.setup()
-    return data
-
-
-def rows(loader):
-    return torch.cat([batch[2] for batch in loader])
 
 
 def test_shards_hold_the_images_and_targets_of_all_parts(shards, digits):
@@ -140,33 +76,6 @@ def test_two_processes_share_the_images_of_one(shards):
     assert torch.equal(both, rows(stream(shards).train_dataloader())[: len(both)])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_shards_at_an_address_are_copied_and_the_oldest_copies_deleted(address, digits, tmp_path, workers):
-    limit = 250e3  # bytes: two shards of 200 digits
-    cache = tmp_path / "cache"
-    data = stream(address, window=1, num_workers=workers, cache_dir=cache, cache_gb=limit / 1e9)
-    for images, _, index in data.train_dataloader():
-        torch.testing.assert_close(images, digits.train_set.images[index], rtol=0, atol=0)
-    largest = max(path.stat().st_size for path in cache.glob("*.tar"))
-    assert 0 < sum(path.stat().st_size for path in cache.glob("*.tar")) <= limit + largest
-
-
-def test_a_copy_that_another_process_deletes_is_made_again(address, tmp_path, monkeypatch):
-    copies = Shards([f"{address}/train/00000.tar"], tmp_path)
-    local, deleted = Shards.local, []
-
-    def local_then_delete(self, number):
-        path = local(self, number)
-        if not deleted:
-            deleted.append(path)
-            path.unlink()
-        return path
-
-    monkeypatch.setattr(Shards, "local", local_then_delete)
-    assert copies.read(0, 0, 13) == b"000000000.png"
-    assert deleted
-
-
 def test_tar_files_of_other_programs_are_read(address, digits, tmp_path, monkeypatch):
     data = stream(
         address + "/train/{00000..00002}.tar",
@@ -187,103 +96,6 @@ def test_tar_files_of_other_programs_are_read(address, digits, tmp_path, monkeyp
     assert len(again.train_set) == 600
 
 
-def test_files_stay_unchanged_or_become_smaller_jpegs(photos, tmp_path):
-    data = ImageFolderDataModule(photos, num_workers=0)
-    write_shards(data, tmp_path / "same")
-    write_shards(data, tmp_path / "small", size=32, quality=80)
-    with tarfile.open(tmp_path / "same/train/00000.tar") as tar:
-        assert tar.extractfile("000000001.png").read() == (photos / "cat/1.png").read_bytes()
-        assert tar.extractfile("000000007.cls").read() == b"1"
-    with tarfile.open(tmp_path / "small/train/00000.tar") as tar:
-        image = Image.open(BytesIO(tar.extractfile("000000005.jpg").read()))
-    assert image.size == (32, round(65 * 32 / 50))
-    assert stream(tmp_path / "small").image_size == 28
-
-
-def test_several_labels_and_levels_are_kept(tmp_path):
-    images = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
-    targets = torch.randint(2, (6, 4))
-    part = list(zip(images, targets, strict=True))
-    facts = {"num_classes": 4, "target_type": "multilabel", "dims": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.2,) * 3}
-    data = ImageDataModule(part, num_workers=0, **facts)
-    write_shards(data, tmp_path / "out", images_per_shard=4)
-    for image, target, index in stream(tmp_path / "out", batch_size=1).train_dataloader():
-        assert torch.equal(image, images[index])
-        assert torch.equal(target, targets[index])
-    with tarfile.open(tmp_path / "out/train/00001.tar") as tar:
-        assert json.loads(tar.extractfile("000000004.json").read()) == {"label": targets[4].tolist()}
-
-
-class PartlyLabelled(DigitsDataModule):
-    def pretraining_part(self, labelled):
-        return TensorImages(torch.cat([labelled.images, 255 - labelled.images]))
-
-
-def test_separate_training_images_have_their_own_part(digits, tmp_path):
-    facts = write_shards(PartlyLabelled(), tmp_path / "out")
-    assert facts["parts"] == {"train": [2000, 874], "labelled": [1437], "test": [360]}
-    data = stream(tmp_path / "out")
-    _, targets, index = next(iter(data.probe_train_dataloader()))
-    assert torch.equal(targets, digits.train_set.targets[index])
-    assert len(data.train_set) == 2 * 1437
-    with pytest.raises(ValueError, match=r"val_size: expected 0, got 10; .* may contain the validation part"):
-        stream(tmp_path / "out", val_size=10)
-
-
-def test_an_interrupted_writer_continues(photos, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    data = ImageFolderDataModule(photos, num_workers=0)
-    label, count = sharding._label, []
-
-    def fails_at_the_ninth(*args):
-        count.append(args)
-        if len(count) == 9:
-            raise KeyboardInterrupt
-        return label(*args)
-
-    monkeypatch.setattr(sharding, "_label", fails_at_the_ninth)
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(data, out, images_per_shard=4)
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
-    assert len(before) == 2
-    with pytest.raises(ValueError, match="of a run with another images_per_shard; give the same"):
-        write_shards(data, out, images_per_shard=5)
-    facts = write_shards(ImageFolderDataModule(photos, num_workers=1, batch_size=2), out, images_per_shard=4)
-    assert facts["parts"] == {"train": [4, 4, 4]}
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert sorted(path.name for path in out.rglob("*")) == [
-        "00000.tar",
-        "00001.tar",
-        "00002.tar",
-        "shards.json",
-        "train",
-        "train.npz",
-    ]
-    with pytest.raises(ValueError, match="contains complete shards already"):
-        write_shards(data, out, images_per_shard=4)
-
-
-def test_the_command_lists_the_files_that_it_leaves_out(photos, tmp_path, capsys):
-    (photos / "cat/3.png").write_bytes(b"no image")
-    main(["shard", "--data", str(photos), "--data.num_workers", "0", "--out", str(tmp_path / "out"), "--size", "32"])
-    printed = capsys.readouterr().out
-    assert "train: 11 images in 1 shards" in printed
-    assert f"left out, because it can't be read: {photos / 'cat/3.png'}" in printed
-    data = stream(tmp_path / "out", batch_size=1)
-    assert sorted(rows(data.train_dataloader()).tolist()) == list(range(11))
-    assert data.train_set.names()[3].endswith("00000.tar/000000004.jpg")
-
-
-def test_a_cut_shard_and_a_missing_one_end_the_run(shards, tmp_path):
-    tar = tmp_path / "a.tar"
-    tar.write_bytes((shards / "train/00000.tar").read_bytes()[:600])
-    with pytest.raises(SystemFault, match=r"ends at byte 600, .* copy the shard again"):
-        Shards([str(tar)]).read(0, 512, 200)
-    tar.unlink()
-    with pytest.raises(SystemFault, match=f"url: expected the shard {tar}, which is missing; copy it there"):
-        Shards([str(tar)]).read(0, 512, 200)
-
-
 @pytest.mark.parametrize(
     ("url", "settings", "error", "message"),
     [
@@ -299,14 +111,3 @@ def test_a_cut_shard_and_a_missing_one_end_the_run(shards, tmp_path):
 def test_wrong_arguments_are_refused(shards, url, settings, error, message):
     with pytest.raises(error, match=message):
         stream(url or shards, **settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"val_size": 10}, "val_size: expected 0, got 10"), ({"size": 0}, "size: expected")],
-)
-def test_wrong_arguments_of_the_writer_are_refused(tmp_path, settings, message):
-    given = {name: settings.pop(name) for name in ("val_size",) if name in settings}
-    with pytest.raises(ValueError, match=message):
-        write_shards(DigitsDataModule(**given), tmp_path / "out", **settings)
-    assert not Path(tmp_path / "out").exists()

@@ -25,8 +25,8 @@ LASTING = {
     "ENOMEM": "fewer num_workers or a smaller batch_size",
     "EACCES": "chmod",
     "EPERM": "chmod",
-    "ENODEV": "mend this, then resume the run",
-    "ENXIO": "mend this, then resume the run",
+    "ENODEV": "fix this, then resume the run",
+    "ENXIO": "fix this, then resume the run",
 }
 
 

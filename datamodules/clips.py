@@ -1,4 +1,14 @@
-"""Read frames of video files by time. Needs PyAV: pip install 'ssl-modules[video]'."""
+"""Read frames of video files by time. Needs PyAV: pip install 'ssl-modules[video]'.
+
+FFmpeg guesses the times that a container doesn't store, and some guesses are wrong. We handle these containers:
+
+- AVI and ASF (WMV) store when a packet is decoded, not when its frame is shown. Without B-frames, both times are equal.
+  With B-frames, decoded frames still come in the order of display. Each gets the time of the packet that completed it,
+  less that of the first frame.
+- MPEG program streams (MPG) store the times of some frames only. From these, FFmpeg finds the other times correctly if
+  it decodes from the start, but not after a seek or for the length.
+- A raw stream stores no times, so frames are counted.
+"""
 
 import errno
 import math
@@ -17,6 +27,9 @@ from ssl_modules.utils.checks import check_choice, check_number
 
 FORMATS = {1: "gray", 3: "rgb24"}  # FFmpeg's names of pixel formats
 ROUNDING = 1e-4  # ticks added to each time, so that rounding does not select the previous frame
+TIMES_OF_DECODING = ("avi", "asf")  # FFmpeg's names of containers, as above
+SOME_TIMES = ("mpeg",)
+WRONG_LENGTH = ("mpeg", "flv")  # an FLV file's length includes the delay of B-frames
 TOLERANCE = 0.5  # seconds that may be missing at the end, because the lengths in headers are not exact
 
 
@@ -127,13 +140,17 @@ def import_av() -> Any:
 def _read(path: str | Path, seconds: list[float], size: int | None, channels: int) -> Tensor:
     for seek in (True, False):
         with _opened(path) as (container, stream):
-            start = stream.start_time or 0
-            ticks = [start + math.floor(second / stream.time_base + ROUNDING) for second in seconds]
-            if seek and ticks[0] > start:
-                container.seek(ticks[0], stream=stream)  # seeks to the last key frame before this tick
+            ticks = [math.floor(second / stream.time_base + ROUNDING) for second in seconds]
+            has_times = _has_times(container, stream)
+            if seek and has_times and ticks[0] > 0:
+                container.seek(stream.start_time + ticks[0], stream=stream)  # to the last key frame before this tick
             frames = _timed(path, container, stream)
             first = next(frames, None)
-            if first is not None and (first[0] <= ticks[0] or ticks[0] == start or not seek):
+            if first is None:
+                continue
+            start = stream.start_time if has_times else first[0]
+            if first[0] - start <= ticks[0] or ticks[0] == 0 or not seek:
+                ticks = [start + tick for tick in ticks]
                 shown, end = _shown(chain([first], frames), ticks, _Converter(size, channels))
                 if end is not None:
                     _check_end(path, end - start, ticks[-1] - start, container, stream)
@@ -193,42 +210,68 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
         raise
 
 
+def _has_times(container: Any, stream: Any) -> bool:
+    """Whether the file stores when frames are shown, so that a seek finds a frame by its time."""
+    name = container.format.name
+    if stream.start_time is None or name in SOME_TIMES:
+        return False
+    return name not in TIMES_OF_DECODING or not stream.codec_context.has_b_frames
+
+
 def _timed(path: str | Path, container: Any, stream: Any) -> Iterator[tuple[int, int, Any]]:
     """Yield the ticks at which each frame begins and ends, and the frame.
 
     A frame without a time begins when the previous frame ends.
     """
+    by_decoding = container.format.name in TIMES_OF_DECODING
     follows = stream.start_time or 0
     for frame in container.decode(stream):
         if frame.is_corrupt:
             raise OSError(f"{path}: has a damaged frame")
-        at = follows if frame.pts is None else frame.pts
-        follows = at + (frame.duration or round(1 / ((stream.average_rate or 25) * stream.time_base)))
+        time = frame.dts if by_decoding else frame.pts
+        at = follows if time is None else time
+        follows = at + (frame.duration or _usual_length(stream))
         yield at, follows, frame
 
 
+def _usual_length(stream: Any) -> int:
+    """Return the length of a frame in ticks, for frames and packets that have no length of their own."""
+    return round(1 / ((stream.average_rate or 25) * stream.time_base))
+
+
 def _length(container: Any, stream: Any) -> Fraction | None:
-    """Return the length of the video in seconds from the header, or None if the header has no length."""
+    """Return the length of the video in seconds from the header, or None if it has none or a wrong one."""
+    if container.format.name in WRONG_LENGTH or stream.start_time is None:
+        return None
     if stream.duration is not None:
         return stream.duration * stream.time_base
-    # In Matroska, this tag holds the length of the stream. The container holds the length of its longest stream.
+    # In Matroska, this tag holds the end of the stream. The container holds the end of its longest stream.
     said = stream.metadata.get("DURATION", "")
     if said.count(":") == 2:
         hours, minutes, seconds = said.split(":")
-        return Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
-    return None if container.duration is None else Fraction(container.duration, 1_000_000)
+        end = Fraction(hours) * 3600 + Fraction(minutes) * 60 + Fraction(seconds)
+    elif container.duration is not None:
+        end = Fraction(container.duration, 1_000_000)
+    else:
+        return None
+    length = end - stream.start_time * stream.time_base
+    return length if length > 0 else None
 
 
 def _measured(path: str | Path, container: Any, stream: Any) -> Fraction:
     """Return the length of the video in seconds from its packets."""
-    ends = [
-        at + (packet.duration or 0)
-        for packet in container.demux(stream)
-        if (at := packet.dts if packet.pts is None else packet.pts) is not None
-    ]
-    if not ends:
+    has_times = _has_times(container, stream)
+    starts, end, follows = [], 0, 0
+    for packet in container.demux(stream):
+        if packet.size == 0:  # the last packet only tells the decoder to return its remaining frames
+            continue
+        time = packet.pts if has_times else packet.dts
+        starts.append(follows if time is None else time)
+        follows = starts[-1] + (packet.duration or _usual_length(stream))
+        end = max(end, follows)
+    if not starts:
         raise OSError(f"{path}: neither its header nor its packets give a length")
-    return (max(ends) - (stream.start_time or 0)) * stream.time_base
+    return (end - min(starts)) * stream.time_base
 
 
 class _Converter:

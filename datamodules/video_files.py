@@ -183,7 +183,7 @@ def even_starts(longest: float, clips: int) -> Tensor:
 def _at_distance(first: float, least: float, most: float, longest: float, share: float) -> float:
     """Return a start at an allowed distance from the first clip.
 
-    The allowed starts form up to two intervals, one before and one after ``first``. ``share``, in [0, 1], is the
+    The allowed starts form up to two intervals, one before and one after ``first``. ``share``, in [0, 1), is the
     position in their union. If the video is too short for such a start, return the one that is farthest away.
     """
     before = max(0.0, first - most), first - least
@@ -191,7 +191,10 @@ def _at_distance(first: float, least: float, most: float, longest: float, share:
     places = [(low, high) for low, high in (before, after) if low <= high]
     if not places:
         return 0.0 if first > longest / 2 else longest
-    way = share * sum(high - low for low, high in places)
+    total = sum(high - low for low, high in places)
+    if total == 0:  # single points, such as for apart=[(1, 1)], which are equally likely
+        return places[int(share * len(places))][0]
+    way = share * total
     low, high = places[0]
     if len(places) > 1 and way > high - low:
         return places[1][0] + way - (high - low)

@@ -97,10 +97,7 @@ class VideoFolderDataModule(ClassFolders, ClipDataModule):
     are used, without targets. :class:`ImageFolderDataModule` finds images in the same way.
     Reading videos needs PyAV: ``pip install 'ssl-modules[video]'``.
 
-    A training batch is ``(clips, targets, index, times)``. ``clips`` is uint8 [N, clips, C, T, H, W]. ``index`` [N]
-    holds the rows of the videos; a queue identifies videos by their rows. ``times`` [N, clips] holds the start times of
-    the clips in seconds. A validation or test batch holds ``eval_clips`` clips of each video. A module's representation
-    of a video is the mean over its clips. :class:`VideoFiles` describes how clips are drawn and resized.
+    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are drawn and resized.
 
     Args:
         root: folder of the training videos.

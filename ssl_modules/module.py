@@ -281,9 +281,9 @@ class ContrastiveModule(TrainerHooks, PlainModule, Configurable, pl.LightningMod
         self.log_epoch_loss(loss, len(images))
         return {"loss": loss, "features": embedded.features.detach()}
 
-    def export_encoder(self, path: str | Path | None = None) -> dict[str, Tensor]:
+    def export_encoder(self, path: str | Path | None = None, *, frames: int | None = None) -> dict[str, Tensor]:
         """Return the backbone's weights, and write them to ``path`` if it is given.
 
         See :func:`~ssl_modules.encoders.export.export_encoder`.
         """
-        return export_encoder(self.encoder, path)
+        return export_encoder(self.encoder, path, frames=frames)

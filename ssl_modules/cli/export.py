@@ -38,6 +38,9 @@ def main(args: Sequence[str]) -> None:
         "extension is a folder that timm loads, with a model card",
     )
     parser.add_argument("--evaluation", type=Path | None, help="file evaluation.json with results for the model card")
+    parser.add_argument(
+        "--frames", type=int | None, help="frames of a clip, for .pt2 and .onnx files of an encoder of clips"
+    )
     config = parser.parse_args(list(args))
     try:
         check_suffix(Path(config.out))
@@ -48,7 +51,7 @@ def main(args: Sequence[str]) -> None:
             )
         module = load_module(config.ckpt)
         card = model_card(module, Path(config.out).name, _data_of(config.ckpt), results)
-        weights = export_encoder(module.encoder, config.out, card)
+        weights = export_encoder(module.encoder, config.out, card, frames=config.frames)
     except NotInCheckpoint as error:
         parser.error(cannot_hold(error.name, error.kind))
     except (ValueError, OSError) as error:

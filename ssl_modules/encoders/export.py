@@ -60,7 +60,9 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str = "") -> dict[str, Tensor]:
+def export_encoder(
+    encoder: Encoder, path: str | Path | None = None, card: str = "", *, frames: int | None = None
+) -> dict[str, Tensor]:
     """Return the backbone's state dict, with the names of the plain timm or torchvision model without classifier.
 
     If the encoder has the stem for small images (``small_stem`` in the metadata), apply
@@ -75,16 +77,19 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str =
             - ``.safetensors`` is a file of weights, with architecture, image size, mean and std as metadata.
             - ``.pt`` is a file of a dict ``{"state_dict": ..., "metadata": ...}`` with the same content.
             - ``.pt2`` is a program of ``torch.export``, and ``.onnx`` is a program of ONNX. Both compute the
-              representation ``[N, D]`` of float32 images ``[N, ch, ...]`` in [0, 1].
+              representation ``[N, D]`` of float32 images ``[N, ch, H, W]``, or clips ``[N, ch, T, H, W]``, in [0, 1].
             - A path without extension is a folder, which ``timm.create_model("local-dir:FOLDER", pretrained=True)``
               loads.
         card: text of the model card, the ``README.md`` of the folder for timm.
+        frames: number of frames T of the clips that a program takes. Programs of encoders of clips need it, and no
+            other export takes it.
 
     Returns:
         A dict from names to tensors, copied to the CPU.
 
     Raises:
-        ValueError: if the path has another extension, or timm can't build the encoder for a folder.
+        ValueError: if the path has another extension, timm can't build the encoder for a folder, or ``frames`` is
+            missing or not needed.
         OSError: if a file can't be written. A file that existed before is then unchanged.
 
     Example:
@@ -93,6 +98,8 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str =
         'conv1.0.weight'
     """
     weights, metadata = encoder.export()
+    if frames is not None and (path is None or Path(path).suffix not in (".pt2", ".onnx")):
+        raise ValueError(f"frames: expected None unless path ends in .pt2 or .onnx, got {frames} and path={path}")
     if path is None:
         return weights
     path = Path(path)
@@ -100,7 +107,7 @@ def export_encoder(encoder: Encoder, path: str | Path | None = None, card: str =
     if not path.suffix:
         write_timm_folder(encoder, path, card)
     elif path.suffix in (".pt2", ".onnx"):
-        write_program(encoder, path)
+        write_program(encoder, path, frames)
     else:
         save_weights(path, weights, metadata)
     return weights

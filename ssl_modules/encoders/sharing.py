@@ -12,6 +12,7 @@ from safetensors.torch import save
 from ssl_modules.encoders.backbone import TimmBackbone
 from ssl_modules.encoders.encoder import Encoder
 from ssl_modules.encoders.representation import Representation
+from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.files import replacing
 
 
@@ -67,18 +68,20 @@ def write_timm_folder(encoder: Encoder, folder: Path, card: str = "") -> None:
                 file.write(content)
 
 
-def write_program(encoder: Encoder, path: Path) -> None:
+def write_program(encoder: Encoder, path: Path, frames: int | None = None) -> None:
     """Write a program of ``torch.export`` (.pt2) or ONNX (.onnx) that computes the representation ``[N, D]`` of images.
 
-    The program takes float32 images ``[N, ch, ...]`` in [0, 1], which it normalises. N may be any number; the size must
-    be that of the encoder.
+    The program takes float32 images ``[N, ch, H, W]``, or clips ``[N, ch, T, H, W]``, in [0, 1], and normalises them. N
+    may be any number. The size must be that of the encoder, and T must be ``frames``.
 
     Args:
         encoder: any encoder that ``torch.export`` can trace. It is not changed.
         path: path that ends in ``.pt2`` or ``.onnx``.
+        frames: number of frames of a clip, T. None = the encoder is not for clips.
 
     Raises:
-        ValueError: if ONNX is not installed, or the encoder cuts images into patches.
+        ValueError: if ONNX is not installed, the encoder cuts images into patches, or ``frames`` doesn't fit the
+            encoder.
         OSError: if the file can't be written.
     """
     if path.suffix == ".onnx" and any(find_spec(name) is None for name in ("onnx", "onnxscript")):
@@ -88,9 +91,19 @@ def write_program(encoder: Encoder, path: Path) -> None:
             "path: expected a file ending in .safetensors or .pt, because torch.export can't trace an encoder of "
             f"patches for batches of any size, got {path.name!r}"
         )
+    of_clips = encoder.spatial_dims == 3
+    if of_clips and frames is None:  # a program for any number would refuse short clips, reduced to one frame inside
+        raise ValueError(
+            f"frames: expected the number of frames of a clip, because a program of {encoder.name} takes clips of one "
+            "length, got None; pass the data module's number, such as frames=8"
+        )
+    if frames is not None:
+        if not of_clips:
+            raise ValueError(f"frames: expected None, because {encoder.name} is not for clips, got {frames}")
+        check_number("frames", frames, least=1)
     modes = {module: module.training for module in encoder.modules()}
     representation = Representation(encoder).eval()
-    side = (encoder.image_size,) * encoder.spatial_dims
+    side = (encoder.image_size,) * encoder.spatial_dims if frames is None else (frames, *[encoder.image_size] * 2)
     images = torch.rand(2, encoder.in_channels, *side, device=encoder.mean.device, generator=torch.Generator())
     try:
         with torch.no_grad():

@@ -11,6 +11,7 @@ from ssl_modules.contrast import Contrast, Paired, Rows
 from ssl_modules.extractions.base import Extraction, MomentumSchedule, TeacherUpdate, at_least_two, check_momentum
 from ssl_modules.extractions.heads import MLP, PooledMLP, with_output_norm
 from ssl_modules.extractions.ranks import Ranks
+from ssl_modules.extractions.view_ranks import check_view_ranks, ranked_views
 from ssl_modules.utils.checks import check_instance, check_number
 from ssl_modules.utils.distributed import gather, rank, world_size
 
@@ -25,7 +26,7 @@ class Queue(Extraction):
     each backward pass in training, the keys of the batch, from all processes, replace the oldest keys. The queue starts
     with random unit vectors and is saved with the weights. Every process holds the full queue.
 
-    Clips are identified by the index of their video. An anchor ignores earlier keys of its own video in the queue.
+    Clips are identified by the index of their video. An anchor ignores other keys of its own video.
 
     With ``view_ranks``, an anchor has one positive in each of several views, and these positives have ranks (RINCE
     without labels). The student encodes only view 0, and the teacher encodes the next ``len(view_ranks)`` views. For
@@ -126,7 +127,7 @@ class Queue(Extraction):
                 "keys_as_negatives: expected False with ranks, which rank the keys of the queue alone, got True"
             )
         if view_ranks is not None:
-            _check_view_ranks(view_ranks, symmetric=symmetric, keys_as_negatives=keys_as_negatives, reference=reference)
+            check_view_ranks(view_ranks, symmetric=symmetric, keys_as_negatives=keys_as_negatives, reference=reference)
         self.hidden_dim = hidden_dim
         self.out_dim = out_dim
         self.layers = layers
@@ -171,7 +172,7 @@ class Queue(Extraction):
         these are all views but the first.
         """
         if self.view_ranks is not None:
-            return self._ranked_views(views)[:1]
+            return ranked_views(self.view_ranks, views)[:1]
         return at_least_two(views) if self.symmetric else at_least_two(views)[1:]
 
     def teacher_views(self, views: int) -> Sequence[int]:
@@ -181,21 +182,12 @@ class Queue(Extraction):
         are all views but the first. Otherwise, there is only the first view.
         """
         if self.view_ranks is not None:
-            return self._ranked_views(views)[1:]
+            return ranked_views(self.view_ranks, views)[1:]
         if not self.symmetric:
             return range(1)
         if self.teacher_count is not None and self.teacher_count > views:
             raise ValueError(f"teacher_count: expected at most the {views} views there are, got {self.teacher_count}")
         return range(self.teacher_count or views)
-
-    def _ranked_views(self, views: int) -> range:
-        wanted = 1 + len(self.view_ranks or ())
-        if views != wanted:
-            raise ValueError(
-                f"view_ranks: expected a rank for each view after the first, of {views} views, got {self.view_ranks}; "
-                f"use an augmentation of {wanted} views, or other ranks"
-            )
-        return range(views)
 
     def forward(
         self,
@@ -214,41 +206,36 @@ class Queue(Extraction):
         if self.size and self.training and torch.is_grad_enabled():
             self._stage_keys(keys, ids)
         if self.view_ranks is not None:
-            return [self._ranked_contrast(self.over_views(self.predictor, student)[0], keys, ids)]
+            return [self._contrast(self.over_views(self.predictor, student), keys, ids)]
         views = len(student) if self.symmetric else len(student) + 1
         student_views, teacher_views = self.student_views(views), self.teacher_views(views)
         anchors = dict(zip(student_views, self.over_views(self.predictor, student), strict=True))
         return [
-            self._contrast([z for i, z in anchors.items() if i != j], own, ids, weight=1 / len(keys))
+            self._contrast([z for i, z in anchors.items() if i != j], [own], ids, weight=1 / len(keys))
             for j, own in zip(teacher_views, keys, strict=True)
         ]
 
-    def _contrast(self, anchors: list[Tensor], keys: Tensor, ids: Tensor, weight: float) -> Contrast:
-        """Return the contrast of the student's views with one view of the teacher."""
-        views, images = len(anchors), len(ids)
-        own, ignored = torch.arange(images, device=ids.device), images
-        reference = keys.repeat(views, 1)  # [A, D]
+    def _contrast(self, anchors: list[Tensor], keys: list[Tensor], ids: Tensor, weight: float = 1.0) -> Contrast:
+        """Return the contrast of the student's views with one view of the teacher, or with all ``view_ranks``."""
+        images = len(ids)
+        own = torch.arange(len(keys) * images, device=ids.device).view(-1, images).T.squeeze(1)  # [N] or [N, G]
+        ignored, candidate_ids = own.numel(), self.ids.clone()
+        reference = keys[0].repeat(len(anchors), 1)  # [A, D]
         if self.keys_as_negatives:
-            own, ignored, keys = own + rank() * images, 0, gather(keys)
-        candidates = torch.cat([keys, self.keys])  # [C, D], a copy; the queue may change before the backward pass
-        ranks = self._ranks(reference, candidates[images:], ids.repeat(views, 1))
-        relation = Paired(own.repeat(views), len(candidates), ignored, ranks)
+            own, ignored, keys = own + rank() * images, 0, [gather(k) for k in keys]
+            candidate_ids = torch.cat([gather(ids), candidate_ids])
+        candidates = torch.cat([*keys, self.keys])  # [C, D], a copy; the queue may change before the backward pass
+        ranks = self._ranks(reference, candidates[ignored:], ids.repeat(len(anchors), 1), candidate_ids)
+        relation = Paired(torch.cat([own] * len(anchors)), len(candidates), ignored, ranks, self.view_ranks or (1,))
         return Contrast(torch.cat(anchors), candidates, relation, reference if self.reference else None, weight)
 
-    def _ranked_contrast(self, anchors: Tensor, keys: list[Tensor], ids: Tensor) -> Contrast:
-        """Return the contrast of the student's view with the keys of all other views."""
-        assert self.view_ranks is not None
-        images, own = len(ids), torch.arange(len(keys) * len(ids), device=ids.device)
-        candidates = torch.cat([*keys, self.keys])  # a copy, because the queue may change before the backward pass
-        ranks = self._ranks(keys[0], candidates[len(own) :], ids)
-        own = own.view(-1, images).T  # [N, G]
-        return Contrast(anchors, candidates, Paired(own, len(candidates), own.numel(), ranks, self.view_ranks))
-
-    def _ranks(self, keys: Tensor, candidates: Tensor, ids: Tensor) -> Callable[[Rows], Tensor] | None:
-        """Return the relation of anchors to the keys in the queue, or None if all keys are negatives."""
+    def _ranks(
+        self, keys: Tensor, candidates: Tensor, ids: Tensor, candidate_ids: Tensor
+    ) -> Callable[[Rows], Tensor] | None:
+        """Return the relation of anchors to all candidates that aren't ignored, or None if these are negatives."""
         if self.ranks is None and not self.recurring_ids:
             return None
-        rule, candidate_ids = self.ranks, self.ids.clone()
+        rule = self.ranks
 
         def relation(rows: Rows) -> Tensor:
             anchor_ids = ids[rows]
@@ -296,11 +283,3 @@ class Queue(Extraction):
         self.keys[index] = new
         self.ids[index] = gather(ids).repeat(len(keys), 1)
         self.pointer.copy_((self.pointer + len(new)) % self.size)
-
-
-def _check_view_ranks(view_ranks: Sequence[int], **others: bool) -> None:
-    if sorted({*view_ranks}) != list(range(1, max(view_ranks, default=0) + 1)) or not view_ranks:
-        raise ValueError(f"view_ranks: expected ranks from 1 without gaps, such as (1, 2, 3), got {view_ranks}")
-    if given := [name for name, value in others.items() if value]:
-        names = ", ".join(given)
-        raise ValueError(f"view_ranks: expected None with {names}, got {view_ranks}; leave out one of the two")

@@ -16,9 +16,31 @@ FORMATS = {
     "closed groups": ("a.mp4", {}),
     "one key frame": ("a.mp4", {"g": "250"}),
     "open groups": ("a.mp4", {"x264-params": "open-gop=1:bframes=3"}),
-    "MPEG-4 in AVI": ("a.avi", {"codec": "mpeg4"}),
+    "MPEG-4 in MP4": ("a.mp4", {"codec": "mpeg4", "bf": "2"}),
+    "QuickTime": ("a.mov", {}),
     "Matroska": ("a.mkv", {}),
+    "MPEG-4 in Matroska": ("a.mkv", {"codec": "mpeg4", "bf": "2"}),
+    "VP8": ("a.webm", {"codec": "libvpx"}),
+    "VP9": ("a.webm", {"codec": "libvpx-vp9", "cpu-used": "8"}),
+    "Ogg": ("a.ogv", {"codec": "libvpx"}),
+    "MPEG-4 in AVI": ("a.avi", {"codec": "mpeg4"}),
+    "MPEG-4 in AVI, with B-frames": ("a.avi", {"codec": "mpeg4", "bf": "2"}),
+    "H.264 in AVI, without B-frames": ("a.avi", {"bf": "0"}),
+    "H.264 in AVI, with B-frames": ("a.avi", {"bf": "3"}),
+    "H.264 in AVI, open groups": ("a.avi", {"x264-params": "open-gop=1:bframes=5:b-pyramid=normal"}),
+    "WMV": ("a.wmv", {"codec": "wmv2"}),
+    "MPEG-4 in WMV, with B-frames": ("a.wmv", {"codec": "mpeg4", "bf": "2"}),
+    "H.264 in WMV, with B-frames": ("a.wmv", {}),
+    "Flash": ("a.flv", {"codec": "flv"}),
+    "H.264 in Flash": ("a.flv", {}),
+    "a program stream of MPEG-1": ("a.mpg", {"codec": "mpeg1video", "bf": "2"}),
+    "a program stream of MPEG-2": ("a.mpg", {"codec": "mpeg2video", "bf": "2"}),
+    "a program stream without B-frames": ("a.mpg", {"codec": "mpeg2video"}),
+    "a program stream of H.264": ("a.mpg", {"x264-params": "open-gop=1:bframes=3"}),
     "a transport stream, whose index is inexact": ("a.ts", {"x264-params": "open-gop=1:bframes=3"}),
+    "a transport stream of MPEG-2": ("a.ts", {"codec": "mpeg2video", "bf": "2"}),
+    "a raw stream of MPEG-2": ("a.m2v", {"codec": "mpeg2video", "bf": "2"}),
+    "a raw stream of H.264": ("a.h264", {"bf": "3"}),
 }
 
 
@@ -53,8 +75,8 @@ def test_the_duration_is_that_of_all_frames(video):
 
 @pytest.mark.parametrize(("size", "shape"), [(None, (48, 64)), (24, (24, 32)), (60, (60, 80))])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_shorter_side_has_the_size(video, size, shape, channels):
-    frames = read_frames(video, [0.4, 0.8], size, channels)
+def test_the_shorter_side_has_the_size(size, shape, channels, tmp_path):
+    frames = read_frames(videos.write(tmp_path / "a.mp4"), [0.4, 0.8], size, channels)
     assert frames.shape == (channels, 2, *shape)
     assert frames.dtype == torch.uint8
     assert videos.numbers(frames) == [10, 20]
@@ -65,9 +87,12 @@ def test_a_variable_rate_is_read_by_time(tmp_path):
     assert videos.numbers(read_frames(path, [0.05, 0.11, 0.49, 0.5, 1.3, 1.45])) == [0, 1, 2, 3, 3, 4]
 
 
-def test_times_count_from_the_first_frame(tmp_path):
-    path = videos.write_at(tmp_path / "a.mkv", list(range(5000, 7000, 40)))
-    assert videos.numbers(read_frames(path, [0.0, 0.4, 1.96])) == [0, 10, 49]
+@pytest.mark.parametrize("ending", ["mkv", "flv"])
+def test_times_and_duration_count_from_the_first_frame(ending, tmp_path):
+    path = videos.write_at(tmp_path / f"a.{ending}", list(range(5000, 7000, 40)))
+    assert videos.numbers(read_frames(path, [0.0, 0.4, 1.96, 9.0])) == [0, 10, 49, 49]
+    assert videos.numbers(read_frames(path, [1.2, 1.96])) == [30, 49]
+    assert duration(path) == pytest.approx(2.0, abs=1e-6)
 
 
 def test_a_video_of_one_frame_repeats_it(tmp_path):

@@ -22,6 +22,7 @@ from ssl_modules.datamodules import (
 from ssl_modules.datamodules.batches import BatchedFiles
 from ssl_modules.datamodules.clips import read_frames
 from ssl_modules.datamodules.video_files import draw_starts, even_starts
+from ssl_modules.utils.seeds import derive_generator
 
 CLIPS = {"image_size": 24, "decode_size": 24, "frames": 4, "seconds": 0.6}
 FPS = 25
@@ -69,11 +70,13 @@ def test_the_frames_of_a_clip_are_those_at_its_times(folder):
 
 def test_training_clips_are_central_squares(folder):
     clips, _, index, times = batch(folder, [0, 3])
-    for video, row, starts in zip(clips, index, times.tolist(), strict=True):
-        for clip, start in zip(video, starts, strict=True):
-            within = torch.linspace(0, 0.6, 4, dtype=torch.float64)
-            frames = read_frames(folder / f"{row}.mp4", start + within, 24)
-            assert (clip.int() - frames[..., 4:28].int()).abs().float().mean() < 20  # the same or the next frame
+    within = torch.linspace(0, 0.6, 4, dtype=torch.float64)
+    for video, row, seconds, count in zip(clips, index, times, (50, 90), strict=True):
+        exact = draw_starts(count / FPS - 0.6, 2, None, derive_generator(0, "view", 0, row.item()))
+        torch.testing.assert_close(exact.float(), seconds)  # batches have them in single precision only
+        for clip, start in zip(video, exact.tolist(), strict=True):
+            frames = read_frames(folder / f"{row}.mp4", start + within, 24)  # 32 pixels wide
+            assert torch.equal(clip, frames[..., 4:28])
 
 
 def test_training_clips_have_the_decode_size_and_evaluation_clips_the_image_size(folder):
@@ -167,6 +170,15 @@ def test_distances_are_within_their_limits_and_equally_often_before_and_after(lo
     near_start = drawn[(drawn[:, 0] > 0.25) & (drawn[:, 0] < 0.3)]
     share = (near_start[:, 1] < near_start[:, 0]).double().mean()
     assert share < 0.4  # of 1.27 possible seconds, 0.27 are before the first clip
+
+
+def test_a_fixed_distance_is_equally_often_before_and_after():
+    first, other = starts(longest=10.0, clips=2, apart=[(1.0, 1.0)]).unbind(1)
+    assert (other - first).abs().sub(1).abs().max() < 1e-12
+    both = (first >= 1) & (first <= 9)
+    assert abs((other > first)[both].double().mean() - 0.5) < 0.05
+    assert (other > first)[first < 1].all()
+    assert (other < first)[first > 9].all()
 
 
 def test_if_a_video_is_too_short_the_clip_is_as_far_away_as_possible():

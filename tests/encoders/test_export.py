@@ -311,6 +311,30 @@ def test_onnx_computes_the_representation(tmp_path, name):
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_program_of_clips_takes_clips_of_its_length(tmp_path):
+    encoder = randomised(Encoder("r3d_small", image_size=16, in_channels=1, mean=[0.4], std=[0.3]))
+    export_encoder(encoder, tmp_path / "encoder.pt2", frames=8)
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    for count in (1, 3):
+        clips = torch.rand(count, 1, 8, 16, 16)
+        torch.testing.assert_close(program(clips), Representation(encoder).eval()(clips))
+
+
+def test_only_a_program_of_clips_takes_frames(tmp_path):
+    clips, images = (Encoder(name, image_size=16, in_channels=1) for name in ("r3d_small", "test_resnet"))
+    for ending in ("pt2", "onnx"):
+        with pytest.raises(ValueError, match=r"frames: expected the number .* r3d_small .* got None; .* frames=8"):
+            export_encoder(clips, tmp_path / f"encoder.{ending}")
+    with pytest.raises(ValueError, match=r"frames: expected None, because test_resnet is not for clips, got 8"):
+        export_encoder(images, tmp_path / "encoder.pt2", frames=8)
+    with pytest.raises(ValueError, match=r"frames: expected a number of at least 1, got 0"):
+        export_encoder(clips, tmp_path / "encoder.pt2", frames=0)
+    for path in (None, tmp_path / "encoder.pt"):
+        with pytest.raises(ValueError, match=r"frames: expected None unless path ends in \.pt2 or \.onnx, got 8"):
+            export_encoder(clips, path, frames=8)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_program_of_patches_is_refused(tmp_path):
     encoder = Encoder("test_resnet", image_size=32, in_channels=3, patches=(16, 8))
     with pytest.raises(ValueError, match=r"ending in \.safetensors or \.pt, because .* patches .* got 'encoder\.pt2'"):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from extractions.queues import queue, vectors
+from extractions.queues import queue, step, vectors
 
 from ssl_modules import RINCE, SimCLR
 from ssl_modules.augmentations import ClipViews, MoCoViews, SimCLRViews
 from ssl_modules.batch import read_batch
 from ssl_modules.extractions import LabelRanks, Queue
-from ssl_modules.losses import RINCELoss
+from ssl_modules.losses import InfoNCE, RINCELoss
 from ssl_modules.objective import objective
-from ssl_modules.similarities import Dot
+from ssl_modules.similarities import Cosine, Dot
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -92,6 +92,40 @@ def test_a_video_ignores_its_earlier_keys(given):
     plain.load_state_dict(extraction.state_dict())
     for contrast in plain(student, teacher, rows(6, 7), None):
         assert contrast.relation[:][:, -8:].eq(0).all()
+
+
+def slow_loss(anchors, keys, ids, queue, temperature):
+    """Return the mean cross-entropy over anchors, whose negatives are all keys of other videos."""
+    losses = []
+    for number, anchor in enumerate(anchors):
+        own = number % len(ids)
+        others = [
+            key
+            for key, i in zip([*keys, *queue.keys], [*ids, *queue.ids.flatten().tolist()], strict=True)
+            if i != ids[own]
+        ]
+        scores = torch.stack([F.cosine_similarity(anchor, key, dim=0) for key in (keys[own], *others)]) / temperature
+        losses.append(torch.logsumexp(scores, 0) - scores[0])
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("size", [0, 8])
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("block", [0, 2])
+def test_keys_of_the_batch_are_negatives_unless_they_are_of_the_same_video(size, views, block):
+    extraction = queue(size=size, keys_as_negatives=True)
+    extraction.recurring_ids = True
+    videos = [5, 6, 5, 7]  # the first video occurs twice
+    if size:
+        step(extraction, vectors(1, 4, seed=3)[0], first=4)  # videos 4 to 7
+    anchors = [z.requires_grad_() for z in vectors(views - 1, 4)]
+    [keys] = vectors(1, 4, seed=2)
+    [contrast] = extraction.eval()(anchors, [keys], rows(*videos), None)
+    loss = objective([contrast], Cosine(), InfoNCE(0.2), block)
+    expected = slow_loss(torch.cat(anchors), keys, videos, extraction, temperature=0.2)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    for own, slow in zip(torch.autograd.grad(loss, anchors), torch.autograd.grad(expected, anchors), strict=True):
+        torch.testing.assert_close(own, slow, rtol=0, atol=1e-12)
 
 
 def test_labels_rank_the_queue_except_keys_of_the_same_video():

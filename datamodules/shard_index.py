@@ -11,7 +11,7 @@ from ssl_modules.datamodules.finding import IMAGES
 from ssl_modules.datamodules.shards import Shards
 from ssl_modules.datamodules.storage import read_address
 
-FACTS = "shards.json"
+FACTS, PLAN = "shards.json", "plan.json"
 
 
 class Index(NamedTuple):
@@ -59,15 +59,17 @@ class Index(NamedTuple):
 def scan(shards: Shards) -> Index:
     """Make the index of tar files in the format of WebDataset.
 
-    In this format, all files of a sample have the same name and different extensions. The first file with the extension
-    of an image file is the sample's image. The file with the extension ``.cls`` contains the class of the sample as a
+    In this format, all files of a sample have the same name and different extensions. The sample's image is the file
+    with the extension of an image file, such as ``7.jpg``. Images with longer extensions, such as ``7.mask.png``, are
+    used only if there is no such file. The file with the extension ``.cls`` contains the class of the sample as a
     number.
 
     Args:
         shards: the tar files; all of them are read.
 
     Raises:
-        ValueError: if there are no images.
+        ValueError: if there are no images, if it isn't clear which one a sample's image is, or if a class isn't a
+            number.
 
     Example:
         >>> with tarfile.open("b.tar", "w") as tar:
@@ -89,7 +91,7 @@ def scan(shards: Shards) -> Index:
                 if member.isfile() and stem:
                     samples.setdefault(f"{folder}/{stem}", {})[ending.lower()] = member
             for files in samples.values():
-                image = next((files[ending] for ending in files if f".{ending}".endswith(IMAGES.endings)), None)
+                image = _image(address, files)
                 if image is None:
                     continue
                 target = _label(address, tar, files["cls"]) if "cls" in files else -1
@@ -97,6 +99,19 @@ def scan(shards: Shards) -> Index:
     if not rows:
         raise ValueError(f"url: expected images in {shards.addresses[0]}, such as 0001.jpg, got none")
     return Index(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _image(address: str, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """Return the image of a sample, whose files are given by extension; None if there is no image."""
+    images = [ending for ending in files if f".{ending}".endswith(IMAGES.endings)]
+    found = [ending for ending in images if "." not in ending] or images
+    if len(found) > 1:
+        names = ", ".join(files[ending].name for ending in found)
+        raise ValueError(
+            f"{address}: expected one image in each sample, got {names}; name the one to read with the extension "
+            "alone, such as 7.jpg, and the others with a longer extension, such as 7.mask.png"
+        )
+    return files[found[0]] if found else None
 
 
 def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
@@ -109,15 +124,28 @@ def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
 
 
 def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return the facts that ``ssl-modules shard`` wrote beside the shards; None if the file is missing.
+    """Return the facts that ``ssl-modules shard`` wrote beside the shards; None if there is no such file.
 
     Args:
         url: folder or address of the shards.
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
+
+    Raises:
+        FileNotFoundError: if ``ssl-modules shard`` has not written all shards yet.
     """
     if url.endswith(".tar"):
         return None
+    facts = _json_at(f"{url.rstrip('/')}/{FACTS}", storage_options)
+    if facts is None and _json_at(f"{url.rstrip('/')}/{PLAN}", storage_options) is not None:
+        raise FileNotFoundError(
+            f"url: the shards in {url} are not complete; run the same command ssl-modules shard again, which writes "
+            "the missing ones"
+        )
+    return facts
+
+
+def _json_at(address: str, storage_options: dict[str, Any] | None) -> dict[str, Any] | None:
     try:
-        return json.loads(read_address(f"{url.rstrip('/')}/{FACTS}", storage_options))
+        return json.loads(read_address(address, storage_options))
     except (FileNotFoundError, NotADirectoryError):
         return None

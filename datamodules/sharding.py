@@ -21,12 +21,10 @@ from ssl_modules.datamodules.batches import BatchedImages, keep_batch
 from ssl_modules.datamodules.identity import changed, identity
 from ssl_modules.datamodules.image_files import ImageFiles
 from ssl_modules.datamodules.images import TensorImages
-from ssl_modules.datamodules.shard_index import FACTS, Index
+from ssl_modules.datamodules.shard_index import FACTS, PLAN, Index
 from ssl_modules.datamodules.targets import target_shape
 from ssl_modules.utils.checks import check_number
 from ssl_modules.utils.files import replacing
-
-PLAN = "plan.json"
 
 
 def write_shards(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import Dataset
 
 from ssl_modules.datamodules.finding import absolute
@@ -184,7 +184,13 @@ class StreamingDataModule(FilesDataModule):
                 index = scan(shards)
                 with replacing("index", known) as file:
                     file.write(index.dump())
-        return self._images(shards, Index.load(known.read_bytes(), str(known)))
+        index = Index.load(known.read_bytes(), str(known))
+        if not self.num_classes and (index.target >= 0).any():
+            rank_zero_warn(
+                f"num_classes: {url} has classes from 0 to {index.target.max()}, which are not used; pass num_classes= "
+                "to use them"
+            )
+        return self._images(shards, index)
 
     def _shards(self, addresses: Sequence[str]) -> Shards:
         limit = None if self.cache_gb is None else round(self.cache_gb * 1e9)

@@ -1,11 +1,17 @@
 """The order of reading images from shards depends only on seed and epoch."""
 
+import shutil
+import tarfile
+from io import BytesIO
+
 import pytest
 import torch
+from PIL import Image
 from processes import run_in_processes
 from streams import rows, stream
 
 from ssl_modules.datamodules import streaming
+from ssl_modules.datamodules.shard_index import FACTS, PLAN
 from ssl_modules.datamodules.unreadable import SystemFault
 
 
@@ -94,6 +100,53 @@ def test_tar_files_of_other_programs_are_read(address, digits, tmp_path, monkeyp
     monkeypatch.setattr(streaming, "scan", None)  # the index is kept, so it is not made again
     again = stream(address + "/train/{00000..00002}.tar", num_classes=10, in_channels=1, cache_dir=tmp_path)
     assert len(again.train_set) == 600
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, BytesIO(content))
+    return path
+
+
+def png(value):
+    file = BytesIO()
+    Image.new("L", (8, 8), value).save(file, "png")
+    return file.getvalue()
+
+
+def read_tar(path, **settings):
+    return stream(path, in_channels=1, image_size=8, decode_size=8, batch_size=1, cache_dir=path.parent, **settings)
+
+
+def test_the_image_of_a_sample_is_the_one_with_the_extension_alone(tmp_path):
+    files = {"1.depth.png": png(1), "1.png": png(2), "1.seg.png": png(3), "2.left.png": png(4), "2.json": b"{}"}
+    data = read_tar(write_tar(tmp_path / "a.tar", files))
+    assert [int(data.train_set[row][0][0, 0, 0]) for row in range(2)] == [2, 4]
+
+
+@pytest.mark.parametrize("names", [("1.left.png", "1.right.png"), ("1.jpg", "1.png")])
+def test_a_sample_of_several_images_raises_an_error_that_names_them(names, tmp_path):
+    path = write_tar(tmp_path / "a.tar", dict.fromkeys(names, png(1)))
+    with pytest.raises(ValueError, match=f"a.tar: expected one image in each sample, got {', '.join(names)}; name the"):
+        read_tar(path)
+
+
+def test_classes_that_are_not_used_give_a_warning(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {"1.png": png(1), "1.cls": b"4", "2.png": png(2), "2.cls": b"0"})
+    with pytest.warns(UserWarning, match="num_classes: .*a.tar has classes from 0 to 4, which are not used; pass"):
+        data = read_tar(path)
+    assert data.train_set.targets.tolist() == [-1, -1]
+    assert read_tar(path, num_classes=5).train_set.targets.tolist() == [4, 0]
+
+
+def test_shards_that_are_not_complete_say_how_to_complete_them(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "half")
+    (tmp_path / "half" / FACTS).rename(tmp_path / "half" / PLAN)
+    with pytest.raises(FileNotFoundError, match=r"url: the shards in .*half are not complete; run the same command"):
+        stream(tmp_path / "half")
 
 
 @pytest.mark.parametrize(

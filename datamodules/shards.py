@@ -165,7 +165,7 @@ class Shards:
         Args:
             numbers: numbers of the shards, in the order in which they will be read.
         """
-        self._wanted = [number for number in numbers if is_remote(self.addresses[number])]
+        self._wanted = [n for n in numbers if is_remote(self.addresses[n]) and not self._copy_of(n).exists()]
         if self._wanted and (self._copying is None or not self._copying.is_alive()):
             # The end of the process doesn't wait for a daemon thread.
             self._copying = Thread(target=self._copy_wanted, name="shards", daemon=True)

@@ -1,21 +1,21 @@
-"""Make videos whose class is the kind of motion, train methods on them, and draw the results.
+"""Train methods on videos whose class is the kind of motion, and draw the results.
 
-Each video shows a garment of Fashion-MNIST that moves in one of six ways in front of a cluttered background. Garment,
-background, place, size and angle don't depend on the motion, so a single frame doesn't show the class. All videos use
-the same few garments and backgrounds, so a single frame hardly shows which video it is from. The videos are encoded as
-H.264.
+examples/moving_videos.py describes the videos.
 
     python examples/moving.py make data/moving
     python examples/moving.py train data/moving --rows simclr rince --seeds 0 1 --epochs 10
     python examples/moving.py picture data/moving --row rince --out moving.png
 
-``train`` appends one line of JSON for each run to ``results.jsonl`` in the folder. The script needs PyAV, Fashion-MNIST
-and, for the picture, matplotlib. ``--root`` is the folder of Fashion-MNIST; missing files are downloaded.
+``train`` appends a line of JSON for each run to ``results.jsonl`` in the folder, unless the file already has the run.
+Then it prints a table of all runs with the same options. The table in docs/howto/videos.md comes from
+examples/results/moving.jsonl.
+
+The script needs PyAV, Fashion-MNIST and, for the picture, matplotlib. ``--root`` is the folder of Fashion-MNIST, where
+missing files are downloaded.
 """
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,90 +25,30 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from moving_videos import MOTIONS, make
 from torch import Tensor, nn
 
 from ssl_modules import RINCE, SCE, ContrastiveModule, SimCLR
 from ssl_modules.augmentations import Augmentation, ClipViews, MoCoViews, SCEViews, SimCLRViews
 from ssl_modules.callbacks import OnlineProbe
-from ssl_modules.datamodules import FashionMNISTDataModule, VideoFolderDataModule
-from ssl_modules.datamodules.clips import write_video
+from ssl_modules.datamodules import VideoFolderDataModule
 from ssl_modules.encoders import SmallR3D
 from ssl_modules.evaluation import retrieval
 from ssl_modules.evaluation.protocols import Labelled, linear_protocol
 from ssl_modules.extractions import Queue
 from ssl_modules.losses import RINCELoss, SCELoss
 
-SIDE, FPS, FRAMES = 48, 12, 36  # pixels, frames per second, frames per video
-GROUNDS, GARMENTS = 8, 10
-MOTIONS = ("vertical", "horizontal", "circle", "pulse", "spin", "jumps")
 CLIP: dict[str, Any] = {"frames": 8, "seconds": 7 / 6, "image_size": 32, "decode_size": 36}
 APART: list[tuple[float, float | None]] = [(0.0, 0.4), (1.0, None)]  # seconds between RINCE's first and other clips
 SIZE = CLIP["image_size"]
-
-
-def motion(name: str, generator: torch.Generator) -> Tensor:
-    """Return affine matrices [T, 2, 3] that map places on the canvas to places on the garment, both in [-1, 1]."""
-
-    def draw(low: float, high: float, count: int = 1) -> Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
-
-    period, phase, turn = draw(0.8, 1.3), draw(0, 2 * math.pi), torch.sign(draw(-1, 1))
-    way = turn * 2 * math.pi * torch.arange(FRAMES) / FPS / period + phase  # [T]
-    x, y = (draw(-0.15, 0.15).expand(FRAMES).clone() for _ in range(2))
-    angle, scale = draw(0, 2 * math.pi).expand(FRAMES).clone(), draw(0.4, 0.6).expand(FRAMES).clone()
-    reach = draw(0.3, 0.4)
-    if name in ("vertical", "circle"):
-        y += reach * way.sin()
-    if name in ("horizontal", "circle"):
-        x += reach * way.cos()
-    if name == "pulse":
-        scale *= 1 + 0.45 * way.sin()
-    if name == "spin":
-        angle += way
-    if name == "jumps":
-        step = ((way - phase).abs() / math.pi).long()  # two places in each period
-        x, y = (draw(-0.4, 0.4, int(step.max()) + 1)[step] for _ in range(2))
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    rows = (cos, sin, -(cos * x + sin * y), -sin, cos, sin * x - cos * y)
-    return torch.stack(rows, dim=1).view(FRAMES, 2, 3)
-
-
-def video(name: str, garments: Tensor, grounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a video of one moving garment, uint8 [3, T, SIDE, SIDE]."""
-    garment = garments[torch.randint(len(garments), (), generator=generator)]
-    ground = grounds[torch.randint(len(grounds), (), generator=generator)]
-    grid = F.affine_grid(motion(name, generator), [FRAMES, 1, SIDE, SIDE], align_corners=False)
-    shown = F.grid_sample(garment.expand(FRAMES, 1, -1, -1), grid, align_corners=False)
-    mask = (shown * 4).clamp(0, 1)
-    frames = ground * (1 - mask) + (0.3 + 0.7 * shown) * mask  # [T, 1, SIDE, SIDE]
-    return (frames * 255).to(torch.uint8).transpose(0, 1).expand(3, -1, -1, -1)
-
-
-def make(folder: Path, train: int, test: int, root: str) -> None:
-    """Write the training and the test videos, with one folder for each class."""
-    data = FashionMNISTDataModule(root)
-    data.prepare_data()
-    data.setup()
-    images, targets = data.train_set.images, data.train_set.targets
-    generator = torch.Generator().manual_seed(0)
-    garments = torch.stack([images[targets == index % 10][index // 10] for index in range(GARMENTS)]) / 255
-    grounds = torch.stack([ground(images, generator) for _ in range(GROUNDS)])
-    for part, count in (("train", train), ("test", test)):
-        for index in range(count):
-            name = MOTIONS[index % len(MOTIONS)]
-            path = folder / part / name / f"{index:05d}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_video(path, video(name, garments, grounds, generator), FPS, crf="20", g="12", preset="veryfast")
-
-
-def ground(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a background of darkened pieces of garments, [1, SIDE, SIDE]."""
-    canvas = torch.zeros(1, SIDE, SIDE)
-    for _ in range(30):
-        piece = images[torch.randint(len(images), (), generator=generator)] / 255
-        top, left = torch.randint(SIDE - 14, (2,), generator=generator).tolist()
-        canvas[:, top : top + 14, left : left + 14] = 0.6 * piece[:, 7:21, 7:21]
-    return canvas
+NAMES = {
+    "untrained": "untrained, on clips",
+    "simclr-frames": "SimCLR on single frames",
+    "simclr": "SimCLR on clips",
+    "sce": "SCE on clips",
+    "rince": "RINCE on clips, three ranks",
+    "rince-one-rank": "RINCE on clips, one rank",
+}
 
 
 def clip_views(part: Augmentation, other: Augmentation | None = None) -> ClipViews:
@@ -223,9 +163,23 @@ def train(row: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
         run = pl.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[clock], **quiet)
         run.fit(module, datamodule=data)
     seconds = time.process_time() - clock.started if clock.started else 0.0
-    measures = {"row": row, "seed": seed, "epochs": 0 if is_untrained else epochs, "videos": len(data.train_set)}
+    options = {} if is_untrained else {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+    measures = {"row": row, "seed": seed, **options, "videos": len(data.train_set)}
     share = clock.loading / seconds if seconds else 0.0
-    return {**measures, **measure(module, data), "cpu_seconds": seconds, "loading": share}
+    hardware = f"1 thread, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    return {**measures, **measure(module, data), "cpu_seconds": seconds, "loading": share, "hardware": hardware}
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Return the metrics of each row as Markdown, with the values of all seeds."""
+    lines = ["| representation | R@1 | linear | CPU seconds |", "|---|---|---|---|"]
+    for row, name in NAMES.items():
+        found = sorted((run for run in runs if run["row"] == row), key=lambda run: run["seed"])
+        if found:
+            cells = [" / ".join(f"{run[metric]:.1f}" for run in found) for metric in ("R@1", "linear")]
+            seconds = "" if row == "untrained" else f"{sum(run['cpu_seconds'] for run in found) / len(found):.0f}"
+            lines.append(f"| {name} | {' | '.join(cells)} | {seconds} |")
+    return "\n".join(lines)
 
 
 class Curve(OnlineProbe):
@@ -298,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     making, training, drawing = (commands.add_parser(name) for name in ("make", "train", "picture"))
-    rows = ["untrained", *methods(1)]
+    rows = list(NAMES)
     making.add_argument("--train", type=int, default=1800)
     making.add_argument("--test", type=int, default=600)
     making.add_argument("--root", default="data")
@@ -318,11 +272,18 @@ def main() -> None:
     elif given.command == "picture":
         picture(given)
     else:
+        path = given.folder / "results.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        options = {name: getattr(given, name) for name in ("epochs", "batch_size", "lr")}
+        runs = [run for run in map(json.loads, lines) if run["row"] == "untrained" or options.items() <= run.items()]
         for row, seed in jobs(given):
-            found = train(row, seed, given)
-            print(json.dumps(found), flush=True)
-            with (given.folder / "results.jsonl").open("a") as file:
-                file.write(json.dumps(found) + "\n")
+            if any((run["row"], run["seed"]) == (row, seed) for run in runs):
+                continue
+            runs.append(train(row, seed, given))
+            print(json.dumps(runs[-1]), flush=True)
+            with path.open("a") as file:
+                file.write(json.dumps(runs[-1]) + "\n")
+        print(table(runs))
 
 
 if __name__ == "__main__":

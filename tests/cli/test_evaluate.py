@@ -1,4 +1,5 @@
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -6,6 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from ssl_modules import SimCLR, evaluate
 from ssl_modules.augmentations import RandomResizedCrop, Views
@@ -144,6 +146,15 @@ def test_hierarchical_targets_are_evaluated_at_each_level(module):
     found = evaluate(module, data, ["knn"])["knn"]
     assert found["digit/top1"] == plain["top1"]
     assert found["half/top1"] > plain["top1"]
+
+
+def test_features_may_come_from_a_submodule():
+    network = nn.Sequential(OrderedDict(body=nn.Flatten(), head=nn.Linear(64, 2)))
+
+    def found(module, **given):
+        return evaluate(module, DigitsDataModule(), ["knn"], prepare=lambda batch: (batch[0] / 255, batch[1]), **given)
+
+    assert found(network, features="body") == found(nn.Flatten()) != found(network)
 
 
 def test_the_validation_part_is_evaluated_on_request(module):

@@ -222,3 +222,15 @@ def test_a_diverged_module_is_named():
     nn.init.constant_(module.head.bias, float("nan"))
     with pytest.raises(ValueError, match="probe, test data: expected finite features, got NaN or infinity in batch 0"):
         OnlineKNNProbe(**own()).evaluate(module)
+
+
+def test_a_probe_may_call_the_module_in_eval_mode_and_leaves_its_mode():
+    class Calling(OnlineProbe):
+        def measure(self, module, trainer):
+            self.mode = module.training
+            return {"zero": 0.0}
+
+    probe, module = Calling(**own()), stranger().train()
+    probe.evaluate(module)
+    assert not probe.mode
+    assert module.training

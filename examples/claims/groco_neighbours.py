@@ -11,7 +11,6 @@ takes 25 or 50 minutes of one core for a run with 2 or 4 views. Then it prints t
 groco_neighbours.png.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ import matplotlib.pyplot as plt
 
 sys.path.append(str(Path(__file__).parents[1] / "results"))
 
+from claim import judge
 from paired import difference, gains, verdict
-from run import complete
 
 PAIRS = {"2 views": ("GroCo", "SimCLR"), "4 views": ("GroCo, 4 views", "SimCLR, 4 views")}
 
@@ -57,18 +56,5 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--out", type=Path, default=Path("groco_neighbours.png"))
-    args = parser.parse_args()
-    rows = [row for pair in PAIRS.values() for row in pair]
-    lines = complete("scattered", rows, args.seeds, device=args.device, count=args.jobs)
-    print("\n".join(verdicts(lines)))
-    draw(lines, args.out)
-
-
 if __name__ == "__main__":
-    main()
+    judge(__file__, __doc__, [row for pair in PAIRS.values() for row in pair], verdicts, draw)

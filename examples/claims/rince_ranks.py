@@ -16,7 +16,6 @@ rows by linear accuracy, between runs with the same seed. The other metrics have
 would look decided by chance.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ import matplotlib.pyplot as plt
 
 sys.path.append(str(Path(__file__).parents[1] / "results"))
 
+from claim import judge
 from paired import difference, gains, verdict
-from run import complete
 from table import COLUMNS
 
 ROWS = ("MoCo", "RINCE, one rank", "RINCE, labels", "RINCE, noisy ranks")
@@ -66,17 +65,5 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--out", type=Path, default=Path("rince_ranks.png"))
-    args = parser.parse_args()
-    lines = complete("scattered", ROWS, args.seeds, device=args.device, count=args.jobs)
-    print("\n".join(verdicts(lines)))
-    draw(lines, args.out)
-
-
 if __name__ == "__main__":
-    main()
+    judge(__file__, __doc__, ROWS, verdicts, draw)

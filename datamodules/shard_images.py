@@ -29,6 +29,7 @@ class ShardImages(ImageFiles):
         self.root = os.path.dirname(shards.addresses[0])
         self.shards = shards
         self.index = index
+        self.used = np.unique(index.shard)  # the shards that have rows of this data set
         self.window = window
         # The order in which a loader reads the shards, shared with its workers.
         self.order = torch.arange(len(shards)).share_memory_()
@@ -46,13 +47,15 @@ class ShardImages(ImageFiles):
 
     def _copy_ahead(self, shard: int) -> None:
         """Copy the shards of this window and of the next one in the background when the first of them is read."""
+        if not self.shards.are_remote:
+            return
         window = self.window or 1
         start = int((self.order == shard).nonzero()) // window * window
         first = int(self.order[start])
         if first != self._first:
             self._first = first
             following = self.order[start : start + 2 * window].numpy()
-            self.shards.copy_ahead(following[np.isin(following, self.index.shard)].tolist())
+            self.shards.copy_ahead(following[np.isin(following, self.used)].tolist())
 
     def for_loader(self) -> Self:
         """Return a copy for one loader, which has its own order of the shards."""
@@ -68,6 +71,7 @@ class ShardImages(ImageFiles):
         """Return a data set of the given rows."""
         images = super().select(rows)
         images.index = Index(*(column[rows.numpy()] for column in self.index))
+        images.used = np.unique(images.index.shard)
         return images
 
     def shuffled(self, generator: torch.Generator) -> Tensor:

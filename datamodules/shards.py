@@ -30,6 +30,7 @@ class Shards:
 
     Attributes:
         key: text that identifies the shards and their content.
+        are_remote: whether any shard is in an object storage.
 
     Raises:
         FileNotFoundError: if shards are missing.
@@ -54,6 +55,7 @@ class Shards:
         storage_options: dict[str, Any] | None = None,
     ) -> None:
         self.addresses = list(addresses)
+        self.are_remote = any(map(is_remote, self.addresses))
         self.cache_dir = Path(cache_dir or default_cache())
         self.cache_bytes = cache_bytes
         self.storage_options = storage_options or {}

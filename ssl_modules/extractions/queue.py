@@ -219,23 +219,23 @@ class Queue(Extraction):
         """Return the contrast of the student's views with one view of the teacher, or with all ``view_ranks``."""
         images = len(ids)
         own = torch.arange(len(keys) * images, device=ids.device).view(-1, images).T.squeeze(1)  # [N] or [N, G]
-        ignored, candidate_ids = own.numel(), self.ids.clone()
+        ignored = own.numel()
         reference = keys[0].repeat(len(anchors), 1)  # [A, D]
         if self.keys_as_negatives:
             own, ignored, keys = own + rank() * images, 0, [gather(k) for k in keys]
-            candidate_ids = torch.cat([gather(ids), candidate_ids])
         candidates = torch.cat([*keys, self.keys])  # [C, D], a copy; the queue may change before the backward pass
-        ranks = self._ranks(reference, candidates[ignored:], ids.repeat(len(anchors), 1), candidate_ids)
+        ranks = self._ranks(reference, candidates[ignored:], ids, len(anchors))
         relation = Paired(torch.cat([own] * len(anchors)), len(candidates), ignored, ranks, self.view_ranks or (1,))
         return Contrast(torch.cat(anchors), candidates, relation, reference if self.reference else None, weight)
 
     def _ranks(
-        self, keys: Tensor, candidates: Tensor, ids: Tensor, candidate_ids: Tensor
+        self, keys: Tensor, candidates: Tensor, batch_ids: Tensor, views: int
     ) -> Callable[[Rows], Tensor] | None:
         """Return the relation of anchors to all candidates that aren't ignored, or None if these are negatives."""
         if self.ranks is None and not self.recurring_ids:
             return None
-        rule = self.ranks
+        rule, ids = self.ranks, batch_ids.repeat(views, 1)
+        candidate_ids = torch.cat([gather(batch_ids), self.ids]) if self.keys_as_negatives else self.ids.clone()
 
         def relation(rows: Rows) -> Tensor:
             anchor_ids = ids[rows]

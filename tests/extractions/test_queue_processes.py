@@ -16,17 +16,23 @@ SETTINGS = [
     for size, keys_as_negatives in ((16, False), (16, True), (0, True))
     for symmetric in (False, True)
 ]
+CASES = [(settings, recurring) for settings in SETTINGS for recurring in (False, True)]
 
 
-def two_steps(rows, settings):
-    """Make two steps; return loss, gradient and queue after each."""
+def two_steps(rows, settings, recurring):
+    """Make two steps; return loss, gradient and queue after each.
+
+    With ``recurring``, two videos occur twice in a batch, and all videos occur again in the second step.
+    """
     weight = torch.eye(5, dtype=torch.float64).requires_grad_()
     extraction = queue(**settings)
+    extraction.recurring_ids = recurring
     results = []
     for number in range(2):
         student = [z[rows] @ weight for z in vectors(2 if settings["symmetric"] else 1, IMAGES, seed=10 + number)]
         teacher = [z[rows] for z in vectors(2 if settings["symmetric"] else 1, IMAGES, seed=20 + number)]
-        contrasts = extraction(student, teacher, ids_of(IMAGES, 100 * number)[rows], None)
+        ids = ids_of(IMAGES) % 4 if recurring else ids_of(IMAGES, 100 * number)
+        contrasts = extraction(student, teacher, ids[rows], None)
         loss = objective(contrasts, Cosine(), SCELoss(0.2, 0.1, 0.5), 2)
         [gradient] = torch.autograd.grad(loss, weight)
         extraction.after_backward()
@@ -36,7 +42,7 @@ def two_steps(rows, settings):
 
 def steps_of_a_process(rank):
     half = IMAGES // 2
-    steps = [two_steps(slice(half * rank, half * (rank + 1)), settings) for settings in SETTINGS]
+    steps = [two_steps(slice(half * rank, half * (rank + 1)), *case) for case in CASES]
     return {"steps": steps, "buffers": buffers_after_a_step(rank)}
 
 
@@ -46,8 +52,8 @@ def of_two_processes():
 
 
 def test_two_processes_are_one(of_two_processes):
-    for settings, *of_processes in zip(SETTINGS, *(result["steps"] for result in of_two_processes), strict=True):
-        for first, second, whole in zip(*of_processes, two_steps(slice(None), settings), strict=True):
+    for case, *of_processes in zip(CASES, *(result["steps"] for result in of_two_processes), strict=True):
+        for first, second, whole in zip(*of_processes, two_steps(slice(None), *case), strict=True):
             for x, y, expected in zip(first[:2], second[:2], whole[:2], strict=True):
                 torch.testing.assert_close((x + y) / 2, expected, rtol=0, atol=1e-12)
             for x, y, expected in zip(first[2:], second[2:], whole[2:], strict=True):

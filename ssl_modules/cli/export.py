@@ -39,7 +39,7 @@ def main(args: Sequence[str]) -> None:
     )
     parser.add_argument("--evaluation", type=Path | None, help="file evaluation.json with results for the model card")
     parser.add_argument(
-        "--frames", type=int | None, help="frames of a clip, for .pt2 and .onnx files of an encoder of clips"
+        "--frames", type=int | None, help="number of frames of a clip; .pt2 and .onnx files of clip encoders need it"
     )
     config = parser.parse_args(list(args))
     try:

@@ -33,9 +33,9 @@ class FeatureWriter(Callback):
     - ``path`` [N], only for image files.
 
     Args:
-        folder: folder to write to. If it already has features of the same weights, data and part, only the remaining
-            images are predicted, and also those that could not be read. The number of processes may differ. None = the
-            folder of this run.
+        folder: folder to write to. If it already has features of the same weights, data and part, only images without
+            features are predicted. These include images that could not be read before. The number of processes may have
+            changed. None = the folder of this run.
         part: part of the data to predict. "train" is the labelled training part.
 
     Raises:

@@ -14,7 +14,7 @@ from ssl_modules.utils.distributed import gather, rank
 
 
 class Predictor(Extraction):
-    """Projects pooled deepest maps, and predicts the embeddings of other views from the student's (BYOL, SimSiam).
+    """Projects pooled deepest maps, and predicts the embeddings of other views (BYOL, SimSiam).
 
     For every ordered pair of different views, the student's prediction from the first view is an anchor. Its positive
     is the teacher's embedding of the second view. Its negatives are the teacher's embeddings of all other images, of

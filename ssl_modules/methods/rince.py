@@ -35,7 +35,7 @@ class RINCE(ContrastiveModule):
 
     For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks`` and
     ``Queue(view_ranks=...)`` need no labels. ``view_ranks`` ranks the views of an image, or of several clips of a
-    video. These two rules are not from the paper.
+    video. Neither rule is from the paper.
 
     The recipe is the authors' for CIFAR-100, where they train a ResNet-50 for 1,000 epochs. Their commands for
     CIFAR-100 use the cumulative form, ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225),

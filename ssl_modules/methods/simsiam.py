@@ -32,7 +32,7 @@ class SimSiam(ContrastiveModule):
 
     The recipe is that of the paper for 100 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of ResNet-50.
     With a ResNet-50, the projector has a hidden width of 2,048. The official command keeps the learning rate of the
-    predictor constant (``--fix-pred-lr``). Here it falls like all others.
+    predictor constant (``--fix-pred-lr``). Here, the predictor has the same schedule as all other layers.
     ``Predictor(momentum=None, stop_gradient=False)`` shows the collapse that the paper explains.
 
     Args:

@@ -26,7 +26,7 @@ class SupCon(ContrastiveModule):
     """SupCon. It needs targets ``[N]``, the class of each image.
 
     Views are crops with flip, colour jitter and grayscale. The projector has one hidden layer and no batch norm. A
-    label of -1 means that the class is unknown; the only positives are then the other views of the image.
+    label of -1 means that the class is unknown. The only positives are then the other views of the image.
     ``SupConLoss(mode="in")`` is the second loss of the paper.
 
     The recipe is that of the official code for CIFAR-10, which trains a ResNet-50 for 1,000 epochs in batches of 1,024.

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssl_modules.utils.lightning import synchronises_batch_norms
 
 _SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-# torch replaces any batch norm by a plain synchronised one, so only plain ones keep their behaviour.
+# torch replaces any batch norm by a plain synchronised one, so only plain batch norms keep their behaviour.
 _CONVERTIBLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 

@@ -65,10 +65,10 @@ def scan(shards: Shards) -> Index:
     number.
 
     Args:
-        shards: the tar files; all of them are read.
+        shards: the tar files, which are all read.
 
     Raises:
-        ValueError: if there are no images, if it isn't clear which one a sample's image is, or if a class isn't a
+        ValueError: if there are no images, if a sample has several files that may be its image, or if a class isn't a
             number.
 
     Example:
@@ -108,8 +108,8 @@ def _image(address: str, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo |
     if len(found) > 1:
         names = ", ".join(files[ending].name for ending in found)
         raise ValueError(
-            f"{address}: expected one image in each sample, got {names}; name the one to read with the extension "
-            "alone, such as 7.jpg, and the others with a longer extension, such as 7.mask.png"
+            f"{address}: expected one image in each sample, got {names}; give the image to read a single "
+            "extension, such as 7.jpg, and the others a longer extension, such as 7.mask.png"
         )
     return files[found[0]] if found else None
 
@@ -138,8 +138,8 @@ def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[st
     facts = _json_at(f"{url.rstrip('/')}/{FACTS}", storage_options)
     if facts is None and _json_at(f"{url.rstrip('/')}/{PLAN}", storage_options) is not None:
         raise FileNotFoundError(
-            f"url: the shards in {url} are not complete; run the same command ssl-modules shard again, which writes "
-            "the missing ones"
+            f"url: the shards in {url} are not complete; repeat the ssl-modules shard command, which then writes the "
+            "missing shards"
         )
     return facts
 

@@ -3,12 +3,11 @@
 FFmpeg guesses the times that a container doesn't store, and some guesses are wrong. We handle these containers:
 
 - AVI and ASF (WMV) store when a packet is decoded, not when its frame is shown. Without B-frames, both times are equal.
-  With B-frames, decoded frames still come in the order of display. Each frame gets the time of the packet that
-  completed it, minus the time of the first frame.
+  With B-frames, decoded frames still come in the order of display. Each frame gets the decoding time of the packet that
+  completed it, minus the decoding time of the first frame.
 - MPEG program streams (MPG) store the times of some frames only. FFmpeg finds the other times correctly only if it
-  decodes from the start. After a seek, these times are wrong. FFmpeg also gives a
-  wrong length of the video.
-- A raw stream stores no times, so frames are counted.
+  decodes from the start. After a seek, these times are wrong. FFmpeg also gives a wrong length for the video.
+- A raw stream stores no times, so we count the frames.
 """
 
 import errno
@@ -29,7 +28,7 @@ from ssl_modules.utils.checks import check_choice, check_number
 FORMATS = {1: "gray", 3: "rgb24"}  # FFmpeg's names of pixel formats
 ROUNDING = 1e-4  # ticks added to each time, so that rounding does not select the previous frame
 TIMES_OF_DECODING = ("avi", "asf")  # FFmpeg's names of the containers that are described above
-SOME_TIMES = ("mpeg",)
+SOME_TIMES = ("mpeg",)  # containers with the times of some frames only
 WRONG_LENGTH = ("mpeg", "flv")  # an FLV file's length includes the delay of B-frames
 TOLERANCE = 0.5  # seconds that may be missing at the end, because the lengths in headers are not exact
 
@@ -241,7 +240,7 @@ def _usual_length(stream: Any) -> int:
 
 
 def _length(container: Any, stream: Any) -> Fraction | None:
-    """Return the length of the video in seconds from the header, or None if it has none or a wrong one."""
+    """Return the length of the video in seconds from the header, or None if the header has no length or a wrong one."""
     if container.format.name in WRONG_LENGTH or stream.start_time is None:
         return None
     if stream.duration is not None:

@@ -46,7 +46,8 @@ class Index(NamedTuple):
                 return cls(*(arrays[name] for name in cls._fields))
         except Exception as error:  # numpy and zipfile raise errors of many types
             raise ValueError(
-                f"url: {address} is not the index of shards, or is damaged; copy it again, or write the shards again"
+                f"url: {address} is not the index of shards, or is damaged; copy the file again, or write the shards "
+                "again"
             ) from error
 
     def dump(self) -> bytes:
@@ -102,7 +103,7 @@ def scan(shards: Shards) -> Index:
 
 
 def _image(address: str, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
-    """Return the image of a sample, whose files are given by extension; None if there is no image."""
+    """Return the image of a sample, whose files are given by extension, or None if the sample has no image."""
     images = [ending for ending in files if f".{ending}".endswith(IMAGES.endings)]
     found = [ending for ending in images if "." not in ending] or images
     if len(found) > 1:
@@ -124,7 +125,7 @@ def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
 
 
 def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return the facts that ``ssl-modules shard`` wrote beside the shards; None if there is no such file.
+    """Return the facts that ``ssl-modules shard`` wrote beside the shards, or None if the file of facts is missing.
 
     Args:
         url: folder or address of the shards.

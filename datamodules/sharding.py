@@ -148,7 +148,7 @@ def _facts(data: BaseDataModule, size: int | None) -> dict[str, Any]:
 def _start_plan(out: Path, plan: dict[str, Any]) -> None:
     """Write the plan; raise an error if the folder contains shards of another plan."""
     if (out / FACTS).exists():
-        raise ValueError(f"out: {out} contains complete shards already; give another folder, or remove it")
+        raise ValueError(f"out: {out} contains complete shards already; give another folder, or remove this one")
     content, path = json.dumps(plan, indent=1, default=str), out / PLAN
     if path.exists():
         before, now = json.loads(path.read_text()), json.loads(content)

@@ -201,4 +201,6 @@ class Shards:
 
 
 def _missing(shard: str) -> SystemFault:
-    return SystemFault(f"url: expected the shard {shard}, which is missing; copy it there, or write the shards again")
+    return SystemFault(
+        f"url: expected the shard {shard}, which is missing; copy it to this address, or write the shards again"
+    )

@@ -83,7 +83,7 @@ class Paired:
         candidates: number of candidates, C.
         ignored: number of leading candidates that an anchor ignores unless they are its own.
         ranks: function from rows to int8 ``[R, C - ignored]``, the relation to all candidates after the ignored ones.
-            None = they are negatives.
+            None = these candidates are negatives.
         own_ranks: ranks of the G own candidates, the same for all anchors.
 
     Raises:

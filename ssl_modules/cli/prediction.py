@@ -55,7 +55,7 @@ class FeatureWriter(Callback):
         images = data.labelled_set if self.part == "train" else getattr(data, f"{self.part}_set")
         if images is None:
             raise ValueError(
-                f"features.part: {data.name} has no {self.part} part; give another part, or pass val_size= to the data"
+                f"features.part: {data.name} has no {self.part} part; give another part, or set the data's val_size"
             )
         weights = {name: value.detach().cpu() for name, value in pl_module.state_dict().items()}
         record = {"weights": checksum(weights), "part": self.part, "images": len(images), **identity(data)}

@@ -55,7 +55,7 @@ class Queue(Extraction):
         keys_as_negatives: whether other keys of the batch, from all processes, are negatives too.
         reference: whether contrasts have the anchors' own keys as ``reference``, for losses that use them (SCE).
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
-        ranks: rule that ranks the keys in the queue (RINCE). None = they are negatives.
+        ranks: rule that ranks the keys in the queue (RINCE). None = all of these keys are negatives.
         view_ranks: ranks of the keys of all views after the first, such as (1, 2, 3). Ranks start from 1 and have no
             gaps. None = all positives have rank 1. This argument can't be combined with ``symmetric``,
             ``keys_as_negatives`` or ``reference``.

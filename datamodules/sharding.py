@@ -43,8 +43,8 @@ def write_shards(
     missing.
 
     Args:
-        data: data module with gray or colour images, and without a validation part. This function prepares it and sets
-            it up.
+        data: data module with gray or colour images, and without a validation part. This function calls
+            ``prepare_data`` and ``setup`` of the data module.
         out: folder to write to. You can copy it to any storage afterwards.
         size: length in pixels to which the shorter side of larger images is reduced. Images from files are then stored
             as JPEG. None = store files unchanged. Images that are not in files are stored as PNG.

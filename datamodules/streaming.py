@@ -28,7 +28,7 @@ class StreamingDataModule(FilesDataModule):
       ``shards.json`` in this folder has the facts about the data set, such as its classes.
     - Tar files in the format of WebDataset: a folder, or an address such as ``s3://bucket/train-{0000..0099}.tar``. The
       data module reads all of them once to find their images, and stores the result in ``cache_dir``. Pass
-      ``num_classes`` if they contain classes, in files with the extension ``.cls``.
+      ``num_classes`` if the tar files contain classes, in files with the extension ``.cls``.
 
     Remote shards are copied to ``cache_dir`` before they are read. The next shards are copied in the background. If the
     shards don't fit into ``cache_gb``, each machine copies all of them in each epoch. ``setup`` checks that all shards
@@ -65,7 +65,7 @@ class StreamingDataModule(FilesDataModule):
             augmentation.
 
     Raises:
-        FileNotFoundError: if there are no shards. ``setup`` raises it if some of the shards are missing.
+        FileNotFoundError: if there are no shards. ``setup`` raises this error if some of the shards are missing.
         ValueError: if an argument is out of range.
         SystemFault: if the storage can't be read.
 

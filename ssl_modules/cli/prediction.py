@@ -25,7 +25,7 @@ class FeatureWriter(Callback):
 
     The callback writes each batch to the folder ``features.batches``. At the end, it joins the batches into one file
     for each process: ``features_0.npz``, ``features_1.npz``, ..., or ``features.npz`` for one process.
-    :class:`~ssl_modules.evaluation.StoredFeatures` reads these files. They contain the arrays
+    :class:`~ssl_modules.evaluation.StoredFeatures` reads these files. The files contain these arrays:
 
     - ``features`` [N, D];
     - ``index`` [N], the rows of the images in the part;
@@ -80,7 +80,7 @@ class FeatureWriter(Callback):
         """Write the features of a batch."""
         features, index = outputs
         index, processes = index.cpu(), trainer.world_size
-        # A batch without a readable image holds an image of another batch: drop it.
+        # A batch without a readable image holds an image of another batch, which is dropped here.
         batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
         own = index // processes // batch_size == batch_idx
         own &= index % processes == trainer.global_rank

@@ -19,15 +19,15 @@ class EmbeddingPlot(DrawingProbe):
     The features are L2-normalised and projected to two dimensions, by PCA or t-SNE. The picture goes to every logger
     that takes images, and to a file if none does. The callback needs matplotlib.
 
-    The callback logs no metric. It reads no training images, so ``train`` and ``bank_size`` change nothing. If ``test``
-    is given, ``train`` must be given all the same. The callback and the probes share one pass through the module.
+    The callback logs no metric. It reads no training images, so ``train`` and ``bank_size`` change nothing. But if
+    ``test`` is given, ``train`` must be given too. The callback and the probes share one pass through the module.
 
     Args:
-        size: number of images to plot, at least 2. They are chosen at random, the same in each picture.
+        size: number of images to plot, at least 2. They are chosen at random. Each picture shows the same images.
         projection: ``"pca"``, which is deterministic and takes milliseconds, or ``"tsne"``, which takes seconds.
         class_names: names of the classes for the legend, as a list in the order of the labels, or a dict from label to
             name. None uses the names of the datamodule, or the labels if the datamodule has no names.
-        folder: folder to also write the picture to; None writes a file only if no logger takes images.
+        folder: folder to which the picture is also written. None = a file is written only if no logger takes images.
         name: name of the picture.
         settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 

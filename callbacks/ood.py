@@ -17,7 +17,7 @@ from ssl_modules.utils.checks import check_number
 
 
 class OutOfDistributionProbe(OnlineProbe):
-    """Measures how well a module's features separate test images from images of another data set, while it trains.
+    """Measures during training how well a module's features separate test images from images of another data set.
 
     The probe scores how close each image is to the labelled training images. It then compares the scores of the test
     images with the scores of the outliers. The scores are:

@@ -32,7 +32,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> None:
-    """Pass a picture to all loggers that take images. Write a file if no logger does, or if a folder is given.
+    """Pass a picture to all loggers that take images. Write a file if no logger takes them, or if a folder is given.
 
     Only the first process may call it. Loggers with a ``log_image`` take images (Weights & Biases and others), and so
     does TensorBoard's.
@@ -91,7 +91,7 @@ def image_grid(
 
     Args:
         rows: rows of images from :func:`to_pixels`. Each row has the same number of images.
-        titles: title of each image. An empty text is no title.
+        titles: title of each image. An empty text means no title.
         colors: colour of each title, a name that matplotlib knows.
     """
     lines = [max(text.count("\n") + bool(text) for text in texts) for texts in titles]

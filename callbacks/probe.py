@@ -48,7 +48,7 @@ class OnlineProbe(LabelledParts, FullSignature, MeasuringCallback, ABC):
     in batches of 128. A list of ``(image, label)`` is a data set. A list of batches is a loader. The images should not
     be augmented. The probe reads all samples of a map-style data set, in the order of the data set. It ignores the
     loader's shuffling, ``drop_last`` and distributed splitting, and the Trainer's ``limit_*_batches``. With
-    ``fast_dev_run``, it reads only that number of batches.
+    ``fast_dev_run=n``, it reads only n batches.
 
     **Labels**: a label is the name of a class: an integer of at least 0 and of any size. The label -1 raises an error,
     because it usually means "unlabelled". In accuracies, a test image of a class without training images counts as

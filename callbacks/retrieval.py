@@ -15,8 +15,8 @@ class OnlineRetrieval(OnlineProbe):
 
     The queries are the labelled test images. Images are ranked by cosine; see
     :func:`~ssl_modules.evaluation.retrieval`. The callback logs a recall for each ``k``, such as
-    ``{name}/recall_at_1``, and ``{name}/map``. For hierarchical targets, use a callback for each level. They share one
-    pass through the module.
+    ``{name}/recall_at_1``, and ``{name}/map``. For hierarchical targets, use a callback for each level. These callbacks
+    share one pass through the module.
 
     Args:
         gallery: where to search: ``"train"``, the training images, or ``"test"``, the other test images.

@@ -123,7 +123,7 @@ class OnlineSGDProbe(OnlineProbe):
         return {"learning_rate": self.learning_rate, **super().settings()}
 
     def _check_targets(self, part: str, labels: Tensor, trainer: Any) -> None:
-        """Raise an error if a training target has no place in the head."""
+        """Raise an error if a training target is not a class of the head."""
         classes = self._class_count(trainer)
         if part == "train" and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(

@@ -31,9 +31,9 @@ class ViewGrid(NamedCallback):
     Args:
         augmentation: function ``(images [N, ch, H, W], generator) -> list of views``. None = the attribute
             ``augmentation`` of the module, which all methods of this package have.
-        prepare: function that converts batches of another form to one of these forms.
+        prepare: function that converts a batch of any other form to one of the forms that the callback reads.
         images: number of images to show.
-        folder: folder to also write the picture to; None writes a file only if no logger takes images.
+        folder: folder to which the picture is also written. None = a file is written only if no logger takes images.
         name: name of the picture. Two grids need two names.
 
     Raises:

@@ -241,7 +241,7 @@ class BaseDataModule(PlainCheckpoint, Configurable, LightningDataModule, ABC):
         return self._loader("test", dataset, shared=False)
 
     def predict_on(self, dataset: Dataset, rows: Tensor) -> None:
-        """Select the images that :meth:`predict_dataloader` reads; by default, it reads the test part.
+        """Select the images that :meth:`predict_dataloader` reads. By default, these are the images of the test part.
 
         Args:
             dataset: a part, such as ``labelled_set``.

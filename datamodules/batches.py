@@ -154,7 +154,7 @@ class BatchedFiles(Dataset[tuple]):
         return self.files.targets
 
     def shuffled(self, generator: torch.Generator) -> Tensor:
-        """Return a random order of the rows. The sampler calls this method; the files choose the order."""
+        """Return a random order of the rows. The sampler calls this method. The files choose the order."""
         return self.files.shuffled(generator)
 
     def __getitem__(self, index: int) -> tuple:
@@ -205,7 +205,7 @@ class _Sample(NamedTuple):
     """The part of a batch that comes from one file."""
 
     row: int
-    views: list[Tensor]  # without views, the image alone
+    views: list[Tensor]  # only the image if there are no views
     rest: list[Tensor]  # the values after the row, such as the times of clips
 
 

@@ -47,7 +47,7 @@ class ClassFolders(FilesDataModule):
 
         Raises:
             FileNotFoundError: if ``root`` is missing.
-            ValueError: if ``class_folders`` is True, but there are no class folders, or files lie beside them.
+            ValueError: if ``class_folders`` is True, but ``root`` has no class folders, or has files outside of them.
         """
         check_choice("in_channels", in_channels, (1, 3))
         folder = Path(root).expanduser()

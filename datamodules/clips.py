@@ -3,11 +3,11 @@
 FFmpeg guesses the times that a container doesn't store, and some guesses are wrong. We handle these containers:
 
 - AVI and ASF (WMV) store when a packet is decoded, not when its frame is shown. Without B-frames, both times are equal.
-  With B-frames, decoded frames still come in the order of display. Each gets the time of the packet that completed it,
-  less that of the first frame.
-- MPEG program streams (MPG) store the times of some frames only. From these, FFmpeg finds the other times correctly if
-  it decodes from the start, but not after a seek or for the length.
-- A raw stream stores no times, so frames are counted.
+  With B-frames, decoded frames still come in the order of display. Each frame gets the decoding time of the packet that
+  completed it, minus the decoding time of the first frame.
+- MPEG program streams (MPG) store the times of some frames only. FFmpeg finds the other times correctly only if it
+  decodes from the start. After a seek, these times are wrong. FFmpeg also gives a wrong length for the video.
+- A raw stream stores no times, so we count the frames.
 """
 
 import errno
@@ -27,8 +27,8 @@ from ssl_modules.utils.checks import check_choice, check_number
 
 FORMATS = {1: "gray", 3: "rgb24"}  # FFmpeg's names of pixel formats
 ROUNDING = 1e-4  # ticks added to each time, so that rounding does not select the previous frame
-TIMES_OF_DECODING = ("avi", "asf")  # FFmpeg's names of containers, as above
-SOME_TIMES = ("mpeg",)
+TIMES_OF_DECODING = ("avi", "asf")  # FFmpeg's names of the containers that are described above
+SOME_TIMES = ("mpeg",)  # containers with the times of some frames only
 WRONG_LENGTH = ("mpeg", "flv")  # an FLV file's length includes the delay of B-frames
 TOLERANCE = 0.5  # seconds that may be missing at the end, because the lengths in headers are not exact
 
@@ -38,9 +38,9 @@ def read_frames(
 ) -> Tensor:
     """Read the frames that a video shows at given times, in one pass over the file.
 
-    Time 0 is the first frame. A frame is shown until the next frame begins, and the last frame is shown after the end.
-    Frames are therefore read at the same times for any frame rate, even if the rate varies. A rotation in the metadata
-    is ignored.
+    Time 0 is the first frame. A frame is shown until the next frame begins. After the end of the video, the last frame
+    is still shown. Frames are therefore read at the same times for any frame rate, even if the rate varies. A rotation
+    in the metadata is ignored.
 
     Args:
         path: path of the file.
@@ -180,7 +180,7 @@ def _shown(
 def _check_end(path: str | Path, end: int, wanted: int, container: Any, stream: Any) -> None:
     """Raise an error if the file ends long before a wanted frame, but the header gives a greater length.
 
-    Decoders don't report this.
+    Decoders don't report that a file ends too early.
     """
     length = _length(container, stream)
     base = stream.time_base
@@ -211,7 +211,7 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _has_times(container: Any, stream: Any) -> bool:
-    """Whether the file stores when frames are shown, so that a seek finds a frame by its time."""
+    """Return whether the file stores when frames are shown, so that a seek finds a frame by its time."""
     name = container.format.name
     if stream.start_time is None or name in SOME_TIMES:
         return False
@@ -240,12 +240,12 @@ def _usual_length(stream: Any) -> int:
 
 
 def _length(container: Any, stream: Any) -> Fraction | None:
-    """Return the length of the video in seconds from the header, or None if it has none or a wrong one."""
+    """Return the length of the video in seconds from the header, or None if the header has no length or a wrong one."""
     if container.format.name in WRONG_LENGTH or stream.start_time is None:
         return None
     if stream.duration is not None:
         return stream.duration * stream.time_base
-    # In Matroska, this tag holds the end of the stream. The container holds the end of its longest stream.
+    # In Matroska, this tag holds the end of the stream. The container's duration is the end of its longest stream.
     said = stream.metadata.get("DURATION", "")
     if said.count(":") == 2:
         hours, minutes, seconds = said.split(":")

@@ -77,7 +77,7 @@ def find_files(folder: Path, kind: Kind = IMAGES) -> list[str]:
 
 
 def find_classes(folder: Path, kind: Kind = IMAGES) -> list[str]:
-    """Return the sorted names of the class folders, which are the subfolders with images or videos; warn about others.
+    """Return the sorted names of the class folders, the subfolders with images or videos. Warn about other subfolders.
 
     Args:
         folder: folder that holds one folder per class.

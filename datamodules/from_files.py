@@ -85,7 +85,7 @@ class FilesDataModule(BaseDataModule):
 
 
 def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Return one value per channel. If the number of values differs, every channel gets the mean of the values.
+    """Return one value per channel. If ``values`` has another length, every channel gets the mean of the values.
 
     Example:
         >>> by_channel((0.25, 0.5, 0.75), 1)

@@ -1,4 +1,4 @@
-"""What decides which images a data module has."""
+"""Record the arguments that decide which images a data module has, and compare such records."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ssl_modules.datamodules.base import BaseDataModule
 from ssl_modules.utils.configurable import class_path, storable
 
-# These arguments decide how images are read, not which ones.
+# These arguments decide how images are read, not which images the data module has.
 _OF_READING = {
     "batch_size",
     "num_workers",
@@ -23,7 +23,7 @@ _OF_READING = {
 def identity(data: BaseDataModule) -> dict[str, Any]:
     """Return the class of a data module and the arguments that decide which images it has, as plain data for JSON.
 
-    ``seed`` is one of these arguments because it may draw a subset or the validation part.
+    ``seed`` is one of these arguments because a subset or the validation part may be chosen at random.
 
     Args:
         data: the data module.

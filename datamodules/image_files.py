@@ -132,7 +132,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
     def read(self, row: int, *, training: bool, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return the pixels of a file and the values that follow its row in a batch.
 
-        The pixels may be smaller than the file's, but are large enough for :meth:`views`.
+        The image may be smaller than in the file, but it is large enough for :meth:`views`.
 
         Args:
             row: row of the file.
@@ -161,7 +161,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
     def resized(self, pixels: Tensor, *, training: bool) -> Tensor:
         """Return the central square.
 
-        Its side is ``decode_size`` for training. Otherwise, a square of ``image_size`` is cropped from it.
+        For training, its side is ``decode_size``. Otherwise, a square of ``image_size`` is cropped from this square.
         """
         image = square(pixels, self.decode_size)
         return image if training else crop(image, self.image_size)
@@ -177,7 +177,7 @@ class ImageFiles(Checked, Dataset[tuple[Tensor, Tensor]]):
         return decode_image(self.content(index), self.path(index), self.in_channels, at_least, self.levels)
 
     def content(self, index: int) -> bytes:
-        """Return the bytes of the file in a row."""
+        """Return the bytes of a row's file."""
         return read_bytes(self.path(index))
 
     def path(self, index: int) -> str | Path:

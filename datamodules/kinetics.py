@@ -22,14 +22,14 @@ class KineticsDataModule(ClipDataModule):
     videos. The data module uses the videos that it finds, and a log message counts them. The folder ``root`` may have
     one of two layouts:
 
-    - With the official lists ``root/train.csv`` and ``root/val.csv``, videos may lie anywhere in ``root/train`` and
-      ``root/val``. Their names are ``<youtube_id>_<start>_<end>`` or ``<youtube_id>``. The lists have the columns
-      label, youtube_id, time_start and time_end.
+    - With the official lists ``root/train.csv`` and ``root/val.csv``, videos may be anywhere in ``root/train`` and
+      ``root/val``. The names of the videos are ``<youtube_id>_<start>_<end>`` or ``<youtube_id>``. The lists have the
+      columns label, youtube_id, time_start and time_end.
     - Without the lists, ``root/train`` and ``root/val`` have a folder for each class.
 
     Classes are numbered in alphabetical order.
 
-    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are drawn and resized.
+    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are sampled and resized.
 
     Source: Kay et al., "The Kinetics Human Action Video Dataset", 2017, arXiv 1705.06950.
 

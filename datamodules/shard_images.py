@@ -1,4 +1,4 @@
-"""The images in shards, as a data set."""
+"""Data set of the images in shards."""
 
 import os
 from copy import copy
@@ -46,7 +46,7 @@ class ShardImages(ImageFiles):
         return self.shards.read(shard, offset, size)
 
     def _copy_ahead(self, shard: int) -> None:
-        """Copy the shards of this window and of the next one in the background when the first of them is read."""
+        """When the first shard of a window is read, copy this window and the next one in the background."""
         if not self.shards.are_remote:
             return
         window = self.window or 1
@@ -64,7 +64,7 @@ class ShardImages(ImageFiles):
         return images
 
     def names(self) -> list[str]:
-        """Return the names of all files; each begins with the address of its shard."""
+        """Return the names of all files. Each name begins with the address of the file's shard."""
         return [str(self.path(row)) for row in range(len(self))]
 
     def select(self, rows: Tensor) -> Self:
@@ -83,7 +83,7 @@ class ShardImages(ImageFiles):
             return super().shuffled(generator)
         order = torch.randperm(len(self.shards), generator=generator)
         self.order.copy_(order)
-        windows = order.argsort()[torch.from_numpy(self.index.shard).long()] // self.window  # of each row, [N]
+        windows = order.argsort()[torch.from_numpy(self.index.shard).long()] // self.window  # window of each row, [N]
         shuffled = torch.randperm(len(self), generator=generator)
         # A stable sort by windows keeps the random order inside each window.
         return shuffled[windows[shuffled].argsort(stable=True)]

@@ -46,7 +46,8 @@ class Index(NamedTuple):
                 return cls(*(arrays[name] for name in cls._fields))
         except Exception as error:  # numpy and zipfile raise errors of many types
             raise ValueError(
-                f"url: {address} is not the index of shards, or is damaged; copy it again, or write the shards again"
+                f"url: {address} is not the index of shards, or is damaged; copy the file again, or write the shards "
+                "again"
             ) from error
 
     def dump(self) -> bytes:
@@ -65,10 +66,10 @@ def scan(shards: Shards) -> Index:
     number.
 
     Args:
-        shards: the tar files; all of them are read.
+        shards: the tar files, which are all read.
 
     Raises:
-        ValueError: if there are no images, if it isn't clear which one a sample's image is, or if a class isn't a
+        ValueError: if there are no images, if a sample has several files that may be its image, or if a class isn't a
             number.
 
     Example:
@@ -102,14 +103,14 @@ def scan(shards: Shards) -> Index:
 
 
 def _image(address: str, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
-    """Return the image of a sample, whose files are given by extension; None if there is no image."""
+    """Return the image of a sample, whose files are given by extension, or None if the sample has no image."""
     images = [ending for ending in files if f".{ending}".endswith(IMAGES.endings)]
     found = [ending for ending in images if "." not in ending] or images
     if len(found) > 1:
         names = ", ".join(files[ending].name for ending in found)
         raise ValueError(
-            f"{address}: expected one image in each sample, got {names}; name the one to read with the extension "
-            "alone, such as 7.jpg, and the others with a longer extension, such as 7.mask.png"
+            f"{address}: expected one image in each sample, got {names}; give the image to read a single "
+            "extension, such as 7.jpg, and the others a longer extension, such as 7.mask.png"
         )
     return files[found[0]] if found else None
 
@@ -124,7 +125,7 @@ def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
 
 
 def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return the facts that ``ssl-modules shard`` wrote beside the shards; None if there is no such file.
+    """Return the facts that ``ssl-modules shard`` wrote beside the shards, or None if the file of facts is missing.
 
     Args:
         url: folder or address of the shards.
@@ -138,8 +139,8 @@ def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[st
     facts = _json_at(f"{url.rstrip('/')}/{FACTS}", storage_options)
     if facts is None and _json_at(f"{url.rstrip('/')}/{PLAN}", storage_options) is not None:
         raise FileNotFoundError(
-            f"url: the shards in {url} are not complete; run the same command ssl-modules shard again, which writes "
-            "the missing ones"
+            f"url: the shards in {url} are not complete; repeat the ssl-modules shard command, which then writes the "
+            "missing shards"
         )
     return facts
 

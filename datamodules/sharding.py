@@ -43,8 +43,8 @@ def write_shards(
     missing.
 
     Args:
-        data: data module with gray or colour images, and without a validation part. This function prepares it and sets
-            it up.
+        data: data module with gray or colour images, and without a validation part. This function calls
+            ``prepare_data`` and ``setup`` of the data module.
         out: folder to write to. You can copy it to any storage afterwards.
         size: length in pixels to which the shorter side of larger images is reduced. Images from files are then stored
             as JPEG. None = store files unchanged. Images that are not in files are stored as PNG.
@@ -126,7 +126,7 @@ def _check_data(data: BaseDataModule) -> None:
 def _facts(data: BaseDataModule, size: int | None) -> dict[str, Any]:
     of_files = isinstance(data.train_set, ImageFiles)
     image_size = data.image_size
-    if size is not None:  # images from files are cropped to 7/8 of their size; others are read as they are
+    if size is not None:  # images from files are cropped to 7/8 of their size, others are not cropped
         image_size = min(image_size, round(size * 7 / 8) if of_files else size)
     return {
         "name": data.name,
@@ -148,14 +148,14 @@ def _facts(data: BaseDataModule, size: int | None) -> dict[str, Any]:
 def _start_plan(out: Path, plan: dict[str, Any]) -> None:
     """Write the plan; raise an error if the folder contains shards of another plan."""
     if (out / FACTS).exists():
-        raise ValueError(f"out: {out} contains complete shards already; give another folder, or remove it")
+        raise ValueError(f"out: {out} contains complete shards already; give another folder, or remove this one")
     content, path = json.dumps(plan, indent=1, default=str), out / PLAN
     if path.exists():
         before, now = json.loads(path.read_text()), json.loads(content)
         if others := changed(before, now):
             raise ValueError(
                 f"out: {out} contains shards of a run with another {', '.join(others)}; give the same arguments to "
-                "continue it, or another folder"
+                "continue that run, or another folder"
             )
     with replacing("plan", path) as file:
         file.write(content.encode())

@@ -15,7 +15,7 @@ from ssl_modules.datamodules.storage import blocks, cached_name, default_cache, 
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 from ssl_modules.utils.files import replacing
 
-KEPT_OPEN = 64  # open local shards per process
+KEPT_OPEN = 64  # maximum number of local shards that a process keeps open
 
 
 class Shards:
@@ -23,9 +23,9 @@ class Shards:
 
     Args:
         addresses: paths or addresses of the tar files, such as ``s3://bucket/train/00000.tar``.
-        cache_dir: folder for the copies, which several processes may share; None = :func:`default_cache`.
-        cache_bytes: limit of the size of all copies, in bytes; shards that are being copied come on top of it. The
-            copies that have been unused for the longest time are deleted first. None = no limit.
+        cache_dir: folder for the copies, which several processes may share. None = :func:`default_cache`.
+        cache_bytes: limit of the size of all copies, in bytes, without shards that are being copied. The copies that
+            have been unused for the longest time are deleted first. None = no limit.
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
 
     Attributes:
@@ -107,7 +107,7 @@ class Shards:
         if not is_remote(self.addresses[number]):
             yield self._local(number)
         else:
-            # Closed after each read: a deleted copy occupies the disk as long as a process has it open.
+            # Close the copy after each read, because a deleted copy occupies the disk until no process has it open.
             with self._open(number) as file:
                 yield file
 
@@ -128,7 +128,7 @@ class Shards:
             return retried(address, partial(self._open_copy if is_remote(address) else self._open_local, number))
         except (SystemFault, MemoryError):
             raise
-        except Exception as error:  # a shard holds many images, so none of them is to blame
+        except Exception as error:  # a shard holds many images, so the fault is not that of one image
             raise SystemFault(f"{address}: can't be read ({error}); fix this, then resume the run") from error
 
     def _open_local(self, number: int) -> BinaryIO:
@@ -174,7 +174,7 @@ class Shards:
             self._copying.start()
 
     def _copy_wanted(self) -> None:
-        with suppress(Exception):  # reading the shard raises it again
+        with suppress(Exception):  # reading the shard raises the error again
             while self._wanted:
                 self._copy(self._wanted.pop(0))
 
@@ -198,9 +198,11 @@ class Shards:
             if excess <= 0:
                 return
             if path != newest:
-                path.unlink(missing_ok=True)  # a process that reads it at this moment can go on
+                path.unlink(missing_ok=True)  # a process that has opened the file can still read it
                 excess -= size
 
 
 def _missing(shard: str) -> SystemFault:
-    return SystemFault(f"url: expected the shard {shard}, which is missing; copy it there, or write the shards again")
+    return SystemFault(
+        f"url: expected the shard {shard}, which is missing; copy it to this address, or write the shards again"
+    )

@@ -1,4 +1,4 @@
-"""Files in local folders and in object storages, such as s3://bucket/folder."""
+"""Find and read files in local folders and in object storages, such as s3://bucket/folder."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from ssl_modules.datamodules import finding
 from ssl_modules.datamodules.unreadable import SystemFault, retried
 
 _BLOCK = 2**24  # bytes that are read at a time
-# What storages call the size, the time of writing and the etag of a file.
+# Names that storages use for the size, the time of writing and the etag of a file.
 _VERSION = ("size", "mtime", "created", "LastModified", "last_modified", "updated", "ETag", "etag", "blob_id")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -91,8 +91,8 @@ def tars_at(url: str, storage_options: dict[str, Any] | None = None) -> list[str
         storage_options: keyword arguments of the file system.
 
     Raises:
-        FileNotFoundError: if a folder has no tar files, or none matches a ``*``. Files that the address names are not
-            looked for; :func:`versions` does that.
+        FileNotFoundError: if a folder has no tar files, or no file matches a pattern with ``*``. This function doesn't
+            check whether the files of an address without ``*`` exist. :func:`versions` checks this.
 
     Example:
         >>> tars_at("s3://bucket/train-{08..10}.tar")
@@ -152,7 +152,7 @@ def versions(addresses: Sequence[str], storage_options: dict[str, Any] | None = 
     if missing:
         raise FileNotFoundError(
             f"url: expected {len(addresses)} tar files, of which {len(missing)} are missing: "
-            f"{finding.listed(missing)}; copy them there, or correct the address"
+            f"{finding.listed(missing)}; copy the missing files there, or correct the address"
         )
     return found
 
@@ -174,7 +174,7 @@ def _fault(address: str, action: str, error: Exception) -> SystemFault:
     if isinstance(error, ImportError):
         fix = "install the storage's package: pip install 'ssl-modules[stream]'"
     fault = SystemFault(f"{address}: can't be {action} ({type(error).__name__}: {error}); {fix}")
-    # Each storage has its own types of exceptions, most of them without a code: treat these as temporary.
+    # Each storage has its own types of exceptions, most of them without a code. Faults without a code may be temporary.
     of_arguments = isinstance(error, ImportError | ValueError | TypeError | PermissionError)
     fault.errno = getattr(error, "errno", None) or (None if of_arguments else errno.EIO)
     return fault

@@ -28,12 +28,12 @@ class StreamingDataModule(FilesDataModule):
       ``shards.json`` in this folder has the facts about the data set, such as its classes.
     - Tar files in the format of WebDataset: a folder, or an address such as ``s3://bucket/train-{0000..0099}.tar``. The
       data module reads all of them once to find their images, and stores the result in ``cache_dir``. Pass
-      ``num_classes`` if they contain classes, in files with the extension ``.cls``.
+      ``num_classes`` if the tar files contain classes, in files with the extension ``.cls``.
 
     Remote shards are copied to ``cache_dir`` before they are read. The next shards are copied in the background. If the
-    shards don't fit into ``cache_gb``, each machine copies all of them in each epoch. ``setup`` looks for all shards.
-    It doesn't use copies and results of shards whose size, time or etag has changed. HTTP servers may report the size
-    alone.
+    shards don't fit into ``cache_gb``, each machine copies all of them in each epoch. ``setup`` checks that all shards
+    exist. If the size, time or etag of a shard has changed, earlier copies and results are not used. HTTP servers may
+    report only the size.
 
     The order of the training images depends only on (seed, epoch). A run that stopped in the middle of an epoch
     therefore continues without repeating or losing an image, also with another number of workers or processes. An epoch
@@ -45,18 +45,19 @@ class StreamingDataModule(FilesDataModule):
         url: folder or address of the shards, or of tar files to train on.
         test: address of the tar files to test on, for shards without ``shards.json``.
         num_classes: number of classes, for shards without ``shards.json``. 0 = no targets.
-        in_channels: 3 for colour, 1 for gray. None = as in ``shards.json``, or 3 without this file.
-        image_size: side in pixels of validation images, test images and training views. None = as in ``shards.json``,
-            or 224 without this file.
-        mean: mean of each channel, for pixels in [0, 1]. None = as in ``shards.json``, or as for ImageNet without this
+        in_channels: 3 for colour, 1 for gray. None = the number in ``shards.json``, or 3 if there is no such file.
+        image_size: side in pixels of validation images, test images and training views. None = the size in
+            ``shards.json``, or 224 if there is no such file.
+        mean: mean of each channel, for pixels in [0, 1]. None = the mean in ``shards.json``, or that of ImageNet if
+            there is no such file.
+        std: standard deviation of each channel. None = that in ``shards.json``, or that of ImageNet if there is no such
             file.
-        std: standard deviation of each channel. None = as in ``shards.json``, or as for ImageNet without this file.
         window: number of shards whose images are shuffled together. None = all shards, which suits a local folder on a
             fast disk. ``cache_gb`` must be large enough for two windows.
-        cache_dir: folder for copies of remote shards, which several processes may share; None =
+        cache_dir: folder for copies of remote shards, which several processes may share. None =
             ``~/.cache/ssl-modules/shards``.
-        cache_gb: limit of the size of all copies, in 10^9 bytes; None = no limit. The shards that are being copied, one
-            or two in each worker, come on top of it.
+        cache_gb: limit of the size of all copies, in 10^9 bytes. None = no limit. The limit doesn't include the
+            shards that are being copied, one or two in each worker.
         storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``. Configs
             and checkpoints contain them, so pass keys and passwords in environment variables instead.
         settings: other keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and
@@ -64,7 +65,7 @@ class StreamingDataModule(FilesDataModule):
             augmentation.
 
     Raises:
-        FileNotFoundError: if there are no shards. ``setup`` raises it if some of the shards are missing.
+        FileNotFoundError: if there are no shards. ``setup`` raises this error if some of the shards are missing.
         ValueError: if an argument is out of range.
         SystemFault: if the storage can't be read.
 
@@ -117,7 +118,7 @@ class StreamingDataModule(FilesDataModule):
                 f"{'num_classes' if num_classes else 'test'}: {self.url} has its own facts (shards.json); leave it out"
             )
         if self.facts is None:
-            tars_at(self.url, self.storage_options)  # raises if a folder has none
+            tars_at(self.url, self.storage_options)  # raises an error if a folder has no tar files
         facts = self.facts or {
             "name": self.url.rstrip("/").rpartition("/")[2],
             "num_classes": num_classes,

@@ -28,7 +28,7 @@ class UCF101DataModule(ClipDataModule):
     one recording, and the official lists put them all into the same part. Listed videos that are missing are left out,
     with a warning.
 
-    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are drawn and resized.
+    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are sampled and resized.
 
     Source: Soomro, Zamir and Shah, "UCF101: A Dataset of 101 Human Actions Classes From Videos in The Wild", 2012,
     arXiv 1212.0402.

@@ -27,9 +27,9 @@ class VideoFiles(ImageFiles):
     augmented, and its target. The clips are evenly spaced over the video. A single clip is the middle of the video. The
     shorter side is scaled to ``decode_size``, then the central square of ``image_size`` is cropped.
 
-    A training sample has ``clips`` clips, drawn uniformly over the video. They depend on (seed, epoch, row). With
-    ``apart``, each clip after the first lies within a range of distances from the first. All frames of a clip have the
-    same crop. A data module makes training batches in one of two ways:
+    A training sample has ``clips`` clips, sampled uniformly over the video. The clips depend on (seed, epoch, row).
+    With ``apart``, each clip after the first lies within a range of distances from the first. All frames of a clip have
+    the same crop. A data module makes training batches in one of two ways:
 
     - Fast mode, the default: workers scale the shorter side to ``decode_size`` and crop the central square. The module
       augments the batch on its device.
@@ -45,8 +45,8 @@ class VideoFiles(ImageFiles):
         seconds: time from the first to the last frame of a clip; SCE uses 2.53. Not used if ``frames`` is 1.
         clips: number of clips of a training sample, k.
         apart: for each clip after the first, the minimum and maximum distance in seconds between its start and the
-            start of the first clip. The clip may lie before or after the first. A maximum of None is no limit. If the
-            video is too short for the minimum, the clip lies as far away as possible. None = all clips are drawn
+            start of the first clip. The clip may lie before or after the first. A maximum of None means no limit. If
+            the video is too short for the minimum, the clip lies as far away as possible. None = all clips are sampled
             independently.
         eval_clips: number of clips of a validation or test sample.
         image_size: side length of validation and test clips in pixels.
@@ -130,10 +130,10 @@ class VideoFiles(ImageFiles):
 
 
 def draw_starts(longest: float, clips: int, apart: Apart | None, generator: torch.Generator) -> Tensor:
-    """Draw the start times of clips.
+    """Sample the start times of clips.
 
-    Each start is drawn uniformly over the video. If ``apart`` is given, it limits the distance of every later clip from
-    the first clip.
+    Each start is sampled uniformly over the video. If ``apart`` is given, it limits the distance of every later clip
+    from the first clip.
 
     Args:
         longest: latest possible start in seconds.
@@ -184,7 +184,7 @@ def _at_distance(first: float, least: float, most: float, longest: float, share:
     """Return a start at an allowed distance from the first clip.
 
     The allowed starts form up to two intervals, one before and one after ``first``. ``share``, in [0, 1), is the
-    position in their union. If the video is too short for such a start, return the one that is farthest away.
+    position in their union. If the video is too short for such a start, return the start that is farthest away.
     """
     before = max(0.0, first - most), first - least
     after = first + least, min(longest, first + most)

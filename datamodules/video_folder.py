@@ -17,9 +17,9 @@ class ClipDataModule(FilesDataModule):
     """Base class of data modules for videos. Batches hold clips, and frames are chosen by time.
 
     A training batch is ``(clips, targets, index, times)``. ``clips`` is uint8 [N, clips, C, T, H, W]. ``index`` [N]
-    holds the rows of the videos; a queue identifies videos by their rows. ``times`` [N, clips] holds the start times of
+    holds the rows of the videos. A queue identifies videos by their rows. ``times`` [N, clips] holds the start times of
     the clips in seconds. A validation or test batch holds ``eval_clips`` clips of each video. A module's representation
-    of a video is the mean over its clips. :class:`VideoFiles` describes how clips are drawn and resized.
+    of a video is the mean over its clips. :class:`VideoFiles` describes how clips are sampled and resized.
 
     With 2 clips of 8 frames, a batch of 64 videos has 50 MB of pixels for a ``decode_size`` of 128, and 201 MB for 256.
 
@@ -97,13 +97,13 @@ class VideoFolderDataModule(ClassFolders, ClipDataModule):
     are used, without targets. :class:`ImageFolderDataModule` finds images in the same way.
     Reading videos needs PyAV: ``pip install 'ssl-modules[video]'``.
 
-    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are drawn and resized.
+    :class:`ClipDataModule` describes the batches. :class:`VideoFiles` describes how clips are sampled and resized.
 
     Args:
         root: folder of the training videos.
         test: folder of the test videos, with class folders of the same names. None = no test videos.
         class_folders: whether the folders in ``root`` are classes.
-        in_channels: 3 for colour, 1 for gray. Videos of the other kind are converted.
+        in_channels: 3 for colour, 1 for gray. Other videos are converted.
         mean: mean of each channel, for pixels in [0, 1]; None for 0.45.
         std: standard deviation of each channel; None for 0.225.
         return_index: whether batches also hold the row of each video and the start times of its clips.

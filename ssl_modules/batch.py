@@ -12,7 +12,7 @@ from ssl_modules.utils.pixels import check_channels_first, fix_of_missing_axes
 
 _IMAGE_NDIM = 4
 _ROWS = 2**20  # ids reserve this many images per batch and process
-_OF_INDEX = 2**60  # ids by index begin here, above all ids by step
+_OF_INDEX = 2**60  # ids made from the index begin here, above all ids made from the step
 KEYS = {
     "images": ("image", "images", "img", "pixel_values", "views", "clip", "clips"),
     "targets": ("label", "labels", "target", "targets"),
@@ -72,7 +72,7 @@ class Batch:
         return torch.cat([own, self.labels(levels - 1)], dim=1) if levels > 1 else own
 
     def labels(self, levels: int) -> Tensor:
-        """Return the targets as labels ``[N, levels]``, finer to coarser. Targets ``[N]`` are one level.
+        """Return the targets as labels ``[N, levels]``, finer to coarser. Targets ``[N]`` have one level.
 
         Raises:
             ValueError: if there are no targets, or they are not integers ``[N, levels]``.
@@ -138,14 +138,15 @@ def _by_key(batch: Mapping[str, Any], field: str, name: str) -> Any:
 def read_batch(batch: Any, in_channels: int | None = None) -> Batch:
     """Read a batch of a loader.
 
-    It has the form ``x``, ``(x,)``, ``(x, targets)``, ``(x, targets, index)`` or ``(x, targets, index, times)``. x is a
-    tensor of images or clips, or a list of views. Views are a list or tuple of image tensors inside the batch, such as
-    ``([view1, view2], targets)`` or ``([view1, view2],)``. A flat pair such as ``(image, mask)`` or ``[x1, x2]`` is
-    always images and targets, whatever the shapes are. A mapping is read by its keys, as :func:`fields` describes.
+    The batch has the form ``x``, ``(x,)``, ``(x, targets)``, ``(x, targets, index)`` or ``(x, targets, index, times)``.
+    ``x`` is a tensor of images or clips, or a list of views. Views are a list or tuple of image tensors inside the
+    batch, such as ``([view1, view2], targets)`` or ``([view1, view2],)``. A flat pair such as ``(image, mask)`` or
+    ``[x1, x2]`` is always images and targets, whatever the shapes are. A mapping is read by its keys, as :func:`fields`
+    describes.
 
     Args:
         batch: a batch of a loader.
-        in_channels: number of channels, which serves to detect images ``[N, H, W, ch]``. None = any number.
+        in_channels: number of channels, used to detect images ``[N, H, W, ch]``. None = any number.
 
     Raises:
         TypeError: if the batch has another form. The message describes the form.

@@ -83,7 +83,7 @@ class Paired:
         candidates: number of candidates, C.
         ignored: number of leading candidates that an anchor ignores unless they are its own.
         ranks: function from rows to int8 ``[R, C - ignored]``, the relation to all candidates after the ignored ones.
-            None = they are negatives.
+            None = these candidates are negatives.
         own_ranks: ranks of the G own candidates, the same for all anchors.
 
     Raises:
@@ -188,7 +188,7 @@ class SameView:
         return relation.flatten(1)
 
     def inner_products(self, anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores of the pairs that are not ignored. Most pairs, of different images and views, are ignored.
+        """Return the scores of the pairs that are not ignored. Pairs that differ in both image and view are ignored.
 
         Args:
             anchors: ``[A, D]``.
@@ -220,8 +220,8 @@ class Contrast:
         candidates: ``[C, D]``; may be detached, queued, local vectors, or other processes' vectors.
         relation: int8 ``[A, C]``, or a :class:`Relation`, :class:`Paired` or :class:`SameView` that gives its rows.
         reference: reference scores for losses that compare two score matrices. A tensor ``[A, D]`` holds a teacher's
-            anchors; the similarity computes their scores with the candidates. A function from rows returns the scores
-            ``[R, C]`` itself.
+            anchors. The similarity computes the scores of these anchors with the candidates. A function from rows
+            returns the scores ``[R, C]`` itself.
         weight: factor of this comparison in the sum.
 
     Raises:

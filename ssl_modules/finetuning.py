@@ -182,7 +182,7 @@ class FineTuning(FiniteLoss, Tunable, PlainModule, Configurable, pl.LightningMod
         generator = derive_generator(self.seed, "finetuning", self.current_epoch, batch_idx, rank(), device=read.device)
         images = read.images
         if images is not None and images.ndim == 6:
-            images = images[:, 0]  # one clip is enough, because clips are drawn at random
+            images = images[:, 0]  # one clip is enough, because clips are sampled at random
         views = self.augmentation(images, generator) if read.views is None else read.views
         if len(views) != 1:
             raise ValueError(f"augmentation: fine-tuning takes one view of an image, got {len(views)}; make one")

@@ -13,8 +13,8 @@ from ssl_modules.utils.checks import check_numbers
 class ClipViews(JointViews):
     """Makes each view from one of the clips of a video, for example from two clips, or twice from the same clip.
 
-    Part ``i`` makes its views from clip ``clips[i]``. Parameters are drawn once for each video and view, so all frames
-    of a clip change in the same way.
+    Part ``i`` makes its views from clip ``clips[i]``. Parameters are sampled once for each video and view, so all
+    frames of a clip change in the same way.
 
     Args:
         parts: Augmentations. Their views are joined in this order.

@@ -31,7 +31,7 @@ class Augmentation(Configurable, nn.Module):
     """Base class of augmentations. It checks the images, then calls :meth:`make_views`, which a subclass implements.
 
     Images [N, ch, H, W] give views [N, ch, h, w]. Clips [N, ch, T, H, W] give views [N, ch, T, h, w]. Parameters are
-    drawn once for each clip, so all of its frames change in the same way. :class:`ClipViews` makes views from several
+    sampled once for each clip, so all of its frames change in the same way. :class:`ClipViews` makes views from several
     clips of a video.
 
     Attributes:

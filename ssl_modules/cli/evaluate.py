@@ -94,7 +94,9 @@ def _parser() -> Parser:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--ckpt", type=str | None, help="checkpoint of a method, by Trainer or command line")
     parser.add_argument(
-        "--model", type=type[ContrastiveModule] | None, help="class of the checkpoint, imported, if it is one's own"
+        "--model",
+        type=type[ContrastiveModule] | None,
+        help="import path of the checkpoint's class if it is your own, such as my_code.MyMethod",
     )
     parser.add_argument("--encoder", type=str | None, help="timm name")
     parser.add_argument("--pretrained", type=bool, default=False, help="whether timm loads its weights")

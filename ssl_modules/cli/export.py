@@ -28,7 +28,9 @@ def main(args: Sequence[str]) -> None:
     parser = Parser(prog="ssl-modules export", description=__doc__)
     parser.add_argument("--ckpt", type=str, required=True, help="checkpoint of a method, by Trainer or command line")
     parser.add_argument(
-        "--model", type=type[ContrastiveModule] | None, help="your own class of the checkpoint, which must be imported"
+        "--model",
+        type=type[ContrastiveModule] | None,
+        help="import path of the checkpoint's class if it is your own, such as my_code.MyMethod",
     )
     parser.add_argument(
         "--out",
@@ -39,7 +41,7 @@ def main(args: Sequence[str]) -> None:
     )
     parser.add_argument("--evaluation", type=Path | None, help="file evaluation.json with results for the model card")
     parser.add_argument(
-        "--frames", type=int | None, help="frames of a clip, for .pt2 and .onnx files of an encoder of clips"
+        "--frames", type=int | None, help="number of frames of a clip; .pt2 and .onnx files of clip encoders need it"
     )
     config = parser.parse_args(list(args))
     try:
@@ -47,7 +49,7 @@ def main(args: Sequence[str]) -> None:
         results = None if config.evaluation is None else json.loads(config.evaluation.read_text())
         if results is not None and Path(config.out).suffix:
             parser.error(
-                f"evaluation: is for the model card of a folder, but out is {config.out}; give out without an extension"
+                f"evaluation: is for the model card of a folder, but out is {config.out}; give an out without extension"
             )
         module = load_module(config.ckpt)
         card = model_card(module, Path(config.out).name, _data_of(config.ckpt), results)

@@ -25,7 +25,7 @@ class FeatureWriter(Callback):
 
     The callback writes each batch to the folder ``features.batches``. At the end, it joins the batches into one file
     for each process: ``features_0.npz``, ``features_1.npz``, ..., or ``features.npz`` for one process.
-    :class:`~ssl_modules.evaluation.StoredFeatures` reads these files. They contain the arrays
+    :class:`~ssl_modules.evaluation.StoredFeatures` reads these files. The files contain these arrays:
 
     - ``features`` [N, D];
     - ``index`` [N], the rows of the images in the part;
@@ -33,9 +33,9 @@ class FeatureWriter(Callback):
     - ``path`` [N], only for image files.
 
     Args:
-        folder: folder to write to. If it already has features of the same weights, data and part, only the remaining
-            images are predicted, and also those that could not be read. The number of processes may differ. None = the
-            folder of this run.
+        folder: folder to write to. If it already has features of the same weights, data and part, only images without
+            features are predicted. These include images that could not be read before. The number of processes may have
+            changed. None = the folder of this run.
         part: part of the data to predict. "train" is the labelled training part.
 
     Raises:
@@ -55,7 +55,7 @@ class FeatureWriter(Callback):
         images = data.labelled_set if self.part == "train" else getattr(data, f"{self.part}_set")
         if images is None:
             raise ValueError(
-                f"features.part: {data.name} has no {self.part} part; give another part, or pass val_size= to the data"
+                f"features.part: {data.name} has no {self.part} part; give another part, or set the data's val_size"
             )
         weights = {name: value.detach().cpu() for name, value in pl_module.state_dict().items()}
         record = {"weights": checksum(weights), "part": self.part, "images": len(images), **identity(data)}
@@ -80,7 +80,7 @@ class FeatureWriter(Callback):
         """Write the features of a batch."""
         features, index = outputs
         index, processes = index.cpu(), trainer.world_size
-        # A batch without a readable image holds an image of another batch: drop it.
+        # A batch without a readable image holds an image of another batch, which is dropped here.
         batch_size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
         own = index // processes // batch_size == batch_idx
         own &= index % processes == trainer.global_rank

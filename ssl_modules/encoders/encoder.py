@@ -38,7 +38,7 @@ class Encoder(Configurable, nn.Module):
     Args:
         encoder: a name or a module, which may be
 
-            - a name of timm,
+            - the name of a timm model,
             - "amdim" or "cpc", the networks of these methods,
             - for clips, "r3d_small", or "r3d_18", "mc3_18", "r2plus1d_18" or "s3d" of torchvision,
             - a timm or torchvision model,

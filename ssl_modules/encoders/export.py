@@ -81,8 +81,8 @@ def export_encoder(
             - A path without extension is a folder, which ``timm.create_model("local-dir:FOLDER", pretrained=True)``
               loads.
         card: text of the model card, the ``README.md`` of the folder for timm.
-        frames: number of frames T of the clips that a program takes. Programs of encoders of clips need it, and no
-            other export takes it.
+        frames: number of frames T of the clips that a program takes. This number is required for programs of encoders
+            of clips, and must be None otherwise.
 
     Returns:
         A dict from names to tensors, copied to the CPU.

@@ -9,7 +9,7 @@ from ssl_modules.utils.checks import check_instance
 class Representation(nn.Module):
     """Network that computes the representation of images, the mean of an encoder's deepest map.
 
-    It is the same representation as ``module(images)`` of a method. The representation of a video is the mean over its
+    A method's ``module(images)`` returns the same representation. The representation of a video is the mean over its
     clips.
 
     Args:

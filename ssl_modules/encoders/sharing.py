@@ -92,7 +92,7 @@ def write_program(encoder: Encoder, path: Path, frames: int | None = None) -> No
             f"patches for batches of any size, got {path.name!r}"
         )
     of_clips = encoder.spatial_dims == 3
-    if of_clips and frames is None:  # a program for any number would refuse short clips, reduced to one frame inside
+    if of_clips and frames is None:  # a program for any T fails on short clips, which the network reduces to one frame
         raise ValueError(
             f"frames: expected the number of frames of a clip, because a program of {encoder.name} takes clips of one "
             "length, got None; pass the data module's number, such as frames=8"

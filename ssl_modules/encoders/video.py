@@ -18,8 +18,8 @@ class TorchvisionVideo(nn.Module):
 
     Args:
         model: a ``VideoResNet`` or an ``S3D``, whose classifier is removed. The maps of a ``VideoResNet`` are the
-            outputs of its stem and its four layers. The maps of an ``S3D`` are the inputs of its poolings and the last
-            output.
+            outputs of its stem and its four layers. The maps of an ``S3D`` are the inputs of its pooling layers and its
+            last output.
 
     Attributes:
         out_channels: channels of each map, shallow to deep.

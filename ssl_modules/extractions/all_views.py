@@ -70,7 +70,7 @@ class AllViews(Extraction):
         check_number("label_levels", label_levels, least=0)
         if label_levels and same_view_negatives:
             raise ValueError(
-                "label_levels: expected 0 with same_view_negatives=True, because its positives are views of one image, "
+                "label_levels: expected 0 with same_view_negatives=True, whose positives are views of one image, "
                 f"got {label_levels}; leave out one of the two"
             )
         fits = positive_count == "large" or (isinstance(positive_count, int) and positive_count > 1)

@@ -31,8 +31,9 @@ class LocalMaps(Extraction):
 
     For each pair of maps and each ordered pair of views, each image has one anchor from its source map. Its positives
     are all locations of the other view's target map. Its negatives are all locations of that map for all other images,
-    of all processes. Each compared map has its own head, a residual unit on each location and a batch norm, which maps
-    it to a common dimension. The loss of a pair of maps is the mean over the ordered pairs of views.
+    of all processes. Each compared map has its own head, which projects it to a common dimension. A head is a residual
+    unit, applied at each location, and a batch norm. The loss of a pair of maps is the mean over the ordered pairs of
+    views.
 
     These names stand for pairs of a source map and a target map. -1 is the deepest map:
 
@@ -41,13 +42,13 @@ class LocalMaps(Extraction):
     - "same-map": -1 -> -1, -2 -> -2 and -3 -> -3;
     - "random": one of -1 -> -1, -1 -> -2 and -1 -> -3, drawn at each step.
 
-    Maps may have any number of spatial axes, and may be grids of patches. The first process draws the random numbers
-    for all, so that a run doesn't depend on the number of processes. With "random", a step doesn't use all heads. To
-    train in several processes, use ``Trainer(strategy="ddp_find_unused_parameters_true")``.
+    Maps may have any number of spatial axes, and may be grids of patches. The first process samples the random numbers
+    for all processes, so that a run doesn't depend on the number of processes. With "random", a step doesn't use all
+    heads. To train in several processes, use ``Trainer(strategy="ddp_find_unused_parameters_true")``.
 
     Args:
-        pairs: one of these names, or pairs of indices into the encoder's maps, shallow to deep. Negative indices count
-            from the deepest map.
+        pairs: one of the names above, or pairs of indices into the encoder's maps, shallow to deep. Negative indices
+            count from the deepest map.
         out_dim: width of the embedding. None = the channels of the deepest map, which then has no head. "auto" = None
             for an encoder that normalises its deepest map, as AMDIM's does, and 512 for any other.
         source: how to choose the anchor if the source map has several locations: "random" draws one per image at each

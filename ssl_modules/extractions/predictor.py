@@ -14,7 +14,7 @@ from ssl_modules.utils.distributed import gather, rank
 
 
 class Predictor(Extraction):
-    """Projects pooled deepest maps, and predicts the embeddings of other views from the student's (BYOL, SimSiam).
+    """Projects pooled deepest maps, and predicts the embeddings of other views (BYOL, SimSiam).
 
     For every ordered pair of different views, the student's prediction from the first view is an anchor. Its positive
     is the teacher's embedding of the second view. Its negatives are the teacher's embeddings of all other images, of
@@ -22,7 +22,7 @@ class Predictor(Extraction):
     :class:`~ssl_modules.losses.InfoNCE` does (MoCo v3). With two views, both pairs have weight 1, as in BYOL's paper.
     With V views, each of the V (V - 1) pairs has weight 2 / (V (V - 1)), so that losses are comparable for any V.
 
-    With ``momentum=None``, there is no teacher (SimSiam). The targets are then the student's own embeddings. They have
+    With ``momentum=None``, there is no teacher (SimSiam). The targets are then the student's own embeddings, which have
     no gradient if ``stop_gradient`` is True.
 
     Args:

@@ -189,8 +189,8 @@ class Prototypes(Extraction):
         """
         if images is not None and self.number > images:
             rank_zero_warn(
-                f"prototypes: got {self.number} for {images} training images, so most prototypes get no image; give "
-                "fewer than there are images"
+                f"prototypes: got {self.number} for {images} training images, so most prototypes get no image; use "
+                "fewer prototypes than images"
             )
         self._frozen = _number_of("frozen_steps", self.frozen_steps, steps)
         self._fills_after = _number_of("queue_after", self.queue_after, steps) if self.queue else 0

@@ -1,4 +1,4 @@
-"""Extraction with a queue of a teacher's keys from earlier batches, which are candidates without further encoding."""
+"""Extraction with a queue. The teacher's keys of earlier batches are candidates that are not encoded again."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,9 +22,10 @@ class Queue(Extraction):
     """Compares a student's anchors with a teacher's keys of other views, and with a queue of older keys (MoCo).
 
     Keys are the teacher's embeddings, normalised to unit vectors. An anchor's positive is the key of its own image. Its
-    negatives are the keys of earlier batches. The other keys of its batch are ignored, or are also negatives. After
-    each backward pass in training, the keys of the batch, from all processes, replace the oldest keys. The queue starts
-    with random unit vectors and is saved with the weights. Every process holds the full queue.
+    negatives are the keys of earlier batches. The other keys of its batch are ignored, unless ``keys_as_negatives``
+    makes them negatives. After each backward pass in training, the keys of the batch, from all processes, replace the
+    oldest keys. The queue starts with random unit vectors and is saved with the weights. Every process holds the full
+    queue.
 
     Clips are identified by the index of their video. An anchor ignores other keys of its own video.
 
@@ -50,11 +51,11 @@ class Queue(Extraction):
         symmetric: whether student and teacher both encode all views. If False, the teacher encodes only view 0 and the
             student encodes all others.
         teacher_count: number of leading views that the teacher encodes, 2 or more. Use it for multi-crop, where only
-            the student encodes small crops. None = all. Needs ``symmetric``.
+            the student encodes small crops. None = all views. This argument needs ``symmetric``.
         keys_as_negatives: whether other keys of the batch, from all processes, are negatives too.
         reference: whether contrasts have the anchors' own keys as ``reference``, for losses that use them (SCE).
         predictor_dim: width of the hidden layer of the student's predictor. None = no predictor.
-        ranks: rule that ranks the keys in the queue (RINCE). None = they are negatives.
+        ranks: rule that ranks the keys in the queue (RINCE). None = all of these keys are negatives.
         view_ranks: ranks of the keys of all views after the first, such as (1, 2, 3). Ranks start from 1 and have no
             gaps. None = all positives have rank 1. This argument can't be combined with ``symmetric``,
             ``keys_as_negatives`` or ``reference``.

@@ -43,7 +43,7 @@ class Ranks(Configurable, nn.Module, ABC):
         """
 
     def before_step(self, step: int) -> None:
-        """Prepare for the training step of a batch; ``step`` is the number of optimiser steps so far."""
+        """Prepare for the training step of a batch. ``step`` is the number of optimiser steps so far."""
 
 
 class LabelRanks(Ranks):

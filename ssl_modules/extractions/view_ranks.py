@@ -1,4 +1,4 @@
-"""Checks of the ranks of views, with which a queue ranks the keys of several views."""
+"""Check ``view_ranks``, the argument of a queue that ranks the keys of several views."""
 
 from collections.abc import Sequence
 
@@ -31,7 +31,7 @@ def ranked_views(view_ranks: Sequence[int], views: int) -> range:
         views: number of views.
 
     Raises:
-        ValueError: if the number of views does not fit.
+        ValueError: if the number of views is not the number of ranks plus 1.
 
     Example:
         >>> ranked_views((1, 2, 3), 4)

@@ -37,9 +37,9 @@ class S2R2(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts from the maps of all views; includes the projector.
-        similarity: computes the scores of anchors and candidates.
-        loss: maps scores and relations to a scalar.
+        extraction: extraction of contrasts from the maps of all views. It includes the projector.
+        similarity: function that computes the scores of anchors and candidates.
+        loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: number of images per step for which the learning rate is given. None = no scaling.

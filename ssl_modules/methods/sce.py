@@ -42,16 +42,16 @@ class SCE(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts from the maps of all views; includes the projector, the queue and the teacher's
-            momentum.
-        similarity: computes the scores of anchors and candidates.
-        loss: maps scores and relations to a scalar.
+        extraction: extraction of contrasts from the maps of all views. It includes the projector, the queue and the
+            teacher's momentum.
+        similarity: function that computes the scores of anchors and candidates.
+        loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: with "each", batch norms normalise each view alone, as in the official code. With "joint", they
-            normalise all views together.
+        view_statistics: views that batch norms normalise together. "each" = each view alone, as in the official code.
+            "joint" = all views of one size together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Example:

@@ -32,21 +32,21 @@ class SimSiam(ContrastiveModule):
 
     The recipe is that of the paper for 100 epochs of ImageNet, with a smaller encoder: ResNet-18 instead of ResNet-50.
     With a ResNet-50, the projector has a hidden width of 2,048. The official command keeps the learning rate of the
-    predictor constant (``--fix-pred-lr``). Here it falls like all others.
+    predictor constant (``--fix-pred-lr``). Here, the predictor has the same schedule as all other layers.
     ``Predictor(momentum=None, stop_gradient=False)`` shows the collapse that the paper explains.
 
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts from the maps of all views; includes projector and predictor.
-        similarity: computes the scores of anchors and candidates.
-        loss: maps scores and relations to a scalar.
+        extraction: extraction of contrasts from the maps of all views. It includes projector and predictor.
+        similarity: function that computes the scores of anchors and candidates.
+        loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: number of images per step for which the learning rate is given. None = no scaling.
         decay_norms: whether biases and norms have weight decay.
-        view_statistics: with "each", batch norms normalise each view alone, as in the official code. With "joint", they
-            normalise all views together.
+        view_statistics: views that batch norms normalise together. "each" = each view alone, as in the official code.
+            "joint" = all views of one size together.
         settings: other arguments of :class:`~ssl_modules.ContrastiveModule`, such as image_size, in_channels and mean.
 
     Example:

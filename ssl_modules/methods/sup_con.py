@@ -26,7 +26,7 @@ class SupCon(ContrastiveModule):
     """SupCon. It needs targets ``[N]``, the class of each image.
 
     Views are crops with flip, colour jitter and grayscale. The projector has one hidden layer and no batch norm. A
-    label of -1 means that the class is unknown; the only positives are then the other views of the image.
+    label of -1 means that the class is unknown. The only positives are then the other views of the image.
     ``SupConLoss(mode="in")`` is the second loss of the paper.
 
     The recipe is that of the official code for CIFAR-10, which trains a ResNet-50 for 1,000 epochs in batches of 1,024.
@@ -35,9 +35,10 @@ class SupCon(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts from the maps of all views; includes the projector and the number of label levels.
-        similarity: computes the scores of anchors and candidates.
-        loss: maps scores and relations to a scalar.
+        extraction: extraction of contrasts from the maps of all views. It includes the projector and the number of
+            label levels.
+        similarity: function that computes the scores of anchors and candidates.
+        loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: number of images per step for which the learning rate is given. None = no scaling.

@@ -2,7 +2,7 @@
 
 Caron, Misra, Mairal, Goyal, Bojanowski, Joulin: Unsupervised Learning of Visual Features by Contrasting Cluster
 Assignments, NeurIPS 2020, arXiv 2006.09882, eq. 2 and 5. z_v are the unit vectors of V views, and p_k are K prototypes.
-Q_i are the assignments of the first G views; Sinkhorn's algorithm spreads them evenly over the prototypes:
+Q_i are the assignments of the first G views. Sinkhorn's algorithm spreads them evenly over the prototypes:
 
     loss = mean over i < G, over v != i, and over images of  - sum_k Q_ik log softmax_k(<z_v, p_k> / T)
 """
@@ -45,9 +45,10 @@ class SwAV(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: makes contrasts from the maps of all views; includes the projector, the prototypes and the queue.
-        similarity: computes the scores of anchors and candidates.
-        loss: maps scores and relations to a scalar.
+        extraction: extraction of contrasts from the maps of all views. It includes the projector, the prototypes and
+            the queue.
+        similarity: function that computes the scores of anchors and candidates.
+        loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.
         schedule: schedule of the learning rate over the run.
         base_batch_size: number of images per step for which the learning rate is given. None = no scaling.

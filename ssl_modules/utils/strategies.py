@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssl_modules.utils.lightning import synchronises_batch_norms
 
 _SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-# torch replaces any batch norm by a plain synchronised one, so only plain ones keep their behaviour.
+# torch replaces any batch norm by a plain synchronised one, so only plain batch norms keep their behaviour.
 _CONVERTIBLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -32,11 +32,11 @@ def check_strategy(module: Any) -> None:
     if norms and trainer.strategy.root_device.type == "cpu":
         raise ValueError(
             "sync_batchnorm: expected False on CPUs, because torch synchronises batch norms only on GPUs, got True; "
-            "leave it out, so that each process normalises its own images"
+            "leave out sync_batchnorm, so that each process normalises its own images"
         )
     for name, norm in norms.items():
         if type(norm) not in _CONVERTIBLE:
             raise ValueError(
                 f"sync_batchnorm: expected False, because torch would replace {name}, a {type(norm).__name__}, by a "
-                "plain batch norm, got True; leave it out"
+                "plain batch norm, got True; leave out sync_batchnorm"
             )

@@ -179,7 +179,7 @@ def test_a_cut_shard_and_a_missing_one_end_the_run(shards, tmp_path):
         Shards([str(tar)]).read(0, 512, 200)
     parts = Shards([str(tar)])
     tar.unlink()
-    with pytest.raises(SystemFault, match=f"url: expected the shard {tar}, which is missing; copy it there"):
+    with pytest.raises(SystemFault, match=f"url: expected the shard {tar}, which is missing; copy it to this address"):
         parts.read(0, 512, 200)
 
 

@@ -145,7 +145,9 @@ def test_classes_that_are_not_used_give_a_warning(tmp_path):
 def test_shards_that_are_not_complete_say_how_to_complete_them(shards, tmp_path):
     shutil.copytree(shards, tmp_path / "half")
     (tmp_path / "half" / FACTS).rename(tmp_path / "half" / PLAN)
-    with pytest.raises(FileNotFoundError, match=r"url: the shards in .*half are not complete; run the same command"):
+    with pytest.raises(
+        FileNotFoundError, match=r"url: the shards in .*half are not complete; repeat the ssl-modules shard command"
+    ):
         stream(tmp_path / "half")
 
 

@@ -30,9 +30,9 @@ SMALLEST_MULTICROP = 17  # pixels: the smallest of the small views has 8, which 
 class SCEViews(JointViews):
     """Makes the views of SCE, each of its own kind (Denize et al. 2023, arXiv 2111.14585).
 
-    All kinds begin with a crop and end with a flip. Between them, all kinds but "weak" have a colour jitter (brightness
-    0.4, contrast 0.4, hue 0.1, with probability 0.8) and grayscale (with probability 0.2). The kinds differ in three
-    numbers:
+    All kinds begin with a crop and end with a flip. Between the crop and the flip, all kinds except "weak" have a
+    colour jitter (brightness 0.4, contrast 0.4, hue 0.1, with probability 0.8) and grayscale (with probability 0.2).
+    The kinds differ in three numbers:
 
     - "strong": saturation 0.4, blur with probability 0.5, no solarisation
     - "strong-alpha": saturation 0.2, blur with probability 1, no solarisation
@@ -131,7 +131,7 @@ def sce_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
     5/7, 4/7 and 3/7 of the side, rounded to an even number.
 
     Args:
-        image_size: Side of a large view, in pixels, at least 17, as the smallest views are blurred.
+        image_size: Side of a large view, in pixels, at least 17, because the smallest views are blurred.
         in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:

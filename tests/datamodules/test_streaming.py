@@ -130,7 +130,7 @@ def test_the_image_of_a_sample_is_the_one_with_the_extension_alone(tmp_path):
 @pytest.mark.parametrize("names", [("1.left.png", "1.right.png"), ("1.jpg", "1.png")])
 def test_a_sample_of_several_images_raises_an_error_that_names_them(names, tmp_path):
     path = write_tar(tmp_path / "a.tar", dict.fromkeys(names, png(1)))
-    with pytest.raises(ValueError, match=f"a.tar: expected one image in each sample, got {', '.join(names)}; name the"):
+    with pytest.raises(ValueError, match=f"a.tar: expected one image in each sample, got {', '.join(names)}; "):
         read_tar(path)
 
 

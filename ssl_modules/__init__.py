@@ -9,7 +9,7 @@ from ssl_modules.version import __version__
 if TYPE_CHECKING:
     from ssl_modules.checkpoint import load_module
     from ssl_modules.contrast import Contrast, Relation
-    from ssl_modules.downstream import evaluate
+    from ssl_modules.downstream import evaluate, evaluate_features
     from ssl_modules.finetuning import FineTuning
     from ssl_modules.last_checkpoint import LastCheckpoint
     from ssl_modules.methods import (
@@ -54,6 +54,7 @@ __all__ = [
     "SwAV",
     "__version__",
     "evaluate",
+    "evaluate_features",
     "load_module",
 ]
 
@@ -65,6 +66,7 @@ _HOMES = {
     "Relation": "contrast",
     "SafeCheckpointIO": "utils.checkpoint_io",
     "evaluate": "downstream",
+    "evaluate_features": "downstream",
     "load_module": "checkpoint",
 }
 

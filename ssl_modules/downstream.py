@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssl_modules.augmentations import Augmentation
 from ssl_modules.checkpoint import load_module
 from ssl_modules.encoders import Encoder, Representation, load_encoder
-from ssl_modules.evaluation import balanced_rows
+from ssl_modules.evaluation import StoredFeatures, balanced_rows
 from ssl_modules.evaluation.features import Features, Prepare, device_of
 from ssl_modules.evaluation.protocols import (
     Labelled,
@@ -91,10 +91,9 @@ def evaluate(
     check_instance(
         "data", data, BaseDataModule, "make one from data sets: ImageDataModule(train, test, num_classes=...)"
     )
-    if isinstance(protocols, str):
-        raise ValueError(f"protocols: expected a list such as [{protocols!r}], got {protocols!r}")
-    settings = dict(protocols) if isinstance(protocols, Mapping) else {name: {} for name in protocols}
-    _check(settings, data, outliers, split)
+    settings = _settings(protocols)
+    _check_protocols(settings, outliers)
+    _check_data(data, outliers, split)
     for part in (data,) if outliers is None else (data, outliers):
         part.prepare_data()
         part.setup()
@@ -111,22 +110,51 @@ def evaluate(
         read = partial(shared.read, module, features=features, prepare=prepare)
         parts = [read(loader) for loader in (data.probe_train_dataloader(), evaluated)]
         others = () if outliers is None else (read(outliers.test_dataloader())[0],)
-    results: Results = {}
-    for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # the slowest one last
-        results[name] = {}
-        for column, level in enumerate(data.level_names or [None]):
-            try:
-                if name == "finetune":
-                    metrics = finetune(module, data, level=column, split=split, **keywords)
-                else:
-                    train, test = (Labelled(x, y if level is None else y[:, column]) for x, y in parts)
-                    metrics = PROTOCOLS[name](train, test, *(others if name == "ood" else ()), **keywords)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{name if level is None else f'{name}, {level}'}: {error}") from error
-            results[name] |= {
-                metric if level is None else f"{level}/{metric}": value for metric, value in metrics.items()
-            }
-    return results
+    tune = partial(finetune, module, data, split=split)
+    return _measure(settings, parts, others, data.level_names, tune)
+
+
+def evaluate_features(
+    train: StoredFeatures,
+    test: StoredFeatures,
+    protocols: Mapping[Protocol, Mapping[str, Any]] | Sequence[Protocol],
+    *,
+    outliers: StoredFeatures | None = None,
+    device: str = "cpu",
+) -> Results:
+    """Evaluate features that ``ssl-modules predict`` wrote; the results are those of :func:`evaluate`.
+
+    Args:
+        train: features of the training part, ``--features.part train``.
+        test: features of the part to evaluate on.
+        protocols: as in :func:`evaluate`, but without "finetune", which needs images.
+        outliers: features of the outliers for "ood". Their targets are not used.
+        device: device to compute on.
+
+    Returns:
+        Metrics by protocol, each in [0, 1], as for :func:`evaluate`.
+
+    Raises:
+        ValueError: if a protocol is unknown or "finetune", "ood" has no ``outliers``, the features come from different
+            weights, ``train`` and ``test`` are of the same images, or a protocol does not take its settings or the
+            targets.
+
+    Example:
+        >>> import numpy as np
+        >>> rows = np.arange(4)
+        >>> for part in ("train", "test"):  # as predict does
+        ...     np.savez(f"{part}.npz", features=np.eye(4, dtype=np.float32), index=rows, targets=rows % 2)
+        >>> evaluate_features(StoredFeatures("train.npz"), StoredFeatures("test.npz"), {"knn": {"k": 1}})
+        {'knn': {'top1': 1.0}}
+    """
+    settings = _settings(protocols)
+    _check_protocols(settings, outliers)
+    if "finetune" in settings:
+        raise ValueError("finetune: it trains on images; evaluate a module and a data module instead of features")
+    _check_stored({"train": train, "test": test, **({} if outliers is None else {"outliers": outliers})})
+    parts = [(part.features.to(device), part.targets.to(device)) for part in (train, test)]
+    others = () if outliers is None else (outliers.features.to(device),)
+    return _measure(settings, parts, others, test.levels)
 
 
 @isolate_rng()
@@ -264,13 +292,52 @@ def representation(
     return Representation(Encoder(encoder, pretrained=pretrained, **of_images, **told))
 
 
-def _check(settings: Mapping[Any, Any], data: "BaseDataModule", outliers: "BaseDataModule | None", split: str) -> None:
+def _measure(
+    settings: Mapping[Protocol, Mapping[str, Any]],
+    parts: Sequence[tuple[Tensor, Tensor]],
+    outliers: tuple[Tensor, ...],
+    levels: Sequence[str],
+    tune: Callable[..., dict[str, float]] | None = None,
+) -> Results:
+    """Run the protocols on features and targets of the training and the evaluated part, at each level of the targets.
+
+    ``tune`` runs "finetune", which needs no features.
+    """
+    results: Results = {}
+    for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # the slowest one last
+        results[name] = {}
+        for column, level in enumerate(levels or [None]):
+            try:
+                if tune and name == "finetune":
+                    metrics = tune(level=column, **keywords)
+                else:
+                    train, test = (Labelled(x, y if level is None else y[:, column]) for x, y in parts)
+                    metrics = PROTOCOLS[name](train, test, *(outliers if name == "ood" else ()), **keywords)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{name if level is None else f'{name}, {level}'}: {error}") from error
+            results[name] |= {
+                metric if level is None else f"{level}/{metric}": value for metric, value in metrics.items()
+            }
+    return results
+
+
+def _settings(protocols: Mapping[Protocol, Mapping[str, Any]] | Sequence[Protocol]) -> dict[Protocol, Any]:
+    """Return the settings of each protocol."""
+    if isinstance(protocols, str):
+        raise ValueError(f"protocols: expected a list such as [{protocols!r}], got {protocols!r}")
+    return dict(protocols) if isinstance(protocols, Mapping) else {name: {} for name in protocols}
+
+
+def _check_protocols(settings: Mapping[Any, Any], outliers: Any) -> None:
     if not settings:
         raise ValueError('protocols: expected a list such as ["knn", "linear"], got none')
     if unknown := set(settings) - set(PROTOCOLS):
         raise ValueError(f"protocols: there is no {', '.join(sorted(unknown))}; there are {', '.join(PROTOCOLS)}")
     if ("ood" in settings) != (outliers is not None):
         raise ValueError('outliers: goes with the protocol "ood": give both, or neither')
+
+
+def _check_data(data: "BaseDataModule", outliers: "BaseDataModule | None", split: str) -> None:
     if outliers is not None and outliers.dims != data.dims:
         raise ValueError(
             f"outliers: expected images of the data's dims {list(data.dims)}, got {list(outliers.dims)}; give both the "
@@ -280,3 +347,27 @@ def _check(settings: Mapping[Any, Any], data: "BaseDataModule", outliers: "BaseD
         raise ValueError(f"split: expected one of {', '.join(get_args(Split))}, got {split!r}")
     if split == "val" and not data.val_size:
         raise ValueError("split: there is no validation part; give the data val_size=, or take the test part")
+
+
+def _check_stored(parts: Mapping[str, StoredFeatures]) -> None:
+    """Raise an error if features don't fit together; warn if images have no features."""
+    train, test = parts["train"], parts["test"]
+    for name, part in parts.items():
+        if part.features.shape[1] != train.features.shape[1]:
+            raise ValueError(
+                f"{name}: expected features of width {train.features.shape[1]}, as in train, got "
+                f"{part.features.shape[1]}; give features of the same encoder"
+            )
+        if part.record and train.record and part.record["weights"] != train.record["weights"]:
+            raise ValueError(
+                f"{name}: has features of other weights than train; run predict for both with one checkpoint"
+            )
+        if part.record and len(part) < part.record["images"]:
+            rank_zero_warn(
+                f"{name}: {len(part)} of {part.record['images']} images have features; run predict again for the others"
+            )
+    if test.record and test.record == train.record:
+        raise ValueError(
+            "test: expected features of other images than train, got those of the same part; write the training "
+            "images with --features.part train"
+        )

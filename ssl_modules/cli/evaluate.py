@@ -1,4 +1,4 @@
-"""``ssl-modules evaluate``: evaluate an existing representation by the protocols of the literature."""
+"""``ssl-modules evaluate``: evaluate a representation, or features of predict, by the protocols of the literature."""
 
 import json
 import math
@@ -14,7 +14,8 @@ from lightning.pytorch import seed_everything
 from ssl_modules.cli.failures import cannot_hold
 from ssl_modules.cli.parser import Parser
 from ssl_modules.datamodules import BaseDataModule
-from ssl_modules.downstream import PROTOCOLS, Protocol, Results, Split, evaluate, representation
+from ssl_modules.downstream import PROTOCOLS, Protocol, Results, Split, evaluate, evaluate_features, representation
+from ssl_modules.evaluation import StoredFeatures
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.configurable import NotInCheckpoint, class_path, storable
 from ssl_modules.version import __version__
@@ -50,12 +51,13 @@ def main(args: Sequence[str]) -> None:
     if config.out.is_dir():
         parser.error(f"out: {config.out} is a folder; give a file, such as {config.out / 'evaluation.json'}")
     seed_everything(0, verbose=False)  # for what has no seed of its own, such as an untrained encoder
+    of_features = any(config[name] is not None for name in _FEATURES)
+    if problem := _problem(given, of_features):
+        parser.error(problem)
     try:
         built = parser.instantiate_classes(config)
         chosen = {name: dict(built[name.replace("-", "_")].items()) for name in built.protocol}
-        origin = {name: built[name] for name in _ENCODER}
-        module = representation(built.data, **origin)
-        results = evaluate(module.to(built.device), built.data, chosen, outliers=built.outliers, split=built.split)
+        results, split, origin = (_from_features if of_features else _from_images)(built, chosen)
     except NotInCheckpoint as error:
         parser.error(cannot_hold(error.name, error.kind))
     except (ValueError, TypeError, FileNotFoundError) as error:
@@ -67,10 +69,8 @@ def main(args: Sequence[str]) -> None:
             name: {metric: None if math.isnan(value) else value for metric, value in metrics.items()}
             for name, metrics in results.items()
         },
-        "protocol": {name: storable(keywords) for name, keywords in chosen.items()} | {"split": built.split},
-        "representation": {**origin, "class_path": class_path(type(module))},
-        "data": _described(built.data),
-        "outliers": built.outliers and _described(built.outliers),
+        "protocol": {name: storable(keywords) for name, keywords in chosen.items()} | {"split": split},
+        **origin,
         "software": {
             "ssl_modules": __version__,
             "torch": torch.__version__,
@@ -85,8 +85,54 @@ def main(args: Sequence[str]) -> None:
 
 
 _ENCODER = ("ckpt", "encoder", "pretrained", "weights", "mean", "std", "small_stem")
-# Parameters that evaluate() passes to the protocols itself, so they are no options.
+_FEATURES = ("features.train", "features.test", "features.outliers")
+# Parameters that the command passes to the protocols itself, so they are no options.
 _GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "level", "split"}
+
+
+def _problem(given: Any, of_features: bool) -> str | None:
+    """Return what is wrong with the options that choose what to evaluate, or None."""
+    if not of_features:
+        if "data" in given:
+            return None
+        return "data: missing; give --data DigitsDataModule, or --features.train and --features.test"
+    for name in _FEATURES[:2]:
+        if name not in given:
+            return f"{name}: missing; give the folder that ssl-modules predict wrote"
+    others = [name for name in ("data", "outliers", "model", "split", *_ENCODER) if name in given]
+    if others:
+        return f"{', '.join(others)}: these options need images, not features; leave out --{' --'.join(others)}"
+    return None
+
+
+def _from_images(built: Any, protocols: dict[Any, dict[str, Any]]) -> tuple[Results, str, dict[str, Any]]:
+    """Evaluate a representation; return the results, the split, and a description of representation and data."""
+    options = {name: built[name] for name in _ENCODER}
+    module = representation(built.data, **options)
+    results = evaluate(module.to(built.device), built.data, protocols, outliers=built.outliers, split=built.split)
+    origin = {
+        "representation": {**options, "class_path": class_path(type(module))},
+        "data": _described(built.data),
+        "outliers": built.outliers and _described(built.outliers),
+    }
+    return results, built.split, origin
+
+
+def _from_features(built: Any, protocols: dict[Any, dict[str, Any]]) -> tuple[Results, str | None, dict[str, Any]]:
+    """Evaluate features; return the results, the split, and a description of the features."""
+    paths = dict(built.features.items())
+    parts = {name: path and _read(f"features.{name}", path) for name, path in paths.items()}
+    train, test, outliers = parts.values()
+    results = evaluate_features(train, test, protocols, outliers=outliers, device=built.device)
+    data = {name: part and {"path": paths[name], **part.record} for name, part in parts.items()}
+    return results, test.record.get("part"), {"data": data}
+
+
+def _read(name: str, path: str) -> StoredFeatures:
+    try:
+        return StoredFeatures(path)
+    except ValueError as error:
+        raise ValueError(f"{name}: {str(error).removeprefix('path: ')}") from error
 
 
 def _parser() -> Parser:
@@ -104,8 +150,10 @@ def _parser() -> Parser:
     parser.add_argument("--mean", type=list[float] | None, help="per channel, that a plain file's images had")
     parser.add_argument("--std", type=list[float] | None, help="likewise")
     parser.add_argument("--small_stem", type=bool | None, help="whether a ResNet by name has the stem for small images")
-    parser.add_subclass_arguments(BaseDataModule, "data", required=True, help="labelled data to evaluate on")
+    parser.add_subclass_arguments(BaseDataModule, "data", required=False, help="labelled data to evaluate on")
     parser.add_subclass_arguments(BaseDataModule, "outliers", required=False, help="other images, for ood")
+    for name, part in zip(_FEATURES, ("the training images", "the images to evaluate on", "outliers"), strict=True):
+        parser.add_argument(f"--{name}", type=str | None, help=f"folder of features of {part}, written by predict")
     parser.add_argument("--protocol", type=Protocol, nargs="+", default=["knn", "linear"])
     parser.add_argument("--split", type=Split, default="test", help="part to evaluate on")
     parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")

@@ -14,10 +14,10 @@ from ssl_modules.batch import fields
 from ssl_modules.datamodules import ImageFiles
 from ssl_modules.datamodules.identity import changed, identity
 from ssl_modules.encoders.export import checksum
-from ssl_modules.evaluation.stored import join, next_number, shards, stored_rows, write_arrays
+from ssl_modules.evaluation.stored import RECORD, join, next_number, shards, stored_rows, write_arrays
 from ssl_modules.utils.files import replacing
 
-_RECORD, _BATCHES = "features.json", "features.batches"
+_BATCHES = "features.batches"
 
 
 class FeatureWriter(Callback):
@@ -59,11 +59,12 @@ class FeatureWriter(Callback):
             )
         weights = {name: value.detach().cpu() for name, value in pl_module.state_dict().items()}
         record = {"weights": checksum(weights), "part": self.part, "images": len(images), **identity(data)}
+        record["levels"] = list(data.level_names) or None
         self._check(record)
         done = torch.from_numpy(stored_rows([*shards(self._to), *self._batches()]))
         trainer.strategy.barrier()  # wait until all processes have read the folder
-        if trainer.is_global_zero and not (self._to / _RECORD).exists():
-            with replacing("features", self._to / _RECORD) as file:
+        if trainer.is_global_zero and not (self._to / RECORD).exists():
+            with replacing("features", self._to / RECORD) as file:
                 file.write(json.dumps(record, indent=1).encode())
         left = torch.ones(len(images), dtype=torch.bool)
         left[done] = False
@@ -121,7 +122,7 @@ class FeatureWriter(Callback):
 
     def _check(self, record: dict[str, Any]) -> None:
         """Raise an error if the folder has features of other weights, of other data or of another part."""
-        path = self._to / _RECORD
+        path = self._to / RECORD
         if not path.exists():
             return
         known, record = json.loads(path.read_text()), json.loads(json.dumps(record))

@@ -1,5 +1,6 @@
 """Write, join and read the files of features of ``ssl-modules predict``."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from ssl_modules.evaluation.protocols import Labelled
 from ssl_modules.utils.files import replacing
 
+RECORD = "features.json"
 _NAME = re.compile(r"features(_\d+)?\.npz")
 _BLOCK = 2**24  # bytes that are copied at a time
 
@@ -29,6 +31,8 @@ class StoredFeatures(Dataset[tuple[Tensor, Tensor]]):
         targets: int64 ``[N, ...]``. All are -1 if the data have no targets.
         index: row of each image in its part of the data set, ``[N]``, in ascending order.
         paths: path of each image file, or None if the images are not in files.
+        record: content of ``features.json``: weights, part and data of the features. Empty if the file is missing.
+        levels: names of the levels of hierarchical targets, fine to coarse. Empty for other targets.
 
     Raises:
         ValueError: if there are no such files, or a row occurs twice.
@@ -54,6 +58,9 @@ class StoredFeatures(Dataset[tuple[Tensor, Tensor]]):
         self.targets = torch.from_numpy(np.concatenate([part["targets"] for part in arrays])[order])
         paths = [part["path"] for part in arrays if "path" in part]
         self.paths: list[str] | None = np.concatenate(paths)[order].tolist() if paths else None
+        record = files[0].with_name(RECORD)
+        self.record: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+        self.levels: tuple[str, ...] = tuple(self.record.get("levels") or ())
 
     def __len__(self) -> int:
         return len(self.index)

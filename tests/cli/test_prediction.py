@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from pictures import write_image
 from processes import run_in_processes
 from torch import nn
 
+from ssl_modules import SimCLR
+from ssl_modules.augmentations import RandomResizedCrop, Views
 from ssl_modules.callbacks import OnlineKNNProbe
 from ssl_modules.cli import main
 from ssl_modules.cli.prediction import FeatureWriter
 from ssl_modules.datamodules import DigitsDataModule
+from ssl_modules.downstream import evaluate_features
 from ssl_modules.evaluation import StoredFeatures
-from ssl_modules.evaluation.protocols import knn_protocol
+from ssl_modules.evaluation.protocols import Labelled, knn_protocol, linear_protocol
 from ssl_modules.evaluation.stored import join, write_arrays
 
 TEST = 360  # digits in the test part
@@ -112,6 +116,84 @@ def test_two_processes_write_two_files_and_one_continues_them(tmp_path):
     Path("two/features_0.npz").unlink()
     equal(predict("two"), whole)
     assert sorted(path.name for path in Path("two").glob("*.npz")) == ["features_1.npz", "features_2.npz"]
+
+
+def test_evaluating_features_gives_the_results_of_evaluating_the_checkpoint():
+    trainer = Trainer(barebones=True, accelerator="cpu")
+    trainer.strategy.connect(SimCLR(Views([RandomResizedCrop(8)]), "test_resnet", image_size=8, in_channels=1))
+    trainer.save_checkpoint("last.ckpt")
+    for part in ("train", "test"):
+        predict(part, "--ckpt_path=last.ckpt", f"--features.part={part}")
+    protocols = ("--protocol", "knn", "linear", "few-label", "retrieval", "ood", "--knn.k=5")
+    data = ("--data=DigitsDataModule", "--data.batch_size=32", "--outliers=DigitsDataModule", "--ckpt=last.ckpt")
+    main(["evaluate", *data, "--out=images.json", *protocols])
+    features = ("--features.train=train", "--features.test=test", "--features.outliers=test")
+    main(["evaluate", *features, "--out=features.json", *protocols])
+    expected, record = (json.loads(Path(f"{name}.json").read_text()) for name in ("images", "features"))
+    assert record["protocol"] == expected["protocol"]
+    assert record["data"]["train"] == {"path": "train", **json.loads(Path("train/features.json").read_text())}
+    for name, metrics in expected["results"].items():
+        assert record["results"][name] == pytest.approx(metrics, abs=1 / TEST), name  # rounding may flip an image
+
+
+def test_features_of_hierarchical_targets_are_evaluated_at_each_level():
+    torch.manual_seed(0)
+    for part in ("train", "test"):
+        features, fine = torch.randn(60, 8), torch.arange(60) % 6
+        Path(part).mkdir()
+        arrays = {"features": features.numpy(), "index": np.arange(60)}
+        write_arrays(Path(part, "features.npz"), {**arrays, "targets": torch.stack([fine, fine // 2], 1).numpy()})
+        record = {"weights": "same", "part": part, "images": 60, "levels": ["class", "superclass"]}
+        Path(part, "features.json").write_text(json.dumps(record))
+    train, test = StoredFeatures("train"), StoredFeatures("test")
+    results = evaluate_features(train, test, ["linear"])
+    for level, name in enumerate(("class", "superclass")):
+        expected = linear_protocol(*(Labelled(part.features, part.targets[:, level]) for part in (train, test)))
+        assert {k: v for k, v in results["linear"].items() if k.startswith(f"{name}/")} == {
+            f"{name}/{metric}": value for metric, value in expected.items()
+        }
+
+
+def stored(folder, rows=30, width=4, **record):
+    Path(folder).mkdir()
+    arrays = {"features": np.eye(rows, width, dtype=np.float32), "index": np.arange(rows)}
+    write_arrays(Path(folder, "features.npz"), {**arrays, "targets": np.arange(rows) % 3})
+    record = {"weights": "same", "part": folder, "images": rows, "levels": None, **record}
+    Path(folder, "features.json").write_text(json.dumps(record))
+    return StoredFeatures(folder)
+
+
+def test_features_that_do_not_fit_together_are_refused():
+    train, test = stored("train"), stored("test")
+    with pytest.raises(ValueError, match="outliers: expected features of width 4, as in train, got 5"):
+        evaluate_features(train, test, ["ood"], outliers=stored("wide", width=5))
+    with pytest.raises(ValueError, match="test: has features of other weights than train"):
+        evaluate_features(train, stored("other", weights="other"), ["knn"])
+    with pytest.raises(ValueError, match="test: expected features of other images than train"):
+        evaluate_features(train, train, ["knn"])
+    with pytest.raises(ValueError, match="finetune: it trains on images"):
+        evaluate_features(train, test, ["finetune"])
+    with pytest.warns(UserWarning, match="test: 30 of 40 images have features"):
+        evaluate_features(train, stored("incomplete", images=40), ["knn"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "data: missing; give --data DigitsDataModule, or --features.train and --features.test"),
+        (("--features.outliers=x",), "features.train: missing"),
+        (("--features.train=x",), "features.test: missing"),
+        (
+            ("--features.train=x", "--features.test=x", "--split=val", "--ckpt=x"),
+            "split, ckpt: these options need images, not features; leave out --split --ckpt",
+        ),
+        (("--features.train=x", "--features.test=x"), "features.train: expected files features*.npz, got none in x"),
+    ],
+)
+def test_options_of_evaluate_that_do_not_fit_features_are_named(options, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *options])
+    assert f"error: {message}" in capsys.readouterr().err
 
 
 def test_features_of_other_weights_are_not_mixed():

@@ -15,7 +15,7 @@ from ssl_modules.cli import main
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
 from ssl_modules.extractions import Queue
 
-pytestmark = pytest.mark.slow  # each test is a search and one or two fits
+pytestmark = pytest.mark.slow  # each test runs a search and one or two fits
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 

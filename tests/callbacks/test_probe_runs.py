@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe, OnlineSGDProbe
 
-# --------------------------------------------------------------------------------------------- both Trainers, when
+# ------------------------------------------------------------------------------ both Trainers, and when probes run
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)

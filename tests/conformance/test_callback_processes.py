@@ -52,7 +52,7 @@ def labelled(start, stop, **options):
     return DataLoader(TensorDataset(IMAGES[start:stop], TARGETS[start:stop]), **options)
 
 
-# Neither the number of batches nor the number of samples is even.
+# The numbers of samples are odd, so that the processes don't get equal shares.
 SHARED = Project(
     Supervised,
     lambda: [labelled(0, 331, batch_size=32, shuffle=True)],

@@ -1,4 +1,4 @@
-"""SimCLR learns images without their labels: k-NN and linear accuracy before and after, and a picture.
+"""Train SimCLR without labels; print k-NN and linear accuracy before and after training, and draw a picture.
 
     make demo
     make demo DATA=path/to/folder
@@ -42,8 +42,8 @@ EPOCHS = 30
 PICTURE = Path("demo.png")
 SIDE = 64  # pixels; images of a folder are resized to this
 BUDGET = 45_000  # images of a folder over all epochs: takes minutes on a laptop
-FEWEST = 20  # images of a folder; with fewer, the fifth set aside is too small to draw
-SHOWN = 2_000  # most points in the picture
+FEWEST = 20  # images of a folder; a fifth of fewer images is too small for the picture
+SHOWN = 2_000  # largest number of points in the picture
 
 
 class Curve(Callback):
@@ -144,7 +144,7 @@ def evaluate(probes: list[OnlineProbe], module: SimCLR) -> dict[str, float]:
 
 
 def quieten() -> None:
-    """Silence all but what a newcomer needs: the progress bar and the table."""
+    """Silence all output but the progress bar and the table."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
 

@@ -1,15 +1,20 @@
-"""What InfoNCE, average precision and group ordering do to similarities, on scikit-learn's digits.
+"""Show how InfoNCE, average precision and group ordering change similarities, on scikit-learn's digits.
 
     python examples/losses.py [--steps 80]
 
-Trains three encoders with the same initial weights on the same images and views, one with each loss, and writes
-losses.png. This takes a minute and a half on one core. The projectors differ as the methods do: GroCo's ends in a batch
-norm, which spreads the vectors before the first step. GroCo's candidates have no gradient, and its negatives are of the
-same view. Above: the cosines of positive and of negative pairs at each step, as mean and (shaded) middle 80 %. Below,
-for GroCo: one anchor's ten largest negative and three positive cosines before and after training, and their soft sort.
-The rows of its matrix are the scores in their input order, and the columns are their sorted places; darker means a
-larger share. The loss asks that the places right of the line are filled from the rows below the line. Steeper
-comparators make a harder sort.
+The script trains three encoders with the same initial weights on the same images and views, one with each loss, and
+draws losses.png. This takes a minute and a half on one core. Each loss has the projector of its method. GroCo's
+projector ends in a batch norm, which spreads the vectors before the first step. GroCo's candidates have no gradient,
+and its negatives are of the same view.
+
+The upper row shows the cosines of positive and of negative pairs at each step: the mean, and the middle 80 % as a
+shaded area.
+
+The lower row shows GroCo's soft sort for one anchor. The first panel has the cosines of its ten hardest negatives and
+its three positives, before and after training. The other panels show the soft permutation matrix. Its rows are the
+scores in their input order, its columns are the sorted places, and darker cells are larger shares. The loss is low if
+the places to the right of the vertical line are filled from the rows below the horizontal line. With a higher
+steepness, the sort is closer to an exact sort.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Which values of an argument are nonsense, by its type and name alone; examples/fuzz.py tries them."""
+"""List invalid values of an argument, by its type and name alone. examples/fuzz.py tries them."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-# Values that look like nonsense and are allowed: argument, what it was replaced by, and why.
+# Values that look invalid but are allowed: the argument, the value, and what the value means.
 ALLOWED = (
     ("level", "-1", "counts from the end"),
     ("level", "0", "is the finest level"),
@@ -62,7 +62,7 @@ ALLOWED = (
 )
 PROBABILITIES = {"p", "threshold", "positive_weight", "momentum", "min_scale", "max_scale"}
 SHARES = {"mean", "std", "scale"}  # in lists: of pixels in [0, 1], and of an image's area
-OPTIONAL_EMPTY = {"shared", "transforms"}  # lists that may be empty, where None is as good
+OPTIONAL_EMPTY = {"shared", "transforms"}  # lists that may be empty
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
@@ -73,7 +73,7 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 
 def has_type(annotation: Any, value: Any) -> bool:
-    """Return whether a value has one of an annotation's types, as far as they can be seen."""
+    """Return whether a value has one of an annotation's types, as far as the function can check them."""
     return any(_has_type(member, value) for member in members(annotation))
 
 
@@ -103,7 +103,7 @@ def _has_type(member: Any, value: Any) -> bool:  # noqa: PLR0911
 
 
 def nonsense(argument: str, annotation: Any, valid: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the values that an argument's documentation excludes, each with a name. It allows the value ``valid``."""
+    """Yield values that an argument's documentation excludes, each with a name. ``valid`` is a value that it allows."""
     wrong_types = {
         "a string": "x",
         "an object": object(),
@@ -148,7 +148,7 @@ def _wrong_lists(argument: str, member: Any, valid: Sequence[Any]) -> Iterator[t
         items = members(get_args(items[0])[0])
 
     def of(x: Any) -> list[Any]:
-        """The valid list with a wrong number in each row, or nothing but wrong numbers."""
+        """Return the valid matrix with ``x`` as the first number of each row, or a list that holds only ``x``."""
         return [[x, *row[1:]] for row in valid] if is_matrix else [x] * (len(valid) or 2)
 
     if argument not in OPTIONAL_EMPTY:

@@ -1,4 +1,4 @@
-"""The first ten minutes with the package: a function for each step. All take less than a minute on two cores.
+"""The first ten minutes with the package: a function for each step. The script takes less than a minute on two cores.
 
     python examples/ten_minutes.py [--folder ten_minutes]
 
@@ -76,7 +76,7 @@ def change_encoder(data: ImageFolderDataModule) -> pl.Trainer:
 
 
 class OwnEncoder(nn.Sequential):
-    """An own encoder: any network that returns a vector or a map for each image."""
+    """A user's own encoder. It may be any network that returns a vector or a map for each image."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__(
@@ -123,7 +123,7 @@ def resume(data: ImageFolderDataModule, checkpoint: Path) -> pl.Trainer:
     return trainer
 
 
-# Another program loads the checkpoint like this: it names neither the class nor any argument.
+# Another process runs this program, which loads the checkpoint without naming the class or an argument.
 LOAD = """
 import sys
 import numpy as np

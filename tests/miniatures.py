@@ -1,7 +1,7 @@
-"""Official data sets in miniature: a few images in the true format on disk.
+"""Official data sets in miniature: a few images in the official format on disk.
 
-Each function writes the files and returns the patches of sizes and checksums that make the few files pass for the
-original ones, as (object, attribute, value).
+Each function writes the files and returns patches (object, attribute, value). The patches replace the official sizes
+and checksums by those of the small files.
 """
 
 import hashlib

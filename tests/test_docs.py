@@ -35,7 +35,7 @@ PAGES = [
     *sorted(page for page in DOCS.rglob("*.md") if not GENERATED & {*page.relative_to(DOCS).parts}),
 ]
 NAMES = {page: str(page.relative_to(REPOSITORY)) for page in PAGES}
-# Pages that download a data set get random images instead.
+# Code of pages that downloads a data set gets random images instead.
 NOISE = """
 import torch
 from ssl_modules.datamodules import CIFAR10DataModule, TensorImages

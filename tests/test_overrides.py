@@ -46,10 +46,10 @@ class Small(nn.Module):
 
 
 class Fixes(SimCLR):
-    """Fixes an aspect.
+    """Sets the encoder itself.
 
     Args:
-        settings: of SimCLR.
+        settings: arguments of SimCLR.
     """
 
     def __init__(self, **settings) -> None:
@@ -57,11 +57,11 @@ class Fixes(SimCLR):
 
 
 class Computes(SimCLR):
-    """Computes an aspect.
+    """Builds the encoder from its own argument.
 
     Args:
         width: channels of the encoder.
-        settings: of SimCLR.
+        settings: arguments of SimCLR.
     """
 
     def __init__(self, width: int = 4, **settings) -> None:
@@ -69,7 +69,7 @@ class Computes(SimCLR):
 
 
 class TakesNone(SimCLR):
-    """Takes no settings.
+    """Takes no arguments of SimCLR.
 
     Args:
         width: channels of the encoder.
@@ -80,10 +80,10 @@ class TakesNone(SimCLR):
 
 
 class Passes(SimCLR):
-    """Passes everything on.
+    """Passes all arguments on to SimCLR.
 
     Args:
-        margin: of its own.
+        margin: an argument of this class.
     """
 
     def __init__(self, *args, margin: float = 0.1, **kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Subclasses of a method may change the pieces of its step, and what the step returns."""
+"""Subclasses of a method may override the parts of the training step, and return something else from it."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_an_extra_loss_reaches_the_encoder():
     plain = gradient(small(SimCLR))
     term = gradient(small(subclass(extra_loss=lambda self, batch, features, embeddings: 3 * features.square().mean())))
     assert not torch.equal(term, plain)
-    # The difference is the term's gradient: it is linear in the term's weight.
+    # The gradient of the extra term is linear in its weight.
     twice = gradient(small(subclass(extra_loss=lambda self, batch, features, embeddings: 6 * features.square().mean())))
     torch.testing.assert_close(twice - plain, 2 * (term - plain), rtol=0, atol=1e-9)
 

@@ -1,4 +1,4 @@
-"""The pieces of a training step: batches, views, embeddings and the loss."""
+"""The parts of a training step: batches, views, embeddings and the loss."""
 
 import warnings
 from dataclasses import replace

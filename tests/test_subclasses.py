@@ -1,4 +1,4 @@
-"""User-defined methods: subclasses that pass on, fix or compute the method's arguments."""
+"""User-defined methods: subclasses that pass on, set or compute the method's arguments."""
 
 import inspect
 
@@ -20,7 +20,7 @@ VIEWS = SimCLRViews(8, blur=False)
 
 
 class Fixed(SimCLR):
-    """Fixes an aspect."""
+    """Sets an aspect itself."""
 
     def __init__(self, **settings):
         super().__init__(similarity=Dot(), **settings)
@@ -34,14 +34,14 @@ class Wide(SimCLR):
 
 
 class Wider(Wide):
-    """Fixes the argument that its base class added."""
+    """Sets the argument that its base class added."""
 
     def __init__(self, **settings):
         super().__init__(width=6, **settings)
 
 
 class Closed(SimCLR):
-    """Takes no settings."""
+    """Takes no arguments of the method."""
 
     def __init__(self, temperature=0.3):
         super().__init__(VIEWS, "test_resnet", loss=InfoNCE(temperature), image_size=8)

@@ -15,7 +15,7 @@ from ssl_modules.cli import main
 from ssl_modules.datamodules import DigitsDataModule, ImageDataModule, TensorImages
 from ssl_modules.extractions import Queue
 
-pytestmark = pytest.mark.slow  # each test is a search and one or two fits
+pytestmark = pytest.mark.slow  # each test runs a search and one or two fits
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
@@ -161,7 +161,7 @@ def test_the_rate_that_was_found_is_used_and_saved(build, tmp_path):
         assert searched.base_batch_size is again.base_batch_size is None
     plain.lr = lr
     expected_rates, expected = fit(plain)
-    assert rates == expected_rates  # those of warm-up and cosine
+    assert rates == expected_rates  # the rates of warm-up and cosine
     assert max(max(step) for step in rates) == pytest.approx(lr)
     assert tuned.equal(after, expected)
 

@@ -1,15 +1,16 @@
-"""Views per second of SimCLR's augmentation without blur, beside what people use today.
+"""Measure views per second of SimCLR's augmentation without blur, compared with other libraries.
 
     python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--busy 0 1 2] [--rounds 7]
 
-All apply a random resized crop, a flip, colour jitter of half strength and grayscale to the same images in memory, and
-return float tensors in [0, 1]: 32 px from 32, 96 from 96, 224 from 256. torchvision and lightly process one image at a
-time, as a data set does; kornia and ours process a batch. "Ours, exact" draws the order of the jitter for each image;
-"ours, linear" folds the jitter into one colour map. All keep freed memory, as our fits on a CPU do. MiB: peak of
-PyTorch's allocator while one batch was made (512, 64 and 32 images), including the views.
+All libraries apply a random resized crop, a flip, colour jitter of half strength and grayscale to the same images in
+memory, and return float tensors in [0, 1]. Views of 32 px come from images of 32 px, views of 96 px from 96, and views
+of 224 px from 256. torchvision and lightly process one image at a time, as a data set does; kornia and ours process a
+batch. "Ours, exact" draws the order of the jitter's operations for each image; "ours, linear" replaces the jitter by
+one linear colour map per image. The process keeps the memory that it frees, as in our fits on a CPU. MiB is the peak of
+PyTorch's allocator while one batch is made (512, 64 and 32 images), including the views.
 
-The last table of each size measures the same pipelines while other processes keep 0, 1 or 2 cores busy. It has the
-views per second with the first number of threads, and the speed with the other numbers of threads relative to that.
+The last table of each size measures the same pipelines while other processes keep 0, 1 or 2 cores busy. It shows the
+views per second with the first number of threads, and the relative speed with the other numbers of threads.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def pipelines(size: int) -> dict[str, tuple[int, Callable[[], Any]]]:
     """Map the name of each pipeline to its number of views and the function that makes them."""
     images = photographs(BATCH[size], SOURCE[size])
     floats = images.float() / 255
-    few = len(images) // 8  # image by image is slow, and its rate doesn't depend on the count
+    few = len(images) // 8  # one image at a time is slow, and the speed doesn't depend on the count
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:few]]
     pil = transforms.Compose(
         [

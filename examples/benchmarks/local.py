@@ -1,13 +1,13 @@
-"""AMDIM's objective with its gradient: time and memory, compared with the plain form and with lightning-bolts.
+"""Measure time and memory of AMDIM's objective with its gradient, compared with two other implementations.
 
     python examples/benchmarks/local.py [--images 200] [--dim 256] [--threads 1] [--rounds 5]
 
 The embeddings of two views have the shapes of AMDIM's encoder: maps of 1 x 1, 5 x 5 and 7 x 7 locations, float32. Their
 channels come first in memory for lightning-bolts, as in its encoder, and last for the others, as in ours. Ours holds
-the scores of one comparison at a time. "All at once" writes out the same objective, and autograd keeps the scores of
-all six comparisons until the end. Where pl_bolts is installed, as in the environment of ``make test-bolts``, its task
-is timed too. Runs first use glibc's default for memory, then keep freed memory. MiB: peak of PyTorch's allocator during
-a run, beyond the maps. All use the same random locations.
+the scores of one comparison at a time. "All at once" computes the same objective in plain form, and autograd keeps the
+scores of all six comparisons until the end. If pl_bolts is installed, as in the environment of ``make test-bolts``, the
+script also measures its task. Runs first use glibc's default for memory, then keep freed memory. MiB is the peak of
+PyTorch's allocator during a run, in addition to the maps. All implementations use the same random locations.
 """
 
 import argparse

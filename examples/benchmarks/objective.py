@@ -1,11 +1,11 @@
-"""SimCLR's loss with its gradient: time and memory, compared with lightly's and with the plain form.
+"""Measure time and memory of SimCLR's loss with its gradient, compared with lightly's and with the plain form.
 
     python examples/benchmarks/objective.py [--images 512 4096 8192] [--threads 1] [--rounds 3]
 
-All take the same embeddings of 2 N views, D = 128, at temperature 0.1, in float32, and compute the gradient. Plain is
-cross-entropy over the whole matrix of cosines with its diagonal masked. Ours works in blocks of anchors above a size
-that it chooses itself. Runs first use glibc's default for memory, then keep freed memory, as our fits on a CPU do. MiB:
-peak of PyTorch's allocator during a run, beyond the embeddings. The script checks that all agree.
+All losses take the same embeddings of 2 N views, D = 128, at temperature 0.1, in float32. The plain form is the
+cross-entropy over the whole matrix of cosines with a masked diagonal. Ours processes large batches in blocks of
+anchors. Runs first use glibc's default for memory, then keep freed memory, as our fits on a CPU do. MiB is the peak of
+PyTorch's allocator during a run, in addition to the embeddings. The script checks that all gradients agree.
 """
 
 import argparse

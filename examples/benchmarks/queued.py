@@ -1,12 +1,12 @@
-"""SCE's and RINCE's losses over a queue, with their gradient: time and memory, compared with the plain form.
+"""Measure time and memory of SCE's and RINCE's losses over a queue, with gradients, compared with the plain form.
 
     python examples/benchmarks/queued.py [--keys 4096 65536] [--threads 1] [--rounds 7]
 
 Plain is the equation over whole matrices [B, K], differentiated by autograd. There are B = 256 anchors with a key each
 and a queue of K keys, D = 128, in float32. SCE uses temperatures 0.1 and 0.05. RINCE "out-in" uses 0.1 and 0.225, with
 ranks by random labels of 100 classes in 20 superclasses; the time includes comparing the labels. Runs first use glibc's
-default for memory, then keep freed memory, as our fits on a CPU do. MiB: peak of PyTorch's allocator during a run,
-beyond anchors and keys. The script checks that all agree.
+default for memory, then keep freed memory, as our fits on a CPU do. MiB is the peak of PyTorch's allocator during a
+run, in addition to anchors and keys. The script checks that all gradients agree.
 """
 
 import argparse

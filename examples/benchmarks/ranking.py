@@ -1,13 +1,13 @@
-"""The ranking losses with their gradients: time, compared with their published forms and with InfoNCE.
+"""Measure the time of the ranking losses with their gradients, compared with the published forms and with InfoNCE.
 
     python examples/benchmarks/ranking.py [--threads 1] [--rounds 5]
 
-All use float32. "Published" computes a loss as the authors' code does. GroCo's multiplies a soft permutation matrix
-by the dense matrices of every layer of diffsort's network, with one call per view. Smooth-AP's compares all pairs of
-candidates of each query, [M, M, M] for M views. "Of scores" leaves out what both forms share: normalisation and
-products. The script checks that both forms of a loss agree. Both forms of a row are timed in turn, in one run: first
-with glibc's default for memory, then with freed memory kept, as our fits on a CPU do. Memory is the peak of PyTorch's
-allocator during a run, beyond the embeddings.
+All use float32. "Published" computes a loss as the authors' code does. GroCo's multiplies a soft permutation matrix by
+the dense matrices of every layer of diffsort's network, with one call per view. Smooth-AP's compares all pairs of
+candidates of each query, [M, M, M] for M views. "Of scores" leaves out normalisation and matrix products, which are the
+same in both forms. The script checks that both forms of a loss agree. Both forms of a row are timed in turn, in one
+run: first with glibc's default for memory, then with freed memory kept, as our fits on a CPU do. Memory is the peak of
+PyTorch's allocator during a run, in addition to the embeddings.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def through(extraction: AllViews, loss: Loss) -> Callable[[Tensor], Tensor]:
 
 
 def published_rows(network: DiffSortNet, negatives: int, rows: Tensor) -> Tensor:
-    """Loss of pre-ordered rows [R, n]: cross-entropy of the mass that the soft permutation gives to each group."""
+    """Return the loss of ordered rows [R, n]: the cross-entropy of the soft permutation's mass in each group."""
     _, permutation = network(rows)
     target = (torch.arange(rows.shape[1]) >= negatives).float().expand_as(rows)
     positive = permutation[..., negatives:].sum(-1).clamp(0, 1)

@@ -1,10 +1,11 @@
-"""SimCLR's whole training step in images per second, compared with the encoder alone and with other libraries.
+"""Measure images per second of SimCLR's training step, compared with the encoder alone and with other libraries.
 
     python examples/benchmarks/step.py            # --all adds bf16 and compiled rows, --help lists the rest
 
-Rows, for each encoder, contiguous and channels_last:
+The rows, for each encoder, with contiguous and with channels_last tensors:
 
-- the encoder alone: forward and backward of the plain timm model on fixed tensors of all views. This is the limit;
+- the encoder alone: forward and backward of the plain timm model on fixed tensors of all views. A training step does
+  this and more;
 - ours: SimCLR at its defaults;
 - lightly's Lightning example of SimCLR, with 0 and 2 worker processes: its transform on one PIL image at a time, its
   head, its loss, one forward pass per view, SGD;
@@ -70,7 +71,7 @@ class Run(NamedTuple):
 
 
 class InTurn:
-    """Runs a function in its own process; each call of this object lets it run until it next calls ``pause``."""
+    """Runs a function in its own process. Each call of this object lets the function run until it calls ``pause``."""
 
     result: Any = None
 

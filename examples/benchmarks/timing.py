@@ -1,4 +1,4 @@
-"""Time candidates in turn over several rounds and take medians. On a busy machine only ratios mean much."""
+"""Time candidates in turn over several rounds and take medians. On a busy machine, only ratios are reliable."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Return median seconds of each candidate, over rounds that run all in turn, after one round to warm up."""
+    """Run all candidates in turn, for one round to warm up and then ``rounds`` more; return the median seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, run in candidates.items():
@@ -57,7 +57,7 @@ def with_and_without_kept_memory() -> Iterator[str]:
 
 
 def peak_mib(run: Callable[[], Any]) -> float:
-    """Return the peak memory of PyTorch's allocator during a run, beyond what it held before, in MiB."""
+    """Return the peak memory of PyTorch's allocator during a run, in addition to what it held before, in MiB."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     held = peak = 0

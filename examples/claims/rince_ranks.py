@@ -1,4 +1,4 @@
-"""Do ranks of similarity improve a representation? RINCE beside InfoNCE and supervised contrastive learning.
+"""Do ranks of similarity improve a representation? RINCE compared with InfoNCE and supervised contrastive learning.
 
     python examples/claims/rince_ranks.py [--seeds 0 1 2] [--device cuda] [--jobs 2]
 

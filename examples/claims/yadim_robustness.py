@@ -72,7 +72,7 @@ CONTEXT: dict[str, Callable[[], Extraction]] = {
 
 
 class Grid(NamedTuple):
-    """A method, how many views it compares, whether they are cut into patches, its encoders and extractions."""
+    """A method, the number of views, whether they are cut into patches, and its encoders and extractions."""
 
     method: type[ContrastiveModule]
     views: int

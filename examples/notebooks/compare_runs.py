@@ -168,8 +168,8 @@ table(measures, ".3f")
 #
 # The two trained encoders differ as follows. With a low temperature, the loss weights the nearest negatives most, so
 # with T = 0.1 the features are more evenly spread. With T = 1, two views of an image are closer. T = 0.1 is better by
-# uniformity and the ranks, T = 1 by alignment and the similarity ratio. Only labels can show which is more useful, as
-# above.
+# uniformity, RankMe and LiDAR, T = 1 by alignment and the similarity ratio. Only labels can show which representation
+# is more useful, as in the table above.
 
 # %% [markdown]
 # ## Nearest neighbours
@@ -210,13 +210,13 @@ plt.show()
 # runs.
 
 # %% [markdown]
-# ## What we know now
+# ## Conclusion
 #
-# After ten epochs on 1,437 small images, the lower temperature has given the better neighbours, and a linear classifier
-# that is better by less than one run can tell. To choose for your own data, train a few seeds of each, and compare them
-# on a validation part, by `DigitsDataModule(val_size=300)` and `evaluate(..., split="val")`: the test images are for
-# the end.
+# After ten epochs on 1,437 small images, the run with the lower temperature has the better neighbours. Its linear
+# classifier is also better, but one run can't show such a small difference. To choose a temperature for your own data,
+# train a few seeds of each, and compare them on a validation part, by `DigitsDataModule(val_size=300)` and
+# `evaluate(..., split="val")`. Use the test images only at the end.
 #
-# The numbers of a checkpoint can be had from the command line, too:
+# You can also evaluate a checkpoint from the command line:
 #
 # ssl-modules evaluate --ckpt run.ckpt --data DigitsDataModule --protocol knn linear few-label retrieval

@@ -56,7 +56,7 @@ images.shape, images.dtype, data.mean, data.std
 
 # %%
 class RandomInk(Operation):
-    """Moves every pixel towards the brightest of its 3 x 3 neighbourhood, by a share drawn for each image."""
+    """Moves each pixel towards the brightest pixel of its 3 x 3 neighbourhood, by a share drawn for each image."""
 
     def __init__(self, most: float = 0.5) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class RandomInk(Operation):
 #
 # We choose augmentation and encoder. Extraction, similarity and loss are those of the method's paper. The encoder,
 # `"test_resnet"`, is timm's tiny ResNet for tests; we use it because it is fast. CPC compares patches of an image, so
-# its augmentation also cuts patches. The hook `on_train_epoch_end` is Lightning's. After each epoch, ours stores all
+# its augmentation also cuts patches. We override Lightning's hook `on_train_epoch_end`: after each epoch, it stores all
 # logged values and prints some of them.
 
 # %%

@@ -1,4 +1,4 @@
-"""Build the module and the data module of each row of the results. All rows have the same budget."""
+"""Build the module and the data module of each row of the results. All trained rows have the same number of steps."""
 
 import json
 from functools import cache, partial

@@ -61,9 +61,9 @@ def test_boxes_are_distributed_as_torchvisions(side):
 
 @pytest.mark.parametrize("side", [(8, 100), (100, 8), (20, 20)])
 def test_central_box_where_no_candidate_fits_equals_torchvisions(side):
-    scale, ratio = (2.0, 3.0), (0.75, 4 / 3)  # larger than any image
+    scale, ratio = (2.0, 3.0), (0.75, 4 / 3)  # these boxes are larger than any image
     crop = RandomResizedCrop(32, ratio=ratio)
-    crop.scale = scale  # the constructor refuses it
+    crop.scale = scale  # the constructor refuses this scale
     boxes = crop.draw(torch.empty(3, 1, *side), generator())
     expected = v2.RandomResizedCrop(32, scale, ratio).make_params([torch.empty(1, *side)])
     for name, values in boxes._asdict().items():

@@ -29,7 +29,7 @@ FLIP, GRAY = RandomHorizontalFlip(p=0.5), RandomGrayscale(p=0.2)
 
 
 def operations(augmentation):
-    """The operations of each view as plain data, with all their arguments; what views share comes first."""
+    """Return the operations of each view as plain data, with all arguments; operations that views share come first."""
     if isinstance(augmentation, JointViews):
         shared = to_config(list(augmentation.shared))
         return [[*shared, *view] for part in augmentation.parts for view in operations(part)]
@@ -207,7 +207,7 @@ def test_amdim_cpc_and_yadim_are_the_authors(size, shift, hue, patches):
     for name in ("amdim", "yadim"):
         augmentation = policy(name, size)
         same(augmentation, view, view)
-        assert operations(augmentation)[0][:1] == to_config(list(augmentation.shared))  # the flip alone
+        assert operations(augmentation)[0][:1] == to_config(list(augmentation.shared))  # only the flip
         assert (augmentation.sizes, augmentation.patches) == ((size, size), None)
     same(policy("cpc", size), [*view, grid])
     assert policy("cpc", size).sizes == (size,)

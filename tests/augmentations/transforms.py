@@ -1,4 +1,4 @@
-"""Transforms of other libraries and of one's own, which Foreign wraps."""
+"""Transforms of other libraries and of users, wrapped by Foreign."""
 
 import random
 from functools import partial
@@ -52,7 +52,7 @@ class Crop(nn.Module):
 
 
 class Albumented:
-    """The calling convention of albumentations: numpy in, a dict out, generators of its own."""
+    """A transform with the interface of albumentations: it takes numpy arrays, returns a dict and has generators."""
 
     __module__ = "albumentations.core.composition"  # Foreign recognises albumentations by this name
 

@@ -13,7 +13,7 @@ from ssl_modules.evaluation import feature_std, rankme, uniformity
 
 
 def watched(change=lambda module, step, features: features, **options):
-    """Return a module whose steps return features. It also keeps them, one list per epoch."""
+    """Return a module whose steps return features. The module also keeps the features, in one list per epoch."""
     module = stranger(**options)
     module.seen = [[]]
     step = module.training_step

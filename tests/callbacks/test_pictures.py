@@ -43,7 +43,7 @@ def all_of_them(**options):
     return [*(grid(**own(), features="encoder", **options) for grid in grids), ViewGrid(augmentation=flips, **options)]
 
 
-# ------------------------------------------------------------------------------------------------ what is drawn
+# ---------------------------------------------------------------------------------------------- what pictures show
 
 
 class Drawn:
@@ -200,7 +200,7 @@ def test_pixels_of_normalised_images_span_each_of_them():
     assert (pixels[2] == 0).all()
 
 
-# -------------------------------------------------------------------------------------------------- where it goes
+# ---------------------------------------------------------------------------------------- where pictures are saved
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
@@ -258,7 +258,7 @@ def test_without_matplotlib_it_is_told_how_to_get_it(monkeypatch):
             make()
 
 
-# ---------------------------------------------------------------------------------------------------- the shared pass
+# ------------------------------------------------------------------------------- the pass that the callbacks share
 
 
 def test_pictures_share_the_pass(tmp_path):

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ssl_modules.callbacks import OnlineKNNProbe, OnlineLinearProbe, OnlineSGDProbe
 
-# --------------------------------------------------------------------------------------------- both Trainers, when
+# ------------------------------------------------------------------------------ both Trainers, and when probes run
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
@@ -46,7 +46,7 @@ def test_checkpoints_can_follow_the_probes(tmp_path, namespace, validates, manua
         result = stored["callbacks"]["OnlineKNNProbe{'name': 'probe'}"]["result"]
         assert np.float32(result["probe/knn_top1"]) == score.item()
         assert {"k": 20, "temperature": 0.07, "bank_size": 5_000}.items() <= result.items()
-        # The stored value belongs to the stored weights.
+        # The stored value was measured with the stored weights.
         module.load_state_dict(stored["state_dict"])
         assert probes[0].evaluate(module)["probe/knn_top1"] == result["probe/knn_top1"]
 

@@ -105,7 +105,7 @@ def test_a_class_without_training_images_is_never_guessed():
     assert probe.evaluate(nn.Flatten()) == {"probe/knn_top1": 0.0, "probe/knn_top5": 0.0}
 
 
-# ------------------------------------------------------------------------------------- the run is left as it is
+# -------------------------------------------------------------------------------- probes don't change the run
 
 
 class Moody(Dataset):

@@ -16,7 +16,7 @@ def test_a_killed_process_is_reported_and_ends_the_others(tmp_path, monkeypatch)
     kill = ["--trainer.callbacks=killing.Kill", "--trainer.callbacks.rank=1"]
     first, second = run_on_nodes(*fit, *options, *kill, PYTHONPATH=str(Path(__file__).parents[1]))
     assert first.returncode != 0
-    assert re.search("RuntimeError: .*gloo", first.stdout), first.stdout[-3000:]  # closed, or reset, by the other one
+    assert re.search("RuntimeError: .*gloo", first.stdout), first.stdout[-3000:]  # closed or reset by the other process
     assert second.returncode != 0
     assert "rank      : 1" in second.stdout
     assert "SIGKILL" in second.stdout

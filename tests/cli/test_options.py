@@ -1,4 +1,4 @@
-"""Options and YAML accept the same values, and refuse others with a helpful line."""
+"""Options and YAML accept the same values. Other values raise an error of one line that says what is allowed."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ def printed(*options):
 
 
 def is_ours(name):
-    """Tell whether a class is ours: other tests in this process may have defined losses and similarities too."""
+    """Return whether a class is ours. Other tests in this process may have defined losses and similarities too."""
     return any(hasattr(part, name) for part in (losses, similarities, optim))
 
 

@@ -97,7 +97,7 @@ def test_a_second_call_continues(monkeypatch, capsys):
     assert len(written) == 4 + -(-(TEST - 6 * 32) // 32)
     monkeypatch.setattr(FeatureWriter, "on_predict_batch_end", write)
     equal(predict("rest"), whole)
-    predict("rest")  # nothing is left
+    predict("rest")  # no features are missing
     assert f"features of {TEST} of {TEST} images" in capsys.readouterr().out
     assert not Path("rest/features.batches").exists()
 

@@ -80,7 +80,7 @@ def module(*options, classes=()):
 DATA = ("--data", "DigitsDataModule")
 
 
-# ---- what the data decide ----
+# ---- arguments that come from the data ----
 
 
 @pytest.mark.parametrize(

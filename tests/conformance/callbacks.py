@@ -27,7 +27,7 @@ from ssl_modules.callbacks import (
 
 
 def flips(images, generator):
-    return [images.flip(3), images + torch.rand(1)]  # not from the generator
+    return [images.flip(3), images + torch.rand(1)]  # doesn't draw from the generator
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Project:
     module: Callable[[], Any]
     loaders: Callable[[], list[Any]]  # of the Trainer
     features: Any
-    data: Callable[[], dict[str, Any]] = dict  # of the probes; none: the Trainer's loaders
+    data: Callable[[], dict[str, Any]] = dict  # of the probes; if empty, they use the Trainer's loaders
     prepare: Callable[[Any], Any] | None = None
     outliers: Any = field(default_factory=lambda: [IMAGES[600:700].flip(2)])
     augmentation: Callable[[Any, Any], list[Any]] | None = flips
@@ -46,12 +46,12 @@ class Project:
     monitored: dict[str, Any] | None = None  # CollapseMonitor's arguments; None = features as for probes
 
     def probe(self) -> dict[str, Any]:
-        """The arguments of every probe."""
+        """Return the arguments that all probes get."""
         return {**self.data(), "features": self.features, "prepare": self.prepare, "bank_size": 200}
 
 
 class NearestMeans(OnlineProbe):
-    """A probe of one's own."""
+    """A user's own probe."""
 
     def measure(self, module, trainer):
         bank, labels = self.read("train", module, trainer)
@@ -81,7 +81,7 @@ CASES = {
     ),
     CollapseMonitor: Case(
         lambda project: CollapseMonitor(**project.monitored or {"features": project.features}, size=201),
-        # 101 features of each process, in turns; the oldest is one too many.
+        # Each process keeps 101 features. Together, in turn, they are 202, so the oldest is left out.
         lambda monitor, module, run: monitor.measure(
             torch.stack([x[-101:] for x in run.features], 1).flatten(0, 1)[1:]
         ),

@@ -1,4 +1,4 @@
-"""Each public callback gives one value in two processes."""
+"""Each public callback gives the same result in two processes as in one."""
 
 import os
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from ssl_modules.callbacks.pictures import _rendered
 
 
 class Supervised(pl.LightningModule):
-    """Keeps its first batch, and the features of all."""
+    """Keeps its first batch, and the features of all batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def labelled(start, stop, **options):
     return DataLoader(TensorDataset(IMAGES[start:stop], TARGETS[start:stop]), **options)
 
 
-# Neither the batches nor the samples divide by 2.
+# The numbers of samples are odd, so that the processes don't get equal shares.
 SHARED = Project(
     Supervised,
     lambda: [labelled(0, 331, batch_size=32, shuffle=True)],
@@ -63,7 +63,7 @@ SHARED = Project(
 )
 
 
-# Plain iterables; the test set is one batch, so that one process has none.
+# Plain iterables. The test set is one batch, so one process has no test samples.
 STREAMS = {"train": list(labelled(0, 331, batch_size=33)), "test": list(labelled(500, 705, batch_size=205))}
 
 
@@ -75,7 +75,7 @@ IN_TWO = {
 
 @dataclass(frozen=True)
 class TwoProcesses:
-    """What two processes have come to, each a dict, and the pictures that they drew."""
+    """The results of two processes, a dict for each, and the pictures that they drew."""
 
     processes: list[dict[str, Any]]
     pictures: dict[str, np.ndarray]

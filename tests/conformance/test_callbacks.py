@@ -65,7 +65,7 @@ def test_a_probe_shows_and_takes_the_whole_list_of_arguments(cls):
 
 
 def frozen():
-    """With a batch norm in eval mode while the rest trains."""
+    """Return a module that trains, except for a batch norm in eval mode."""
     module = stranger()
     module.encoder[1].eval()
     return module
@@ -133,7 +133,7 @@ PROJECTS = {
 
 
 class Rows(pl.loggers.logger.Logger):
-    """What is logged, by step."""
+    """Keeps the logged values of each step."""
 
     name, version = "rows", 0
 
@@ -150,7 +150,7 @@ class Rows(pl.loggers.logger.Logger):
 
 
 class RandomStates(pl.Callback):
-    """Lets a run go on with the random numbers of its checkpoint, as a project must that resumes to the bit."""
+    """Saves and restores the random states. Without this, a resumed run would draw other numbers."""
 
     def state_dict(self):
         name, keys, *rest = np.random.get_state()  # noqa: NPY002
@@ -164,16 +164,16 @@ class RandomStates(pl.Callback):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has come to."""
+    """The results of a run."""
 
-    project: dict[str, Any]  # all that is not ours
+    project: dict[str, Any]  # everything except our callbacks
     states: list[Any]  # of our callbacks
     metrics: dict[str, float]  # of our callbacks
     pictures: dict[str, bytes]
 
 
 def fit(project, folder, segments, cases=CASES):
-    """A project that is trained for two epochs, in segments of (last epoch, with our callbacks)."""
+    """Train a project for two epochs, in segments (last epoch, whether with our callbacks); return the results."""
     logger, checkpoint = Rows(), None
     pl.seed_everything(5)
     for last, with_ours in segments:
@@ -204,13 +204,13 @@ def fit(project, folder, segments, cases=CASES):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """The projects without our callbacks, each trained once."""
+    """Return a function that trains a project without our callbacks, once, and returns the results."""
     runs = {}
 
     def of(name):
         if name not in runs:
             runs[name] = fit(PROJECTS[name], tmp_path_factory.mktemp("plain"), [(2, False)])
-            assert len(runs[name].project["logged"]) >= 8  # a row a step
+            assert len(runs[name].project["logged"]) >= 8  # one row for each step
         return runs[name].project
 
     return of

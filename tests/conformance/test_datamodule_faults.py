@@ -43,7 +43,7 @@ def test_faults_of_the_storage_that_pass_change_nothing(case, folder, monkeypatc
         return opened[path] == 1  # fails only the first time
 
     fail_at_open(monkeypatch, is_broken, errno.EIO)
-    # torchvision opens all files of a part, so that each of CIFAR's takes one more try.
+    # torchvision opens the files of a part in order and stops at the first that fails, so each file costs one more try.
     monkeypatch.setattr(faults, "WAITS", (0.1,) * 10)
     assert equal(epoch(loaded(case, folder)), right)
     assert opened
@@ -51,7 +51,8 @@ def test_faults_of_the_storage_that_pass_change_nothing(case, folder, monkeypatc
 
 @pytest.mark.parametrize("case", IN_FILES, ids=str)
 def test_faults_of_the_system_end_the_run(case, folder, monkeypatch):
-    broken = case.corrupt if case.data is not STL10DataModule else "stl10_binary/train_y.bin"  # images are mapped
+    # STL-10's images are memory-mapped, so its labels fail instead.
+    broken = case.corrupt if case.data is not STL10DataModule else "stl10_binary/train_y.bin"
     fail_at_open(monkeypatch, lambda path: path.endswith(broken), errno.EMFILE)
     with pytest.raises(SystemFault, match=rf"{re.escape(broken)}: can't be read .*ulimit -n"):
         epoch(loaded(case, folder))

@@ -64,7 +64,7 @@ def test_facts_stand_on_the_class(case):
     if not {*FACTS} & {*inspect.signature(case.data).parameters} and case.data is not ImageFolderDataModule:
         assert [fact for fact in FACTS if not hasattr(case.data, fact)] == []
         assert len(case.data.mean) == len(case.data.std) == case.data.dims[0]
-        assert len(case.data.class_names) in (0, case.data.num_classes)  # some are read from the files
+        assert len(case.data.class_names) in (0, case.data.num_classes)  # some modules read the names from the files
 
 
 @each_case

@@ -1,4 +1,4 @@
-"""Tests that every method must pass, whatever its five aspects."""
+"""Tests that every method must pass."""
 
 import inspect
 import json

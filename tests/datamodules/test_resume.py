@@ -99,7 +99,7 @@ def test_any_step_resumes_exactly(tmp_path, kind, accumulate):
     whole = run(tmp_path, data(kind), checkpoint=every_step(tmp_path), accumulate_grad_batches=accumulate)
     assert [(epoch, batch) for epoch, batch, *_ in whole] == [(e, b) for e in range(EPOCHS) for b in range(6)]
     per_epoch = 6 // accumulate
-    # Resume in the middle and at the end of an epoch; in memory, which is fast, at three other steps too.
+    # Resume in the middle and at the end of an epoch. Images in memory are fast, so try three more steps with them.
     quick = (1, per_epoch + 1, 2 * per_epoch) if kind == "memory" else ()
     for step in (per_epoch // 2 + 1, per_epoch, *quick):
         rest = run(tmp_path, data(kind), tmp_path / f"{step}.ckpt", accumulate_grad_batches=accumulate)

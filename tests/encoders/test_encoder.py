@@ -253,10 +253,10 @@ def test_channels_last_changes_nothing_but_the_layout():
     [
         ("test_resnet", None, True),
         ("test_resnet", False, False),
-        (nn.Sequential(nn.Conv2d(3, 4, 3)), None, False),  # its code may rely on the usual layout
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), None, False),  # its code may rely on the usual memory layout
         (nn.Sequential(nn.Conv2d(3, 4, 3)), True, True),
         (AMDIMEncoder(32, width=4, features=16), None, True),
-        (CPCEncoder(32, layers=(1, 1, 1, 1), width=2), None, False),  # its norms assume the usual layout
+        (CPCEncoder(32, layers=(1, 1, 1, 1), width=2), None, False),  # its norms assume the usual memory layout
         (Clips(), None, False),
     ],
 )

@@ -49,7 +49,7 @@ def test_the_weights_are_copies_in_the_usual_layout():
     assert all(torch.equal(weights[k], own[k]) and weights[k].data_ptr() != own[k].data_ptr() for k in own)
 
 
-# ---- and back ------------------------------------------------------------------------------------------------------
+# ---- loading -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pt"])
@@ -136,7 +136,7 @@ def test_what_a_plain_file_does_not_say_is_asked_for(tmp_path):
         load_encoder(path, "test_resnet", image_size=32, in_channels=3)
 
 
-# ---- what doesn't fit ----------------------------------------------------------------------------------------------
+# ---- weights that don't fit ----------------------------------------------------------------------------------------
 
 
 def renamed(weights):

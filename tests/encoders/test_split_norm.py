@@ -77,14 +77,14 @@ def test_the_network_keeps_its_weights_and_outputs():
 
 
 def test_no_image_meets_another_in_the_parts_of_both_networks():
-    """Uses as many parts as images per part. On average, a shuffle would separate images like this."""
+    """The parts of the student have consecutive images, and those of the teacher every fourth image."""
     module = MoCo(encoder="resnet10t", extraction=Queue(size=64), batch_norm_splits=4)
     parts = {}
     for name, network in (("student", module.encoder), ("teacher", module.teacher.encoder)):
         norm = next(m for m in network.modules() if isinstance(m, SplitBatchNorm2d))
         norm.train()
         x = torch.randn(16, norm.num_features, 2, 2).requires_grad_()
-        # Two images share a part if one's output depends on the other.
+        # Two images are in the same part if the output of one depends on the other.
         parts[name] = torch.stack(
             [torch.autograd.grad(norm(x)[i].square().sum(), x)[0].abs().sum((1, 2, 3)) > 0 for i in range(16)]
         )

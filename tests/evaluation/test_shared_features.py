@@ -284,7 +284,7 @@ def reads(rank):
 
 def test_two_processes_agree_on_what_is_shared():
     (first, first_counts), (second, second_counts) = run_in_processes(reads)
-    # The processes read batches 0, 2, 4 and 1, 3, 5 of 90 samples. A weight changed in one process: both read again.
+    # The processes read batches 0, 2, 4 and 1, 3, 5 of 90 samples. If a weight changes in one process, both read again.
     assert first_counts == [16 * 3 + 3, 16 * 3 + 3 + 16 * 3]
     assert second_counts == [16 * 2 + 10, 2 * (16 * 2 + 10)]
     for results in (first, second):

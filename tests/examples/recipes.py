@@ -1,6 +1,6 @@
 """The papers' main experiments, with the values of the official programs.
 
-Each entry names its sources. The values are copied by hand from these sources, in their terms.
+Each entry names the official files that its values come from.
 """
 
 import math
@@ -28,7 +28,7 @@ class Recipe:
 
     source: str
     views: list[list[tuple]]  # the operations of each view
-    images: int  # of a step
+    images: int  # per step
     epochs: int
     rate: float  # after the warm-up, for this number of images
     optimizer: dict[str, Any]

@@ -19,7 +19,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def operation(transform: augmentations.Operation) -> tuple:
-    """What an operation does, in the tables' form."""
+    """Return an operation as a tuple, in the form of recipes.py."""
     given = transform.arguments
     fixed, name, shown = {
         "RandomResizedCrop": ({}, "crop", ["interpolation"]),
@@ -38,7 +38,7 @@ def operation(transform: augmentations.Operation) -> tuple:
 
 
 def views(augmentation: augmentations.Augmentation) -> list[list[tuple]]:
-    """The operations of each view."""
+    """Return the operations of each view."""
     if isinstance(augmentation, augmentations.Views):
         return [[operation(t) for t in augmentation.transforms]] * augmentation.arguments["views"]
     shared = [operation(t) for t in augmentation.shared]

@@ -156,7 +156,7 @@ def test_saturated_scores_keep_a_gradient_by_the_penalty_alone():
     torch.testing.assert_close(both[:, 0], of_penalty)
 
 
-# ---- who is compared with whom --------------------------------------------------------------------------------------
+# ---- which vectors are compared -------------------------------------------------------------------------------------
 
 
 def test_anchors_are_of_the_source_and_candidates_all_locations_of_the_target():

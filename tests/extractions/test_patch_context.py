@@ -191,7 +191,7 @@ def test_a_prediction_depends_on_no_patch_ahead(direction):
             assert m == (0 <= behind <= 2 and aside <= 2), (row, col, r, c)
 
 
-# ---- who is compared with whom --------------------------------------------------------------------------------------
+# ---- which vectors are compared -------------------------------------------------------------------------------------
 
 
 def slow_cpc(extraction, z, direction, i, distance):

@@ -100,7 +100,7 @@ def test_rince_is_the_official_one(block):
     assert torch.equal(extraction.ids[10:, 1], queue_labels[10:])
 
 
-# ---- who is compared with whom --------------------------------------------------------------------------------------
+# ---- which vectors are compared -------------------------------------------------------------------------------------
 
 
 def slow_relation(views, images, size, others):
@@ -177,7 +177,7 @@ def test_a_rule_ranks_the_queue_by_what_the_teacher_says():
     expected = slow_relation(2, 3, 8, -1)
     for a in range(6):
         expected[a, 3 + nearest[a % 3]] = 2
-    extraction.after_backward()  # doesn't change what the rule saw
+    extraction.after_backward()  # the update of the queue doesn't change the ranks
     assert torch.equal(c.relation[:], expected)
     assert torch.equal(torch.cat([c.relation[0:2], c.relation[2:6]]), expected)
 

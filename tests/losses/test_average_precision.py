@@ -183,7 +183,7 @@ def test_two_views_are_the_reciprocal_rank_of_the_other_view():
 
 
 def test_an_anchor_may_find_itself():
-    """Smooth-AP's code keeps the query among its candidates."""
+    """In Smooth-AP's code, the query is one of its own candidates."""
     z = torch.randn(8, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     ids = torch.arange(4).repeat(2)[:, None]
     contrast = Contrast(z, z, Relation(ids, ids))
@@ -194,7 +194,7 @@ def test_an_anchor_may_find_itself():
 
 @pytest.mark.parametrize(("surrogate", "precision"), [("smooth", 1.5 / 4.5), ("binned", 2 / 8)])
 def test_all_alike(surrogate, precision):
-    """Two of eight equal scores are positives. A tie counts as half a rank, or all share one bin."""
+    """Two of eight equal scores are positives. In "smooth", a tie counts half a rank; in "binned", all share a bin."""
     relation = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]], dtype=torch.int8)
     loss = AveragePrecisionLoss(surrogate, low=0.0)
     assert loss(torch.ones(1, 8), relation).item() == pytest.approx(1 - precision)
@@ -267,7 +267,7 @@ def test_exact_average_precision_counts_ties_half_a_place():
     relation = torch.tensor([[1, 0, 0, -1]], dtype=torch.int8)
     values = [exact_average_precision(torch.tensor([s]), relation).item() for s in ([0.3] * 4, [0.3, 0.3, 0.2, 0.3])]
     assert values == pytest.approx([1 / 2, 1 / 1.5])
-    lowest = torch.tensor([[-torch.inf, 0.1, -torch.inf, 0.5]])  # ignored candidates don't tie
+    lowest = torch.tensor([[-torch.inf, 0.1, -torch.inf, 0.5]])  # ignored candidates don't count as ties
     assert exact_average_precision(lowest, relation).item() == pytest.approx(1 / 2.5)
 
 

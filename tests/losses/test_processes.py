@@ -41,7 +41,7 @@ def value_and_gradient(loss, rows):
 
 
 def of_queue(rows):
-    """As above, but each anchor has one positive, so that the fused form applies."""
+    """Return SCE's loss and gradient. Each anchor has one positive, so the loss uses its fused form."""
     x, keys, queue, _, _, weight = problem()
     weight.requires_grad_()
     keys = keys[rows]

@@ -11,7 +11,7 @@ from ssl_modules.optim import WarmupCosine, build_optimizer
 
 
 def run(batch_size=64, world_size=1, accumulate=1):
-    """What build_optimizer reads of a Trainer."""
+    """Return the attributes of a Trainer that build_optimizer reads."""
     loop = SimpleNamespace(setup_data=lambda: None)
     return SimpleNamespace(
         fit_loop=loop,

@@ -33,6 +33,7 @@ from ssl_modules.last_checkpoint import LastCheckpoint
 from ssl_modules.module import ContrastiveModule
 from ssl_modules.utils.checkpoint_io import SafeCheckpointIO, read_checkpoint
 from ssl_modules.utils.configurable import Configurable, find_class, not_stored
+from ssl_modules.utils.lightning import ended_processes
 from ssl_modules.utils.plain_checkpoint import STATE
 
 _LINKED = ("image_size", "in_channels", "mean", "std")  # arguments of the model that come from the data
@@ -187,8 +188,13 @@ class ContrastiveCLI(LightningCLI):
                 del arguments[name]
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with self._errors_in_one_line():
-            super()._run_subcommand(subcommand)
+        try:
+            with self._errors_in_one_line():
+                super()._run_subcommand(subcommand)
+        except Exception as error:  # such as that of the connection to a process that died
+            for ended in ended_processes(self.trainer):
+                error.add_note(ended)
+            raise
 
     @contextmanager
     def _errors_in_one_line(self, building: bool = False) -> Iterator[None]:

@@ -1,10 +1,14 @@
 """All private names of Lightning that we use; a test checks that each version still has them."""
 
+import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelPruning
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 
 __all__ = [
@@ -12,6 +16,7 @@ __all__ = [
     "attached_trainer",
     "class_method_only",
     "continue_epoch",
+    "ended_processes",
     "prunes",
     "reads_a_search",
     "restore_loader_states",
@@ -85,3 +90,18 @@ def state_key(callback: pl.Callback, **attributes: Any) -> str:
 def synchronises_batch_norms(trainer: pl.Trainer) -> bool:
     """Return whether the strategy will replace batch norms by synchronised ones, because of ``sync_batchnorm=True``."""
     return getattr(trainer.strategy, "_layer_sync", None) is not None
+
+
+def ended_processes(trainer: pl.Trainer) -> list[str]:
+    """Describe the processes that a Trainer started on this machine and that ended with an error."""
+    launcher = trainer.strategy.launcher
+    processes = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+    ended = []
+    for local_rank, process in enumerate(processes, start=1):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)  # its connection closes shortly before it ends
+        if code := process.returncode:
+            how = f"with exit code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
+            rank = trainer.node_rank * trainer.num_devices + local_rank
+            ended.append(f"The process of rank {rank} ended {how} (PID {process.pid}).")
+    return ended

@@ -95,10 +95,10 @@ def _problem(given: Any, of_features: bool) -> str | None:
     if not of_features:
         if "data" in given:
             return None
-        return "data: missing; give --data DigitsDataModule, or --features.train and --features.test"
+        return "data is missing; give --data DigitsDataModule, or --features.train and --features.test"
     for name in _FEATURES[:2]:
         if name not in given:
-            return f"{name}: missing; give the folder that ssl-modules predict wrote"
+            return f"{name} is missing; give the folder that ssl-modules predict wrote"
     others = [name for name in ("data", "outliers", "model", "split", *_ENCODER) if name in given]
     if others:
         return f"{', '.join(others)}: these options need images, not features; leave out --{' --'.join(others)}"

@@ -180,9 +180,9 @@ def test_features_that_do_not_fit_together_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "data: missing; give --data DigitsDataModule, or --features.train and --features.test"),
-        (("--features.outliers=x",), "features.train: missing"),
-        (("--features.train=x",), "features.test: missing"),
+        ((), "data is missing; give --data DigitsDataModule, or --features.train and --features.test"),
+        (("--features.outliers=x",), "features.train is missing"),
+        (("--features.train=x",), "features.test is missing"),
         (
             ("--features.train=x", "--features.test=x", "--split=val", "--ckpt=x"),
             "split, ckpt: these options need images, not features; leave out --split --ckpt",

@@ -1,4 +1,7 @@
-"""Time candidates in turn over several rounds and take medians. On a busy machine, only ratios are reliable."""
+"""Measure how long functions take. The functions run in turn, so that other programs slow all of them equally.
+
+On a busy machine, only the ratios of the times are reliable.
+"""
 
 import os
 import platform
@@ -16,7 +19,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Run all candidates in turn, for one round to warm up and then ``rounds`` more; return the median seconds."""
+    """Run all functions in turn, in one round to warm up and then ``rounds`` more; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, run in candidates.items():

@@ -1,4 +1,4 @@
-"""``ssl-modules evaluate``: evaluate a representation, or features of predict, by the protocols of the literature."""
+"""``ssl-modules evaluate``: evaluate a representation, or features that predict wrote, by standard protocols."""
 
 import json
 import math
@@ -86,7 +86,7 @@ def main(args: Sequence[str]) -> None:
 
 _ENCODER = ("ckpt", "encoder", "pretrained", "weights", "mean", "std", "small_stem")
 _FEATURES = ("features.train", "features.test", "features.outliers")
-# Parameters that the command passes to the protocols itself, so they are no options.
+# The command sets these parameters of the protocols itself, so they are not options.
 _GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "level", "split"}
 
 

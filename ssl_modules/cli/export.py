@@ -49,7 +49,8 @@ def main(args: Sequence[str]) -> None:
         results = None if config.evaluation is None else json.loads(config.evaluation.read_text())
         if results is not None and Path(config.out).suffix:
             parser.error(
-                f"evaluation: is for the model card of a folder, but out is {config.out}; give an out without extension"
+                f"evaluation: the results go into the model card of a folder, but out is the file {config.out}; give a "
+                "folder"
             )
         module = load_module(config.ckpt)
         card = model_card(module, Path(config.out).name, _data_of(config.ckpt), results)

@@ -235,7 +235,7 @@ def test_a_folder_for_timm_has_a_card_of_method_data_and_results(module, capsys)
     torch.testing.assert_close(model((images - mean) / std), module.eval()(images))
     with pytest.raises(SystemExit):
         main(["export", "--ckpt", "last.ckpt", "--out", "encoder.pt2", "--evaluation", "evaluation.json"])
-    assert "evaluation: is for the model card of a folder" in capsys.readouterr().err
+    assert "evaluation: the results go into the model card of a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["export", "--ckpt", "last.ckpt", "--out", "encoder.pt2", "--frames", "8"])
     assert "frames: expected None, because test_resnet is not for clips, got 8" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def printed(*options):
 
 
 def is_ours(name):
-    """Return whether a class is ours. Other tests in this process may have defined losses and similarities too."""
+    """Return whether this package has a class of this name. Other tests may have defined losses of their own."""
     return any(hasattr(part, name) for part in (losses, similarities, optim))
 
 

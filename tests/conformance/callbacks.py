@@ -81,8 +81,8 @@ CASES = {
     ),
     CollapseMonitor: Case(
         lambda project: CollapseMonitor(**project.monitored or {"features": project.features}, size=201),
-        # The monitor needs the last 201 features of two processes. Each process keeps 101 of them, and the callback drops
-        # the oldest of the 202.
+        # The monitor needs the last 201 features of two processes. Each process keeps 101 of them, and the callback
+        # drops the oldest of the 202.
         lambda monitor, module, run: monitor.measure(
             torch.stack([x[-101:] for x in run.features], 1).flatten(0, 1)[1:]
         ),

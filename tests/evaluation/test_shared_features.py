@@ -284,8 +284,8 @@ def reads(rank):
 
 def test_two_processes_agree_on_what_is_shared():
     (first, first_counts), (second, second_counts) = run_in_processes(reads)
-    # 90 samples make five batches of 16 and one of 10. One process encodes batches 0, 2 and 4, and the single batch of 3.
-    # The other encodes batches 1, 3 and 5. When a weight changes in one process, both processes encode theirs again.
+    # 90 samples make five batches of 16 and one of 10. One process encodes batches 0, 2 and 4, and the single batch of
+    # 3 samples. The other encodes batches 1, 3 and 5. When a weight changes in one process, both encode theirs again.
     assert first_counts == [16 * 3 + 3, 16 * 3 + 3 + 16 * 3]
     assert second_counts == [16 * 2 + 10, 2 * (16 * 2 + 10)]
     for results in (first, second):

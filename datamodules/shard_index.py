@@ -109,8 +109,8 @@ def _image(address: str, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo |
     if len(found) > 1:
         names = ", ".join(files[ending].name for ending in found)
         raise ValueError(
-            f"{address}: expected one image in each sample, got {names}; rename the files in the tar: an image with a "
-            "single extension, such as 7.jpg, is read, and one with two extensions, such as 7.mask.png, is not"
+            f"{address}: expected one image in each sample, got {names}; rename the files in the tar so that one "
+            "image has a single extension, such as 7.jpg, and the others have two, such as 7.mask.png"
         )
     return files[found[0]] if found else None
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from miniatures import apply, write_fashion_mnist
 from pictures import write_image
 from processes import run_in_processes
 from torch import nn
@@ -18,7 +19,7 @@ from ssl_modules.augmentations import RandomResizedCrop, Views
 from ssl_modules.callbacks import OnlineKNNProbe
 from ssl_modules.cli import main
 from ssl_modules.cli.prediction import FeatureWriter
-from ssl_modules.datamodules import DigitsDataModule
+from ssl_modules.datamodules import DigitsDataModule, FashionMNISTDataModule
 from ssl_modules.downstream import evaluate_features
 from ssl_modules.evaluation import StoredFeatures
 from ssl_modules.evaluation.protocols import Labelled, knn_protocol, linear_protocol
@@ -152,6 +153,14 @@ def test_features_of_hierarchical_targets_are_evaluated_at_each_level():
         assert {k: v for k, v in results["linear"].items() if k.startswith(f"{name}/")} == {
             f"{name}/{metric}": value for metric, value in expected.items()
         }
+
+
+def test_predict_stores_the_levels_of_hierarchical_targets(tmp_path, monkeypatch):
+    apply(monkeypatch, write_fashion_mnist(tmp_path / "data"))
+    options = ("--data=FashionMNISTDataModule", "--data.root=data", "--data.coarse=true")
+    data = FashionMNISTDataModule("data", coarse=True)
+    assert predict("test", *options).levels == data.level_names
+    assert len(data.level_names) == 2
 
 
 def stored(folder, rows=30, width=4, **record):

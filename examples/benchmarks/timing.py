@@ -19,7 +19,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Run all functions in turn, in one round to warm up and then ``rounds`` more; return the median seconds of each."""
+    """Run all functions in turn, for one round to warm up and ``rounds`` more, and return each median in seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, run in candidates.items():
@@ -60,7 +60,7 @@ def with_and_without_kept_memory() -> Iterator[str]:
 
 
 def peak_mib(run: Callable[[], Any]) -> float:
-    """Return the peak memory of PyTorch's allocator during a run, in addition to what it held before, in MiB."""
+    """Return the peak memory in MiB that PyTorch allocates during a run, in addition to what it held before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     held = peak = 0

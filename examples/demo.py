@@ -42,7 +42,7 @@ EPOCHS = 30
 PICTURE = Path("demo.png")
 SIDE = 64  # pixels; images of a folder are resized to this
 BUDGET = 45_000  # images of a folder over all epochs: takes minutes on a laptop
-FEWEST = 20  # smallest number of images in a folder; the picture shows a fifth of them, the test images
+FEWEST = 20  # smallest number of images in a folder; t-SNE draws a fifth of them, and needs at least four images
 SHOWN = 2_000  # largest number of points in the picture
 
 

@@ -5,16 +5,16 @@
 The script trains three encoders with the same initial weights on the same images and views, one with each loss, and
 draws losses.png. This takes a minute and a half on one core. Each loss has the projector of its method. GroCo's
 projector ends in a batch norm, which spreads the vectors before the first step. GroCo's candidates have no gradient,
-and its negatives are of the same view.
+and its negatives are the same view of other images.
 
 The upper row shows the cosines of positive and of negative pairs at each step: the mean, and the middle 80 % as a
 shaded area.
 
-The lower row shows GroCo's soft sort for one anchor. The first panel has the cosines of its ten hardest negatives and
-its three positives, before and after training. The other panels show the soft permutation matrix. Its rows are the
-scores in their input order, its columns are the sorted places, and darker cells are larger shares. The loss is low if
-the places to the right of the vertical line are filled from the rows below the horizontal line. With a higher
-steepness, the sort is closer to an exact sort.
+The lower row shows GroCo's soft sort for one anchor. The first panel shows the cosines of the anchor with its ten
+hardest negatives and its three positives, before and after training. The other panels show the soft permutation matrix.
+Each cell shows the probability that the score of its row gets the place of its column in the sorted order. Darker cells
+have higher probabilities. The positives are the rows below the horizontal line. The loss is low if they get the places
+to the right of the vertical line. With a higher steepness, the sort is closer to an exact sort.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""List invalid values of an argument, by its type and name alone. examples/fuzz.py tries them."""
+"""Yield invalid values of an argument, based only on its type and name. examples/fuzz.py tries these values."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +73,7 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 
 def has_type(annotation: Any, value: Any) -> bool:
-    """Return whether a value has one of an annotation's types, as far as the function can check them."""
+    """Return whether a value has one of an annotation's types. Types that can't be checked count as fitting."""
     return any(_has_type(member, value) for member in members(annotation))
 
 

@@ -76,7 +76,7 @@ def change_encoder(data: ImageFolderDataModule) -> pl.Trainer:
 
 
 class OwnEncoder(nn.Sequential):
-    """A user's own encoder. It may be any network that returns a vector or a map for each image."""
+    """The user's own encoder. It may be any network that returns a vector or a feature map for each image."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__(

@@ -1,16 +1,18 @@
-"""Measure views per second of SimCLR's augmentation without blur, compared with other libraries.
+"""Compare the speed of SimCLR's augmentation without blur with that of other libraries, in views per second.
 
     python examples/benchmarks/augmentation.py [--sizes 32 96 224] [--threads 1 2] [--busy 0 1 2] [--rounds 7]
 
 All libraries apply a random resized crop, a flip, colour jitter of half strength and grayscale to the same images in
-memory, and return float tensors in [0, 1]. Views of 32 px come from images of 32 px, views of 96 px from 96, and views
-of 224 px from 256. torchvision and lightly process one image at a time, as a data set does; kornia and ours process a
-batch. "Ours, exact" draws the order of the jitter's operations for each image; "ours, linear" replaces the jitter by
-one linear colour map per image. The process keeps the memory that it frees, as in our fits on a CPU. MiB is the peak of
-PyTorch's allocator while one batch is made (512, 64 and 32 images), including the views.
+memory, and return float tensors in [0, 1]. The images have 32 px for views of 32 px, 96 px for views of 96 px, and 256
+px for views of 224 px. torchvision and lightly process one image at a time, as a data set does. kornia and ssl-modules
+("ours") process a whole batch. "Ours, exact" draws the order of the jitter's operations for each image. "Ours, linear"
+replaces the jitter by one linear colour map per image. The process keeps the memory that it frees, as every fit of
+ssl-modules on a CPU does. MiB is the peak memory that PyTorch allocates while it makes one batch (512, 64 and 32
+images), including the views.
 
-The last table of each size measures the same pipelines while other processes keep 0, 1 or 2 cores busy. It shows the
-views per second with the first number of threads, and the relative speed with the other numbers of threads.
+For each size, the last table shows the speed of the same pipelines while other processes keep 0, 1 or 2 cores busy. It
+shows the views per second with the first number of threads, and how many times as fast the pipeline is with each of the
+other numbers of threads.
 """
 
 import argparse
@@ -47,7 +49,7 @@ def pipelines(size: int) -> dict[str, tuple[int, Callable[[], Any]]]:
     """Map the name of each pipeline to its number of views and the function that makes them."""
     images = photographs(BATCH[size], SOURCE[size])
     floats = images.float() / 255
-    few = len(images) // 8  # one image at a time is slow, and the speed doesn't depend on the count
+    few = len(images) // 8  # fewer images for the slow pipelines; views per second don't depend on their number
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:few]]
     pil = transforms.Compose(
         [

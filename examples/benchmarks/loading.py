@@ -1,4 +1,4 @@
-"""Measure images per second from disk to augmented views, and the cost of batches from a data set in memory.
+"""Measure how many images per second are loaded and augmented, and the cost of batches from a data set in memory.
 
     python examples/benchmarks/loading.py [--images 5000] [--small 100000] [--workers 2] [--rounds 3] [--threads 1]
 
@@ -12,8 +12,8 @@ of 224 pixels of each image: random resized crop, flip, colour jitter of half st
   and the module scales them to [0, 1] on its device;
 - ours, shards: the same two ways, with images from shards, which hold JPEGs whose shorter side is 256 pixels.
 
-The workers are started once and used in all rounds. On few cores, give this process one thread (--threads 1). With more
-threads, it competes with the workers.
+The workers start once and work in all rounds. If the machine has few cores, give this process one thread (--threads 1).
+More threads would compete with the workers for the cores.
 
 Small images: images of 3 x 32 x 32 from memory, from a folder of PNG files and from shards of these files, without
 views. --small sets their number.

@@ -1,13 +1,14 @@
-"""Measure time and memory of AMDIM's objective with its gradient, compared with two other implementations.
+"""Compare the time and memory of AMDIM's loss and its gradient with those of two other implementations.
 
     python examples/benchmarks/local.py [--images 200] [--dim 256] [--threads 1] [--rounds 5]
 
-The embeddings of two views have the shapes of AMDIM's encoder: maps of 1 x 1, 5 x 5 and 7 x 7 locations, float32. Their
-channels come first in memory for lightning-bolts, as in its encoder, and last for the others, as in ours. Ours holds
-the scores of one comparison at a time. "All at once" computes the same objective in plain form, and autograd keeps the
-scores of all six comparisons until the end. If pl_bolts is installed, as in the environment of ``make test-bolts``, the
-script also measures its task. Runs first use glibc's default for memory, then keep freed memory. MiB is the peak of
-PyTorch's allocator during a run, in addition to the maps. All implementations use the same random locations.
+The embeddings of two views have the shapes of AMDIM's encoder: maps of 1 x 1, 5 x 5 and 7 x 7 locations, float32. For
+lightning-bolts, the channels come first in memory, as in its encoder. For the other implementations, they come last, as
+in the encoder of ssl-modules. ssl-modules ("ours") holds the scores of one comparison at a time. "All at once" computes
+the same loss in plain PyTorch, and autograd keeps the scores of all six comparisons until the end. If pl_bolts is
+installed, as in the environment of ``make test-bolts``, the script also measures the loss of lightning-bolts. The runs
+first use glibc's default for memory, and then keep the memory that they free. MiB is the peak memory that PyTorch
+allocates during a run, in addition to the maps. All implementations use the same random locations.
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""Measure time and memory of SimCLR's loss with its gradient, compared with lightly's and with the plain form.
+"""Compare the time and memory of SimCLR's loss and its gradient with those of two other implementations.
 
     python examples/benchmarks/objective.py [--images 512 4096 8192] [--threads 1] [--rounds 3]
 
-All losses take the same embeddings of 2 N views, D = 128, at temperature 0.1, in float32. The plain form is the
-cross-entropy over the whole matrix of cosines with a masked diagonal. Ours processes large batches in blocks of
-anchors. Runs first use glibc's default for memory, then keep freed memory, as our fits on a CPU do. MiB is the peak of
-PyTorch's allocator during a run, in addition to the embeddings. The script checks that all gradients agree.
+All losses take the same float32 embeddings of 2 N views, with D = 128 dimensions, and have temperature 0.1. "Plain" is
+the cross-entropy over the whole matrix of cosines with a masked diagonal. "lightly" is NTXentLoss of the library
+lightly. "Ours" is the loss of ssl-modules, which processes large batches in blocks of anchors. The runs first use
+glibc's default for memory, and then keep the memory that they free, as every fit of ssl-modules on a CPU does. MiB is
+the peak memory that PyTorch allocates during a run, in addition to the embeddings. The script checks that all gradients
+agree.
 """
 
 import argparse

@@ -1,22 +1,23 @@
-"""Measure the online probes: the k-NN search compared with others, and the probes compared with a training epoch.
+"""Compare our k-NN search with those of other libraries, and the time of the callbacks with that of an epoch.
 
     python examples/benchmarks/probes.py
 
-All use one thread.
+All measurements use one thread.
 
-k-NN: 60,000 bank features of 512 dimensions in ten classes, k = 20, votes exp(s / 0.07). The script measures 1,000
-queries instead of 10,000, so the work done once per bank (normalising, checking) has a larger share of the time than
-with 10,000. The bare products only compute the similarities of normalised features. All others take raw features.
-lightly's knn_predict and the bare product in chunks take 256 queries at once. Agreement is the share of queries for
-which the prediction equals ours. Memory is what PyTorch allocates in addition to the inputs.
+k-NN: 60,000 bank features of 512 dimensions in ten classes, k = 20. A neighbour with similarity s has the vote
+exp(s / 0.07). The script measures 1,000 queries instead of 10,000, so the work done once per bank (normalising,
+checking) has a larger share of the time than with 10,000. The bare products only compute the similarities of normalised
+features. All other rows take raw features. lightly's knn_predict and the bare product in chunks take 256 queries at
+once. "Same prediction" is the share of queries for which the prediction equals that of ssl-modules ("ours"). "Peak MiB"
+is the peak memory that PyTorch allocates in addition to the inputs.
 
-Callbacks: their cost at their defaults (5,000 images to learn from, 10,000 to evaluate on), as a share of an epoch of
-SimCLR. Times are CPU seconds, which other programs on the machine hardly change:
+Callbacks: the time of the callbacks with their default settings (5,000 images to learn from, 10,000 to evaluate on), as
+a share of the time of an epoch of SimCLR. Times are CPU seconds, which other programs on the machine hardly change:
 
 - All callbacks on Fashion-MNIST with a ResNet-18 and the stem for large images: a real fit of 12 of the 234 steps of an
   epoch. Of the three settings, this one gives the callbacks the largest share. The time of an epoch is the median time
-  of a step, times 234. The work of the callbacks at the end of the epoch is timed in full. The outliers are the rotated
-  test images. ViewGrid draws once per run, before the first step, and is not counted.
+  of a step, times 234. The time of the callbacks is that of their work at the end of the epoch. The outliers are the
+  rotated test images. ViewGrid draws once per run, before the first step, and this time is not counted.
 - Both probes on Fashion-MNIST with the settings of examples/configs/simclr_fashion.yaml: timed as above.
 - Both probes on 50,000 random images of 32 px with three channels, ResNet-18 with the stem for small images: 4 steps of
   64 images and the features of 640 images, both scaled to the number of images; the classifiers are timed in full.

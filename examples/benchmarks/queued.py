@@ -1,12 +1,13 @@
-"""Measure time and memory of SCE's and RINCE's losses over a queue, with gradients, compared with the plain form.
+"""Compare the time and memory of SCE's and RINCE's losses and their gradients with those of a plain implementation.
 
     python examples/benchmarks/queued.py [--keys 4096 65536] [--threads 1] [--rounds 7]
 
-Plain is the equation over whole matrices [B, K], differentiated by autograd. There are B = 256 anchors with a key each
-and a queue of K keys, D = 128, in float32. SCE uses temperatures 0.1 and 0.05. RINCE "out-in" uses 0.1 and 0.225, with
-ranks by random labels of 100 classes in 20 superclasses; the time includes comparing the labels. Runs first use glibc's
-default for memory, then keep freed memory, as our fits on a CPU do. MiB is the peak of PyTorch's allocator during a
-run, in addition to anchors and keys. The script checks that all gradients agree.
+There are B = 256 anchors with one key each, and a queue of K keys, all float32 vectors of D = 128 dimensions. "Plain"
+computes the equation with whole matrices [B, K], and autograd computes the gradient. "Ours" is the loss of ssl-modules.
+SCE has the temperatures 0.1 and 0.05. RINCE "out-in" has the temperatures 0.1 and 0.225. Its ranks come from random
+labels of 100 classes in 20 superclasses, and its time includes the comparison of the labels. The runs first use glibc's
+default for memory, and then keep the memory that they free, as every fit of ssl-modules on a CPU does. MiB is the peak
+memory that PyTorch allocates during a run, in addition to anchors and keys. The script checks that all gradients agree.
 """
 
 import argparse

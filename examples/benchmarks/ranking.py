@@ -1,13 +1,14 @@
-"""Measure the time of the ranking losses with their gradients, compared with the published forms and with InfoNCE.
+"""Compare the time of the ranking losses and their gradients with that of published implementations and of InfoNCE.
 
     python examples/benchmarks/ranking.py [--threads 1] [--rounds 5]
 
-All use float32. "Published" computes a loss as the authors' code does. GroCo's multiplies a soft permutation matrix by
-the dense matrices of every layer of diffsort's network, with one call per view. Smooth-AP's compares all pairs of
-candidates of each query, [M, M, M] for M views. "Of scores" leaves out normalisation and matrix products, which are the
-same in both forms. The script checks that both forms of a loss agree. Both forms of a row are timed in turn, in one
-run: first with glibc's default for memory, then with freed memory kept, as our fits on a CPU do. Memory is the peak of
-PyTorch's allocator during a run, in addition to the embeddings.
+All losses use float32. "Published" computes a loss as the authors' code does. GroCo's code multiplies a soft
+permutation matrix by the dense matrices of every layer of diffsort's network, with one call per view. Smooth-AP's code
+compares all pairs of candidates of each query, in a tensor [M, M, M] for M views. Rows with "of scores" leave out
+normalisation and matrix products, which are the same in both implementations. The script checks that both
+implementations of a loss agree. It times them in turn: first with glibc's default for memory, and then while the
+process keeps the memory that it frees, as every fit of ssl-modules on a CPU does. Memory is the peak memory that
+PyTorch allocates during a run, in addition to the embeddings.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def through(extraction: AllViews, loss: Loss) -> Callable[[Tensor], Tensor]:
 
 
 def published_rows(network: DiffSortNet, negatives: int, rows: Tensor) -> Tensor:
-    """Return the loss of ordered rows [R, n]: the cross-entropy of the soft permutation's mass in each group."""
+    """Return the loss of ordered rows [R, n]: the cross-entropy of the probability that a score keeps its group."""
     _, permutation = network(rows)
     target = (torch.arange(rows.shape[1]) >= negatives).float().expand_as(rows)
     positive = permutation[..., negatives:].sum(-1).clamp(0, 1)

@@ -1,20 +1,20 @@
-"""Measure images per second of SimCLR's training step, compared with the encoder alone and with other libraries.
+"""Compare the speed of SimCLR's training step with that of the encoder alone and of other libraries.
 
     python examples/benchmarks/step.py            # --all adds bf16 and compiled rows, --help lists the rest
 
-The rows, for each encoder, with contiguous and with channels_last tensors:
+For each encoder, the first table shows images per second. It has these rows, with contiguous and channels_last tensors:
 
-- the encoder alone: forward and backward of the plain timm model on fixed tensors of all views. A training step does
-  this and more;
-- ours: SimCLR at its defaults;
+- the encoder alone: forward and backward pass of the plain timm model on fixed tensors of all views. These passes are
+  also a part of every training step, so this speed, with memory kept, is the limit in the column "of the limit";
+- ours: SimCLR of ssl-modules with its default arguments;
 - lightly's Lightning example of SimCLR, with 0 and 2 worker processes: its transform on one PIL image at a time, its
   head, its loss, one forward pass per view, SGD;
 - stable-pretraining's SimCLR, in the same way, if it is installed (the extra "bench" doesn't include it).
 
 All use the same encoder with the stem for small images, heads of the same widths, the same images (Fashion-MNIST
 with three channels at 32 pixels) and views of the same distribution. All but the first are real fits of a Lightning
-Trainer without logger, progress bar and callbacks. Ours keeps freed memory, as every fit of this package on a CPU does;
-"memory kept" does the same for others.
+Trainer without logger, progress bar and callbacks. In the row "ours", the process keeps the memory that it frees, as in
+every fit of this package on a CPU. Rows with "memory kept" measure the other programs in processes that do the same.
 
 Each row runs in its own process, which waits for its turn. In a round, each row makes one whole step, one row after the
 other. A step is timed from the end of the last one to its own end, so it includes loading, logging and the optimiser.

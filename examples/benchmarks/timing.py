@@ -60,7 +60,7 @@ def with_and_without_kept_memory() -> Iterator[str]:
 
 
 def peak_mib(run: Callable[[], Any]) -> float:
-    """Return the peak memory of PyTorch's allocator during a run, in addition to what it held before, in MiB."""
+    """Return the peak memory in MiB that PyTorch allocates during a run, in addition to what it held before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     held = peak = 0

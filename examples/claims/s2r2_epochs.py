@@ -6,11 +6,11 @@
 S2R2's paper claims that an objective over all views at once converges in fewer epochs. Here the three methods see the
 same images in the same order and the same four views of each, with the same encoder, starting weights, projector width
 and optimiser. They differ in the loss. GroCo also takes negatives only from the same view, stops the gradient of its
-candidates and ends its projector in a norm. One percentage point of accuracy is less than four of the 360 test digits,
-and 100 of Fashion-MNIST's test images.
+candidates and ends its projector in a batch norm. One percentage point of accuracy is less than four of the 360 test
+digits, and 100 of Fashion-MNIST's test images.
 
-The script prints a table, writes s2r2_epochs.png and judges the claim. The verdict depends on the difference in
-accuracy to the SimCLR run with the same seed, as a mean over all epochs. The times above are those of one core.
+The script prints a table, draws s2r2_epochs.png and judges the claim. For the verdict, it takes the accuracy of a run
+minus that of the SimCLR run with the same seed, as a mean over all epochs. The times above are those of one core.
 """
 
 import argparse

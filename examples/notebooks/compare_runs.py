@@ -168,8 +168,8 @@ table(measures, ".3f")
 #
 # The two trained encoders differ as follows. With a low temperature, the loss weights the nearest negatives most, so
 # with T = 0.1 the features are more evenly spread. With T = 1, two views of an image are closer. T = 0.1 is better by
-# uniformity, RankMe and LiDAR, T = 1 by alignment and the similarity ratio. Only labels can show which representation
-# is more useful, as in the table above.
+# uniformity, RankMe and LiDAR. T = 1 is better by alignment and by the similarity ratio. Only labels can show which
+# representation is more useful, as in the table above.
 
 # %% [markdown]
 # ## Nearest neighbours
@@ -213,9 +213,9 @@ plt.show()
 # ## Conclusion
 #
 # After ten epochs on 1,437 small images, the run with the lower temperature has the better neighbours. Its linear
-# classifier is also better, but one run can't show such a small difference. To choose a temperature for your own data,
-# train a few seeds of each, and compare them on a validation part, by `DigitsDataModule(val_size=300)` and
-# `evaluate(..., split="val")`. Use the test images only at the end.
+# classifier is also better, but the difference is too small to be sure from one run. To choose a temperature for your
+# own data, train each temperature with a few seeds, and compare the runs on a validation part. For this, use
+# `DigitsDataModule(val_size=300)` and `evaluate(..., split="val")`. Use the test images only at the end.
 #
 # You can also evaluate a checkpoint from the command line:
 #

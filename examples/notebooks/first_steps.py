@@ -56,7 +56,7 @@ images.shape, images.dtype, data.mean, data.std
 
 # %%
 class RandomInk(Operation):
-    """Moves each pixel towards the brightest pixel of its 3 x 3 neighbourhood, by a share drawn for each image."""
+    """Moves each pixel towards the brightest pixel of its 3 x 3 neighbourhood, by a random share for each image."""
 
     def __init__(self, most: float = 0.5) -> None:
         super().__init__()

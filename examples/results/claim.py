@@ -1,4 +1,4 @@
-"""The command of a claim that is judged by rows of the results on Fashion-MNIST scattered."""
+"""The command line of scripts that judge a paper's claim by rows of the results on Fashion-MNIST scattered."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ def judge(
     Args:
         script: path of the script. The figure has its name and the extension ``.png``, unless ``--out`` is given.
         description: text for ``--help``.
-        rows: rows that the claim compares.
-        verdicts: function that returns the lines to print from the runs of the rows.
+        rows: names of the rows that the script compares.
+        verdicts: function that takes the runs of these rows and returns the lines to print.
         draw: function that draws the runs and writes the figure to a path.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -84,7 +84,7 @@ def evaluate(module: nn.Module, data: Any, job: dict[str, Any]) -> dict[str, flo
 
 
 def digits(data: Any) -> Tensor:
-    """Return scikit-learn's digits like the images of a data set: at 28 pixels, or scattered on cluttered canvases."""
+    """Return scikit-learn's digits at 28 pixels, or scattered on cluttered canvases if the images of ``data`` are."""
     source = DigitsDataModule()
     source.setup()
     images = torch.cat([source.train_set.images, source.test_set.images])

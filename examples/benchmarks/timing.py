@@ -19,7 +19,7 @@ from ssl_modules.utils.memory import keep_freed_memory
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
-    """Run all functions in turn, in one round to warm up and then ``rounds`` more; return the median seconds of each."""
+    """Run all functions in turn, in one round to warm up and ``rounds`` more; return the median seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds + 1):
         for name, run in candidates.items():

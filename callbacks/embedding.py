@@ -27,7 +27,8 @@ class EmbeddingPlot(DrawingProbe):
         projection: ``"pca"``, which is deterministic and takes milliseconds, or ``"tsne"``, which takes seconds.
         class_names: names of the classes for the legend, as a list in the order of the labels, or a dict from label to
             name. None uses the names of the datamodule, or the labels if the datamodule has no names.
-        folder: folder to which the picture is also written. None = a file is written only if no logger takes images.
+        folder: folder for a file of the picture, even if a logger takes it. None = a file is written only if no logger
+            takes images.
         name: name of the picture.
         settings: keyword arguments of :class:`~ssl_modules.callbacks.OnlineProbe`, such as train, test and features.
 

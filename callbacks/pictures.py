@@ -34,8 +34,8 @@ def new_figure(width: float, height: float) -> Any:
 def publish(figure: Any, trainer: Any, name: str, folder: str | Path | None) -> None:
     """Pass a picture to all loggers that take images. Write a file if no logger takes them, or if a folder is given.
 
-    Only the first process may call it. Loggers with a ``log_image`` take images (Weights & Biases and others), and so
-    does TensorBoard's.
+    Only the first process may call this function. The loggers that take images are those with a method ``log_image``,
+    such as that of Weights & Biases, and TensorBoard's logger.
 
     Args:
         figure: made by :func:`new_figure`.

@@ -11,12 +11,12 @@ from ssl_modules.evaluation.retrieval import retrieval
 
 
 class OnlineRetrieval(OnlineProbe):
-    """Recall and mean average precision of finding images of a class by a module's features, while it trains.
+    """Measures during training how well a module's features retrieve images of the same class.
 
     The queries are the labelled test images. Images are ranked by cosine; see
     :func:`~ssl_modules.evaluation.retrieval`. The callback logs a recall for each ``k``, such as
-    ``{name}/recall_at_1``, and ``{name}/map``. For hierarchical targets, use a callback for each level. These callbacks
-    share one pass through the module.
+    ``{name}/recall_at_1``, and the mean average precision, ``{name}/map``. For hierarchical targets, use a callback for
+    each level. These callbacks share one pass through the module.
 
     Args:
         gallery: where to search: ``"train"``, the training images, or ``"test"``, the other test images.

@@ -33,7 +33,8 @@ class ViewGrid(NamedCallback):
             ``augmentation`` of the module, which all methods of this package have.
         prepare: function that converts a batch of any other form to one of the forms that the callback reads.
         images: number of images to show.
-        folder: folder to which the picture is also written. None = a file is written only if no logger takes images.
+        folder: folder for a file of the picture, even if a logger takes it. None = a file is written only if no logger
+            takes images.
         name: name of the picture. Two grids need two names.
 
     Raises:

@@ -47,7 +47,8 @@ class ClassFolders(FilesDataModule):
 
         Raises:
             FileNotFoundError: if ``root`` is missing.
-            ValueError: if ``class_folders`` is True, but ``root`` has no class folders, or has files outside of them.
+            ValueError: if ``class_folders`` is True, but ``root`` has no class folders, or has images or videos outside
+                of the class folders.
         """
         check_choice("in_channels", in_channels, (1, 3))
         folder = Path(root).expanduser()

@@ -2,9 +2,10 @@
 
 FFmpeg guesses the times that a container doesn't store, and some guesses are wrong. We handle these containers:
 
-- AVI and ASF (WMV) store when a packet is decoded, not when its frame is shown. Without B-frames, both times are equal.
-  With B-frames, decoded frames still come in the order of display. Each frame gets the decoding time of the packet that
-  completed it, minus the decoding time of the first frame.
+- AVI and ASF (WMV) store when a packet is decoded, not when its frame is shown. These times differ only if the video
+  has B-frames, which are decoded after a frame that is shown later. Even then, the decoder returns frames in the order
+  of display. Each frame gets the decoding time of the packet that completed it, minus the decoding time of the first
+  frame.
 - MPEG program streams (MPG) store the times of some frames only. FFmpeg finds the other times correctly only if it
   decodes from the start. After a seek, these times are wrong. FFmpeg also gives a wrong length for the video.
 - A raw stream stores no times, so we count the frames.

@@ -20,9 +20,9 @@ class ResumableDataLoader(DataLoader):
     """A :class:`~torch.utils.data.DataLoader` over an :class:`EpochSampler` that stores its position in the epoch.
 
     Lightning writes the training loader's ``state_dict`` to every checkpoint and restores it on resume. The epoch then
-    continues with the next batch. Batches are counted when they are delivered, not when workers prefetch them. If data
-    set, seed and global batch size (batch size times processes) are unchanged, the resumed run reads the same images in
-    each step. With another global batch size, it still reads each of the remaining images once.
+    continues with the next batch. Batches are counted when they are delivered, not when workers prefetch them. If the
+    data set, the seed and the global batch size (batch size times processes) are unchanged, the resumed run reads the
+    same images in each step. With another global batch size, it still reads each of the remaining images once.
 
     With a ``generator``, the workers' random state is seeded each epoch and depends only on (seed, epoch, rank).
     ``persistent_workers`` keep their state instead; the views of :class:`BatchedFiles` don't depend on it.

@@ -61,12 +61,12 @@ def scan(shards: Shards) -> Index:
     """Make the index of tar files in the format of WebDataset.
 
     In this format, all files of a sample have the same name and different extensions. The sample's image is the file
-    with the extension of an image file, such as ``7.jpg``. Images with longer extensions, such as ``7.mask.png``, are
+    with the extension of an image file, such as ``7.jpg``. An image with two extensions, such as ``7.mask.png``, is
     used only if there is no such file. The file with the extension ``.cls`` contains the class of the sample as a
     number.
 
     Args:
-        shards: the tar files, which are all read.
+        shards: the tar files. All of them are read.
 
     Raises:
         ValueError: if there are no images, if a sample has several files that may be its image, or if a class isn't a
@@ -125,7 +125,7 @@ def _label(address: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
 
 
 def facts_at(url: str, storage_options: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return the facts that ``ssl-modules shard`` wrote beside the shards, or None if the file of facts is missing.
+    """Return the facts that ``ssl-modules shard`` wrote beside the shards, or None if ``shards.json`` is missing.
 
     Args:
         url: folder or address of the shards.

@@ -126,7 +126,7 @@ def _check_data(data: BaseDataModule) -> None:
 def _facts(data: BaseDataModule, size: int | None) -> dict[str, Any]:
     of_files = isinstance(data.train_set, ImageFiles)
     image_size = data.image_size
-    if size is not None:  # images from files are cropped to 7/8 of their size, others are not cropped
+    if size is not None:  # images from files are cropped to 7/8 of their size; other images are not cropped
         image_size = min(image_size, round(size * 7 / 8) if of_files else size)
     return {
         "name": data.name,
@@ -155,7 +155,7 @@ def _start_plan(out: Path, plan: dict[str, Any]) -> None:
         if others := changed(before, now):
             raise ValueError(
                 f"out: {out} contains shards of a run with another {', '.join(others)}; give the same arguments to "
-                "continue that run, or another folder"
+                "continue that run, or give another folder"
             )
     with replacing("plan", path) as file:
         file.write(content.encode())

@@ -24,13 +24,13 @@ class Shards:
     Args:
         addresses: paths or addresses of the tar files, such as ``s3://bucket/train/00000.tar``.
         cache_dir: folder for the copies, which several processes may share. None = :func:`default_cache`.
-        cache_bytes: limit of the size of all copies, in bytes, without shards that are being copied. The copies that
-            have been unused for the longest time are deleted first. None = no limit.
+        cache_bytes: limit of the total size of the copies, in bytes. The limit doesn't include shards that are being
+            copied. The copies that have been unused for the longest time are deleted first. None = no limit.
         storage_options: keyword arguments of the file system, as for ``fsspec.open``.
 
     Attributes:
         key: text that identifies the shards and their content.
-        are_remote: whether any shard is in an object storage.
+        are_remote: whether any shard is remote, so that it must be copied before it is read.
 
     Raises:
         FileNotFoundError: if shards are missing.
@@ -128,7 +128,7 @@ class Shards:
             return retried(address, partial(self._open_copy if is_remote(address) else self._open_local, number))
         except (SystemFault, MemoryError):
             raise
-        except Exception as error:  # a shard holds many images, so the fault is not that of one image
+        except Exception as error:  # a shard holds many images, so end the run instead of leaving out one image
             raise SystemFault(f"{address}: can't be read ({error}); fix this, then resume the run") from error
 
     def _open_local(self, number: int) -> BinaryIO:

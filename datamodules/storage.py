@@ -152,7 +152,7 @@ def versions(addresses: Sequence[str], storage_options: dict[str, Any] | None = 
     if missing:
         raise FileNotFoundError(
             f"url: expected {len(addresses)} tar files, of which {len(missing)} are missing: "
-            f"{finding.listed(missing)}; copy the missing files there, or correct the address"
+            f"{finding.listed(missing)}; copy the missing files to these addresses, or correct url"
         )
     return found
 
@@ -174,7 +174,8 @@ def _fault(address: str, action: str, error: Exception) -> SystemFault:
     if isinstance(error, ImportError):
         fix = "install the storage's package: pip install 'ssl-modules[stream]'"
     fault = SystemFault(f"{address}: can't be {action} ({type(error).__name__}: {error}); {fix}")
-    # Each storage has its own types of exceptions, most of them without a code. Faults without a code may be temporary.
+    # Each storage has its own types of exceptions, most of them without a code. An error without a code may be
+    # temporary. It therefore gets the code EIO, so that the storage is tried again.
     of_arguments = isinstance(error, ImportError | ValueError | TypeError | PermissionError)
     fault.errno = getattr(error, "errno", None) or (None if of_arguments else errno.EIO)
     return fault

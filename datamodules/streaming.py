@@ -32,8 +32,8 @@ class StreamingDataModule(FilesDataModule):
 
     Remote shards are copied to ``cache_dir`` before they are read. The next shards are copied in the background. If the
     shards don't fit into ``cache_gb``, each machine copies all of them in each epoch. ``setup`` checks that all shards
-    exist. If the size, time or etag of a shard has changed, earlier copies and results are not used. HTTP servers may
-    report only the size.
+    exist. If the size, the time of writing or the etag of a shard has changed, a remote shard is copied again, and tar
+    files without ``shards.json`` are searched for images again. HTTP servers may report only the size.
 
     The order of the training images depends only on (seed, epoch). A run that stopped in the middle of an epoch
     therefore continues without repeating or losing an image, also with another number of workers or processes. An epoch
@@ -48,16 +48,16 @@ class StreamingDataModule(FilesDataModule):
         in_channels: 3 for colour, 1 for gray. None = the number in ``shards.json``, or 3 if there is no such file.
         image_size: side in pixels of validation images, test images and training views. None = the size in
             ``shards.json``, or 224 if there is no such file.
-        mean: mean of each channel, for pixels in [0, 1]. None = the mean in ``shards.json``, or that of ImageNet if
+        mean: mean of each channel, for pixels in [0, 1]. None = the values in ``shards.json``, or those of ImageNet if
             there is no such file.
-        std: standard deviation of each channel. None = that in ``shards.json``, or that of ImageNet if there is no such
-            file.
+        std: standard deviation of each channel. None = the values in ``shards.json``, or those of ImageNet if there is
+            no such file.
         window: number of shards whose images are shuffled together. None = all shards, which suits a local folder on a
             fast disk. ``cache_gb`` must be large enough for two windows.
         cache_dir: folder for copies of remote shards, which several processes may share. None =
             ``~/.cache/ssl-modules/shards``.
-        cache_gb: limit of the size of all copies, in 10^9 bytes. None = no limit. The limit doesn't include the
-            shards that are being copied, one or two in each worker.
+        cache_gb: limit of the total size of the copies, in 10^9 bytes. None = no limit. The limit doesn't include
+            shards that are being copied. Each worker copies at most two shards at the same time.
         storage_options: keyword arguments of the storage, as for ``fsspec.open``, such as ``{"anon": True}``. Configs
             and checkpoints contain them, so pass keys and passwords in environment variables instead.
         settings: other keyword arguments of :class:`~ssl_modules.datamodules.BaseDataModule` and

@@ -103,7 +103,7 @@ class VideoFolderDataModule(ClassFolders, ClipDataModule):
         root: folder of the training videos.
         test: folder of the test videos, with class folders of the same names. None = no test videos.
         class_folders: whether the folders in ``root`` are classes.
-        in_channels: 3 for colour, 1 for gray. Other videos are converted.
+        in_channels: 3 for colour, 1 for gray. Videos with another number of channels are converted.
         mean: mean of each channel, for pixels in [0, 1]; None for 0.45.
         std: standard deviation of each channel; None for 0.225.
         return_index: whether batches also hold the row of each video and the start times of its clips.

@@ -122,10 +122,12 @@ def evaluate_features(
     outliers: StoredFeatures | None = None,
     device: str = "cpu",
 ) -> Results:
-    """Evaluate features that ``ssl-modules predict`` wrote; the results are those of :func:`evaluate`.
+    """Evaluate features that ``ssl-modules predict`` wrote.
+
+    Up to rounding, the results equal those of :func:`evaluate` with the same encoder and the same images.
 
     Args:
-        train: features of the training part, ``--features.part train``.
+        train: features of the training part, written with ``--features.part train``.
         test: features of the part to evaluate on.
         protocols: as in :func:`evaluate`, but without "finetune", which needs images.
         outliers: features of the outliers for "ood". Their targets are not used.
@@ -135,14 +137,14 @@ def evaluate_features(
         Metrics by protocol, each in [0, 1], as for :func:`evaluate`.
 
     Raises:
-        ValueError: if a protocol is unknown or "finetune", "ood" has no ``outliers``, the features come from different
-            weights, ``train`` and ``test`` are of the same images, or a protocol does not take its settings or the
-            targets.
+        ValueError: if a protocol is unknown or is "finetune", if only one of "ood" and ``outliers`` is given, if the
+            features have different widths or come from different weights, if ``train`` and ``test`` are features of the
+            same part, or if a protocol does not take its settings or the targets.
 
     Example:
         >>> import numpy as np
         >>> rows = np.arange(4)
-        >>> for part in ("train", "test"):  # as predict does
+        >>> for part in ("train", "test"):  # write files like those of predict
         ...     np.savez(f"{part}.npz", features=np.eye(4, dtype=np.float32), index=rows, targets=rows % 2)
         >>> evaluate_features(StoredFeatures("train.npz"), StoredFeatures("test.npz"), {"knn": {"k": 1}})
         {'knn': {'top1': 1.0}}
@@ -150,7 +152,9 @@ def evaluate_features(
     settings = _settings(protocols)
     _check_protocols(settings, outliers)
     if "finetune" in settings:
-        raise ValueError("finetune: it trains on images; evaluate a module and a data module instead of features")
+        raise ValueError(
+            "finetune: this protocol trains on images, not on features; evaluate a module with a data module"
+        )
     _check_stored({"train": train, "test": test, **({} if outliers is None else {"outliers": outliers})})
     parts = [(part.features.to(device), part.targets.to(device)) for part in (train, test)]
     others = () if outliers is None else (outliers.features.to(device),)
@@ -299,12 +303,12 @@ def _measure(
     levels: Sequence[str],
     tune: Callable[..., dict[str, float]] | None = None,
 ) -> Results:
-    """Run the protocols on features and targets of the training and the evaluated part, at each level of the targets.
+    """Run the protocols on the features and targets of the training part and the evaluated part, at each level.
 
     ``tune`` runs "finetune", which needs no features.
     """
     results: Results = {}
-    for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # the slowest one last
+    for name, keywords in sorted(settings.items(), key=lambda item: item[0] == "finetune"):  # the slowest protocol last
         results[name] = {}
         for column, level in enumerate(levels or [None]):
             try:
@@ -360,14 +364,16 @@ def _check_stored(parts: Mapping[str, StoredFeatures]) -> None:
             )
         if part.record and train.record and part.record["weights"] != train.record["weights"]:
             raise ValueError(
-                f"{name}: has features of other weights than train; run predict for both with one checkpoint"
+                f"{name}: these features come from other weights than those of train; run predict for both parts with "
+                "the same checkpoint"
             )
         if part.record and len(part) < part.record["images"]:
             rank_zero_warn(
-                f"{name}: {len(part)} of {part.record['images']} images have features; run predict again for the others"
+                f"{name}: {len(part)} of {part.record['images']} images have features; run predict again for the "
+                "other images"
             )
     if test.record and test.record == train.record:
         raise ValueError(
-            "test: expected features of other images than train, got those of the same part; write the training "
-            "images with --features.part train"
+            "test: expected features of other images than train, got features of the same part; write the features "
+            "of the training images with --features.part train"
         )

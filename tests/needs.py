@@ -1,4 +1,4 @@
-"""Marks of tests that need something that not every machine has. The comment at a mark says why the tests need it."""
+"""Marks for tests that can't run on every machine. The comment beside each mark says why."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ from ssl_modules.datamodules import FashionMNISTDataModule
 
 DEBIAN_FOLDER = FashionMNISTDataModule.debian_folder  # before a test replaces it
 
-needs_gpu = pytest.mark.skipif(  # only a GPU shows that its kernels give the same results and no code waits for them
+needs_gpu = pytest.mark.skipif(  # the tests check results on a GPU, and that no code waits for the GPU
     not torch.cuda.is_available(), reason="needs a GPU"
 )
 needs_fashion_mnist = pytest.mark.skipif(  # only the real images show that mean, std and counts are right
@@ -19,7 +19,7 @@ needs_fashion_mnist = pytest.mark.skipif(  # only the real images show that mean
 needs_vectors = pytest.mark.skipif(  # the code that torch.compile generates doesn't build without vector instructions
     torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="needs a CPU with vector instructions"
 )
-needs_root = pytest.mark.skipif(  # the test mounts a small disk, to fill it
+needs_root = pytest.mark.skipif(  # the test mounts a small disk and fills it
     os.name != "posix" or os.geteuid() != 0, reason="needs root"
 )
 needs_glibc = pytest.mark.skipif(  # other allocators have neither the settings under test nor mallinfo2

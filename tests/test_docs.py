@@ -35,7 +35,7 @@ PAGES = [
     *sorted(page for page in DOCS.rglob("*.md") if not GENERATED & {*page.relative_to(DOCS).parts}),
 ]
 NAMES = {page: str(page.relative_to(REPOSITORY)) for page in PAGES}
-# Code of pages that downloads a data set gets random images instead.
+# If the code of a page downloads a data set, it gets random images instead.
 NOISE = """
 import torch
 from ssl_modules.datamodules import CIFAR10DataModule, TensorImages

@@ -46,7 +46,7 @@ class Small(nn.Module):
 
 
 class Fixes(SimCLR):
-    """Sets the encoder itself.
+    """Passes a fixed encoder to SimCLR.
 
     Args:
         settings: arguments of SimCLR.

@@ -1,4 +1,4 @@
-"""Subclasses of a method may override the parts of the training step, and return something else from it."""
+"""Subclasses of a method may override the parts of the training step, and change what the step returns."""
 
 import pytest
 import torch

@@ -20,7 +20,7 @@ VIEWS = SimCLRViews(8, blur=False)
 
 
 class Fixed(SimCLR):
-    """Sets an aspect itself."""
+    """Passes a fixed similarity to the method."""
 
     def __init__(self, **settings):
         super().__init__(similarity=Dot(), **settings)
@@ -34,7 +34,7 @@ class Wide(SimCLR):
 
 
 class Wider(Wide):
-    """Sets the argument that its base class added."""
+    """Passes a fixed width to its base class."""
 
     def __init__(self, **settings):
         super().__init__(width=6, **settings)

@@ -140,7 +140,7 @@ def is_clips(images: Any) -> bool:
 
 
 def first_frames(images: Tensor) -> Tensor:
-    """Return the first frame of each clip, for which parameters are sampled; return images unchanged."""
+    """Return the first frame of each clip, so that parameters are sampled once for a clip; return images unchanged."""
     return images[:, :, 0] if is_clips(images) else images
 
 

@@ -1,4 +1,4 @@
-"""``ssl-modules evaluate``: evaluate a representation, or features that predict wrote, by standard protocols."""
+"""``ssl-modules evaluate``: evaluate a representation, or the features that predict wrote, by standard protocols."""
 
 import json
 import math
@@ -91,11 +91,11 @@ _GIVEN: set[str | int] = {"train", "test", "outliers", "module", "data", "level"
 
 
 def _problem(given: Any, of_features: bool) -> str | None:
-    """Return what is wrong with the options that choose what to evaluate, or None."""
+    """Return an error message if the options that choose what to evaluate are wrong, or None."""
     if not of_features:
         if "data" in given:
             return None
-        return "data is missing; give --data DigitsDataModule, or --features.train and --features.test"
+        return "data is missing; give --data, such as --data DigitsDataModule, or --features.train and --features.test"
     for name in _FEATURES[:2]:
         if name not in given:
             return f"{name} is missing; give the folder that ssl-modules predict wrote"
@@ -106,7 +106,7 @@ def _problem(given: Any, of_features: bool) -> str | None:
 
 
 def _from_images(built: Any, protocols: dict[Any, dict[str, Any]]) -> tuple[Results, str, dict[str, Any]]:
-    """Evaluate a representation; return the results, the split, and a description of representation and data."""
+    """Evaluate a representation; return results, split, and a description of the representation and the data."""
     options = {name: built[name] for name in _ENCODER}
     module = representation(built.data, **options)
     results = evaluate(module.to(built.device), built.data, protocols, outliers=built.outliers, split=built.split)
@@ -144,14 +144,22 @@ def _parser() -> Parser:
         type=type[ContrastiveModule] | None,
         help="import path of the checkpoint's class if it is your own, such as my_code.MyMethod",
     )
-    parser.add_argument("--encoder", type=str | None, help="timm name")
-    parser.add_argument("--pretrained", type=bool, default=False, help="whether timm loads its weights")
-    parser.add_argument("--weights", type=str | None, help="file that export wrote, or with --encoder a plain one")
-    parser.add_argument("--mean", type=list[float] | None, help="per channel, that a plain file's images had")
-    parser.add_argument("--std", type=list[float] | None, help="likewise")
-    parser.add_argument("--small_stem", type=bool | None, help="whether a ResNet by name has the stem for small images")
+    parser.add_argument("--encoder", type=str | None, help="name of a timm model")
+    parser.add_argument("--pretrained", type=bool, default=False, help="whether to load timm's pretrained weights")
+    parser.add_argument(
+        "--weights", type=str | None, help="file of weights that export wrote, or any file of weights with --encoder"
+    )
+    parser.add_argument(
+        "--mean", type=list[float] | None, help="mean of each channel, required for weights that export did not write"
+    )
+    parser.add_argument("--std", type=list[float] | None, help="standard deviation of each channel, as for --mean")
+    parser.add_argument(
+        "--small_stem", type=bool | None, help="whether a ResNet given by name has the stem for small images"
+    )
     parser.add_subclass_arguments(BaseDataModule, "data", required=False, help="labelled data to evaluate on")
-    parser.add_subclass_arguments(BaseDataModule, "outliers", required=False, help="other images, for ood")
+    parser.add_subclass_arguments(
+        BaseDataModule, "outliers", required=False, help="data whose test images are the outliers for ood"
+    )
     for name, part in zip(_FEATURES, ("the training images", "the images to evaluate on", "outliers"), strict=True):
         parser.add_argument(f"--{name}", type=str | None, help=f"folder of features of {part}, written by predict")
     parser.add_argument("--protocol", type=Protocol, nargs="+", default=["knn", "linear"])

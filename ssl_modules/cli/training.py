@@ -191,7 +191,7 @@ class ContrastiveCLI(LightningCLI):
         try:
             with self._errors_in_one_line():
                 super()._run_subcommand(subcommand)
-        except Exception as error:  # such as that of the connection to a process that died
+        except Exception as error:  # for example, if the connection to a process that died is closed
             for ended in ended_processes(self.trainer):
                 error.add_note(ended)
             raise

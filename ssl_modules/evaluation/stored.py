@@ -31,7 +31,8 @@ class StoredFeatures(Dataset[tuple[Tensor, Tensor]]):
         targets: int64 ``[N, ...]``. All are -1 if the data have no targets.
         index: row of each image in its part of the data set, ``[N]``, in ascending order.
         paths: path of each image file, or None if the images are not in files.
-        record: content of ``features.json``: weights, part and data of the features. Empty if the file is missing.
+        record: content of ``features.json``, which describes the weights, the part and the data. Empty if there is no
+            such file.
         levels: names of the levels of hierarchical targets, fine to coarse. Empty for other targets.
 
     Raises:

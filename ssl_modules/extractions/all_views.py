@@ -70,8 +70,8 @@ class AllViews(Extraction):
         check_number("label_levels", label_levels, least=0)
         if label_levels and same_view_negatives:
             raise ValueError(
-                "label_levels: expected 0 with same_view_negatives=True, whose positives are views of one image, "
-                f"got {label_levels}; leave out one of the two"
+                "label_levels: expected 0 with same_view_negatives=True, because an anchor's positives are then views "
+                f"of its own image, got {label_levels}; leave out one of the two arguments"
             )
         fits = positive_count == "large" or (isinstance(positive_count, int) and positive_count > 1)
         if positive_count is not None and not (same_view_negatives and fits):

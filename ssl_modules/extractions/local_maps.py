@@ -50,7 +50,7 @@ class LocalMaps(Extraction):
         pairs: one of the names above, or pairs of indices into the encoder's maps, shallow to deep. Negative indices
             count from the deepest map.
         out_dim: width of the embedding. None = the channels of the deepest map, which then has no head. "auto" = None
-            for an encoder that normalises its deepest map, as AMDIM's does, and 512 for any other.
+            for an encoder that normalises its deepest map, as AMDIM's does, and 512 for any other encoder.
         source: how to choose the anchor if the source map has several locations: "random" draws one per image at each
             step, "pooled" takes the mean over all.
 

@@ -1,4 +1,4 @@
-"""Extraction with a queue. The teacher's keys of earlier batches are candidates that are not encoded again."""
+"""Extraction with a queue, which stores the teacher's keys of earlier batches as candidates."""
 
 from collections.abc import Callable, Sequence
 

@@ -29,8 +29,8 @@ class SupConLoss(Loss):
     Args:
         temperature: divisor of the scores, > 0; 0.1 in the paper, 0.07 by default in the official code.
         mode: "out" or "in".
-        base_temperature: divisor of the loss's factor ``temperature / base_temperature``, > 0. The official code uses
-            0.07. None = no factor.
+        base_temperature: the loss is multiplied by ``temperature / base_temperature``. This argument must be above 0.
+            The official code uses 0.07. None = the loss is not multiplied.
 
     Raises:
         ValueError: if an argument is outside its range.

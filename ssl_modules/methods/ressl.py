@@ -41,8 +41,8 @@ class ReSSL(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: extraction of contrasts from the maps of all views. It includes the projector, the queue and the
-            teacher's momentum.
+        extraction: module that computes anchors, candidates and their relations from the maps of all views. It includes
+            the projector, the queue and the teacher's momentum.
         similarity: function that computes the scores of anchors and candidates.
         loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.

@@ -35,7 +35,7 @@ class RINCE(ContrastiveModule):
 
     For classes without superclasses, use ``Queue(ranks=RankTable(...))`` or ``SimilarityRanks``. ``NeighbourRanks`` and
     ``Queue(view_ranks=...)`` need no labels. ``view_ranks`` ranks the views of an image, or of several clips of a
-    video. Neither rule is from the paper.
+    video. ``NeighbourRanks`` and ``view_ranks`` are not from the paper.
 
     The recipe is the authors' for CIFAR-100, where they train a ResNet-50 for 1,000 epochs. Their commands for
     CIFAR-100 use the cumulative form, ``LabelRanks(cumulative=True)`` with ``RINCELoss((0.1, 0.225),
@@ -45,8 +45,8 @@ class RINCE(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: extraction of contrasts from the maps of all views. It includes the projector, the queue, its ranks
-            and the teacher's momentum.
+        extraction: module that computes anchors, candidates and their relations from the maps of all views. It includes
+            the projector, the queue, its ranks and the teacher's momentum.
         similarity: function that computes the scores of anchors and candidates.
         loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.

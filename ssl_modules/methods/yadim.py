@@ -39,7 +39,8 @@ class YADIM(ContrastiveModule):
     Args:
         augmentation: the name of a policy, or an augmentation.
         encoder: a name, or a module.
-        extraction: extraction of contrasts from the maps of all views. It includes the heads.
+        extraction: module that computes anchors, candidates and their relations from the maps of all views. It includes
+            the heads.
         similarity: function that computes the scores of anchors and candidates.
         loss: function from scores and relations to a scalar.
         optimizer: function of parameter groups that returns an optimiser.

@@ -28,7 +28,7 @@ def replacing(name: str, path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: if the file can't be written. The message has the path, the reason and the free space. ``errno`` is the
             code of the reason.
-        SystemFault: if the code in the ``with`` block can't read another file.
+        SystemFault: if the code in the ``with`` block raises this error because it can't read another file.
 
     Example:
         >>> with replacing("notes", Path("new", "folder", "notes.txt")) as file:
@@ -51,7 +51,7 @@ def replacing(name: str, path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
             raise
         _flush_folder(path.parent)
-    except SystemFault:  # concerns another file, which the block reads
+    except SystemFault:  # the with block can't read another file
         raise
     except (OSError, RuntimeError) as error:  # torch hides the system's error in a RuntimeError
         reason = getattr(error, "strerror", None) or error

@@ -99,9 +99,9 @@ def ended_processes(trainer: pl.Trainer) -> list[str]:
     ended = []
     for local_rank, process in enumerate(processes, start=1):
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.5)  # its connection closes shortly before it ends
+            process.wait(timeout=0.5)  # a process closes its connection shortly before it ends
         if code := process.returncode:
-            how = f"with exit code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
+            how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
             rank = trainer.node_rank * trainer.num_devices + local_rank
-            ended.append(f"The process of rank {rank} ended {how} (PID {process.pid}).")
+            ended.append(f"The process of rank {rank} {how} (PID {process.pid}).")
     return ended

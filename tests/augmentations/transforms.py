@@ -52,7 +52,7 @@ class Crop(nn.Module):
 
 
 class Albumented:
-    """A transform with the interface of albumentations: it takes numpy arrays, returns a dict and has generators."""
+    """A transform like those of albumentations: it takes an array, returns a dict and has its own random generators."""
 
     __module__ = "albumentations.core.composition"  # Foreign recognises albumentations by this name
 

@@ -102,7 +102,10 @@ def test_an_error_about_a_config_file_says_what_is_wrong_and_its_advice_works(te
         ((), "command: expected fit, validate, test, predict, evaluate, export, shard; got none"),
         (("exprot",), "command: expected fit, validate, .*; got 'exprot'; did you mean 'export'?"),
         (("fit",), "--data, --model are missing"),
-        (("evaluate",), "data is missing; give --data DigitsDataModule, or --features.train and --features.test"),
+        (
+            ("evaluate",),
+            "data is missing; give --data, such as --data DigitsDataModule, or --features.train and --features.test",
+        ),
         (("export",), "--ckpt is missing"),
     ],
 )

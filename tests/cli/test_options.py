@@ -1,4 +1,4 @@
-"""Options and YAML accept the same values. Other values raise an error of one line that says what is allowed."""
+"""Options and YAML accept the same values. For other values, a one-line error says what is allowed."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ def printed(*options):
 
 
 def is_ours(name):
-    """Return whether this package has a class of this name. Other tests may have defined losses of their own."""
+    """Return whether this package has a class of this name. Errors also list classes that other tests have defined."""
     return any(hasattr(part, name) for part in (losses, similarities, optim))
 
 

@@ -134,7 +134,7 @@ def test_evaluating_features_gives_the_results_of_evaluating_the_checkpoint():
     assert record["protocol"] == expected["protocol"]
     assert record["data"]["train"] == {"path": "train", **json.loads(Path("train/features.json").read_text())}
     for name, metrics in expected["results"].items():
-        assert record["results"][name] == pytest.approx(metrics, abs=1 / TEST), name  # rounding may flip an image
+        assert record["results"][name] == pytest.approx(metrics, abs=1 / TEST), name  # rounding may change one image
 
 
 def test_features_of_hierarchical_targets_are_evaluated_at_each_level():
@@ -176,11 +176,11 @@ def test_features_that_do_not_fit_together_are_refused():
     train, test = stored("train"), stored("test")
     with pytest.raises(ValueError, match="outliers: expected features of width 4, as in train, got 5"):
         evaluate_features(train, test, ["ood"], outliers=stored("wide", width=5))
-    with pytest.raises(ValueError, match="test: has features of other weights than train"):
+    with pytest.raises(ValueError, match="test: these features come from other weights than those of train"):
         evaluate_features(train, stored("other", weights="other"), ["knn"])
     with pytest.raises(ValueError, match="test: expected features of other images than train"):
         evaluate_features(train, train, ["knn"])
-    with pytest.raises(ValueError, match="finetune: it trains on images"):
+    with pytest.raises(ValueError, match="finetune: this protocol trains on images"):
         evaluate_features(train, test, ["finetune"])
     with pytest.warns(UserWarning, match="test: 30 of 40 images have features"):
         evaluate_features(train, stored("incomplete", images=40), ["knn"])
@@ -189,7 +189,7 @@ def test_features_that_do_not_fit_together_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "data is missing; give --data DigitsDataModule, or --features.train and --features.test"),
+        ((), "data is missing; give --data, such as --data DigitsDataModule, or --features.train and --features.test"),
         (("--features.outliers=x",), "features.train is missing"),
         (("--features.train=x",), "features.test is missing"),
         (

@@ -27,7 +27,7 @@ from ssl_modules.callbacks import (
 
 
 def flips(images, generator):
-    return [images.flip(3), images + torch.rand(1)]  # doesn't draw from the generator
+    return [images.flip(3), images + torch.rand(1)]  # the random number is not from the generator
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Project:
     """Another project's module and data, and the arguments that our callbacks need for them."""
 
     module: Callable[[], Any]
-    loaders: Callable[[], list[Any]]  # of the Trainer
+    loaders: Callable[[], list[Any]]  # the loaders of the Trainer
     features: Any
-    data: Callable[[], dict[str, Any]] = dict  # of the probes; if empty, they use the Trainer's loaders
+    data: Callable[[], dict[str, Any]] = dict  # data of the probes; if empty, they use the Trainer's loaders
     prepare: Callable[[Any], Any] | None = None
     outliers: Any = field(default_factory=lambda: [IMAGES[600:700].flip(2)])
     augmentation: Callable[[Any, Any], list[Any]] | None = flips
@@ -81,8 +81,8 @@ CASES = {
     ),
     CollapseMonitor: Case(
         lambda project: CollapseMonitor(**project.monitored or {"features": project.features}, size=201),
-        # The monitor needs the last 201 features of two processes. Each process keeps 101 of them, and the callback
-        # drops the oldest of the 202.
+        # The monitor needs the last 201 features of two processes. Each process keeps 101 features, and the callback
+        # drops the oldest of all 202.
         lambda monitor, module, run: monitor.measure(
             torch.stack([x[-101:] for x in run.features], 1).flatten(0, 1)[1:]
         ),

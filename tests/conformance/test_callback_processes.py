@@ -52,7 +52,7 @@ def labelled(start, stop, **options):
     return DataLoader(TensorDataset(IMAGES[start:stop], TARGETS[start:stop]), **options)
 
 
-# The numbers of samples are odd, so that the processes don't get equal shares.
+# The numbers of samples are odd, so they can't be divided equally between two processes.
 SHARED = Project(
     Supervised,
     lambda: [labelled(0, 331, batch_size=32, shuffle=True)],

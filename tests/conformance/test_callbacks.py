@@ -65,7 +65,7 @@ def test_a_probe_shows_and_takes_the_whole_list_of_arguments(cls):
 
 
 def frozen():
-    """Return a module that trains, except for a batch norm in eval mode."""
+    """Return a module in training mode that has one batch norm in eval mode."""
     module = stranger()
     module.encoder[1].eval()
     return module
@@ -166,14 +166,14 @@ class RandomStates(pl.Callback):
 class Run:
     """The results of a run."""
 
-    project: dict[str, Any]  # everything except our callbacks
-    states: list[Any]  # of our callbacks
-    metrics: dict[str, float]  # of our callbacks
+    project: dict[str, Any]  # state of the run, without our callbacks
+    states: list[Any]  # states of our callbacks
+    metrics: dict[str, float]  # metrics of our callbacks
     pictures: dict[str, bytes]
 
 
 def fit(project, folder, segments, cases=CASES):
-    """Train a project for two epochs, in segments (last epoch, whether with our callbacks); return the results."""
+    """Train a project and return the results. A segment is (last epoch, whether our callbacks are used)."""
     logger, checkpoint = Rows(), None
     pl.seed_everything(5)
     for last, with_ours in segments:

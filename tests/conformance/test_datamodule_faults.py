@@ -43,7 +43,8 @@ def test_faults_of_the_storage_that_pass_change_nothing(case, folder, monkeypatc
         return opened[path] == 1  # fails only the first time
 
     fail_at_open(monkeypatch, is_broken, errno.EIO)
-    # torchvision opens the files of a part in order and stops at the first that fails, so each file costs one more try.
+    # torchvision opens the files of a part in order and stops at the first that fails. A part therefore needs one retry
+    # for each of its files.
     monkeypatch.setattr(faults, "WAITS", (0.1,) * 10)
     assert equal(epoch(loaded(case, folder)), right)
     assert opened

@@ -223,7 +223,7 @@ def test_in_memory_holds_what_files_hold(folder):
 
 @pytest.mark.parametrize("broken", [[0, 1], [4, 5], [12], [0, 1, 12], list(range(12))])
 def test_in_memory_holds_no_image_twice(folder, monkeypatch, broken):
-    """This holds even if no image of a batch can be read."""
+    """No image occurs twice, even if no image of a batch can be read."""
     monkeypatch.setattr(batches, "IN_MEMORY_BATCH", 2)
     for row in broken:
         break_file(folder / f"{row:02}.png")

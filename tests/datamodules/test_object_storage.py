@@ -1,4 +1,7 @@
-"""Shards from a server that speaks the protocol of S3. Needs ``pip install s3fs 'moto[server]'``, otherwise skipped."""
+"""Shards are read from a server that speaks the protocol of S3.
+
+The tests need ``pip install s3fs 'moto[server]'``. Without these packages, the tests are skipped.
+"""
 
 import fsspec
 import pytest
@@ -54,7 +57,7 @@ def test_a_wrong_bucket_is_named(options, tmp_path):
         batches("s3://wrong/digits", storage_options=options, cache_dir=tmp_path)
 
 
-@pytest.mark.slow  # the client of S3 tries several times
+@pytest.mark.slow  # the client of S3 tries to connect several times
 def test_a_server_that_stops_ends_the_epoch_with_an_error(options, server, tmp_path):
     settings = {"storage_options": options, "cache_dir": tmp_path, "cache_gb": 1e-6, "num_workers": 0}
     data = StreamingDataModule("s3://bucket/digits", batch_size=64, window=1, **settings)

@@ -194,7 +194,7 @@ def test_setup_names_missing_tar_files(address, shards, tmp_path, url):
 
 
 def tar_of(classes):
-    """Return the content of a tar file with one image of each class, whose pixels show the class."""
+    """Return the content of a tar file with one image of each class. The gray value is 10 times the class."""
     content = BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for row, number in enumerate(classes):

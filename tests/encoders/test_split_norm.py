@@ -77,7 +77,7 @@ def test_the_network_keeps_its_weights_and_outputs():
 
 
 def test_no_image_meets_another_in_the_parts_of_both_networks():
-    """The parts of the student have consecutive images, and those of the teacher every fourth image."""
+    """A part of the student has consecutive images. A part of the teacher has every fourth image."""
     module = MoCo(encoder="resnet10t", extraction=Queue(size=64), batch_norm_splits=4)
     parts = {}
     for name, network in (("student", module.encoder), ("teacher", module.teacher.encoder)):

@@ -284,8 +284,9 @@ def reads(rank):
 
 def test_two_processes_agree_on_what_is_shared():
     (first, first_counts), (second, second_counts) = run_in_processes(reads)
-    # 90 samples make five batches of 16 and one of 10. One process encodes batches 0, 2 and 4, and the single batch of
-    # 3 samples. The other encodes batches 1, 3 and 5. When a weight changes in one process, both encode theirs again.
+    # The first loader has 90 samples: batches 0 to 4 have 16 samples, batch 5 has 10 samples. The second loader has one
+    # batch of 3 samples. Process 0 encodes batches 0, 2 and 4, and the batch of 3 samples. Process 1 encodes batches 1,
+    # 3 and 5. After a weight has changed in process 1, both processes encode their batches of the first loader again.
     assert first_counts == [16 * 3 + 3, 16 * 3 + 3 + 16 * 3]
     assert second_counts == [16 * 2 + 10, 2 * (16 * 2 + 10)]
     for results in (first, second):

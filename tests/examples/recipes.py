@@ -30,9 +30,9 @@ class Recipe:
     views: list[list[tuple]]  # the operations of each view
     images: int  # per step
     epochs: int
-    rate: float  # after the warm-up, for this number of images
+    rate: float  # learning rate after the warm-up, for this number of images per step
     optimizer: dict[str, Any]
-    schedule: tuple[Any, ...]  # (step, factor) of some steps, in epochs of 10 steps
+    schedule: tuple[Any, ...]  # (step, factor of the learning rate) for some steps, with 10 steps per epoch
     model: dict[str, Any]
     extraction: dict[str, Any]
     loss: dict[str, Any]

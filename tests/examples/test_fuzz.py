@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def load(name):
-    """Load a script of examples/ by its path. On sys.path, examples/losses.py would hide the folder tests/losses."""
+    """Load a script of examples/ by its path. If examples/ were on sys.path, losses.py would hide tests/losses."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

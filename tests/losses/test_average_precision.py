@@ -194,7 +194,7 @@ def test_an_anchor_may_find_itself():
 
 @pytest.mark.parametrize(("surrogate", "precision"), [("smooth", 1.5 / 4.5), ("binned", 2 / 8)])
 def test_all_alike(surrogate, precision):
-    """Two of eight equal scores are positives. In "smooth", a tie counts half a rank; in "binned", all share a bin."""
+    """Two of eight equal scores are positives. "smooth" counts a tie as half a rank; "binned" puts all in one bin."""
     relation = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]], dtype=torch.int8)
     loss = AveragePrecisionLoss(surrogate, low=0.0)
     assert loss(torch.ones(1, 8), relation).item() == pytest.approx(1 - precision)

@@ -29,7 +29,7 @@ def test_all_strategies_with_and_without_patches(strategy, patches):
 
 
 def test_last_on_one_location_is_the_cross_entropy_of_both_directions():
-    """Without clip and penalty, the loss is the log-softmax of two views' n x n matrix, over rows and over columns."""
+    """Without clip and penalty, the loss is the mean cross-entropy of the rows and columns of two views' scores."""
     extraction = LocalMaps("last", out_dim=8)
     extraction.build((6,))
     maps = [(torch.randn(5, 6, 1, 1, generator=torch.Generator().manual_seed(v)),) for v in range(2)]

@@ -1,4 +1,4 @@
-"""All entry points check images in the same way, the advice in each message works, and no check makes a GPU wait."""
+"""All entry points check images in the same way, the advice in each message works, and no check waits for a GPU."""
 
 from types import SimpleNamespace
 
@@ -82,7 +82,7 @@ def test_every_door_refuses_every_batch_and_the_advice_works(wrong):
     spoil, message, mend = WRONG[wrong]
     for name, door in doors().items():
         if name == "augmentation" and "ch]" in wrong:
-            continue  # an augmentation takes any number of channels
+            continue  # an augmentation does not know the number of channels to expect
         for _ in range(2):
             door(IMAGES)  # an earlier valid batch makes no difference
             with pytest.raises((ValueError, TypeError), match=f"images: .*{message}"):

@@ -27,9 +27,9 @@ def s2r2(image_size: int, in_channels: int = 3) -> SimCLRViews:
 def s2r2_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
     """S2R2's multi-crop: SwAV's two large and six small crops, which SimCLR's operations then change.
 
-    We inferred the whole policy. The small views have 3/7 of the side, rounded to an even number. For example, large
-    views of 224 px have small views of 96 px. If ``image_size`` is below 64 px, all views have strength 0.5 and no
-    blur.
+    We inferred the whole policy. The side of a small view is 3/7 of the side of a large view, rounded to an even
+    number. For example, it is 96 px if the side of a large view is 224 px. If ``image_size`` is below 64 px, the colour
+    jitter of all views has strength 0.5, and there is no blur.
 
     Args:
         image_size: Side of a large view, in pixels, at least 3.

@@ -131,7 +131,8 @@ def sce_multicrop(image_size: int, in_channels: int = 3) -> JointViews:
     5/7, 4/7 and 3/7 of the side, rounded to an even number.
 
     Args:
-        image_size: Side of a large view, in pixels, at least 17, because the smallest views are blurred.
+        image_size: Side of a large view, in pixels, at least 17. The smallest views then have at least 8 px, and
+            smaller views could not be blurred.
         in_channels: Number of image channels. If it is neither 1 nor 3, saturation, hue and grayscale are left out.
 
     Raises:

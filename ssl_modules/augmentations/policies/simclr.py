@@ -19,8 +19,8 @@ class SimCLRViews(Views):
     Args:
         size: Side of a view, in pixels.
         views: How many views to make, at least 1.
-        strength: Strength s of the colour jitter, in [0, 2.5]. The numbers of the jitter are 0.8 * s for brightness,
-            contrast and saturation, and 0.2 * s for hue.
+        strength: Strength s of the colour jitter, in [0, 2.5]. :class:`~ssl_modules.augmentations.ColorJitter` gets
+            0.8 * s for brightness, contrast and saturation, and 0.2 * s for hue.
         blur: Whether views are blurred with probability 0.5. The paper leaves the blur out at 32 px.
         min_scale: Smallest area of a crop, as a share of the image's.
         max_scale: Largest area of a crop.

@@ -1,70 +1,99 @@
-"""Data sets in memory of the package ``datasets`` work in loaders and as parts of a data module."""
+"""Shards are read from a server that answers as the Hub of Hugging Face does."""
 
-import numpy as np
+import json
+import re
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
 import pytest
 import torch
-from conformance.cases import digits
-from lightning.pytorch import Trainer
-from PIL import Image
-from torch.utils.data import DataLoader
 
-from ssl_modules import SimCLR
-from ssl_modules.batch import read_batch
-from ssl_modules.callbacks import OnlineKNNProbe
-from ssl_modules.datamodules import ImageDataModule
-
-datasets = pytest.importorskip("datasets")
-
-IMAGES, TARGETS = digits()._parts[0][:40]
-STATISTICS = {"mean": (0.3,), "std": (0.3,)}
+from ssl_modules.datamodules import StreamingDataModule
+from ssl_modules.utils.faults import SystemFault
 
 
-@pytest.fixture(params=[("image", "label"), ("img", "labels")], ids=" ".join)
-def rows(request):
-    image, label = request.param
-    pictures = [Image.fromarray(pixels[0].numpy()) for pixels in IMAGES]
-    features = {image: datasets.Image(), label: datasets.ClassLabel(num_classes=10), "file": datasets.Value("string")}
-    columns = {image: pictures, label: TARGETS.tolist(), "file": ["a.png"] * len(pictures)}
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+class Hub(BaseHTTPRequestHandler):
+    """A Hub with the data set user/name, whose main branch is a local folder."""
+
+    def __init__(self, *args, folder):
+        self.folder = Path(folder)
+        super().__init__(*args)
+
+    def do_GET(self):
+        path = unquote(urlparse(self.path).path)
+        if path == "/api/datasets/user/name":
+            self.answer(json.dumps({"id": "user/name", "sha": "0" * 40}).encode())
+        elif found := re.fullmatch("/api/datasets/user/name/tree/main/?(.*)", path):
+            self.list_folder(self.folder / found[1])
+        elif found := re.fullmatch("/datasets/user/name/resolve/main/(.*)", path):
+            self.send_file(self.folder / found[1])
+        else:
+            self.answer(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
+
+    def list_folder(self, folder):
+        if not folder.is_dir():
+            return self.answer(b"{}", 404, {"X-Error-Code": "EntryNotFound"})
+        entries = [
+            {
+                "type": "directory" if path.is_dir() else "file",
+                "path": path.relative_to(self.folder).as_posix(),
+                "size": path.stat().st_size,
+                "oid": "0" * 40,
+            }
+            for path in sorted(folder.iterdir())
+        ]
+        return self.answer(json.dumps(entries).encode())
+
+    def send_file(self, path):
+        first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())
+        self.answer(path.read_bytes()[first : last + 1], 206)
+
+    def answer(self, content, status=200, headers=None):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args):
+        """Print nothing."""
 
 
-def module():
-    return SimCLR(encoder="resnet10t", image_size=8, in_channels=1)
+@pytest.fixture
+def options(shards):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=shards.parent)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield {"endpoint": f"http://127.0.0.1:{server.server_port}", "token": False}
+        server.shutdown()
+        thread.join()
 
 
-def trainer(*callbacks):
-    off = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(max_steps=2, accelerator="cpu", callbacks=[*callbacks], **off)
-
-
-def test_a_module_trains_on_a_loader_of_rows(rows):
-    loader = DataLoader(rows.with_format("torch"), batch_size=10)
-    batch = read_batch(next(iter(loader)))
-    assert torch.equal(batch.images, IMAGES[:10])
-    assert batch.targets.tolist() == TARGETS[:10].tolist()
-    fit = trainer()
-    fit.fit(module(), loader)
-    assert fit.global_step == 2
-
-
-@pytest.mark.parametrize("form", [None, "torch", "numpy"])
-def test_a_data_module_of_rows_equals_a_data_module_of_tuples(rows, form):
-    part = rows if form is None else rows.with_format(form)
-    if form == "numpy":
-        part = part.map(lambda row: {"pixels": np.asarray(row[rows.column_names[0]])[None]})
-        part = part.remove_columns(rows.column_names[0]).rename_column("pixels", "image")
-    white = 255 if form == "numpy" else None  # the package stores arrays as int64
-    data = ImageDataModule(part, part, num_classes=10, batch_size=10, white=white, **STATISTICS)
+def batches(url, **settings):
+    data = StreamingDataModule(url, batch_size=64, window=2, **settings)
+    data.prepare_data()
     data.setup()
-    expected = ImageDataModule([*zip(IMAGES, TARGETS, strict=True)], num_classes=10, batch_size=10, **STATISTICS)
-    expected.setup()
-    for got, wanted in zip(data.train_dataloader(), expected.train_dataloader(), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
-    fit = trainer(OnlineKNNProbe(k=3))
-    fit.fit(module(), datamodule=data)
-    assert "probe/knn_top1" in fit.callback_metrics
+    return [*data.train_dataloader(), *data.test_dataloader()]
 
 
-def test_a_dict_of_splits_raises_an_error(rows):
-    with pytest.raises(TypeError, match=r"train: expected a map-style data set, got .* keys train; give the data set"):
-        ImageDataModule(datasets.DatasetDict(train=rows), num_classes=10, **STATISTICS)
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_images_are_those_of_the_local_shards(options, shards, tmp_path, num_workers):
+    settings = {"storage_options": options, "cache_dir": tmp_path, "num_workers": num_workers}
+    remote, local = batches("hf://datasets/user/name/digits", **settings), batches(shards, num_workers=0)
+    assert len(remote) == len(local)
+    for (images, targets), (local_images, local_targets) in zip(remote, local, strict=True):
+        assert torch.equal(images, local_images)
+        assert torch.equal(targets, local_targets)
+
+
+def test_a_wrong_folder_is_named(options, tmp_path):
+    with pytest.raises(FileNotFoundError, match="url: expected tar files in hf://datasets/user/name/wrong, got none"):
+        batches("hf://datasets/user/name/wrong", storage_options=options, cache_dir=tmp_path)
+
+
+def test_a_repository_that_is_missing_or_private_is_named(options, tmp_path):
+    with pytest.raises(SystemFault, match=r"hf://datasets/user/wrong/digits: can't be listed .*credentials"):
+        batches("hf://datasets/user/wrong/digits", storage_options=options, cache_dir=tmp_path)

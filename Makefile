@@ -70,6 +70,7 @@ bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/objective.py
 	$(RUN) examples/benchmarks/queued.py
 	$(RUN) examples/benchmarks/step.py
+	$(RUN) examples/benchmarks/few_pixels.py
 	$(RUN) examples/benchmarks/ranking.py
 	$(RUN) examples/benchmarks/local.py
 	$(RUN) examples/benchmarks/loading.py

@@ -1,0 +1,54 @@
+"""Compare convolutions of maps of few pixels with PyTorch's, by an encoder's forward and backward pass on a CPU.
+
+    python examples/benchmarks/few_pixels.py [--images 512] [--threads 1] [--rounds 5]
+
+The last maps of a ResNet have one or four pixels if the images are small. Both rows of a table have the same encoder,
+weights and images. "ours" is the encoder that each module builds from a name. "PyTorch's convolutions" is the same
+encoder with plain convolutions. As in a fit, tensors have channels last and the process keeps the memory that it frees.
+"""
+
+import argparse
+from copy import deepcopy
+from functools import partial
+
+import torch
+from timing import interleaved, machine, print_table, threads
+from torch import Tensor, nn
+
+from ssl_modules.encoders import Encoder
+from ssl_modules.encoders.few_pixels import FewPixelsConv2d
+from ssl_modules.utils.memory import keep_freed_memory
+
+CASES = (("resnet10t", 8, None), ("resnet10t", 28, False), ("resnet10t", 40, False), ("resnet18", 28, False))
+
+
+def pass_through(encoder: Encoder, images: Tensor) -> None:
+    """Compute the last map and the gradients of its sum."""
+    encoder.zero_grad()
+    encoder(images)[-1].sum().backward()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    keep_freed_memory()
+    print(machine())
+    with threads(args.threads):
+        for name, side, small_stem in CASES:
+            ours = Encoder(name, image_size=side, in_channels=1, small_stem=small_stem)
+            plain = deepcopy(ours)
+            for module in plain.modules():
+                if isinstance(module, FewPixelsConv2d):
+                    module.__class__ = nn.Conv2d
+            images = torch.rand(args.images, 1, side, side)
+            encoders = {"PyTorch's convolutions": plain, "ours": ours}
+            seconds = interleaved({k: partial(pass_through, e, images) for k, e in encoders.items()}, args.rounds)
+            rows = [(k, args.images / s, seconds["PyTorch's convolutions"] / s) for k, s in seconds.items()]
+            print_table(f"{name}, {args.images} images of {side} px", ("", "images/s", "ratio"), rows)
+
+
+if __name__ == "__main__":
+    main()

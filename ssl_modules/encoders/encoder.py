@@ -36,6 +36,9 @@ class Encoder(Configurable, nn.Module):
     With ``patches``, each image is cut into a grid of patches, and the backbone encodes each patch separately. Each map
     of a patch is averaged to one vector. These vectors form a map with the shape of the grid.
 
+    If ``encoder`` is a name, the plain 2-d convolutions of the network become
+    :class:`~ssl_modules.encoders.few_pixels.FewPixelsConv2d`, which are faster on a CPU for small images.
+
     Args:
         encoder: a name or a module, which may be
 

@@ -13,6 +13,7 @@ from ssl_modules.datamodules import TensorImages
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETS = {"fashion": ("FashionMNISTDataModule", 28), "scattered": ("ScatteredFashionMNISTDataModule", 40)}
+SEARCHED = "scattered"  # the set whose training images choose crop and learning rates for both sets
 METHODS = {  # configuration, number of seeds, time of a step relative to SimCLR's
     "SimCLR": ("simclr", 3, 1.0),
     "MoCo": ("moco", 3, 0.7),

@@ -76,17 +76,18 @@ def table(name: str, title: str) -> str:
     return "\n".join(out) + "\n"
 
 
-def search(name: str) -> str:
+def search() -> str:
     """Say what was tuned, from the lines of the search."""
-    path = HERE / f"{name}_search.jsonl"
-    runs = [json.loads(line) for line in path.read_text().splitlines()]
+    runs = [json.loads(line) for line in (HERE / "search.jsonl").read_text().splitlines()]
     crops = [r for r in runs if r["kind"] == "recipe"]
     best = max(crops, key=lambda r: r["knn"])
     tried = ", ".join(f"{100 * r['knn']:.1f} % for {r['crop']} and {r['rate']}" for r in sorted(crops, key=_crop))
     return (
-        f"On {name}, we chose the smallest crop and the learning rates by k-NN accuracy on 10,000 training images. "
+        "We chose the smallest crop and the learning rates by k-NN accuracy on 10,000 training images of Fashion-MNIST "
+        "scattered. "
         f"{len(crops)} full runs of SimCLR chose the smallest crop. Their accuracies for crop and learning rate are: "
-        f"{tried}. All rows use the crop {best['crop']}. Two runs of two epochs chose each method's learning rate.\n"
+        f"{tried}. All rows use the crop {best['crop']}. Two runs of two epochs chose each method's learning rate. "
+        "All runs use these choices, on both sets.\n"
     )
 
 
@@ -97,8 +98,7 @@ def _crop(run: dict[str, Any]) -> tuple[float, float]:
 def page() -> str:
     """Return the generated part of the page."""
     parts = [table(name, title) for name, title in TABLES.items() if (HERE / f"{name}.jsonl").exists()]
-    parts += [search(name) for name in ("scattered", "fashion") if (HERE / f"{name}_search.jsonl").exists()]
-    return "\n".join(parts)
+    return "\n".join([*parts, search()])
 
 
 def draw(name: str, path: Path) -> None:

@@ -48,10 +48,11 @@ def test_values_are_means_over_seeds(table):
 
 
 def test_every_row_uses_the_settings_that_its_search_chose(run):
-    search = run.Table(FOLDER / "scattered_search.jsonl")
-    for line in run.Table(FOLDER / "scattered.jsonl").lines:
-        assert (line["crop"], line["rate"]) == (search.crop(), search.rate(line["row"])), line["row"]
-        assert line["part"] == "test"
+    search = run.Table(FOLDER / "search.jsonl")
+    for name in run.SETS:
+        for line in run.Table(FOLDER / f"{name}.jsonl").lines:
+            assert (line["crop"], line["rate"]) == (search.crop(), search.rate(line["row"])), line["row"]
+            assert line["part"] == "test"
     assert all(line["part"] == "val" for line in search.lines)
 
 
@@ -68,7 +69,7 @@ def test_differences_are_paired_by_seed(table):
 
 
 def test_seeds_are_those_given_or_those_of_the_row(run):
-    search = run.Table(FOLDER / "scattered_search.jsonl")
+    search = run.Table(FOLDER / "search.jsonl")
 
     def seeds(given):
         jobs = run.row_jobs("scattered", search, ["SimCLR", "BYOL"], given, device="cpu", large=False)

@@ -47,6 +47,14 @@ def test_values_are_means_over_seeds(table):
     assert row.split(" | ")[1].split(" ± ")[0] == f"{sum(of_simclr) / len(of_simclr):.1f}"
 
 
+def test_trained_rows_beat_raw_pixels_and_lightlys_are_about_as_good_as_ours(table):
+    """The page says so."""
+    rows = table.lines("scattered")
+    knn = {row: sum(run["knn"] for run in runs) / len(runs) for row, runs in rows.items()}
+    assert min(value for row, value in knn.items() if row not in ("raw pixels", "untrained")) > knn["raw pixels"]
+    assert all(abs(knn[f"lightly's {name}"] - knn[name]) < 0.01 for name in ("SimCLR", "MoCo"))
+
+
 def test_every_row_uses_the_settings_that_its_search_chose(run):
     search = run.Table(FOLDER / "search.jsonl")
     for name in run.SETS:

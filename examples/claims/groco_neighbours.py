@@ -7,7 +7,7 @@ negatives. If this is true, k-NN accuracy gains more over SimCLR than linear acc
 the gain of k-NN accuracy minus the gain of linear accuracy, between runs with the same seed.
 
 The runs are rows of docs/results.md, on Fashion-MNIST scattered. The script trains the rows that are missing, which
-takes 25 or 50 minutes of one core for a run with 2 or 4 views. Then it prints the verdicts and draws
+takes about 40 or 80 minutes of one core for a run with 2 or 4 views. Then it prints the verdicts and draws
 groco_neighbours.png.
 """
 

@@ -6,9 +6,9 @@ GroCo's paper (arXiv 2301.02009) claims that its loss improves neighbourhoods, b
 negatives. If this is true, k-NN accuracy gains more over SimCLR than linear accuracy does. The script therefore judges
 the gain of k-NN accuracy minus the gain of linear accuracy, between runs with the same seed.
 
-The runs are rows of docs/results.md, on Fashion-MNIST scattered. The script trains the rows that are missing, which
-takes about 40 or 80 minutes of one core for a run with 2 or 4 views. Then it prints the verdicts and draws
-groco_neighbours.png.
+The runs are rows of docs/results.md, on Fashion-MNIST scattered. The script first trains the runs that are missing. A
+run takes about 40 minutes of one core with 2 views, and 80 minutes with 4 views. Then the script prints the verdicts
+and draws groco_neighbours.png.
 """
 
 import sys

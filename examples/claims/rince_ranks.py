@@ -10,8 +10,8 @@ outliers, and that noisy ranks still help. The rows have the same encoder, views
 - RINCE, labels: images of the same class have rank 1, images of the same coarse class have rank 2;
 - RINCE, noisy ranks: the same, but a fifth of the training images have a random coarse class.
 
-The runs are rows of docs/results.md, on Fashion-MNIST scattered. The script trains the rows that are missing, which
-takes about half an hour of one core for a run. Then it prints the verdicts and draws rince_ranks.png. It judges each
+The runs are rows of docs/results.md, on Fashion-MNIST scattered. The script first trains the runs that are missing. A
+run takes about half an hour of one core. Then the script prints the verdicts and draws rince_ranks.png. It judges each
 pair of rows by linear accuracy, between runs with the same seed. The other metrics have no verdict: with many
 comparisons, some would look decided by chance.
 """

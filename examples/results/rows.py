@@ -13,7 +13,7 @@ from ssl_modules.datamodules import TensorImages
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SETS = {"fashion": ("FashionMNISTDataModule", 28), "scattered": ("ScatteredFashionMNISTDataModule", 40)}
-SEARCHED = "scattered"  # the set whose training images choose crop and learning rates for both sets
+SEARCHED = "scattered"  # the search for crop and learning rates uses this set
 METHODS = {  # configuration, time of a step relative to SimCLR's
     "SimCLR": ("simclr", 1.0),
     "MoCo": ("moco", 0.7),
@@ -25,8 +25,8 @@ METHODS = {  # configuration, time of a step relative to SimCLR's
     "GroCo, 4 views": ("groco", 2.0),
     "S2R2, 4 views": ("s2r2", 2.0),
     "YADIM": ("yadim", 1.0),
-    "AMDIM, its encoder": ("amdim", 1.0),
-    "CPC, its encoder": ("cpc", 1.0),
+    "AMDIM, its encoder": ("amdim", 2.2),
+    "CPC, its encoder": ("cpc", 4.4),
     "SwAV": ("swav", 1.0),
     "SimSiam": ("simsiam", 1.0),
     "ReSSL": ("ressl", 0.7),

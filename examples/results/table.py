@@ -83,11 +83,10 @@ def search() -> str:
     best = max(crops, key=lambda r: r["knn"])
     tried = ", ".join(f"{100 * r['knn']:.1f} % for {r['crop']} and {r['rate']}" for r in sorted(crops, key=_crop))
     return (
-        "We chose the smallest crop and the learning rates by k-NN accuracy on 10,000 training images of Fashion-MNIST "
-        "scattered. "
-        f"{len(crops)} full runs of SimCLR chose the smallest crop. Their accuracies for crop and learning rate are: "
-        f"{tried}. All rows use the crop {best['crop']}. Two runs of two epochs chose each method's learning rate. "
-        "All runs use these choices, on both sets.\n"
+        "We chose the minimum area of a crop and the learning rates on Fashion-MNIST scattered, by k-NN accuracy on "
+        f"10,000 training images. {len(crops)} full runs of SimCLR chose the area. Their accuracies for area and "
+        f"learning rate are: {tried}. All rows crop at least {best['crop']} of the image. Two runs of two epochs chose each "
+        "method's learning rate. The rows on both sets use the same area and learning rates.\n"
     )
 
 

@@ -85,8 +85,8 @@ def search() -> str:
     return (
         "We chose the minimum area of a crop and the learning rates on Fashion-MNIST scattered, by k-NN accuracy on "
         f"10,000 training images. {len(crops)} full runs of SimCLR chose the area. Their accuracies for area and "
-        f"learning rate are: {tried}. All rows crop at least {best['crop']} of the image. Two runs of two epochs chose each "
-        "method's learning rate. The rows on both sets use the same area and learning rates.\n"
+        f"learning rate are: {tried}. All rows crop at least {best['crop']} of the image. Two runs of two epochs chose "
+        "each method's learning rate. The rows on both sets use the same area and learning rates.\n"
     )
 
 

@@ -81,6 +81,9 @@ bench: .venv/installed-bench
 results: .venv/installed-bench
 	$(RUN) examples/results/run.py --search
 	$(RUN) examples/results/run.py
+	$(RUN) examples/results/run.py --sets scattered --seeds 0 1 2 --only "lightly's SimCLR" "lightly's MoCo"
+	$(RUN) examples/claims/groco_neighbours.py --out docs/groco_neighbours.svg
+	$(RUN) examples/claims/rince_ranks.py --out docs/rince_ranks.svg
 	$(RUN) examples/results/table.py
 
 notebooks: .venv/installed

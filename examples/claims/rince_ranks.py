@@ -41,13 +41,13 @@ PAIRS = (
 
 
 def verdicts(lines: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each pair of rows: the verdict by linear accuracy, and the differences of all other metrics."""
+    """Return two lines for each pair of rows: the verdict by linear accuracy, and the differences of other metrics."""
     out = []
     for row, other in PAIRS:
         found = {metric: gains(lines, row, other, metric) for metric in METRICS}
         others = ", ".join(f"{COLUMNS[metric]} {difference(found[metric])}" for metric in METRICS if metric != "linear")
         if found["linear"]:
-            out.append(f"{row} - {other}: linear {verdict(found['linear'])}; {others}")
+            out += [f"{row} - {other}: linear {verdict(found['linear'])}", f"    {others}"]
     return out
 
 

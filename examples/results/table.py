@@ -53,23 +53,29 @@ def spread(values: list[float]) -> str:
     return text if len(values) == 1 else f"{text} ± {100 * stdev(values):.1f}"
 
 
-def hardware(runs: list[dict[str, Any]]) -> str:
-    return "GPU" if runs[0]["device"] == "cuda" else "CPU"
+def timed(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the runs whose seconds and memory a row shows: those on a GPU, if there are any."""
+    return [run for run in runs if run["device"] == "cuda"] or runs
+
+
+def hardware(run: dict[str, Any]) -> str:
+    return "GPU" if run["device"] == "cuda" else "CPU"
 
 
 def table(name: str, title: str) -> str:
     """Return one table in Markdown."""
     rows = lines(name)
-    header = ["", *COLUMNS.values(), "k-NN against SimCLR", "rate", "seeds", "on", "s", "MiB"]
+    header = ["", *COLUMNS.values(), "k-NN against SimCLR", "rate", "seeds", "s", "MiB", "on"]
     out = [f"### {title}\n", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for row, runs in rows.items():
         trained = row not in ("raw pixels", "untrained")
         cells = [row, *(spread([run[column] for run in runs]) for column in COLUMNS)]
         against = "" if row == "SimCLR" else difference(gains([*runs, *rows.get("SimCLR", [])], row, "SimCLR", "knn"))
-        cost = [f"{mean(run[key] for run in runs):,.0f}" for key in ("seconds", "mib")] if trained else ["", ""]
-        cells += [against, f"{runs[0]['rate']}" if trained else "", str(len(runs)), hardware(runs), *cost]
+        cells += [against, f"{runs[0]['rate']}" if trained else "", str(len(runs))]
+        cost = [f"{mean(run[key] for run in timed(runs)):,.0f}" for key in ("seconds", "mib")]
+        cells += [*cost, hardware(timed(runs)[0])] if trained else [""] * 3
         out.append("| " + " | ".join(cells) + " |")
-    machines = sorted({f"{hardware([run])}: {run['hardware']}" for runs in rows.values() for run in runs})
+    machines = sorted({f"{hardware(run)}: {run['hardware']}" for runs in rows.values() for run in runs})
     out.append(f"\n{'; '.join(machines)}. Several runs shared a GPU or processor, so the seconds are only rough.")
     if missing := [row for row in ROWS if row not in rows]:
         out.append(f"These rows have no runs yet: {'; '.join(missing)}.")
@@ -123,7 +129,7 @@ def short() -> str:
     rows = lines("scattered")
     columns = ("knn", "linear", "few", "retrieval")
     out = ["| representation | " + " | ".join(COLUMNS[column] for column in columns) + " |", "|" + "---|" * 5]
-    for row in ("raw pixels", "untrained", "SimCLR", "MoCo", "SCE", "BYOL"):
+    for row in ("raw pixels", "untrained", "SimCLR", "MoCo", "SCE", "BYOL", "GroCo", "YADIM", "SwAV", "supervised"):
         out.append(f"| {row} | " + " | ".join(spread([run[column] for run in rows[row]]) for column in columns) + " |")
     return "\n".join(out) + "\n"
 

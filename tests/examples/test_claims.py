@@ -12,15 +12,16 @@ from ssl_modules.batch import read_batch
 from ssl_modules.datamodules import DigitsDataModule
 
 pytest.importorskip("matplotlib")
-FOLDER = Path(__file__).parents[2] / "examples" / "claims"
+ROOT = Path(__file__).parents[2]
+FOLDER, RESULTS, PAGE = ROOT / "examples" / "claims", ROOT / "examples" / "results", ROOT / "docs" / "results.md"
 
 
 @pytest.fixture
 def scripts(monkeypatch):
     """Return a function that imports a script of the folder by its name."""
-    monkeypatch.setattr(sys, "path", [str(FOLDER), str(FOLDER.parent / "results"), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(FOLDER), str(RESULTS), *sys.path])
     yield importlib.import_module
-    for path in [*FOLDER.glob("*.py"), *(FOLDER.parent / "results").glob("*.py")]:
+    for path in [*FOLDER.glob("*.py"), *RESULTS.glob("*.py")]:
         sys.modules.pop(path.stem, None)
 
 
@@ -67,8 +68,8 @@ def test_rince_is_judged_by_linear_accuracy(scripts, tmp_path):
     same = dict.fromkeys(rince.METRICS, 0.5)
     runs = lines("MoCo", [0, 1], **same) + lines("RINCE, labels", [0, 1], **same | {"linear": 0.6, "coarse": 0.7})
     assert rince.verdicts(runs) == [
-        "RINCE, labels - MoCo: linear +10.0 ± 0.0 (seeds: 2): shows it; "
-        "k-NN +0.0 ± 0.0, retrieval +0.0 ± 0.0, coarse retrieval +20.0 ± 0.0, OOD AUROC +0.0 ± 0.0"
+        "RINCE, labels - MoCo: linear +10.0 ± 0.0 (seeds: 2): shows it",
+        "    k-NN +0.0 ± 0.0, retrieval +0.0 ± 0.0, coarse retrieval +20.0 ± 0.0, OOD AUROC +0.0 ± 0.0",
     ]
     rince.draw(runs, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
@@ -77,6 +78,12 @@ def test_rince_is_judged_by_linear_accuracy(scripts, tmp_path):
 def test_the_claims_train_rows_that_the_results_have(scripts):
     groco, rince, rows = scripts("groco_neighbours"), scripts("rince_ranks"), scripts("rows")
     assert {*rince.ROWS, *sum(groco.PAIRS.values(), ())} <= {*rows.ROWS}
+
+
+@pytest.mark.parametrize("script", ["groco_neighbours", "rince_ranks"])
+def test_the_page_on_results_holds_the_verdicts(scripts, script):
+    verdicts = scripts(script).verdicts(scripts("run").Table(RESULTS / "scattered.jsonl").lines)
+    assert "\n".join(["```text", *verdicts, "```"]) in PAGE.read_text(), f"run {FOLDER / script}.py"
 
 
 def test_the_lead_of_a_method_is_a_mean_over_the_epochs_of_training(scripts):

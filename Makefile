@@ -77,7 +77,7 @@ bench: .venv/installed-bench
 	$(RUN) examples/benchmarks/decoding.py
 	$(RUN) examples/benchmarks/probes.py
 
-# Train and evaluate all methods with the same budget. This takes about 45 core-hours. Rows that are measured are kept.
+# Train and evaluate all methods with the same budget. This takes about 50 core-hours. Rows that are measured are kept.
 results: .venv/installed-bench
 	$(RUN) examples/results/run.py --search
 	$(RUN) examples/results/run.py

@@ -84,6 +84,7 @@ def recomputed_in_parts(
     parts = parts_of(len(views[0]), micro_batch)
     if len(parts) == 1:
         return function(views)
+    _initialise_cuda_if_compiled(networks)
     contexts = partial(_contexts, networks)
     return concatenated(
         [
@@ -108,6 +109,17 @@ def concatenated(parts: Sequence[Any]) -> Any:
     joined = [concatenated(some) for some in zip(*parts, strict=True)]
     is_named_tuple = hasattr(first, "_fields")
     return type(first)(*joined) if is_named_tuple else type(first)(joined)
+
+
+def _initialise_cuda_if_compiled(networks: Sequence[nn.Module]) -> None:
+    """Initialise CUDA if the machine has a GPU and a network is compiled.
+
+    The compiler initialises CUDA at the first forward pass, also for images on the CPU. ``checkpoint`` raises an error
+    if this happens in its forward pass.
+    """
+    layers = (layer for network in networks for layer in network.modules())
+    if torch.cuda.is_available() and any(layer._compiled_call_impl is not None for layer in layers):
+        torch.cuda.init()
 
 
 def _contexts(networks: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -2,9 +2,10 @@
 
     python examples/benchmarks/few_pixels.py [--images 512] [--threads 1] [--rounds 5]
 
-The last maps of a ResNet have one or four pixels if the images are small. Both rows of a table have the same encoder,
-weights and images. "ours" is the encoder that each module builds from a name. "PyTorch's convolutions" is the same
-encoder with plain convolutions. As in a fit, tensors have channels last and the process keeps the memory that it frees.
+The last maps of a ResNet have one or four pixels if the images are small, and so have those of CPC's network for its
+patches. Both rows of a table have the same encoder, weights and images. "ours" is the encoder that each module builds.
+"PyTorch's convolutions" is the same encoder with plain convolutions. As in a fit, the tensors of a ResNet have channels
+last, and the process keeps the memory that it frees.
 """
 
 import argparse
@@ -15,11 +16,17 @@ import torch
 from timing import interleaved, machine, print_table, threads
 from torch import Tensor, nn
 
-from ssl_modules.encoders import Encoder
+from ssl_modules.encoders import CPCEncoder, Encoder
 from ssl_modules.encoders.few_pixels import FewPixelsConv2d
 from ssl_modules.utils.memory import keep_freed_memory
 
-CASES = (("resnet10t", 8, None), ("resnet10t", 28, False), ("resnet10t", 40, False), ("resnet18", 28, False))
+CASES = {  # title: encoder, side of the images, small_stem
+    "ResNet-10, 8 px": ("resnet10t", 8, None),
+    "ResNet-10, 28 px": ("resnet10t", 28, False),
+    "ResNet-10, 40 px": ("resnet10t", 40, False),
+    "ResNet-18, 28 px": ("resnet18", 28, False),
+    "CPC's network, patches of 8 px": (partial(CPCEncoder, 8, 1, layers=(1, 1, 1, 1), width=16), 8, None),
+}
 
 
 def pass_through(encoder: Encoder, images: Tensor) -> None:
@@ -37,8 +44,9 @@ def main() -> None:
     keep_freed_memory()
     print(machine())
     with threads(args.threads):
-        for name, side, small_stem in CASES:
-            ours = Encoder(name, image_size=side, in_channels=1, small_stem=small_stem)
+        for title, (encoder, side, small_stem) in CASES.items():
+            network = encoder if isinstance(encoder, str) else encoder()
+            ours = Encoder(network, image_size=side, in_channels=1, small_stem=small_stem)
             plain = deepcopy(ours)
             for module in plain.modules():
                 if isinstance(module, FewPixelsConv2d):
@@ -47,7 +55,7 @@ def main() -> None:
             encoders = {"PyTorch's convolutions": plain, "ours": ours}
             seconds = interleaved({k: partial(pass_through, e, images) for k, e in encoders.items()}, args.rounds)
             rows = [(k, args.images / s, seconds["PyTorch's convolutions"] / s) for k, s in seconds.items()]
-            print_table(f"{name}, {args.images} images of {side} px", ("", "images/s", "ratio"), rows)
+            print_table(f"{title}, {args.images} images", ("", "images/s", "ratio"), rows)
 
 
 if __name__ == "__main__":

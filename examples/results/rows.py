@@ -26,7 +26,7 @@ METHODS = {  # configuration, time of a step relative to SimCLR's
     "S2R2, 4 views": ("s2r2", 2.0),
     "YADIM": ("yadim", 1.0),
     "AMDIM, its encoder": ("amdim", 2.2),
-    "CPC, its encoder": ("cpc", 4.4),
+    "CPC, its encoder": ("cpc", 1.0),
     "SwAV": ("swav", 1.0),
     "SimSiam": ("simsiam", 1.0),
     "ReSSL": ("ressl", 0.7),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ssl_modules.encoders.backbone import check_shape
+from ssl_modules.encoders.few_pixels import multiply_few_pixels
 from ssl_modules.utils.checks import check_number, check_numbers
 from ssl_modules.utils.configurable import Configurable
 
@@ -20,6 +21,8 @@ class CPCEncoder(Configurable, nn.Module):
     ResNet's. The published network, "ResNet-161", has ``layers=(3, 4, 46, 3)``; a smaller one has ``(3, 4, 6, 3)``. The
     default has 326 million parameters. For patches up to 32 pixels the deepest map has one location. For larger patches
     it has several, and :class:`~ssl_modules.encoders.Encoder` takes their mean as the patch's vector.
+
+    On a CPU, maps of few pixels are multiplied as in :class:`~ssl_modules.encoders.few_pixels.FewPixelsConv2d`.
 
     A layer norm has a weight per channel and location, so the number of parameters grows with the patch size. Both
     networks have as many parameters as cpc_resnet101 and cpc_resnet50 of lightning-bolts.
@@ -71,6 +74,7 @@ class CPCEncoder(Configurable, nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        multiply_few_pixels(self)  # patches of 8 pixels have maps of one pixel
 
     def forward(self, patches: Tensor) -> tuple[Tensor, ...]:
         check_shape(patches, self.in_channels, self.image_size)

@@ -19,7 +19,7 @@ from ssl_modules.encoders.backbone import (
     channels,
     shrink_stem,
 )
-from ssl_modules.encoders.few_pixels import skip_padding
+from ssl_modules.encoders.few_pixels import multiply_few_pixels
 from ssl_modules.encoders.names import create_backbone, name_of
 from ssl_modules.encoders.split_norm import split_batch_norms
 from ssl_modules.encoders.video import SmallR3D, TorchvisionVideo
@@ -123,7 +123,7 @@ class Encoder(Configurable, nn.Module):
         if isinstance(encoder, str):
             name = encoder
             model = create_backbone(name, image_size=self._side, in_channels=in_channels, pretrained=pretrained)
-            skip_padding(model)
+            multiply_few_pixels(model)
         elif not isinstance(encoder, nn.Module):
             raise TypeError(f"encoder: expected a name or a module, got {_described(encoder)}")
         elif isinstance(encoder, Encoder):

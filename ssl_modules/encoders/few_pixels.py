@@ -1,18 +1,19 @@
-"""Convolutions of maps of few pixels, which don't multiply padding."""
+"""Convolutions of maps of few pixels as matrix products."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FEW_IMAGES = 32  # for fewer images, copying the weights takes longer than multiplying the padding
+FEW_IMAGES = 32  # for fewer images, copying the weights takes longer than the matrix products save
 
 
 class FewPixelsConv2d(nn.Conv2d):
-    """A convolution that is faster on a CPU if most of the kernel lies outside the map.
+    """A convolution that is faster on a CPU if the map has few pixels.
 
     On a map of 2 x 2 pixels, 5 of the 9 weights of a 3 x 3 kernel meet padding. On a map of one pixel, it is 8 of 9.
     PyTorch's convolution multiplies the padding too. This class computes each pixel of the output by a matrix product
-    with the weights inside the map. For all other maps, and on accelerators, it uses PyTorch's convolution.
+    with the weights inside the map. It does so if most weights meet padding, or if the output has a single pixel. For
+    all other maps, and on accelerators, it uses PyTorch's convolution.
 
     Shape:
         ``[B, C, H, W]`` to ``[B, C', H', W']``, as :class:`torch.nn.Conv2d`.
@@ -27,8 +28,9 @@ class FewPixelsConv2d(nn.Conv2d):
         if not self._is_replaceable(maps):
             return super().forward(maps)
         rows, columns = self._windows(maps, axis=0), self._windows(maps, axis=1)
+        places = len(rows) * len(columns)
         inside = sum(map(_length, rows)) * sum(map(_length, columns))
-        if 2 * inside >= len(rows) * len(columns) * self.weight[0, 0].numel():
+        if places != 1 and 2 * inside >= places * self.weight[0, 0].numel():
             return super().forward(maps)
         pixels, weight = maps.permute(0, 2, 3, 1), self.weight.permute(0, 2, 3, 1)
         out = [
@@ -45,7 +47,7 @@ class FewPixelsConv2d(nn.Conv2d):
         if traced or maps.device.type != "cpu" or maps.ndim != 4 or len(maps) < FEW_IMAGES:
             return False
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-        return plain and isinstance(self.padding, tuple) and 0 < max(self.padding) < min(self.kernel_size)
+        return plain and isinstance(self.padding, tuple) and max(self.padding) < min(self.kernel_size)
 
     def _windows(self, maps: Tensor, axis: int) -> list[tuple[slice, slice]]:
         """For each output pixel along an axis, return the pixels of the map and the weights that meet them."""
@@ -57,12 +59,12 @@ class FewPixelsConv2d(nn.Conv2d):
         ]
 
 
-def skip_padding(model: nn.Module) -> None:
+def multiply_few_pixels(model: nn.Module) -> None:
     """Turn the plain 2-d convolutions of a network into :class:`FewPixelsConv2d`, in place.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
-        >>> skip_padding(model)
+        >>> multiply_few_pixels(model)
         >>> model
         Sequential(
           (0): FewPixelsConv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_modules.encoders import Encoder, few_pixels
-from ssl_modules.encoders.few_pixels import FEW_IMAGES, FewPixelsConv2d, skip_padding
+from ssl_modules.encoders import CPCEncoder, Encoder, few_pixels
+from ssl_modules.encoders.few_pixels import FEW_IMAGES, FewPixelsConv2d, multiply_few_pixels
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def products(monkeypatch):
 def pair(*arguments, **settings):
     conv = nn.Conv2d(*arguments, **settings, dtype=torch.float64)
     few = nn.Sequential(deepcopy(conv))
-    skip_padding(few)
+    multiply_few_pixels(few)
     return conv, few[0]
 
 
@@ -57,6 +57,10 @@ def check_equal(conv, few, maps):
         ((2, 4), {"kernel_size": 5, "padding": (2, 1), "stride": (1, 2)}, 2),
         ((1, 1), {"kernel_size": 7, "padding": 3, "stride": 2}, 1),
         ((4, 4), {"kernel_size": 7, "padding": 3}, 16),
+        ((1, 1), {"kernel_size": 1}, 1),
+        ((2, 2), {"kernel_size": 1, "stride": 2}, 1),
+        ((3, 3), {"kernel_size": 3}, 1),
+        ((4, 3), {"kernel_size": 3, "stride": 2}, 1),  # the last row meets no weight
     ],
 )
 def test_values_and_gradients_are_those_of_pytorch(products, shape, settings, locations, layout):
@@ -71,7 +75,7 @@ def test_values_and_gradients_are_those_of_pytorch(products, shape, settings, lo
     [
         ((FEW_IMAGES - 1, 4, 2, 2), {"kernel_size": 3, "padding": 1}),  # too few images
         ((FEW_IMAGES, 4, 3, 3), {"kernel_size": 3, "padding": 1}),  # most weights lie inside the map
-        ((FEW_IMAGES, 4, 1, 1), {"kernel_size": 1}),
+        ((FEW_IMAGES, 4, 2, 2), {"kernel_size": 1}),  # more than one pixel
         ((FEW_IMAGES, 4, 1, 1), {"kernel_size": 1, "padding": 1}),
         ((FEW_IMAGES, 4, 2, 2), {"kernel_size": 3, "padding": 1, "groups": 2}),
         ((FEW_IMAGES, 4, 2, 2), {"kernel_size": 3, "padding": 2, "dilation": 2}),
@@ -84,6 +88,11 @@ def test_other_convolutions_are_pytorchs(products, shape, settings):
     conv, few = pair(shape[-3], 4, **settings)
     check_equal(conv, few, torch.rand(shape, dtype=torch.float64))
     assert not products
+
+
+class Last(nn.Module):
+    def forward(self, maps):
+        return maps[-1]
 
 
 def test_a_map_smaller_than_the_kernel_has_pytorchs_error():
@@ -105,8 +114,22 @@ def test_an_encoder_by_name_skips_padding_and_keeps_its_weights_and_maps(product
     images = torch.rand(FEW_IMAGES, 1, 8, 8)
     for ours, theirs in zip(encoder(images), plain(images), strict=True):
         torch.testing.assert_close(ours, theirs)
-    # Layer 3 has maps of 2 x 2 pixels: 3 convolutions with 4 products each. Layer 4 has one pixel: 4 products.
-    assert len(products) == 16
+    # Layer 3 has maps of 2 x 2 pixels: 3 convolutions with 4 products each. Layer 4 has one pixel: 4 convolutions, and
+    # one of the shortcut.
+    assert len(products) == 17
+
+
+def test_the_network_of_cpc_uses_products_and_gives_the_same_gradients(products):
+    torch.manual_seed(0)
+    encoder = CPCEncoder(8, 1, layers=(1, 1, 1, 1), width=4).double()
+    plain = deepcopy(encoder)
+    for module in plain.modules():
+        if type(module) is FewPixelsConv2d:
+            module.__class__ = nn.Conv2d
+    check_equal(nn.Sequential(plain, Last()), nn.Sequential(encoder, Last()), torch.rand(FEW_IMAGES, 1, 8, 8).double())
+    # The 3 x 3 convolution of layer 1 has 4 products, one for each pixel of its output. In layers 2, 3 and 4, there are
+    # 3, 4 and 4 convolutions whose output has a single pixel.
+    assert len(products) == 4 + 3 + 4 + 4
 
 
 def test_a_module_of_the_user_keeps_its_convolutions():
@@ -120,7 +143,7 @@ def test_a_module_of_the_user_keeps_its_convolutions():
 )
 def test_a_traced_network_takes_maps_of_other_sizes(trace):
     few = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1))
-    skip_padding(few)
+    multiply_few_pixels(few)
     maps = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(trace(few)(maps), few(maps))
 

@@ -84,6 +84,7 @@ results: .venv/installed-bench
 	$(RUN) examples/results/run.py --sets scattered --seeds 0 1 2 --only "lightly's SimCLR" "lightly's MoCo"
 	$(RUN) examples/claims/groco_neighbours.py --out docs/groco_neighbours.svg
 	$(RUN) examples/claims/rince_ranks.py --out docs/rince_ranks.svg
+	$(RUN) examples/results/digits.py
 	$(RUN) examples/results/table.py
 
 notebooks: .venv/installed

@@ -19,7 +19,7 @@ def scripts(monkeypatch):
     """Return a function that imports a script of the folder by its name."""
     monkeypatch.syspath_prepend(FOLDER)
     yield importlib.import_module
-    for name in ("table", "paired", "run", "rows"):
+    for name in ("digits", "table", "paired", "run", "rows"):
         sys.modules.pop(name, None)
 
 
@@ -112,6 +112,29 @@ def test_a_run_that_the_file_has_is_not_repeated(run, tmp_path, monkeypatch):
     lines.add({**job, "knn": 0.5})
     monkeypatch.setattr(run, "ProcessPoolExecutor", None)  # it would be called for a job that is missing
     run.finish([{**job, "device": "cpu"}], run.Table(tmp_path / "lines.jsonl"), 1)
+
+
+def test_the_header_of_a_config_gives_the_spread_over_its_seeds(scripts):
+    digits, run = scripts("digits"), scripts("run")
+    lines = run.Table(digits.LINES)
+    for name in digits.NAMES:
+        runs, text = lines.find(config=name), (digits.CONFIGS / f"{name}.yaml").read_text()
+        assert [line["seed"] for line in runs] == list(digits.SEEDS), name
+        assert digits.with_result(text, digits.result(runs)) == text, f"run {FOLDER / 'digits.py'}"
+
+
+def test_a_header_gets_its_result_below_the_time_or_in_place_of_the_old_one(scripts):
+    digits = scripts("digits")
+    runs = [{"k-NN": [0.9, high], "linear": [0.95, 0.99]} for high in (0.97, 0.981)]
+    lines = digits.result(runs)
+    assert lines.replace("\n#            ", "") == (
+        "#   result    k-NN 97.0 to 98.1 %, linear 99.0 % after the last epoch "
+        "(seeds 0 to 1; untrained 90.0 % and 95.0 %)"
+    )
+    header, rest = "# A method.\n#\n#   time      a minute\n{}#\n# A note.\n", "seed_everything: 0\n"
+    expected = header.format(lines + "\n") + rest
+    for old in ("", "#   result    k-NN 1 %,\n#             and more\n", lines + "\n"):
+        assert digits.with_result(header.format(old) + rest, lines) == expected
 
 
 @pytest.mark.slow

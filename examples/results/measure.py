@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from peers import PEERS, RawPixels
-from rows import build
+from rows import REFERENCES, build
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -25,7 +25,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     elif job["row"] in PEERS:
         module = PEERS[job["row"]](module)
     seconds, memory = 0.0, 0.0
-    if job["row"] not in ("raw pixels", "untrained"):
+    if job["row"] not in REFERENCES:
         seconds, memory = fit(module, data, job)
     return {
         **evaluate(module.to(job["device"]).eval(), data, job),

@@ -35,6 +35,8 @@ METHODS = {  # configuration, time of a step relative to SimCLR's
 OTHERS = {  # row whose module is used, time of a step relative to SimCLR's
     "raw pixels": ("SimCLR", 0.0),
     "untrained": ("SimCLR", 0.0),
+    "untrained, AMDIM's encoder": ("AMDIM, its encoder", 0.0),
+    "untrained, CPC's encoder": ("CPC, its encoder", 0.0),
     "supervised": ("SimCLR", 0.5),
     "lightly's SimCLR": ("SimCLR", 1.0),
     "lightly's MoCo": ("MoCo", 0.7),
@@ -43,8 +45,9 @@ OTHERS = {  # row whose module is used, time of a step relative to SimCLR's
     "RINCE, noisy ranks": ("RINCE, labels", 0.7),
 }
 THREE_SEEDS = ("untrained", "SimCLR", "MoCo", "SCE", "GroCo", "S2R2, 4 views", "YADIM")  # the others have one
-ROWS = ["raw pixels", "untrained", *METHODS, *[row for row in OTHERS if row not in ("raw pixels", "untrained")]]
-NOISE = 0.2  # share of training images whose coarse class is random in "RINCE, noisy ranks"
+REFERENCES = [row for row in OTHERS if row == "raw pixels" or row.startswith("untrained")]  # these have no training
+ROWS = [*REFERENCES, *METHODS, *[row for row in OTHERS if row not in REFERENCES]]
+NOISE = 0.2  # share of training images whose coarse class is drawn again in "RINCE, noisy ranks"
 RATES = (0.001, 0.003)
 CROPS = (0.08, 0.2, 0.4)
 EPOCHS = {"full": 5, "short": 2, "large": 50}

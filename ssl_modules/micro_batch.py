@@ -117,9 +117,12 @@ def _initialise_cuda_if_compiled(networks: Sequence[nn.Module]) -> None:
     The compiler initialises CUDA at the first forward pass, also for images on the CPU. ``checkpoint`` raises an error
     if this happens in its forward pass.
     """
-    layers = (layer for network in networks for layer in network.modules())
-    if torch.cuda.is_available() and any(layer._compiled_call_impl is not None for layer in layers):
+    if torch.cuda.is_available() and any(_is_compiled(m) for network in networks for m in network.modules()):
         torch.cuda.init()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None or isinstance(module, torch._dynamo.OptimizedModule)
 
 
 def _contexts(networks: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

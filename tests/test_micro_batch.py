@@ -156,18 +156,19 @@ def test_a_compiled_encoder_gives_the_same_gradient_and_buffers():
     torch.testing.assert_close(compiled_step(compile=True), compiled_step(), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("compile", [True, False])
-def test_compiled_networks_initialise_cuda_before_the_forward_pass(monkeypatch, compile):
+@pytest.mark.parametrize("compiled", ["in place", "wrapped", "no"])
+def test_compiled_networks_initialise_cuda_before_the_forward_pass(monkeypatch, compiled):
     """Otherwise, the compiler does so in the forward pass, and torch.utils.checkpoint raises an error."""
-    encoder = nn.Sequential(nn.Linear(2, 3))
-    if compile:
-        encoder[0].compile(backend="eager")
+    layer = nn.Linear(2, 3)
+    if compiled == "in place":
+        layer.compile(backend="eager")
+    encoder = nn.Sequential(torch.compile(layer, backend="eager") if compiled == "wrapped" else layer)
     calls = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "init", lambda: calls.append("init"))
     monkeypatch.setattr(micro_batch, "checkpoint", lambda function, views, **_: calls.append("forward") or views[0])
     micro_batch.recomputed_in_parts(encoder, [encoder], [torch.ones(4, 2)], 2)
-    assert calls == ["init"] * compile + ["forward"] * 2
+    assert calls == ["init"] * (compiled != "no") + ["forward"] * 2
 
 
 class Limited(SimCLR):

@@ -113,6 +113,7 @@ def build(name: str, setting: Setting, data: BaseDataModule) -> ContrastiveModul
         "mean": data.mean,
         "std": data.std,
         "small_stem": setting.small_stem,
+        "view_statistics": "joint",
         "optimizer": partial(torch.optim.AdamW, lr=setting.learning_rate, weight_decay=1e-4),
         "schedule": WarmupCosine(warmup=0.1, ramp="(s+1)/W"),
         "base_batch_size": None,

@@ -68,7 +68,7 @@ def augmentation(row: str, size: int, crop: float) -> dict[str, Any]:
     if row in ("SCE", "ReSSL"):
         parts = [of_class("Views", views=1, transforms=t) for t in (plain, [*plain, jitter])]
         return of_class("JointViews", parts=parts)
-    if row.startswith("CPC"):
+    if "CPC" in row:
         patches = of_class("PatchGrid", size=8, overlap=3 if size == 28 else 0)
         return of_class("Views", views=1, transforms=[*plain, jitter, patches])
     return of_class("Views", views=4 if "4 views" in row else 2, transforms=[*plain, jitter])

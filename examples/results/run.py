@@ -156,7 +156,8 @@ def _start() -> None:
 def estimate(jobs: list[dict[str, Any]], count: int) -> None:
     """Print an estimate of the time.
 
-    It assumes that SimCLR's step takes 1.7 core-seconds at 40 px and 0.82 at 28, and with a ResNet-18 1.4 times as long.
+    It assumes that SimCLR's step takes 1.7 core-seconds at 40 px and 0.82 at 28 px. With a ResNet-18, a step takes 1.4
+    times as long.
     """
     cost = {name: step for name, (_, step) in {**METHODS, **OTHERS}.items()}
     step = {"fashion": 0.82, "scattered": 1.7}

@@ -22,10 +22,11 @@ class CPCEncoder(Configurable, nn.Module):
     default has 326 million parameters. For patches up to 32 pixels the deepest map has one location. For larger patches
     it has several, and :class:`~ssl_modules.encoders.Encoder` takes their mean as the patch's vector.
 
-    On a CPU, maps of few pixels are multiplied as in :class:`~ssl_modules.encoders.few_pixels.FewPixelsConv2d`.
+    On a CPU, the convolutions of maps of few pixels are matrix products, see
+    :class:`~ssl_modules.encoders.few_pixels.FewPixelsConv2d`.
 
-    A layer norm has a weight per channel and location, so the number of parameters grows with the patch size. Both
-    networks have as many parameters as cpc_resnet101 and cpc_resnet50 of lightning-bolts.
+    A layer norm has a weight per channel and location, so the number of parameters grows with the patch size. The two
+    networks above have as many parameters as cpc_resnet101 and cpc_resnet50 of lightning-bolts.
 
     Args:
         image_size: side of a patch, pixels.

@@ -12,8 +12,9 @@ class FewPixelsConv2d(nn.Conv2d):
 
     On a map of 2 x 2 pixels, 5 of the 9 weights of a 3 x 3 kernel meet padding. On a map of one pixel, it is 8 of 9.
     PyTorch's convolution multiplies the padding too. This class computes each pixel of the output by a matrix product
-    with the weights inside the map. It does so if most weights meet padding, or if the output has a single pixel. For
-    all other maps, and on accelerators, it uses PyTorch's convolution.
+    with the weights inside the map. It does so if most weights meet padding, or if the output has a single pixel. It
+    uses PyTorch's convolution for all other maps, for fewer than 32 images, on accelerators, in compiled and traced
+    networks, and if the convolution has groups, dilation or a padding other than zeros.
 
     Shape:
         ``[B, C, H, W]`` to ``[B, C', H', W']``, as :class:`torch.nn.Conv2d`.

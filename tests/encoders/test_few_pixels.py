@@ -148,8 +148,9 @@ def test_a_traced_network_takes_maps_of_other_sizes(trace):
     torch.testing.assert_close(trace(few)(maps), few(maps))
 
 
-def test_autocast_gives_the_same_type_as_pytorch():
+def test_autocast_gives_the_same_type_as_pytorch(products):
     conv, few = (module.float() for module in pair(3, 4, 3, padding=1))
     maps = torch.rand(FEW_IMAGES, 3, 1, 1)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(few(maps), conv(maps), atol=1e-2, rtol=1e-2)
+    assert len(products) == 1

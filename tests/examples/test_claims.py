@@ -66,11 +66,16 @@ def test_groco_is_judged_by_neighbours_beyond_the_linear_classifier(scripts, tmp
 def test_rince_is_judged_by_linear_accuracy(scripts, tmp_path):
     rince = scripts("rince_ranks")
     same = dict.fromkeys(rince.METRICS, 0.5)
-    runs = lines("MoCo", [0, 1], **same) + lines("RINCE, labels", [0, 1], **same | {"linear": 0.6, "coarse": 0.7})
+    runs = lines("RINCE, one rank", [0, 1], **same) + lines(
+        "RINCE, labels", [0, 1], **same | {"linear": 0.6, "coarse": 0.7}
+    )
     assert rince.verdicts(runs) == [
-        "RINCE, labels - MoCo: linear +10.0 ± 0.0 (seeds: 2): shows it",
+        "RINCE, labels - RINCE, one rank: linear +10.0 ± 0.0 (seeds: 2): shows it",
         "    k-NN +0.0 ± 0.0, retrieval +0.0 ± 0.0, coarse retrieval +20.0 ± 0.0, OOD AUROC +0.0 ± 0.0",
     ]
+    # Against MoCo, labels and ranks act together, so there is no verdict.
+    runs = [line | {"row": line["row"].replace("RINCE, one rank", "MoCo")} for line in runs]
+    assert rince.verdicts(runs)[0] == "RINCE, labels - MoCo: linear +10.0 ± 0.0"
     rince.draw(runs, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 

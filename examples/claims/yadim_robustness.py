@@ -1,6 +1,6 @@
 """How much do AMDIM, CPC and YADIM depend on the encoder, and on the maps or patches that are compared?
 
-    python examples/claims/yadim_robustness.py            # about 45 minutes of one core
+    python examples/claims/yadim_robustness.py            # about 2 hours of one core
 
 Every method trains with every encoder and every extraction of its grid. All train for the same epochs on the same
 images, scikit-learn's digits, with the same optimiser, colour jitter and crops. This tests a claim by Falcon and Cho,

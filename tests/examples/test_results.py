@@ -62,6 +62,11 @@ def says(table, sentence):
 def test_the_page_says_which_rows_beat_raw_pixels_on_scattered_images(table):
     assert worse_than_raw_pixels(table, "scattered", "knn") == {"CPC, its encoder"}
     assert says(table, "All trained rows except CPC beat raw pixels by k-NN.")
+    knn = {row: 100 * sum(run["knn"] for run in runs) / len(runs) for row, runs in table.lines("scattered").items()}
+    cpc, amdim = (knn[f"{name}, its encoder"] - knn[f"untrained, {name}'s encoder"] for name in ("CPC", "AMDIM"))
+    assert says(table, f"CPC improves its untrained encoder by {cpc:.0f} points, AMDIM by {amdim:.0f}.")
+    without_labels = {row: value for row, value in knn.items() if row not in table.WITH_LABELS}
+    assert max(without_labels, key=without_labels.get) == "AMDIM, its encoder"
 
 
 def test_the_page_says_which_rows_beat_raw_pixels_on_fashion_mnist(table):
@@ -97,6 +102,15 @@ def test_the_page_says_how_far_lightlys_rows_are_from_ours(scripts, table):
         f"We found no difference to lightly: its SimCLR minus ours is {knn} (k-NN) and {linear} (linear), its MoCo "
         f"minus ours {' and '.join(of_moco)}.",
     )
+
+
+def test_the_page_says_how_far_s2r2_is_from_simclr(scripts, table):
+    paired, rows = scripts("paired"), table.lines("scattered")
+    runs = [*rows["S2R2, 4 views"], *rows["SimCLR, 4 views"]]
+    gains = [paired.gains(runs, "S2R2, 4 views", "SimCLR, 4 views", metric) for metric in ("knn", "linear")]
+    knn, linear = map(paired.difference, gains)
+    assert says(table, f"S2R2 is behind SimCLR with the same four views: k-NN {knn} and linear {linear}.")
+    assert all(paired.verdict(values).endswith("does not show it") for values in gains)
 
 
 def test_the_page_says_what_longer_runs_change(table):

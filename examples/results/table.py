@@ -99,17 +99,15 @@ def table(name: str, title: str) -> str:
 
 def search() -> str:
     """Say what was tuned, from the lines of the search."""
-    runs = [json.loads(line) for line in (HERE / "search.jsonl").read_text().splitlines()]
-    crops = [r for r in runs if r["kind"] == "recipe"]
-    best = max(crops, key=lambda r: r["knn"])
+    searched = Table(HERE / "search.jsonl")
+    crops = searched.find(kind="recipe")
     tried = ", ".join(f"{100 * r['knn']:.1f} % for {r['crop']} and {r['rate']}" for r in sorted(crops, key=_crop))
-    table = Table(HERE / "search.jsonl")
-    low = [row for row in METHODS if table.rate(row) != max(RATES)]
+    low = [row for row in METHODS if searched.rate(row) != max(RATES)]
     return (
         "We chose the minimum area of a crop and the learning rates on Fashion-MNIST scattered, by k-NN accuracy on "
         f"10,000 training images, with one seed. {len(crops)} runs of SimCLR with 5 epochs chose the area. Their "
-        f"accuracies for area and learning rate are: {tried}. All rows crop at least {best['crop']} of the image. Two "
-        f"runs of two epochs chose each method's learning rate from {' and '.join(map(str, RATES))}. {max(RATES)} was "
+        f"accuracies for area and learning rate are: {tried}. All rows crop at least {searched.crop()} of the image. "
+        f"Two runs of two epochs chose each method's learning rate from {' and '.join(map(str, RATES))}. {max(RATES)} was "
         f"better for all but {' and '.join(low)}. The largest values that we tried were therefore often the best, and "
         "still larger ones may be better. The rows on both sets use the same area and learning rates. We searched "
         "nothing else: temperatures, momenta, heads and weight decay are those of the configs for Fashion-MNIST.\n"

@@ -107,10 +107,11 @@ def search() -> str:
         "We chose the minimum area of a crop and the learning rates on Fashion-MNIST scattered, by k-NN accuracy on "
         f"10,000 training images, with one seed. {len(crops)} runs of SimCLR with 5 epochs chose the area. Their "
         f"accuracies for area and learning rate are: {tried}. All rows crop at least {searched.crop()} of the image. "
-        f"Two runs of two epochs chose each method's learning rate from {' and '.join(map(str, RATES))}. The larger rate "
-        f"was better for all but {' and '.join(low)}. The largest values that we tried were therefore often the best, and "
-        "still larger ones may be better. The rows on both sets use the same area and learning rates. We searched "
-        "nothing else: temperatures, momenta, heads and weight decay are those of the configs for Fashion-MNIST.\n"
+        f"Two runs of two epochs chose each method's learning rate from {' and '.join(map(str, RATES))}. The larger "
+        f"rate was better for all but {' and '.join(low)}. The largest values that we tried were therefore often the "
+        "best, and still larger ones may be better. The rows on both sets use the same area and learning rates. We "
+        "searched nothing else: temperatures, momenta, heads and weight decay are those of the configs for "
+        "Fashion-MNIST.\n"
     )
 
 

@@ -1,6 +1,6 @@
 """Does a ranking of all views learn in fewer epochs? k-NN accuracy after each epoch of S2R2, GroCo and SimCLR.
 
-    python examples/claims/s2r2_epochs.py                    # scikit-learn's digits, 6 epochs, 3 seeds: minutes
+    python examples/claims/s2r2_epochs.py                    # scikit-learn's digits, 6 epochs, 3 seeds: 12 minutes
     python examples/claims/s2r2_epochs.py --data scattered   # Fashion-MNIST scattered, 6 times 39 batches of 256
 
 S2R2's paper claims that an objective over all views at once converges in fewer epochs. Here the three methods see the

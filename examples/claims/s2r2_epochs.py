@@ -1,7 +1,7 @@
 """Does a ranking of all views learn in fewer epochs? k-NN accuracy after each epoch of S2R2, GroCo and SimCLR.
 
     python examples/claims/s2r2_epochs.py                    # scikit-learn's digits, 6 epochs, 3 seeds: 12 minutes
-    python examples/claims/s2r2_epochs.py --data scattered   # Fashion-MNIST scattered, 6 times 39 batches of 256
+    python examples/claims/s2r2_epochs.py --data scattered   # Fashion-MNIST scattered, 6 times 39 batches: 2 hours
 
 S2R2's paper claims that an objective over all views at once converges in fewer epochs. Here the three methods see the
 same images in the same order and the same four views of each, with the same encoder, starting weights, projector width

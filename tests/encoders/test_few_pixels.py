@@ -90,7 +90,18 @@ def test_other_convolutions_are_pytorchs(products, shape, settings):
     assert not products
 
 
+def with_pytorchs_convolutions(encoder):
+    """Return a copy of an encoder without convolutions of few pixels."""
+    plain = deepcopy(encoder)
+    for module in plain.modules():
+        if type(module) is FewPixelsConv2d:
+            module.__class__ = nn.Conv2d
+    return plain
+
+
 class Last(nn.Module):
+    """Returns the last map of an encoder."""
+
     def forward(self, maps):
         return maps[-1]
 
@@ -106,10 +117,7 @@ def test_a_map_smaller_than_the_kernel_has_pytorchs_error():
 def test_an_encoder_by_name_skips_padding_and_keeps_its_weights_and_maps(products):
     torch.manual_seed(0)
     encoder = Encoder("resnet18", image_size=8, in_channels=1).double().eval()
-    plain = deepcopy(encoder)
-    for module in plain.modules():
-        if type(module) is FewPixelsConv2d:
-            module.__class__ = nn.Conv2d
+    plain = with_pytorchs_convolutions(encoder)
     assert encoder.state_dict().keys() == plain.state_dict().keys()
     images = torch.rand(FEW_IMAGES, 1, 8, 8)
     for ours, theirs in zip(encoder(images), plain(images), strict=True):
@@ -122,10 +130,7 @@ def test_an_encoder_by_name_skips_padding_and_keeps_its_weights_and_maps(product
 def test_the_network_of_cpc_uses_products_and_gives_the_same_gradients(products):
     torch.manual_seed(0)
     encoder = CPCEncoder(8, 1, layers=(1, 1, 1, 1), width=4).double()
-    plain = deepcopy(encoder)
-    for module in plain.modules():
-        if type(module) is FewPixelsConv2d:
-            module.__class__ = nn.Conv2d
+    plain = with_pytorchs_convolutions(encoder)
     check_equal(nn.Sequential(plain, Last()), nn.Sequential(encoder, Last()), torch.rand(FEW_IMAGES, 1, 8, 8).double())
     # The 3 x 3 convolution of layer 1 has 4 products, one for each pixel of its output. In layers 2, 3 and 4, there are
     # 3, 4 and 4 convolutions whose output has a single pixel.

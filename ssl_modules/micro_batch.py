@@ -112,10 +112,10 @@ def concatenated(parts: Sequence[Any]) -> Any:
 
 
 def _initialise_cuda_if_compiled(networks: Sequence[nn.Module]) -> None:
-    """Initialise CUDA if the machine has a GPU and a network is compiled.
+    """Initialise CUDA before the first forward pass, if the machine has a GPU and a network is compiled.
 
-    The compiler initialises CUDA at the first forward pass, also for images on the CPU. ``checkpoint`` raises an error
-    if this happens in its forward pass.
+    Otherwise, ``torch.compile`` initialises CUDA during the forward pass, even if all tensors are on the CPU.
+    ``torch.utils.checkpoint`` then raises an error.
     """
     if torch.cuda.is_available() and any(_is_compiled(m) for network in networks for m in network.modules()):
         torch.cuda.init()

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/few_pixels.py [--images 512] [--threads 1] [--rounds 5]
 
-The last maps of a ResNet have one or four pixels if the images are small, and so have those of CPC's network for its
-patches. Both rows of a table have the same encoder, weights and images. "ours" is the encoder that each module builds.
+If the images are small, the last maps of a ResNet have one or four pixels. The maps of CPC's network for patches are
+as small. Both rows of a table have the same encoder, weights and images. "ours" is the encoder that each module builds.
 "PyTorch's convolutions" is the same encoder with plain convolutions. As in a fit, the tensors of a ResNet have channels
 last, and the process keeps the memory that it frees.
 """

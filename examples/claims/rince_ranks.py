@@ -13,8 +13,8 @@ outliers, and that noisy ranks still help. The rows have the same encoder, views
 The runs are rows of docs/results.md, on Fashion-MNIST scattered. The script first trains the runs that are missing. A
 run takes about half an hour of one core. Then the script prints the verdicts and draws rince_ranks.png. It judges ranks
 against one rank by linear accuracy, between runs with the same seed. The other metrics have no verdict: with many
-comparisons, some would look decided by chance. The comparison with MoCo has no verdict either, because it shows the
-effect of labels and ranks together.
+comparisons, some would look decided by chance. There is no verdict on RINCE against MoCo: RINCE has labels and MoCo has
+none, so a difference doesn't show what the ranks contribute.
 """
 
 import sys
@@ -42,7 +42,11 @@ PAIRS = (
 
 
 def verdicts(lines: list[dict[str, Any]]) -> list[str]:
-    """Return two lines for each pair of rows: linear accuracy, with a verdict on ranks, and the other metrics."""
+    """Return two lines for each pair of rows.
+
+    The first line gives the difference in linear accuracy, and the verdict if both rows have labels. The second line
+    gives the differences in the other metrics.
+    """
     out = []
     for row, other in PAIRS:
         found = {metric: gains(lines, row, other, metric) for metric in METRICS}

@@ -74,6 +74,7 @@ class Setting(NamedTuple):
 
 
 def garments(data: Callable[..., BaseDataModule], size: int) -> Setting:
+    """Return the setting of a data module with garments of ``size`` pixels."""
     return Setting(
         partial(data, batch_size=256, download=True),
         39,
@@ -82,9 +83,9 @@ def garments(data: Callable[..., BaseDataModule], size: int) -> Setting:
             RandomHorizontalFlip(),
             ColorJitter(brightness=0.4, contrast=0.4, p=0.8),
         ],
-        3e-3,
-        0.1,
-        False,
+        learning_rate=3e-3,
+        temperature=0.1,
+        small_stem=False,
     )
 
 

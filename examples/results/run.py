@@ -118,7 +118,10 @@ def complete(
 
 
 def finish(jobs: list[dict[str, Any]], table: Table, count: int) -> None:
-    """Run the jobs that are not in a table, several at a time, each with one thread; at the end, exit if one failed."""
+    """Run the jobs that a table lacks, several at a time. Each job uses one thread.
+
+    A job that fails doesn't stop the others. After the last job, the script exits with an error if any failed.
+    """
     missing = [job for job in jobs if not table.find_job(job)]
     if not missing:
         return

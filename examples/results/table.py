@@ -3,8 +3,8 @@
     python examples/results/table.py            # after examples/results/run.py
 
 Values are means over seeds. A row with several seeds also shows their standard deviation. The difference to SimCLR is
-the mean over pairs of runs with the same seed. Its 95 % interval is that of Student's t distribution. Seconds and MiB
-are means over the runs on the machine that has the most runs of a row.
+the mean over pairs of runs with the same seed. Its 95 % interval comes from Student's t distribution. If a row ran on
+several machines, its seconds and MiB are means over the runs on the machine with the most runs.
 """
 
 import json

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,22 @@ def test_a_run_that_the_file_has_is_not_repeated(run, tmp_path, monkeypatch):
     lines.add({**job, "knn": 0.5})
     monkeypatch.setattr(run, "ProcessPoolExecutor", None)  # it would be called for a job that is missing
     run.finish([{**job, "device": "cpu"}], run.Table(tmp_path / "lines.jsonl"), 1)
+
+
+def test_a_failed_run_does_not_stop_the_others_and_the_script_ends_with_an_error(run, tmp_path, monkeypatch):
+    def measured(job):
+        if job["row"] == "MoCo":
+            raise ValueError("no")
+        return {"knn": 0.5}
+
+    monkeypatch.setattr(run, "_run", measured)
+    monkeypatch.setattr(run, "ProcessPoolExecutor", lambda count, *_, **__: ThreadPoolExecutor(count))
+    common = {"kind": "row", "set": "scattered", "seed": 0, "device": "cpu", "epochs": 5}
+    jobs = [{**common, "row": row} for row in ("MoCo", "SimCLR")]
+    with pytest.raises(SystemExit, match="1 of 2 runs failed: MoCo, seed 0"):
+        run.finish(jobs, run.Table(tmp_path / "lines.jsonl"), 1)
+    assert [line["row"] for line in run.Table(tmp_path / "lines.jsonl").lines] == ["SimCLR"]
+    run.finish(jobs[1:], run.Table(tmp_path / "lines.jsonl"), 1)
 
 
 def test_the_header_of_a_config_gives_the_spread_over_its_seeds(scripts):
